@@ -1,1 +1,3 @@
-//! .
+//! What the bench programs in `src/bin` are made of: one module a question.
+
+pub mod floor;

@@ -36,6 +36,8 @@ pub struct Limits {
     pub dedupe_keys_max: u32,
     /// Bytes of newest frames that a room keeps ready to send on a core, for each wire form.
     pub run_bytes_max: u32,
+    /// Bytes of newest frames over all rooms of a core; above it each room keeps its newest chunk only.
+    pub run_bytes_per_core_max: u64,
     /// Parcels that one lane between two cores holds.
     pub lane_parcels_max: u32,
     /// Milliseconds that a stopping server takes at most to deliver and close.
@@ -60,6 +62,7 @@ impl Default for Limits {
             history_bytes_per_core_max: 256 * 1024 * 1024,
             dedupe_keys_max: 1_000,
             run_bytes_max: 256 * 1024,
+            run_bytes_per_core_max: 128 * 1024 * 1024,
             lane_parcels_max: 4_096,
             drain_timeout_ms: 10_000,
         }
@@ -108,6 +111,7 @@ impl Limits {
         )?;
         within("dedupe_keys_max", self.dedupe_keys_max.into(), 1, 1 << 24)?;
         within("run_bytes_max", self.run_bytes_max.into(), 4_096, 1 << 30)?;
+        within("run_bytes_per_core_max", self.run_bytes_per_core_max, 1 << 20, 1 << 42)?;
         within("lane_parcels_max", self.lane_parcels_max.into(), 16, 1 << 20)?;
         within("drain_timeout_ms", self.drain_timeout_ms.into(), 100, 600_000)?;
         Ok(())

@@ -1,0 +1,49 @@
+//! What a core counts, for `/metrics`.
+
+use banter_protocol::error_code::ErrorCode;
+
+/// Totals since the start of one core, but for the fields that say "now".
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counters {
+    /// Posts that got a place.
+    pub posts: u64,
+    /// Posts whose key was known.
+    pub duplicate_posts: u64,
+    /// Messages handed to a socket for a subscription.
+    pub deliveries: u64,
+    /// Signals taken from members.
+    pub signals: u64,
+    /// Signals that a full outbox or lane lost.
+    pub signals_dropped: u64,
+    /// Presence events replaced by a count, since an outbox or lane was full.
+    pub presence_dropped: u64,
+    /// Times that a subscription fell behind.
+    pub fell_behind: u64,
+    /// Gaps told to subscriptions.
+    pub gaps: u64,
+    /// Times that a lane was full and a room's batch was left out.
+    pub batches_lagged: u64,
+    /// Times that a connection stopped being read for a while.
+    pub pauses: u64,
+    /// Refusals by code, at `code as usize`.
+    pub refusals: [u64; ErrorCode::ALL.len() + 1],
+    /// Rooms now.
+    pub rooms: u64,
+    /// Bytes of history now.
+    pub history_bytes: u64,
+    /// Open connections now.
+    pub connections: u64,
+    /// Subscriptions now.
+    pub subscriptions: u64,
+    /// Subscriptions that are behind now.
+    pub subscriptions_behind: u64,
+    /// Bytes of runs now.
+    pub run_bytes: u64,
+}
+
+impl Counters {
+    /// Counts a refusal.
+    pub fn refused(&mut self, code: ErrorCode) {
+        self.refusals[code as usize] += 1;
+    }
+}

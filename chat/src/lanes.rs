@@ -1,0 +1,216 @@
+//! How parcels leave a core: which lanes have room, what waits for a full one, and what is owed to whom.
+//!
+//! Invariants:
+//! - A parcel goes out only where its lane has room, so the shell never has to refuse one.
+//! - Upward parcels keep their order: while one waits for a core, the later ones for that core wait behind it. What waits
+//!   is bounded by the connections and subscriptions of this core, since a connection with a parcel waiting is not read.
+//! - An upward parcel is taken from a core only while the lane down to that core has room for its answer
+//!   ([`Lanes::may_take_up`]). Down never waits for up, so the two cannot block each other.
+
+use std::collections::VecDeque;
+
+use crate::address::Core;
+use crate::parcel::{Down, Up};
+
+/// Room in every lane down that fan-out leaves for answers.
+const ANSWERS_RESERVED: usize = 8;
+
+/// The outgoing lanes of one core. The lane of a core to itself is kept here and has the same rules.
+pub struct Lanes {
+    own: Core,
+    to: Vec<Lane>,
+    local_up: VecDeque<Up>,
+    local_down: VecDeque<Down>,
+    parcels_max: usize,
+}
+
+#[derive(Default)]
+struct Lane {
+    up_room: usize,
+    down_room: usize,
+    /// Answers to parcels that were taken and are not committed yet.
+    owed: usize,
+    waiting: VecDeque<Up>,
+}
+
+/// What the shell moves to other cores.
+#[derive(Debug, Default)]
+pub struct Outgoing {
+    /// To cores of rooms.
+    pub up: Vec<(Core, Up)>,
+    /// To cores of connections.
+    pub down: Vec<(Core, Down)>,
+}
+
+impl Lanes {
+    /// Lanes of a core to all cores.
+    pub fn new(own: Core, cores: u16, parcels_max: u32) -> Self {
+        let parcels_max = parcels_max as usize;
+        let mut to: Vec<Lane> = (0..cores).map(|_| Lane::default()).collect();
+        to[own.index()].up_room = parcels_max;
+        to[own.index()].down_room = parcels_max;
+        Lanes { own, to, local_up: VecDeque::new(), local_down: VecDeque::new(), parcels_max }
+    }
+
+    /// How many cores there are.
+    pub fn cores(&self) -> impl Iterator<Item = Core> + use<> {
+        (0..self.to.len() as u16).map(Core)
+    }
+
+    /// The shell says how much room the lanes to another core have.
+    pub fn set_room(&mut self, to: Core, up: usize, down: usize) {
+        if to != self.own {
+            self.to[to.index()].up_room = up;
+            self.to[to.index()].down_room = down;
+        }
+    }
+
+    /// Sends a parcel up, or keeps it until there is room. `false`: it waits.
+    pub fn send_up(&mut self, to: Core, parcel: Up, outgoing: &mut Outgoing) -> bool {
+        let lane = &mut self.to[to.index()];
+        if lane.up_room == 0 || !lane.waiting.is_empty() {
+            lane.waiting.push_back(parcel);
+            return false;
+        }
+        lane.up_room -= 1;
+        if to == self.own { self.local_up.push_back(parcel) } else { outgoing.up.push((to, parcel)) }
+        true
+    }
+
+    /// Sends what waited, as far as there is room. `true`: nothing waits for that core any more.
+    pub fn send_waiting(&mut self, to: Core, outgoing: &mut Outgoing) -> bool {
+        let lane = &mut self.to[to.index()];
+        while lane.up_room > 0 {
+            let Some(parcel) = lane.waiting.pop_front() else { return true };
+            lane.up_room -= 1;
+            if to == self.own { self.local_up.push_back(parcel) } else { outgoing.up.push((to, parcel)) }
+        }
+        lane.waiting.is_empty()
+    }
+
+    /// Whether an upward parcel from that core may be taken: its answer will find room.
+    pub fn may_take_up(&self, from: Core) -> bool {
+        let lane = &self.to[from.index()];
+        lane.down_room > lane.owed
+    }
+
+    /// An answer will come later: keeps its place in the lane.
+    pub fn owe(&mut self, to: Core) {
+        self.to[to.index()].owed += 1;
+    }
+
+    /// Sends an answer. There is room: it was kept when the ask was taken.
+    pub fn send_answer(&mut self, to: Core, parcel: Down, was_owed: bool, outgoing: &mut Outgoing) {
+        let lane = &mut self.to[to.index()];
+        lane.owed -= usize::from(was_owed);
+        debug_assert!(lane.down_room > 0, "an answer without room in its lane");
+        lane.down_room = lane.down_room.saturating_sub(1);
+        self.push_down(to, parcel, outgoing);
+    }
+
+    /// Sends a parcel that nobody waits for, if there is room beyond what answers need.
+    pub fn try_send_down(&mut self, to: Core, outgoing: &mut Outgoing, parcel: impl FnOnce() -> Down) -> bool {
+        let lane = &mut self.to[to.index()];
+        if lane.down_room <= lane.owed + ANSWERS_RESERVED {
+            return false;
+        }
+        lane.down_room -= 1;
+        self.push_down(to, parcel(), outgoing);
+        true
+    }
+
+    fn push_down(&mut self, to: Core, parcel: Down, outgoing: &mut Outgoing) {
+        if to == self.own { self.local_down.push_back(parcel) } else { outgoing.down.push((to, parcel)) }
+    }
+
+    /// The next parcel of this core to itself, if its answer finds room.
+    pub fn take_local_up(&mut self) -> Option<Up> {
+        if !self.may_take_up(self.own) {
+            return None;
+        }
+        let parcel = self.local_up.pop_front()?;
+        self.to[self.own.index()].up_room += 1;
+        Some(parcel)
+    }
+
+    /// The next parcel of this core to itself.
+    pub fn take_local_down(&mut self) -> Option<Down> {
+        let parcel = self.local_down.pop_front()?;
+        self.to[self.own.index()].down_room += 1;
+        Some(parcel)
+    }
+
+    /// Whether this core has parcels for itself.
+    pub fn has_local(&self) -> bool {
+        !self.local_up.is_empty() || !self.local_down.is_empty()
+    }
+
+    /// Whether a parcel waits for a full lane.
+    pub fn has_waiting(&self) -> bool {
+        self.to.iter().any(|lane| !lane.waiting.is_empty())
+    }
+
+    /// Parcels that wait or lie in the own lane, and the lanes' size, for checks of the limits.
+    pub fn depth(&self) -> (usize, usize, usize) {
+        let waiting = self.to.iter().map(|lane| lane.waiting.len()).sum();
+        (waiting, self.local_up.len().max(self.local_down.len()), self.parcels_max)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::address::{ConnectionId, Peer};
+    use banter_protocol::ids::RoomName;
+
+    fn up(number: u64) -> Up {
+        let asker = Peer { core: Core(0), connection: ConnectionId { slot: 0, generation: 0 } };
+        Up::Members { room: RoomName::new("r").unwrap(), asker, request: Some(number) }
+    }
+
+    fn number(parcel: &Up) -> u64 {
+        let Up::Members { request: Some(number), .. } = parcel else { panic!("{parcel:?}") };
+        *number
+    }
+
+    #[test]
+    fn what_waits_for_a_full_lane_keeps_its_order() {
+        let mut lanes = Lanes::new(Core(0), 2, 16);
+        let mut out = Outgoing::default();
+        lanes.set_room(Core(1), 1, 1);
+        assert!(lanes.send_up(Core(1), up(1), &mut out));
+        assert!(!lanes.send_up(Core(1), up(2), &mut out));
+        lanes.set_room(Core(1), 1, 1);
+        assert!(!lanes.send_up(Core(1), up(3), &mut out), "3 may not overtake 2");
+        assert!(!lanes.send_waiting(Core(1), &mut out));
+        lanes.set_room(Core(1), 5, 1);
+        assert!(lanes.send_waiting(Core(1), &mut out));
+        assert_eq!(out.up.iter().map(|(_, parcel)| number(parcel)).collect::<Vec<_>>(), [1, 2, 3]);
+    }
+
+    #[test]
+    fn an_ask_is_taken_only_where_its_answer_finds_room() {
+        let mut lanes = Lanes::new(Core(0), 2, 16);
+        lanes.set_room(Core(1), 0, 2);
+        assert!(lanes.may_take_up(Core(1)));
+        lanes.owe(Core(1));
+        assert!(lanes.may_take_up(Core(1)));
+        lanes.owe(Core(1));
+        assert!(!lanes.may_take_up(Core(1)));
+        let mut out = Outgoing::default();
+        lanes.send_answer(Core(1), Down::Drained, true, &mut out);
+        lanes.send_answer(Core(1), Down::Drained, true, &mut out);
+        assert_eq!(out.down.len(), 2);
+        assert!(!lanes.may_take_up(Core(1)));
+    }
+
+    #[test]
+    fn fan_out_leaves_room_for_answers() {
+        let mut lanes = Lanes::new(Core(0), 2, 64);
+        let mut out = Outgoing::default();
+        lanes.set_room(Core(1), 0, ANSWERS_RESERVED + 1);
+        assert!(lanes.try_send_down(Core(1), &mut out, || Down::Drained));
+        assert!(!lanes.try_send_down(Core(1), &mut out, || Down::Drained));
+        assert!(lanes.may_take_up(Core(1)));
+    }
+}

@@ -1,0 +1,322 @@
+//! What crosses cores: asks go up to the core of the room, answers and batches come down to the core of the connection.
+
+use std::sync::Arc;
+
+use banter_protocol::error_code::ErrorCode;
+use banter_protocol::event::PresenceState;
+use banter_protocol::ids::{Cursor, Epoch, PostKey, RequestId, RoomId, RoomName, Sequence, UserName};
+use banter_protocol::request::{BodyFormat, FetchFrom, JoinFrom};
+use bytes::Bytes;
+
+use crate::address::{ConnectionId, Peer, SubscriptionId};
+
+/// A body on its way.
+#[derive(Clone, Debug)]
+pub struct OwnedBody {
+    /// What the bytes are.
+    pub format: BodyFormat,
+    /// The bytes.
+    pub bytes: Bytes,
+}
+
+/// From a connection's core to a room's core. Each brings at most one parcel back to the core it came from.
+#[derive(Debug)]
+pub enum Up {
+    /// Read a room from a place on, as a member.
+    Join(Box<JoinAsk>),
+    /// Say something.
+    Post {
+        /// The room.
+        room: RoomId,
+        /// The connection that says it.
+        author: Peer,
+        /// Its user.
+        user: UserName,
+        /// The client's number.
+        request: RequestId,
+        /// Makes it safe to repeat.
+        key: Option<PostKey>,
+        /// What is said.
+        body: OwnedBody,
+    },
+    /// Read a part of the history for an answer.
+    Fetch {
+        /// The room.
+        room: RoomName,
+        /// The connection.
+        asker: Peer,
+        /// The client's number.
+        request: RequestId,
+        /// Which way, and from where.
+        from: FetchFrom,
+        /// Messages at most.
+        messages_max: u32,
+    },
+    /// Tell the members something.
+    Signal {
+        /// The room.
+        room: RoomId,
+        /// The connection that tells it.
+        author: Peer,
+        /// Its user.
+        user: UserName,
+        /// What is told.
+        body: OwnedBody,
+    },
+    /// Who is in the room.
+    Members {
+        /// The room.
+        room: RoomName,
+        /// The connection.
+        asker: Peer,
+        /// The client's number.
+        request: RequestId,
+    },
+    /// A connection reads the room no longer.
+    Leave {
+        /// The room.
+        room: RoomName,
+        /// The connection.
+        leaver: Peer,
+        /// Its user.
+        user: UserName,
+        /// The client's number, where the client asked and waits for an answer.
+        asked: Option<RequestId>,
+    },
+    /// A subscription that is behind wants its next page.
+    CatchUp {
+        /// The room.
+        room: RoomId,
+        /// The connection.
+        reader: Peer,
+        /// Its reading of the room.
+        subscription: SubscriptionId,
+        /// How far it has read.
+        after: Sequence,
+        /// Whether it wants its own posts.
+        echo: bool,
+    },
+}
+
+/// The parts of a join.
+#[derive(Debug)]
+pub struct JoinAsk {
+    /// The room.
+    pub room: RoomName,
+    /// The connection.
+    pub reader: Peer,
+    /// Its reading of the room.
+    pub subscription: SubscriptionId,
+    /// The client's number.
+    pub request: RequestId,
+    /// The connection's user.
+    pub user: UserName,
+    /// Where to start.
+    pub from: JoinFrom,
+    /// How far this connection has read already, when it joins again: it gets nothing twice.
+    pub read_already: Option<Cursor>,
+    /// Whether it wants its own posts.
+    pub echo: bool,
+    /// Whether it wants to hear who comes and goes.
+    pub presence: bool,
+}
+
+/// From a room's core to a connection's core.
+#[derive(Debug)]
+pub enum Down {
+    /// The answer to a request.
+    Answer {
+        /// The connection.
+        to: ConnectionId,
+        /// The client's number.
+        request: RequestId,
+        /// What is answered.
+        answer: Answer,
+    },
+    /// A join was done.
+    Joined {
+        /// The connection.
+        to: ConnectionId,
+        /// Its reading of the room.
+        subscription: SubscriptionId,
+        /// The client's number.
+        request: RequestId,
+        /// The room's history.
+        epoch: Epoch,
+        /// The room's head.
+        head: Sequence,
+        /// Members, with the one who joined.
+        members: u64,
+        /// The start of the replay.
+        page: Page,
+    },
+    /// A join was refused.
+    JoinRefused {
+        /// The connection.
+        to: ConnectionId,
+        /// Its reading of the room.
+        subscription: SubscriptionId,
+        /// The client's number.
+        request: RequestId,
+        /// Why.
+        refusal: Refusal,
+    },
+    /// The next page of a subscription that is behind.
+    CaughtUp {
+        /// The connection.
+        to: ConnectionId,
+        /// Its reading of the room.
+        subscription: SubscriptionId,
+        /// The page.
+        page: Page,
+    },
+    /// New messages of a room, for every subscription on this core.
+    Messages {
+        /// The room.
+        room: RoomId,
+        /// The messages, dense and ascending.
+        batch: Batch,
+    },
+    /// Messages of a room were not sent to this core, since its lane was full.
+    Lagged {
+        /// The room.
+        room: RoomId,
+        /// Its head now.
+        head: Sequence,
+    },
+    /// A member told something.
+    Signal {
+        /// The room.
+        room: RoomId,
+        /// The connection that told it, and does not get it back.
+        author: Peer,
+        /// Its user.
+        user: UserName,
+        /// What was told.
+        body: OwnedBody,
+    },
+    /// Somebody came or went.
+    Presence {
+        /// The room.
+        room: RoomId,
+        /// Who, and which; `None`: counts only.
+        change: Option<(UserName, PresenceState)>,
+        /// The connection that caused it, and knows.
+        cause: Option<Peer>,
+        /// Members now.
+        members: u64,
+    },
+    /// The sender stops and has sent every batch that it will ever send.
+    Drained,
+}
+
+/// What a request is answered.
+#[derive(Debug)]
+pub enum Answer {
+    /// A post has its place.
+    Posted {
+        /// The room.
+        room: RoomName,
+        /// Its history.
+        epoch: Epoch,
+        /// The place.
+        sequence: Sequence,
+        /// The wall clock then.
+        time_ms: u64,
+        /// Whether the key was known.
+        duplicate: bool,
+    },
+    /// A part of the history.
+    Page {
+        /// The room.
+        room: RoomName,
+        /// Its history.
+        epoch: Epoch,
+        /// Whole frames, one after another.
+        messages: Bytes,
+        /// Whether there is more in that direction.
+        more: bool,
+    },
+    /// Who is there.
+    Members {
+        /// The room.
+        room: RoomName,
+        /// All of them.
+        count: u64,
+        /// The first by name, a line each.
+        users: String,
+    },
+    /// The connection reads the room no longer.
+    Left {
+        /// The room.
+        room: RoomName,
+    },
+    /// No.
+    Refused(Refusal),
+}
+
+/// Why not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// Which kind.
+    pub code: ErrorCode,
+    /// For people.
+    pub message: std::borrow::Cow<'static, str>,
+    /// When to try again, in milliseconds, where that helps.
+    pub retry_after_ms: Option<u64>,
+}
+
+impl Refusal {
+    /// Without a time to try again.
+    pub fn new(code: ErrorCode, message: impl Into<std::borrow::Cow<'static, str>>) -> Self {
+        Refusal { code, message: message.into(), retry_after_ms: None }
+    }
+}
+
+/// A part of a room's history for a subscription that is not live.
+#[derive(Debug)]
+pub struct Page {
+    /// The subscription has read up to here before the page.
+    pub after: Sequence,
+    /// The oldest message that the history holds, or the one behind the head if it holds none: what lies between it
+    /// and `after` is a gap.
+    pub first_available: Sequence,
+    /// Whole frames, one after another, ascending.
+    pub messages: Bytes,
+    /// Messages in it.
+    pub messages_count: u32,
+    /// The subscription has read up to here behind the page.
+    pub through: Sequence,
+    /// The room's head when the page was made. A page with `through == head` ends the catch-up.
+    pub head: Sequence,
+}
+
+/// A message as the room's core keeps it and hands it out.
+#[derive(Clone, Debug)]
+pub struct Record {
+    /// Its place.
+    pub sequence: Sequence,
+    /// The native frame.
+    pub frame: Bytes,
+    /// The connection that posted it, for `echo: false`.
+    pub author: Peer,
+}
+
+/// New messages of one room, shared by the parcels to all cores.
+#[derive(Clone, Debug)]
+pub enum Batch {
+    /// The usual one.
+    One(Record),
+    /// What came in one turn.
+    Many(Arc<[Record]>),
+}
+
+impl Batch {
+    /// The messages.
+    pub fn records(&self) -> &[Record] {
+        match self {
+            Batch::One(record) => std::slice::from_ref(record),
+            Batch::Many(records) => records,
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! What a session can be told: who it is, its limits, its waits, and how a room is read.
+
+use std::time::Duration;
+
+use banter_protocol::ids::UserName;
+use banter_protocol::request::JoinFrom;
+
+/// A session's settings. Every limit and wait has a name and a unit.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Who this is.
+    pub user: UserName,
+    /// Proof, where the server wants it.
+    pub token: Option<String>,
+    /// What waits and the keys of posts are made from. Two sessions of one user must not share it: their posts would
+    /// share keys.
+    pub seed: u64,
+    /// Posts that may wait for their acknowledgement. One more is refused as full.
+    pub posts_unacknowledged_max: usize,
+    /// Bytes of bodies that may wait with them.
+    pub posts_unacknowledged_bytes_max: usize,
+    /// Bytes that may wait to be sent before a signal is refused as full. Posts have their own limit.
+    pub outbox_bytes_max: usize,
+    /// The largest frame to take from the server.
+    pub frame_bytes_max: u32,
+    /// The ceiling of the first wait before reconnecting; it doubles with every failure.
+    pub reconnect_first: Duration,
+    /// The last ceiling. A connection that held that long wipes the failures out.
+    pub reconnect_max: Duration,
+    /// From connecting to `welcome`.
+    pub welcome_timeout: Duration,
+    /// Nothing heard for so long: the connection is given up. At half of it the server is asked.
+    pub silence_timeout: Duration,
+}
+
+impl Options {
+    /// The usual settings for a user. The seed must differ from that of the user's other sessions.
+    pub fn new(user: UserName, seed: u64) -> Self {
+        Options {
+            user,
+            token: None,
+            seed,
+            posts_unacknowledged_max: 1024,
+            posts_unacknowledged_bytes_max: 4 << 20,
+            outbox_bytes_max: 1 << 20,
+            frame_bytes_max: 16 << 20,
+            reconnect_first: Duration::from_millis(200),
+            reconnect_max: Duration::from_secs(30),
+            welcome_timeout: Duration::from_secs(10),
+            silence_timeout: Duration::from_secs(60),
+        }
+    }
+}
+
+/// How a room is read.
+#[derive(Clone, Copy, Debug)]
+pub struct Join {
+    /// Where to start; after a cut the session goes on from its own cursor.
+    pub from: JoinFrom,
+    /// Where to go on when the server says that the cursor's history is lost.
+    pub when_lost: WhenLost,
+    /// Whether this session's own posts are handed out as messages too.
+    pub echo: bool,
+    /// Whether comings and goings are told.
+    pub presence: bool,
+}
+
+impl Default for Join {
+    /// From now on, one's own posts too, nobody's coming and going.
+    fn default() -> Self {
+        Join { from: JoinFrom::Now, when_lost: WhenLost::Now, echo: true, presence: false }
+    }
+}
+
+/// Where to go on after a room's history was lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WhenLost {
+    /// With the next message.
+    Now,
+    /// With the newest messages of the new history, that many at most.
+    Last(u64),
+}
+
+impl From<WhenLost> for JoinFrom {
+    fn from(when: WhenLost) -> Self {
+        match when {
+            WhenLost::Now => JoinFrom::Now,
+            WhenLost::Last(count) => JoinFrom::Last(count),
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! The stable error codes: what each is called, and how a connection is closed that broke the byte stream.
+
+/// What an `error` event says in `code`. The names are stable; docs/protocol.md says what a client should do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum ErrorCode {
+    /// Bytes that are no frame: the stream is closed.
+    BadFrame = 1,
+    /// A frame or message above `frame_bytes_max`: the stream is closed.
+    FrameTooLarge = 2,
+    /// A whole frame or text that is no request: unknown type, wrong field, bad JSON, out of order.
+    BadRequest = 3,
+    /// `post`, `signal` or `leave` of a room that the connection has not joined.
+    NotJoined = 4,
+    /// The room's name is empty, too long, or holds a control character.
+    RoomNameInvalid = 5,
+    /// The token does not prove the user.
+    Unauthorized = 6,
+    /// Proved, and still not allowed.
+    Forbidden = 7,
+    /// Above `posts_per_second_max`.
+    RateLimited = 8,
+    /// A limit of the server is reached.
+    Overloaded = 9,
+    /// The key was used for another body.
+    KeyConflict = 10,
+    /// The cursor belongs to another history of the room.
+    WrongEpoch = 11,
+    /// The cursor is ahead of the room's head.
+    CursorAhead = 12,
+    /// The log of the room failed.
+    LogFailed = 13,
+    /// The disk of the log is full.
+    LogFull = 14,
+    /// The server is stopping.
+    Draining = 15,
+    /// Nothing came for `idle_timeout_ms`, or no handshake within `handshake_timeout_ms`: the stream is closed.
+    TimedOut = 16,
+}
+
+impl ErrorCode {
+    /// Every code, in the order of its number.
+    pub const ALL: [ErrorCode; 16] = [
+        ErrorCode::BadFrame,
+        ErrorCode::FrameTooLarge,
+        ErrorCode::BadRequest,
+        ErrorCode::NotJoined,
+        ErrorCode::RoomNameInvalid,
+        ErrorCode::Unauthorized,
+        ErrorCode::Forbidden,
+        ErrorCode::RateLimited,
+        ErrorCode::Overloaded,
+        ErrorCode::KeyConflict,
+        ErrorCode::WrongEpoch,
+        ErrorCode::CursorAhead,
+        ErrorCode::LogFailed,
+        ErrorCode::LogFull,
+        ErrorCode::Draining,
+        ErrorCode::TimedOut,
+    ];
+
+    /// The code as clients read it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ErrorCode::BadFrame => "bad_frame",
+            ErrorCode::FrameTooLarge => "frame_too_large",
+            ErrorCode::BadRequest => "bad_request",
+            ErrorCode::NotJoined => "not_joined",
+            ErrorCode::RoomNameInvalid => "room_name_invalid",
+            ErrorCode::Unauthorized => "unauthorized",
+            ErrorCode::Forbidden => "forbidden",
+            ErrorCode::RateLimited => "rate_limited",
+            ErrorCode::Overloaded => "overloaded",
+            ErrorCode::KeyConflict => "key_conflict",
+            ErrorCode::WrongEpoch => "wrong_epoch",
+            ErrorCode::CursorAhead => "cursor_ahead",
+            ErrorCode::LogFailed => "log_failed",
+            ErrorCode::LogFull => "log_full",
+            ErrorCode::Draining => "draining",
+            ErrorCode::TimedOut => "timed_out",
+        }
+    }
+
+    /// The code of that number on the native wire.
+    pub fn from_number(number: u8) -> Option<Self> {
+        Self::ALL.get(usize::from(number).checked_sub(1)?).copied()
+    }
+
+    /// The code of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|code| code.as_str() == name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_have_stable_numbers_and_names() {
+        for (index, code) in ErrorCode::ALL.into_iter().enumerate() {
+            assert_eq!(code as usize, index + 1);
+            assert_eq!(ErrorCode::from_number(code as u8), Some(code));
+            assert_eq!(ErrorCode::from_name(code.as_str()), Some(code));
+        }
+        assert_eq!(ErrorCode::from_number(0), None);
+        assert_eq!(ErrorCode::from_number(17), None);
+    }
+}

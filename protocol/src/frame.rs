@@ -1,0 +1,327 @@
+//! The native frame: an 8-byte header and an rkyv archive, and the reader that cuts a byte stream into frames.
+//!
+//! ```text
+//!  offset  size  field
+//!       0     4  payload length in bytes, unsigned little-endian; the header is not counted
+//!       4     1  kind (see `FrameKind`)
+//!       5     1  version of the format: 1
+//!       6     2  reserved: 0
+//!       8     n  payload: an rkyv archive, its root at the end
+//! ```
+//!
+//! A frame may start at any address: the archives are unaligned. The same bytes are a record of the log.
+
+use crate::fault::PeerFault;
+
+/// Bytes of a frame's header.
+pub const HEADER_BYTES: usize = 8;
+/// The version of the format that this build writes, and the only one it reads.
+pub const VERSION: u8 = 1;
+/// What a native TCP client sends first. The first byte starts no HTTP request, and the line end shows a connection
+/// that "repairs" text (PNG's trick); the last byte is the version.
+pub const PREAMBLE: [u8; 8] = [0xBA, b'N', b'T', b'R', b'\r', b'\n', 0x00, VERSION];
+
+macro_rules! frame_kinds {
+    ($($(#[$meta:meta])* $name:ident = $number:literal,)*) => {
+        /// What a frame holds. Requests are below 64, events above.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[repr(u8)]
+        pub enum FrameKind { $($(#[$meta])* $name = $number,)* }
+
+        impl FrameKind {
+            /// The kind of that number.
+            pub fn from_number(number: u8) -> Option<Self> {
+                match number { $($number => Some(FrameKind::$name),)* _ => None }
+            }
+
+            /// Every kind.
+            pub const ALL: &'static [FrameKind] = &[$(FrameKind::$name,)*];
+        }
+    };
+}
+
+frame_kinds! {
+    /// Request: who this is.
+    Hello = 1,
+    /// Request: read a room.
+    Join = 2,
+    /// Request: say something.
+    Post = 3,
+    /// Request: read the history.
+    Fetch = 4,
+    /// Request: tell something that is not kept.
+    TellSignal = 5,
+    /// Request: who is there.
+    AskMembers = 6,
+    /// Request: stop reading a room.
+    Leave = 7,
+    /// Request: is anybody there.
+    Ping = 8,
+    /// Event: answer to hello.
+    Welcome = 65,
+    /// Event: answer to join.
+    Joined = 66,
+    /// Event: answer to post.
+    Posted = 67,
+    /// Event: answer to fetch.
+    Page = 68,
+    /// Event: answer to members.
+    Members = 69,
+    /// Event: answer to leave.
+    Left = 70,
+    /// Event: answer to ping.
+    Pong = 71,
+    /// Event: a message; also what the history keeps.
+    Message = 72,
+    /// Event: a signal.
+    Signal = 73,
+    /// Event: somebody came or went.
+    Presence = 74,
+    /// Event: a hole in the history.
+    Gap = 75,
+    /// Event: the server is stopping.
+    Closing = 76,
+    /// Event: a refusal.
+    Error = 77,
+    /// Event: answer with anything, or be closed as idle.
+    KeepAlive = 78,
+}
+
+/// A frame's header, checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FrameHeader {
+    /// Bytes behind the header.
+    pub payload_bytes: u32,
+    /// What they hold.
+    pub kind: FrameKind,
+}
+
+impl FrameHeader {
+    /// Reads a header.
+    ///
+    /// # Errors
+    /// Unknown kind or version, reserved bits, or a payload above the limit: all from the header alone.
+    pub fn read(bytes: [u8; HEADER_BYTES], payload_bytes_max: u32) -> Result<Self, PeerFault> {
+        let [a, b, c, d, kind, version, reserved @ ..] = bytes;
+        if version != VERSION {
+            return Err(PeerFault::FrameVersion(version));
+        }
+        let kind = FrameKind::from_number(kind).ok_or(PeerFault::FrameKind(kind))?;
+        if reserved != [0, 0] {
+            return Err(PeerFault::FrameReserved);
+        }
+        let payload_bytes = u32::from_le_bytes([a, b, c, d]);
+        if payload_bytes > payload_bytes_max {
+            return Err(PeerFault::FrameTooLarge { bytes: payload_bytes.into(), bytes_max: payload_bytes_max.into() });
+        }
+        Ok(FrameHeader { payload_bytes, kind })
+    }
+
+    /// The header's bytes.
+    pub fn to_bytes(self) -> [u8; HEADER_BYTES] {
+        let [a, b, c, d] = self.payload_bytes.to_le_bytes();
+        [a, b, c, d, self.kind as u8, VERSION, 0, 0]
+    }
+
+    /// Bytes of header and payload.
+    pub fn frame_bytes(self) -> usize {
+        HEADER_BYTES + self.payload_bytes as usize
+    }
+}
+
+/// A whole frame, borrowed from where it lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Frame<'a> {
+    /// What it holds.
+    pub kind: FrameKind,
+    /// The archive.
+    pub payload: &'a [u8],
+}
+
+impl<'a> Frame<'a> {
+    /// Reads the frame at the front of `bytes`, and how many bytes it took.
+    ///
+    /// # Errors
+    /// A bad header, or fewer bytes than it says.
+    pub fn read(bytes: &'a [u8], payload_bytes_max: u32) -> Result<(Self, usize), PeerFault> {
+        let header = bytes.first_chunk::<HEADER_BYTES>().ok_or(PeerFault::FrameTruncated)?;
+        let header = FrameHeader::read(*header, payload_bytes_max)?;
+        let payload = bytes.get(HEADER_BYTES..header.frame_bytes()).ok_or(PeerFault::FrameTruncated)?;
+        Ok((Frame { kind: header.kind, payload }, header.frame_bytes()))
+    }
+}
+
+/// The frames of a byte string that holds whole frames one after another, as a page does.
+#[derive(Clone, Copy, Debug)]
+pub struct Frames<'a>(pub &'a [u8]);
+
+impl<'a> Iterator for Frames<'a> {
+    /// A frame's bytes with its header, or why the rest cannot be read.
+    type Item = Result<&'a [u8], PeerFault>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.0.is_empty() {
+            return None;
+        }
+        match Frame::read(self.0, u32::MAX) {
+            Ok((_, used)) => {
+                let (frame, rest) = self.0.split_at(used);
+                self.0 = rest;
+                Some(Ok(frame))
+            }
+            Err(fault) => {
+                self.0 = &[];
+                Some(Err(fault))
+            }
+        }
+    }
+}
+
+/// Cuts a byte stream into frames. A whole frame is borrowed from the input; only a cut one is kept, and the buffer
+/// grows with the bytes that came, not with the length that was announced.
+#[derive(Debug)]
+pub struct FrameReader {
+    partial: Vec<u8>,
+    /// The frame in `partial` was handed out, and goes at the next call.
+    handed_out: bool,
+    payload_bytes_max: u32,
+}
+
+impl FrameReader {
+    /// A reader of frames with payloads up to the limit.
+    pub fn new(payload_bytes_max: u32) -> Self {
+        FrameReader { partial: Vec::new(), handed_out: false, payload_bytes_max }
+    }
+
+    /// Reads at most one frame from the front of `input`, and says how many bytes it took. Without a frame all of
+    /// `input` was taken and kept.
+    ///
+    /// # Errors
+    /// A bad header: the stream means nothing from here on.
+    pub fn read<'a>(&'a mut self, input: &'a [u8]) -> Result<(usize, Option<Frame<'a>>), PeerFault> {
+        if self.handed_out {
+            self.handed_out = false;
+            self.partial = Vec::new();
+        }
+        if self.partial.is_empty() {
+            return match Frame::read(input, self.payload_bytes_max) {
+                Ok((frame, used)) => Ok((used, Some(frame))),
+                Err(PeerFault::FrameTruncated) => {
+                    self.partial.extend_from_slice(input);
+                    Ok((input.len(), None))
+                }
+                Err(fault) => Err(fault),
+            };
+        }
+        let mut used = 0;
+        if self.partial.len() < HEADER_BYTES {
+            used = self.keep(input, HEADER_BYTES);
+        }
+        let Some(header) = self.partial.first_chunk::<HEADER_BYTES>() else { return Ok((used, None)) };
+        let header = FrameHeader::read(*header, self.payload_bytes_max)?;
+        used += self.keep(&input[used..], header.frame_bytes());
+        if self.partial.len() < header.frame_bytes() {
+            return Ok((used, None));
+        }
+        self.handed_out = true;
+        Ok((used, Some(Frame { kind: header.kind, payload: &self.partial[HEADER_BYTES..] })))
+    }
+
+    /// Moves bytes to `partial` until it holds `wanted`, and says how many.
+    fn keep(&mut self, input: &[u8], wanted: usize) -> usize {
+        let taken = input.len().min(wanted.saturating_sub(self.partial.len()));
+        self.partial.extend_from_slice(&input[..taken]);
+        taken
+    }
+
+    /// Whether a cut frame is being kept.
+    pub fn is_partial(&self) -> bool {
+        !self.handed_out && !self.partial.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(kind: FrameKind, payload: &[u8]) -> Vec<u8> {
+        let mut bytes = FrameHeader { payload_bytes: payload.len() as u32, kind }.to_bytes().to_vec();
+        bytes.extend_from_slice(payload);
+        bytes
+    }
+
+    #[test]
+    fn every_way_to_cut_a_stream_gives_the_same_frames() {
+        let mut stream = frame(FrameKind::Ping, b"");
+        stream.extend(frame(FrameKind::Post, b"hello"));
+        stream.extend(frame(FrameKind::Leave, &[7; 40]));
+        for first in 0..stream.len() {
+            for second in first..stream.len() {
+                let mut reader = FrameReader::new(64);
+                let mut seen = Vec::new();
+                for mut part in [&stream[..first], &stream[first..second], &stream[second..]] {
+                    while !part.is_empty() {
+                        let (used, frame) = reader.read(part).unwrap();
+                        if let Some(frame) = frame {
+                            seen.push((frame.kind, frame.payload.to_vec()));
+                        }
+                        part = &part[used..];
+                    }
+                }
+                assert_eq!(
+                    seen,
+                    [
+                        (FrameKind::Ping, vec![]),
+                        (FrameKind::Post, b"hello".to_vec()),
+                        (FrameKind::Leave, vec![7; 40])
+                    ],
+                    "cut at {first} and {second}"
+                );
+                assert!(!reader.is_partial());
+            }
+        }
+    }
+
+    #[test]
+    fn a_bad_header_is_refused_before_its_payload_comes() {
+        let good = FrameHeader { payload_bytes: 64, kind: FrameKind::Post }.to_bytes();
+        let mut reader = FrameReader::new(64);
+        assert_eq!(reader.read(&good), Ok((8, None)));
+
+        let large = FrameHeader { payload_bytes: 65, kind: FrameKind::Post }.to_bytes();
+        let fault = PeerFault::FrameTooLarge { bytes: 65, bytes_max: 64 };
+        assert_eq!(FrameReader::new(64).read(&large), Err(fault.clone()));
+        // The same when the header itself comes in two parts.
+        let mut reader = FrameReader::new(64);
+        assert_eq!(reader.read(&large[..3]), Ok((3, None)));
+        assert_eq!(reader.read(&large[3..]), Err(fault));
+
+        for (offset, value, fault) in [
+            (4, 200, PeerFault::FrameKind(200)),
+            (5, 2, PeerFault::FrameVersion(2)),
+            (6, 1, PeerFault::FrameReserved),
+            (7, 1, PeerFault::FrameReserved),
+        ] {
+            let mut bad = good;
+            bad[offset] = value;
+            assert_eq!(FrameReader::new(64).read(&bad), Err(fault));
+        }
+    }
+
+    #[test]
+    fn an_announced_length_allocates_nothing_by_itself() {
+        let mut reader = FrameReader::new(16 << 20);
+        let header = FrameHeader { payload_bytes: 16 << 20, kind: FrameKind::Post }.to_bytes();
+        reader.read(&header).unwrap();
+        assert!(reader.partial.capacity() < 1024);
+    }
+
+    #[test]
+    fn frames_of_a_page_are_walked_and_a_torn_page_is_told() {
+        let mut page = frame(FrameKind::Message, b"one");
+        page.extend(frame(FrameKind::Message, b"three"));
+        assert_eq!(Frames(&page).map(|frame| frame.unwrap().len()).collect::<Vec<_>>(), [11, 13]);
+        let torn = &page[..page.len() - 1];
+        assert_eq!(Frames(torn).last(), Some(Err(PeerFault::FrameTruncated)));
+    }
+}

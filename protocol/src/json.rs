@@ -1,0 +1,405 @@
+//! The JSON form: requests read without copying their bodies, events written byte by byte.
+
+use std::borrow::Cow;
+
+use base64::Engine as _;
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
+
+use crate::error_code::ErrorCode;
+use crate::event::{Event, Message};
+use crate::fault::RequestFault;
+use crate::frame::Frames;
+use crate::ids::{Cursor, Epoch, JSON_INTEGER_MAX, RequestId, Sequence};
+use crate::native::read_message;
+use crate::request::{Ask, Body, BodyFormat, FetchFrom, JoinFrom, Request, Text};
+
+/// Arrays and objects that a body may nest. Recursive readers, browsers' among them, handle that many.
+pub const DEPTH_MAX: usize = 64;
+
+/// Every field that some request has. Which of them a request may hold is checked behind the parse, so that one pass
+/// reads the text and a field in the wrong place is named.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Fields<'a> {
+    #[serde(borrow, rename = "type")]
+    kind: Cow<'a, str>,
+    id: Option<u64>,
+    #[serde(borrow)]
+    user: Option<BorrowedText<'a>>,
+    #[serde(borrow)]
+    token: Option<BorrowedText<'a>>,
+    #[serde(borrow)]
+    room: Option<BorrowedText<'a>>,
+    #[serde(borrow)]
+    after: Option<&'a RawValue>,
+    before: Option<u64>,
+    last: Option<u64>,
+    limit: Option<u64>,
+    echo: Option<bool>,
+    presence: Option<bool>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    body: Option<&'a RawValue>,
+    #[serde(borrow)]
+    key: Option<BorrowedText<'a>>,
+}
+
+/// A text that serde borrows where nothing in it is escaped. (In `Option<Cow<str>>` it always copies.)
+#[derive(Deserialize)]
+#[serde(transparent)]
+struct BorrowedText<'a>(#[serde(borrow)] Cow<'a, str>);
+
+/// Keeps `null`, which is a body like any other and which `Option` would read as none.
+fn present<'de: 'a, 'a, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'a RawValue>, D::Error> {
+    <&RawValue>::deserialize(deserializer).map(Some)
+}
+
+/// Takes the text out of a field.
+fn text<'a>(field: &mut Option<BorrowedText<'a>>) -> Option<Text<'a>> {
+    field.take().map(|text| text.0)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CursorFields {
+    epoch: u64,
+    sequence: u64,
+}
+
+/// Only the number, for the answer to a text whose other fields are wrong.
+#[derive(Deserialize)]
+struct IdField {
+    id: Option<u64>,
+}
+
+/// Reads a request from a text.
+///
+/// # Errors
+/// Bad JSON, an unknown type, a wrong, missing or misplaced field, or a body nested deeper than [`DEPTH_MAX`].
+pub fn read_request(text: &str) -> Result<Request<'_>, RequestFault> {
+    if !is_object(text) {
+        return Err(RequestFault::new(None, "a request is one JSON object"));
+    }
+    let mut fields: Fields<'_> = serde_json::from_str(text).map_err(|error| {
+        let id = serde_json::from_str::<IdField>(text).ok().and_then(|fields| fields.id);
+        RequestFault::new(id, error.to_string())
+    })?;
+    let id = fields.id.take();
+    let fault = |message: String| RequestFault::new(id, message);
+    if id.is_some_and(|id| id > JSON_INTEGER_MAX) {
+        return Err(fault("`id` must be below 2^53".into()));
+    }
+    let ask = fields.take_ask().map_err(fault)?;
+    match fields.left_over() {
+        Some(field) => Err(fault(format!("`{field}` does not belong in `{}`", fields.kind))),
+        None => Ok(Request { id, ask }),
+    }
+}
+
+/// serde would also read the fields from an array, in their order.
+fn is_object(json: &str) -> bool {
+    json.trim_ascii_start().starts_with('{')
+}
+
+impl<'a> Fields<'a> {
+    /// Takes the fields that the type needs.
+    fn take_ask(&mut self) -> Result<Ask<'a>, String> {
+        Ok(match &*self.kind {
+            "post" => Ask::Post { room: self.take_room()?, body: self.take_body()?, key: text(&mut self.key) },
+            "signal" => Ask::Signal { room: self.take_room()?, body: self.take_body()? },
+            "hello" => {
+                let user = text(&mut self.user).ok_or("`hello` needs `user`")?;
+                Ask::Hello { user, token: text(&mut self.token) }
+            }
+            "join" => Ask::Join {
+                room: self.take_room()?,
+                from: self.take_join_from()?,
+                echo: self.echo.take().unwrap_or(true),
+                presence: self.presence.take().unwrap_or(false),
+            },
+            "fetch" => {
+                Ask::Fetch { room: self.take_room()?, from: self.take_fetch_from()?, limit: self.limit.take() }
+            }
+            "members" => Ask::Members { room: self.take_room()? },
+            "leave" => Ask::Leave { room: self.take_room()? },
+            "ping" => Ask::Ping,
+            other => return Err(format!("`type` is unknown: {other:?}")),
+        })
+    }
+
+    fn take_room(&mut self) -> Result<Text<'a>, String> {
+        text(&mut self.room).ok_or_else(|| format!("`{}` needs `room`", self.kind))
+    }
+
+    fn take_body(&mut self) -> Result<Body<'a>, String> {
+        let raw = self.body.take().ok_or_else(|| format!("`{}` needs `body`", self.kind))?.get();
+        check_depth(raw.as_bytes()).map_err(|why| format!("`body`: {why}"))?;
+        Ok(Body { format: BodyFormat::Json, bytes: raw.as_bytes() })
+    }
+
+    fn take_join_from(&mut self) -> Result<JoinFrom, String> {
+        let last = self.last.take();
+        let Some(after) = self.after.take() else { return Ok(last.map_or(JoinFrom::Now, JoinFrom::Last)) };
+        if !is_object(after.get()) {
+            return Err("`after` of a join must be {\"epoch\":E,\"sequence\":N}".into());
+        }
+        let cursor: CursorFields = serde_json::from_str(after.get())
+            .map_err(|error| format!("`after` must be {{\"epoch\":E,\"sequence\":N}}: {error}"))?;
+        Ok(JoinFrom::After(Cursor { epoch: Epoch(cursor.epoch), sequence: Sequence(cursor.sequence) }))
+    }
+
+    fn take_fetch_from(&mut self) -> Result<FetchFrom, String> {
+        match (self.before.take(), self.after.take()) {
+            (Some(before), None) => Ok(FetchFrom::Before(Sequence(before))),
+            (None, Some(after)) => serde_json::from_str(after.get())
+                .map(|after| FetchFrom::After(Sequence(after)))
+                .map_err(|_| "`after` of a fetch must be a sequence".into()),
+            _ => Err("`fetch` needs one of `before` and `after`".into()),
+        }
+    }
+
+    /// A field that the type had no use for.
+    fn left_over(&self) -> Option<&'static str> {
+        [
+            ("user", self.user.is_some()),
+            ("token", self.token.is_some()),
+            ("room", self.room.is_some()),
+            ("after", self.after.is_some()),
+            ("before", self.before.is_some()),
+            ("last", self.last.is_some()),
+            ("limit", self.limit.is_some()),
+            ("echo", self.echo.is_some()),
+            ("presence", self.presence.is_some()),
+            ("body", self.body.is_some()),
+            ("key", self.key.is_some()),
+        ]
+        .into_iter()
+        .find_map(|(name, is_there)| is_there.then_some(name))
+    }
+}
+
+/// Checks that bytes are one JSON value that a text may hold.
+///
+/// # Errors
+/// Why they are not.
+pub fn check_value(bytes: &[u8]) -> Result<(), String> {
+    let text = simdutf8::basic::from_utf8(bytes).map_err(|_| "it is not UTF-8".to_owned())?;
+    serde_json::from_str::<serde::de::IgnoredAny>(text).map_err(|error| error.to_string())?;
+    check_depth(bytes)
+}
+
+/// Bounds the nesting of a valid JSON value.
+fn check_depth(json: &[u8]) -> Result<(), String> {
+    let opens = json.iter().filter(|&&byte| byte == b'[' || byte == b'{').count();
+    if opens <= DEPTH_MAX {
+        return Ok(()); // As good as always: one pass that the compiler vectorises.
+    }
+    let (mut depth, mut in_string, mut escaped) = (0usize, false, false);
+    for &byte in json {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            b'[' | b'{' if !in_string => {
+                depth += 1;
+                if depth > DEPTH_MAX {
+                    return Err(format!("it is nested deeper than {DEPTH_MAX}"));
+                }
+            }
+            b']' | b'}' if !in_string => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Writes the members of one JSON object, so that the events below read like what they produce.
+struct Object<'o>(&'o mut Vec<u8>);
+
+impl<'o> Object<'o> {
+    fn event(out: &'o mut Vec<u8>, kind: &str) -> Self {
+        out.extend_from_slice(b"{\"type\":\"");
+        out.extend_from_slice(kind.as_bytes());
+        out.push(b'"');
+        Object(out)
+    }
+
+    fn name(self, name: &str) -> Self {
+        self.0.extend_from_slice(b",\"");
+        self.0.extend_from_slice(name.as_bytes());
+        self.0.extend_from_slice(b"\":");
+        self
+    }
+
+    fn raw(self, name: &str, json: &[u8]) -> Self {
+        let this = self.name(name);
+        this.0.extend_from_slice(json);
+        this
+    }
+
+    fn text(self, name: &str, text: &str) -> Self {
+        let this = self.name(name);
+        write_text(text, this.0);
+        this
+    }
+
+    fn number(self, name: &str, number: u64) -> Self {
+        self.raw(name, itoa::Buffer::new().format(number).as_bytes())
+    }
+
+    fn truth(self, name: &str, truth: bool) -> Self {
+        self.raw(name, if truth { b"true" } else { b"false" })
+    }
+
+    fn id(self, id: RequestId) -> Self {
+        match id {
+            Some(id) => self.number("id", id),
+            None => self,
+        }
+    }
+
+    fn body(self, body: Body<'_>) -> Self {
+        match body.format {
+            BodyFormat::Json => self.raw("body", body.bytes),
+            BodyFormat::Bytes => {
+                self.text("body_base64", &base64::engine::general_purpose::STANDARD.encode(body.bytes))
+            }
+        }
+    }
+
+    fn end(self) {
+        self.0.push(b'}');
+    }
+}
+
+/// Appends a JSON string.
+fn write_text(text: &str, out: &mut Vec<u8>) {
+    let plain = |byte: &u8| *byte >= 0x20 && *byte != b'"' && *byte != b'\\';
+    if text.as_bytes().iter().all(plain) {
+        out.push(b'"');
+        out.extend_from_slice(text.as_bytes());
+        out.push(b'"');
+    } else if serde_json::to_writer(&mut *out, text).is_err() {
+        debug_assert!(false, "writing a text to a vector cannot fail");
+    }
+}
+
+/// Appends a message as JSON.
+pub fn write_message(message: &Message<'_>, out: &mut Vec<u8>) {
+    let object = Object::event(out, "message")
+        .text("room", message.room)
+        .number("epoch", message.epoch.0)
+        .number("sequence", message.sequence.0)
+        .number("time_ms", message.time_ms)
+        .text("user", message.user)
+        .body(message.body);
+    match message.key {
+        Some(key) => object.text("key", key).end(),
+        None => object.end(),
+    }
+}
+
+/// Appends an event as JSON.
+pub fn write_event(event: &Event<'_>, out: &mut Vec<u8>) {
+    match *event {
+        Event::Welcome { id, session, user, limits, durability } => {
+            let object = Object::event(out, "welcome")
+                .id(id)
+                .text("session", session)
+                .text("user", user)
+                .text("durability", durability)
+                .name("limits");
+            write_limits(limits, object.0);
+            object.end();
+        }
+        Event::Joined { id, room, epoch, sequence, members, durability } => Object::event(out, "joined")
+            .id(id)
+            .text("room", room)
+            .number("epoch", epoch.0)
+            .number("sequence", sequence.0)
+            .number("members", members)
+            .text("durability", durability)
+            .end(),
+        Event::Posted { id, room, epoch, sequence, time_ms, duplicate } => Object::event(out, "posted")
+            .id(id)
+            .text("room", room)
+            .number("epoch", epoch.0)
+            .number("sequence", sequence.0)
+            .number("time_ms", time_ms)
+            .truth("duplicate", duplicate)
+            .end(),
+        Event::Page { id, room, epoch, messages, more } => {
+            let object =
+                Object::event(out, "page").id(id).text("room", room).number("epoch", epoch.0).name("messages");
+            write_list(Frames(messages).flatten().flat_map(read_message), object.0, |message, out| {
+                write_message(&message, out);
+            });
+            object.truth("more", more).end();
+        }
+        Event::Members { id, room, count, users } => {
+            let object = Object::event(out, "members").id(id).text("room", room).number("count", count).name("users");
+            write_list(users.lines(), object.0, write_text);
+            object.end();
+        }
+        Event::Left { id, room } => Object::event(out, "left").id(id).text("room", room).end(),
+        Event::Pong { id } => Object::event(out, "pong").id(id).end(),
+        Event::Message(ref message) => write_message(message, out),
+        Event::Signal { room, user, body } => {
+            Object::event(out, "signal").text("room", room).text("user", user).body(body).end();
+        }
+        Event::Presence { room, change, count } => {
+            let object = Object::event(out, "presence").text("room", room);
+            let object = match change {
+                Some((user, state)) => object.text("user", user).text("state", state.as_str()),
+                None => object.text("state", "counts_only"),
+            };
+            object.number("count", count).end();
+        }
+        Event::Gap { room, epoch, from, to } => Object::event(out, "gap")
+            .text("room", room)
+            .number("epoch", epoch.0)
+            .number("from", from.0)
+            .number("to", to.0)
+            .number("first_available", to.next().0)
+            .end(),
+        Event::Closing { code, reconnect_after_ms } => Object::event(out, "closing")
+            .text("code", code.as_str())
+            .number("reconnect_after_ms", reconnect_after_ms)
+            .end(),
+        Event::Error { id, code, message, retry_after_ms } => write_error(id, code, message, retry_after_ms, out),
+        // WebSocket pings do this for JSON clients; a text that says so harms nobody.
+        Event::KeepAlive => Object::event(out, "keep_alive").end(),
+    }
+}
+
+fn write_error(id: RequestId, code: ErrorCode, message: &str, retry_after_ms: Option<u64>, out: &mut Vec<u8>) {
+    let object = Object::event(out, "error").id(id).text("code", code.as_str()).text("message", message);
+    match retry_after_ms {
+        Some(retry_after_ms) => object.number("retry_after_ms", retry_after_ms).end(),
+        None => object.end(),
+    }
+}
+
+fn write_limits(limits: &str, out: &mut Vec<u8>) {
+    out.push(b'{');
+    for (index, (name, value)) in limits.lines().filter_map(|line| line.split_once(' ')).enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        write_text(name, out);
+        out.push(b':');
+        out.extend_from_slice(value.as_bytes());
+    }
+    out.push(b'}');
+}
+
+fn write_list<T>(items: impl Iterator<Item = T>, out: &mut Vec<u8>, write: impl Fn(T, &mut Vec<u8>)) {
+    out.push(b'[');
+    for (index, item) in items.enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        write(item, out);
+    }
+    out.push(b']');
+}

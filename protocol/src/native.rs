@@ -1,0 +1,564 @@
+//! The native form: requests and events as rkyv archives in frames, written and read with checks.
+//!
+//! Archived types are flat: fixed fields and byte slices. Where there are several of something, they lie one after
+//! another in one slice (the frames of a page, the lines of names). Every access is validated by rkyv; the bytes may
+//! have come from a peer or from a disk.
+
+use rkyv::api::low::{self, LowSerializer};
+use rkyv::rancor::Failure;
+use rkyv::ser::allocator::SubAllocator;
+use rkyv::with::InlineAsBox;
+use rkyv::{Archive, Serialize};
+
+use crate::error_code::ErrorCode;
+use crate::event::{Event, Message, PresenceState};
+use crate::fault::{PeerFault, RequestFault};
+use crate::frame::{Frame, FrameHeader, FrameKind, HEADER_BYTES};
+use crate::ids::{Cursor, Epoch, RequestId, Sequence};
+use crate::request::{Ask, Body, BodyFormat, FetchFrom, JoinFrom, Request};
+
+/// The archived types, as docs/protocol.md lays them out.
+mod archive {
+    #![allow(missing_docs, reason = "rkyv's derive writes undocumented items")]
+    use super::*;
+
+    /// What most requests hold.
+    #[derive(Archive, Serialize)]
+    pub struct RoomRequest<'a> {
+        pub id: Option<u64>,
+        #[rkyv(with = InlineAsBox)]
+        pub room: &'a str,
+    }
+
+    #[derive(Archive, Serialize)]
+    pub struct Hello<'a> {
+        pub id: Option<u64>,
+        #[rkyv(with = InlineAsBox)]
+        pub user: &'a str,
+        /// Empty: none.
+        #[rkyv(with = InlineAsBox)]
+        pub token: &'a str,
+    }
+
+    #[derive(Archive, Serialize)]
+    pub struct Join<'a> {
+        pub id: Option<u64>,
+        #[rkyv(with = InlineAsBox)]
+        pub room: &'a str,
+        /// 0 now, 1 last `count`, 2 after the cursor.
+        pub from: u8,
+        pub count: u64,
+        pub epoch: u64,
+        pub sequence: u64,
+        pub echo: bool,
+        pub presence: bool,
+    }
+
+    #[derive(Archive, Serialize)]
+    pub struct Post<'a> {
+        pub id: Option<u64>,
+        #[rkyv(with = InlineAsBox)]
+        pub room: &'a str,
+        /// Empty: none.
+        #[rkyv(with = InlineAsBox)]
+        pub key: &'a str,
+        /// 0 bytes, 1 JSON.
+        pub format: u8,
+        #[rkyv(with = InlineAsBox)]
+        pub body: &'a [u8],
+    }
+
+    #[derive(Archive, Serialize)]
+    pub struct Fetch<'a> {
+        pub id: Option<u64>,
+        #[rkyv(with = InlineAsBox)]
+        pub room: &'a str,
+        /// 0 before, 1 after.
+        pub from: u8,
+        pub sequence: u64,
+        pub limit: Option<u64>,
+    }
+
+    #[derive(Archive, Serialize)]
+    pub struct TellSignal<'a> {
+        pub id: Option<u64>,
+        #[rkyv(with = InlineAsBox)]
+        pub room: &'a str,
+        pub format: u8,
+        #[rkyv(with = InlineAsBox)]
+        pub body: &'a [u8],
+    }
+
+    #[derive(Archive, Serialize)]
+    pub struct Plain {
+        pub id: Option<u64>,
+    }
+
+    #[derive(Archive, Serialize)]
+    pub struct Welcome<'a> {
+        pub id: Option<u64>,
+        #[rkyv(with = InlineAsBox)]
+        pub session: &'a str,
+        #[rkyv(with = InlineAsBox)]
+        pub user: &'a str,
+        #[rkyv(with = InlineAsBox)]
+        pub durability: &'a str,
+        #[rkyv(with = InlineAsBox)]
+        pub limits: &'a str,
+    }
+
+    #[derive(Archive, Serialize)]
+    pub struct Joined<'a> {
+        pub id: Option<u64>,
+        #[rkyv(with = InlineAsBox)]
+        pub room: &'a str,
+        #[rkyv(with = InlineAsBox)]
+        pub durability: &'a str,
+        pub epoch: u64,
+        pub sequence: u64,
+        pub members: u64,
+    }
+
+    #[derive(Archive, Serialize)]
+    pub struct Posted<'a> {
+        pub id: Option<u64>,
+        #[rkyv(with = InlineAsBox)]
+        pub room: &'a str,
+        pub epoch: u64,
+        pub sequence: u64,
+        pub time_ms: u64,
+        pub duplicate: bool,
+    }
+
+    #[derive(Archive, Serialize)]
+    pub struct Page<'a> {
+        pub id: Option<u64>,
+        #[rkyv(with = InlineAsBox)]
+        pub room: &'a str,
+        pub epoch: u64,
+        pub more: bool,
+        #[rkyv(with = InlineAsBox)]
+        pub messages: &'a [u8],
+    }
+
+    #[derive(Archive, Serialize)]
+    pub struct Members<'a> {
+        pub id: Option<u64>,
+        #[rkyv(with = InlineAsBox)]
+        pub room: &'a str,
+        pub count: u64,
+        #[rkyv(with = InlineAsBox)]
+        pub users: &'a str,
+    }
+
+    #[derive(Archive, Serialize)]
+    pub struct MessageArchive<'a> {
+        pub epoch: u64,
+        pub sequence: u64,
+        pub time_ms: u64,
+        #[rkyv(with = InlineAsBox)]
+        pub room: &'a str,
+        #[rkyv(with = InlineAsBox)]
+        pub user: &'a str,
+        /// Empty: none.
+        #[rkyv(with = InlineAsBox)]
+        pub key: &'a str,
+        #[rkyv(with = InlineAsBox)]
+        pub body: &'a [u8],
+        pub format: u8,
+    }
+
+    #[derive(Archive, Serialize)]
+    pub struct Signal<'a> {
+        #[rkyv(with = InlineAsBox)]
+        pub room: &'a str,
+        #[rkyv(with = InlineAsBox)]
+        pub user: &'a str,
+        #[rkyv(with = InlineAsBox)]
+        pub body: &'a [u8],
+        pub format: u8,
+    }
+
+    #[derive(Archive, Serialize)]
+    pub struct Presence<'a> {
+        #[rkyv(with = InlineAsBox)]
+        pub room: &'a str,
+        /// Empty: counts only.
+        #[rkyv(with = InlineAsBox)]
+        pub user: &'a str,
+        pub count: u64,
+        /// 0 counts only, 1 joined, 2 left.
+        pub state: u8,
+    }
+
+    #[derive(Archive, Serialize)]
+    pub struct Gap<'a> {
+        #[rkyv(with = InlineAsBox)]
+        pub room: &'a str,
+        pub epoch: u64,
+        pub from: u64,
+        pub to: u64,
+    }
+
+    #[derive(Archive, Serialize)]
+    pub struct Closing {
+        pub reconnect_after_ms: u64,
+        pub code: u8,
+    }
+
+    #[derive(Archive, Serialize)]
+    pub struct Error<'a> {
+        pub id: Option<u64>,
+        #[rkyv(with = InlineAsBox)]
+        pub message: &'a str,
+        pub retry_after_ms: Option<u64>,
+        pub code: u8,
+    }
+
+    #[derive(Archive, Serialize)]
+    pub struct KeepAlive {
+        pub reserved: u8,
+    }
+}
+
+/// Appends one frame to `out`.
+fn write<T>(kind: FrameKind, value: &T, out: &mut Vec<u8>)
+where
+    T: for<'w> Serialize<LowSerializer<&'w mut Vec<u8>, SubAllocator<'w>, Failure>>,
+{
+    let start = out.len();
+    out.extend_from_slice(&[0; HEADER_BYTES]);
+    // Writing to a vector has no way to fail, a flat value needs no allocator, and none of ours has a pointer beyond
+    // 2 GiB: its parts are limited.
+    if low::to_bytes_in_with_alloc::<_, _, Failure>(value, &mut *out, SubAllocator::empty()).is_err() {
+        out.truncate(start);
+        debug_assert!(false, "an archive of {kind:?} could not be written");
+        return;
+    }
+    let payload_bytes = (out.len() - start - HEADER_BYTES) as u32;
+    out[start..start + HEADER_BYTES].copy_from_slice(&FrameHeader { payload_bytes, kind }.to_bytes());
+}
+
+/// Appends a request's frame to `out`.
+pub fn write_request(request: &Request<'_>, out: &mut Vec<u8>) {
+    let id = request.id;
+    match &request.ask {
+        Ask::Hello { user, token } => {
+            write(FrameKind::Hello, &archive::Hello { id, user, token: token.as_deref().unwrap_or("") }, out);
+        }
+        Ask::Join { room, from, echo, presence } => {
+            let (from, count, cursor) = match *from {
+                JoinFrom::Now => (0, 0, Cursor { epoch: Epoch(0), sequence: Sequence(0) }),
+                JoinFrom::Last(count) => (1, count, Cursor { epoch: Epoch(0), sequence: Sequence(0) }),
+                JoinFrom::After(cursor) => (2, 0, cursor),
+            };
+            let (epoch, sequence) = (cursor.epoch.0, cursor.sequence.0);
+            let join = archive::Join { id, room, from, count, epoch, sequence, echo: *echo, presence: *presence };
+            write(FrameKind::Join, &join, out);
+        }
+        Ask::Post { room, body, key } => {
+            let key = key.as_deref().unwrap_or("");
+            let post = archive::Post { id, room, key, format: body.format as u8, body: body.bytes };
+            write(FrameKind::Post, &post, out);
+        }
+        Ask::Fetch { room, from, limit } => {
+            let (from, sequence) = match *from {
+                FetchFrom::Before(sequence) => (0, sequence.0),
+                FetchFrom::After(sequence) => (1, sequence.0),
+            };
+            write(FrameKind::Fetch, &archive::Fetch { id, room, from, sequence, limit: *limit }, out);
+        }
+        Ask::Signal { room, body } => {
+            let signal = archive::TellSignal { id, room, format: body.format as u8, body: body.bytes };
+            write(FrameKind::TellSignal, &signal, out);
+        }
+        Ask::Members { room } => write(FrameKind::AskMembers, &archive::RoomRequest { id, room }, out),
+        Ask::Leave { room } => write(FrameKind::Leave, &archive::RoomRequest { id, room }, out),
+        Ask::Ping => write(FrameKind::Ping, &archive::Plain { id }, out),
+    }
+}
+
+/// Validated access to the archive of a frame. The `low` form allocates nothing, and flat types need no more.
+macro_rules! access {
+    ($name:ident, $bytes:expr) => {
+        low::access::<<archive::$name<'static> as Archive>::Archived, Failure>($bytes)
+    };
+    (plain $name:ident, $bytes:expr) => {
+        low::access::<<archive::$name as Archive>::Archived, Failure>($bytes)
+    };
+}
+
+fn optional(text: &str) -> Option<&str> {
+    (!text.is_empty()).then_some(text)
+}
+
+/// Reads a request.
+///
+/// # Errors
+/// When the payload is no valid archive of its kind, the kind is an event's, or a field is out of range.
+pub fn read_request(frame: Frame<'_>) -> Result<Request<'_>, RequestFault> {
+    let broken = |_| RequestFault::new(None, "the payload is no valid archive of its kind");
+    let fault = |id, message: &str| RequestFault::new(id, message);
+    let (id, ask) = match frame.kind {
+        FrameKind::Hello => {
+            let hello = access!(Hello, frame.payload).map_err(broken)?;
+            let token = optional(&hello.token).map(Into::into);
+            (number(&hello.id), Ask::Hello { user: (&*hello.user).into(), token })
+        }
+        FrameKind::Join => {
+            let join = access!(Join, frame.payload).map_err(broken)?;
+            let id = number(&join.id);
+            let from = match join.from {
+                0 => JoinFrom::Now,
+                1 => JoinFrom::Last(join.count.into()),
+                2 => JoinFrom::After(Cursor {
+                    epoch: Epoch(join.epoch.into()),
+                    sequence: Sequence(join.sequence.into()),
+                }),
+                _ => return Err(fault(id, "join: `from` must be 0, 1 or 2")),
+            };
+            (id, Ask::Join { room: (&*join.room).into(), from, echo: join.echo, presence: join.presence })
+        }
+        FrameKind::Post => {
+            let post = access!(Post, frame.payload).map_err(broken)?;
+            let id = number(&post.id);
+            let body = read_body(id, post.format, &post.body)?;
+            (id, Ask::Post { room: (&*post.room).into(), body, key: optional(&post.key).map(Into::into) })
+        }
+        FrameKind::Fetch => {
+            let fetch = access!(Fetch, frame.payload).map_err(broken)?;
+            let id = number(&fetch.id);
+            let sequence = Sequence(fetch.sequence.into());
+            let from = match fetch.from {
+                0 => FetchFrom::Before(sequence),
+                1 => FetchFrom::After(sequence),
+                _ => return Err(fault(id, "fetch: `from` must be 0 or 1")),
+            };
+            (id, Ask::Fetch { room: (&*fetch.room).into(), from, limit: number(&fetch.limit) })
+        }
+        FrameKind::TellSignal => {
+            let signal = access!(TellSignal, frame.payload).map_err(broken)?;
+            let id = number(&signal.id);
+            (id, Ask::Signal { room: (&*signal.room).into(), body: read_body(id, signal.format, &signal.body)? })
+        }
+        FrameKind::AskMembers => {
+            let request = access!(RoomRequest, frame.payload).map_err(broken)?;
+            (number(&request.id), Ask::Members { room: (&*request.room).into() })
+        }
+        FrameKind::Leave => {
+            let request = access!(RoomRequest, frame.payload).map_err(broken)?;
+            (number(&request.id), Ask::Leave { room: (&*request.room).into() })
+        }
+        FrameKind::Ping => (number(&access!(plain Plain, frame.payload).map_err(broken)?.id), Ask::Ping),
+        _ => return Err(fault(None, "this kind of frame is an event, which only the server sends")),
+    };
+    Ok(Request { id, ask })
+}
+
+fn number(archived: &rkyv::option::ArchivedOption<rkyv::rend::unaligned::u64_ule>) -> RequestId {
+    archived.as_ref().map(|number| number.to_native())
+}
+
+/// A body whose bytes are what its format says.
+fn read_body(id: RequestId, format: u8, bytes: &[u8]) -> Result<Body<'_>, RequestFault> {
+    let fault = |message: String| RequestFault::new(id, message);
+    let format = BodyFormat::from_number(format).ok_or_else(|| fault("`format` must be 0 or 1".into()))?;
+    if format == BodyFormat::Json {
+        crate::json::check_value(bytes).map_err(|why| fault(format!("the body is said to be JSON, and {why}")))?;
+    }
+    Ok(Body { format, bytes })
+}
+
+/// Appends an event's frame to `out`.
+pub fn write_event(event: &Event<'_>, out: &mut Vec<u8>) {
+    match *event {
+        Event::Welcome { id, session, user, limits, durability } => {
+            write(FrameKind::Welcome, &archive::Welcome { id, session, user, durability, limits }, out);
+        }
+        Event::Joined { id, room, epoch, sequence, members, durability } => {
+            let (epoch, sequence) = (epoch.0, sequence.0);
+            write(FrameKind::Joined, &archive::Joined { id, room, durability, epoch, sequence, members }, out);
+        }
+        Event::Posted { id, room, epoch, sequence, time_ms, duplicate } => {
+            let (epoch, sequence) = (epoch.0, sequence.0);
+            write(FrameKind::Posted, &archive::Posted { id, room, epoch, sequence, time_ms, duplicate }, out);
+        }
+        Event::Page { id, room, epoch, messages, more } => {
+            write(FrameKind::Page, &archive::Page { id, room, epoch: epoch.0, more, messages }, out);
+        }
+        Event::Members { id, room, count, users } => {
+            write(FrameKind::Members, &archive::Members { id, room, count, users }, out);
+        }
+        Event::Left { id, room } => write(FrameKind::Left, &archive::RoomRequest { id, room }, out),
+        Event::Pong { id } => write(FrameKind::Pong, &archive::Plain { id }, out),
+        Event::Message(ref message) => write_message(message, out),
+        Event::Signal { room, user, body } => {
+            let signal = archive::Signal { room, user, body: body.bytes, format: body.format as u8 };
+            write(FrameKind::Signal, &signal, out);
+        }
+        Event::Presence { room, change, count } => {
+            let (user, state) = change.map_or(("", 0), |(user, state)| (user, state as u8));
+            write(FrameKind::Presence, &archive::Presence { room, user, count, state }, out);
+        }
+        Event::Gap { room, epoch, from, to } => {
+            write(FrameKind::Gap, &archive::Gap { room, epoch: epoch.0, from: from.0, to: to.0 }, out);
+        }
+        Event::Closing { code, reconnect_after_ms } => {
+            write(FrameKind::Closing, &archive::Closing { reconnect_after_ms, code: code as u8 }, out);
+        }
+        Event::Error { id, code, message, retry_after_ms } => {
+            write(FrameKind::Error, &archive::Error { id, message, retry_after_ms, code: code as u8 }, out);
+        }
+        Event::KeepAlive => write(FrameKind::KeepAlive, &archive::KeepAlive { reserved: 0 }, out),
+    }
+}
+
+/// Appends a message's frame to `out`: the bytes that are kept, and that every native reader gets.
+pub fn write_message(message: &Message<'_>, out: &mut Vec<u8>) {
+    let archive = archive::MessageArchive {
+        epoch: message.epoch.0,
+        sequence: message.sequence.0,
+        time_ms: message.time_ms,
+        room: message.room,
+        user: message.user,
+        key: message.key.unwrap_or(""),
+        body: message.body.bytes,
+        format: message.body.format as u8,
+    };
+    write(FrameKind::Message, &archive, out);
+}
+
+/// Reads the message of a whole frame, header and all.
+///
+/// # Errors
+/// When it is no whole frame, or not a valid message's.
+pub fn read_message(bytes: &[u8]) -> Result<Message<'_>, PeerFault> {
+    match Frame::read(bytes, u32::MAX)? {
+        (Frame { kind: FrameKind::Message, payload }, used) if used == bytes.len() => read_message_payload(payload),
+        _ => Err(PeerFault::Archive),
+    }
+}
+
+fn read_message_payload(payload: &[u8]) -> Result<Message<'_>, PeerFault> {
+    let message = access!(MessageArchive, payload).map_err(|_| PeerFault::Archive)?;
+    Ok(Message {
+        epoch: Epoch(message.epoch.into()),
+        sequence: Sequence(message.sequence.into()),
+        time_ms: message.time_ms.into(),
+        room: &message.room,
+        user: &message.user,
+        key: optional(&message.key),
+        body: Body { format: BodyFormat::from_number(message.format).ok_or(PeerFault::Archive)?, bytes: &message.body },
+    })
+}
+
+/// Reads an event, as a client does.
+///
+/// # Errors
+/// When the payload is no valid archive of its kind, or the kind is a request's.
+pub fn read_event(frame: Frame<'_>) -> Result<Event<'_>, PeerFault> {
+    let broken = |_| PeerFault::Archive;
+    let payload = frame.payload;
+    Ok(match frame.kind {
+        FrameKind::Welcome => {
+            let welcome = access!(Welcome, payload).map_err(broken)?;
+            Event::Welcome {
+                id: number(&welcome.id),
+                session: &welcome.session,
+                user: &welcome.user,
+                limits: &welcome.limits,
+                durability: &welcome.durability,
+            }
+        }
+        FrameKind::Joined => {
+            let joined = access!(Joined, payload).map_err(broken)?;
+            Event::Joined {
+                id: number(&joined.id),
+                room: &joined.room,
+                epoch: Epoch(joined.epoch.into()),
+                sequence: Sequence(joined.sequence.into()),
+                members: joined.members.into(),
+                durability: &joined.durability,
+            }
+        }
+        FrameKind::Posted => {
+            let posted = access!(Posted, payload).map_err(broken)?;
+            Event::Posted {
+                id: number(&posted.id),
+                room: &posted.room,
+                epoch: Epoch(posted.epoch.into()),
+                sequence: Sequence(posted.sequence.into()),
+                time_ms: posted.time_ms.into(),
+                duplicate: posted.duplicate,
+            }
+        }
+        FrameKind::Page => {
+            let page = access!(Page, payload).map_err(broken)?;
+            Event::Page {
+                id: number(&page.id),
+                room: &page.room,
+                epoch: Epoch(page.epoch.into()),
+                messages: &page.messages,
+                more: page.more,
+            }
+        }
+        FrameKind::Members => {
+            let members = access!(Members, payload).map_err(broken)?;
+            Event::Members {
+                id: number(&members.id),
+                room: &members.room,
+                count: members.count.into(),
+                users: &members.users,
+            }
+        }
+        FrameKind::Left => {
+            let left = access!(RoomRequest, payload).map_err(broken)?;
+            Event::Left { id: number(&left.id), room: &left.room }
+        }
+        FrameKind::Pong => Event::Pong { id: number(&access!(plain Plain, payload).map_err(broken)?.id) },
+        FrameKind::Message => Event::Message(read_message_payload(payload)?),
+        FrameKind::Signal => {
+            let signal = access!(Signal, payload).map_err(broken)?;
+            let format = BodyFormat::from_number(signal.format).ok_or(PeerFault::Archive)?;
+            Event::Signal { room: &signal.room, user: &signal.user, body: Body { format, bytes: &signal.body } }
+        }
+        FrameKind::Presence => {
+            let presence = access!(Presence, payload).map_err(broken)?;
+            let change = match presence.state {
+                0 => None,
+                1 => Some((&*presence.user, PresenceState::Joined)),
+                2 => Some((&*presence.user, PresenceState::Left)),
+                _ => return Err(PeerFault::Archive),
+            };
+            Event::Presence { room: &presence.room, change, count: presence.count.into() }
+        }
+        FrameKind::Gap => {
+            let gap = access!(Gap, payload).map_err(broken)?;
+            Event::Gap {
+                room: &gap.room,
+                epoch: Epoch(gap.epoch.into()),
+                from: Sequence(gap.from.into()),
+                to: Sequence(gap.to.into()),
+            }
+        }
+        FrameKind::Closing => {
+            let closing = access!(plain Closing, payload).map_err(broken)?;
+            let code = ErrorCode::from_number(closing.code).ok_or(PeerFault::Archive)?;
+            Event::Closing { code, reconnect_after_ms: closing.reconnect_after_ms.into() }
+        }
+        FrameKind::Error => {
+            let error = access!(Error, payload).map_err(broken)?;
+            Event::Error {
+                id: number(&error.id),
+                code: ErrorCode::from_number(error.code).ok_or(PeerFault::Archive)?,
+                message: &error.message,
+                retry_after_ms: number(&error.retry_after_ms),
+            }
+        }
+        FrameKind::KeepAlive => {
+            access!(plain KeepAlive, payload).map_err(broken)?;
+            Event::KeepAlive
+        }
+        _ => return Err(PeerFault::Archive),
+    })
+}
