@@ -22,6 +22,7 @@ pub struct Lanes {
     local_up: VecDeque<Up>,
     local_down: VecDeque<Down>,
     parcels_max: usize,
+    outgoing: Outgoing,
 }
 
 #[derive(Default)]
@@ -49,7 +50,12 @@ impl Lanes {
         let mut to: Vec<Lane> = (0..cores).map(|_| Lane::default()).collect();
         to[own.index()].up_room = parcels_max;
         to[own.index()].down_room = parcels_max;
-        Lanes { own, to, local_up: VecDeque::new(), local_down: VecDeque::new(), parcels_max }
+        Lanes { own, to, local_up: VecDeque::new(), local_down: VecDeque::new(), parcels_max, outgoing: Outgoing::default() }
+    }
+
+    /// What goes to other cores; the shell takes it out.
+    pub fn outgoing_mut(&mut self) -> &mut Outgoing {
+        &mut self.outgoing
     }
 
     /// How many cores there are.
@@ -66,24 +72,24 @@ impl Lanes {
     }
 
     /// Sends a parcel up, or keeps it until there is room. `false`: it waits.
-    pub fn send_up(&mut self, to: Core, parcel: Up, outgoing: &mut Outgoing) -> bool {
+    pub fn send_up(&mut self, to: Core, parcel: Up) -> bool {
         let lane = &mut self.to[to.index()];
         if lane.up_room == 0 || !lane.waiting.is_empty() {
             lane.waiting.push_back(parcel);
             return false;
         }
         lane.up_room -= 1;
-        if to == self.own { self.local_up.push_back(parcel) } else { outgoing.up.push((to, parcel)) }
+        if to == self.own { self.local_up.push_back(parcel) } else { self.outgoing.up.push((to, parcel)) }
         true
     }
 
     /// Sends what waited, as far as there is room. `true`: nothing waits for that core any more.
-    pub fn send_waiting(&mut self, to: Core, outgoing: &mut Outgoing) -> bool {
+    pub fn send_waiting(&mut self, to: Core) -> bool {
         let lane = &mut self.to[to.index()];
         while lane.up_room > 0 {
             let Some(parcel) = lane.waiting.pop_front() else { return true };
             lane.up_room -= 1;
-            if to == self.own { self.local_up.push_back(parcel) } else { outgoing.up.push((to, parcel)) }
+            if to == self.own { self.local_up.push_back(parcel) } else { self.outgoing.up.push((to, parcel)) }
         }
         lane.waiting.is_empty()
     }
@@ -100,27 +106,27 @@ impl Lanes {
     }
 
     /// Sends an answer. There is room: it was kept when the ask was taken.
-    pub fn send_answer(&mut self, to: Core, parcel: Down, was_owed: bool, outgoing: &mut Outgoing) {
+    pub fn send_answer(&mut self, to: Core, parcel: Down, was_owed: bool) {
         let lane = &mut self.to[to.index()];
         lane.owed -= usize::from(was_owed);
         debug_assert!(lane.down_room > 0, "an answer without room in its lane");
         lane.down_room = lane.down_room.saturating_sub(1);
-        self.push_down(to, parcel, outgoing);
+        self.push_down(to, parcel);
     }
 
     /// Sends a parcel that nobody waits for, if there is room beyond what answers need.
-    pub fn try_send_down(&mut self, to: Core, outgoing: &mut Outgoing, parcel: impl FnOnce() -> Down) -> bool {
+    pub fn try_send_down(&mut self, to: Core, parcel: impl FnOnce() -> Down) -> bool {
         let lane = &mut self.to[to.index()];
         if lane.down_room <= lane.owed + ANSWERS_RESERVED {
             return false;
         }
         lane.down_room -= 1;
-        self.push_down(to, parcel(), outgoing);
+        self.push_down(to, parcel());
         true
     }
 
-    fn push_down(&mut self, to: Core, parcel: Down, outgoing: &mut Outgoing) {
-        if to == self.own { self.local_down.push_back(parcel) } else { outgoing.down.push((to, parcel)) }
+    fn push_down(&mut self, to: Core, parcel: Down) {
+        if to == self.own { self.local_down.push_back(parcel) } else { self.outgoing.down.push((to, parcel)) }
     }
 
     /// The next parcel of this core to itself, if its answer finds room.
@@ -176,16 +182,15 @@ mod tests {
     #[test]
     fn what_waits_for_a_full_lane_keeps_its_order() {
         let mut lanes = Lanes::new(Core(0), 2, 16);
-        let mut out = Outgoing::default();
         lanes.set_room(Core(1), 1, 1);
-        assert!(lanes.send_up(Core(1), up(1), &mut out));
-        assert!(!lanes.send_up(Core(1), up(2), &mut out));
+        assert!(lanes.send_up(Core(1), up(1)));
+        assert!(!lanes.send_up(Core(1), up(2)));
         lanes.set_room(Core(1), 1, 1);
-        assert!(!lanes.send_up(Core(1), up(3), &mut out), "3 may not overtake 2");
-        assert!(!lanes.send_waiting(Core(1), &mut out));
+        assert!(!lanes.send_up(Core(1), up(3)), "3 may not overtake 2");
+        assert!(!lanes.send_waiting(Core(1)));
         lanes.set_room(Core(1), 5, 1);
-        assert!(lanes.send_waiting(Core(1), &mut out));
-        assert_eq!(out.up.iter().map(|(_, parcel)| number(parcel)).collect::<Vec<_>>(), [1, 2, 3]);
+        assert!(lanes.send_waiting(Core(1)));
+        assert_eq!(lanes.outgoing.up.iter().map(|(_, parcel)| number(parcel)).collect::<Vec<_>>(), [1, 2, 3]);
     }
 
     #[test]
@@ -197,20 +202,18 @@ mod tests {
         assert!(lanes.may_take_up(Core(1)));
         lanes.owe(Core(1));
         assert!(!lanes.may_take_up(Core(1)));
-        let mut out = Outgoing::default();
-        lanes.send_answer(Core(1), Down::Drained, true, &mut out);
-        lanes.send_answer(Core(1), Down::Drained, true, &mut out);
-        assert_eq!(out.down.len(), 2);
+        lanes.send_answer(Core(1), Down::Drained, true);
+        lanes.send_answer(Core(1), Down::Drained, true);
+        assert_eq!(lanes.outgoing.down.len(), 2);
         assert!(!lanes.may_take_up(Core(1)));
     }
 
     #[test]
     fn fan_out_leaves_room_for_answers() {
         let mut lanes = Lanes::new(Core(0), 2, 64);
-        let mut out = Outgoing::default();
         lanes.set_room(Core(1), 0, ANSWERS_RESERVED + 1);
-        assert!(lanes.try_send_down(Core(1), &mut out, || Down::Drained));
-        assert!(!lanes.try_send_down(Core(1), &mut out, || Down::Drained));
+        assert!(lanes.try_send_down(Core(1), || Down::Drained));
+        assert!(!lanes.try_send_down(Core(1), || Down::Drained));
         assert!(lanes.may_take_up(Core(1)));
     }
 }

@@ -1,3 +1,24 @@
-//! What a core decides, pure: sessions, rooms, history, fan-out.
+//! What a core decides, pure: sessions, rooms, history, fan-out. No clock, socket, file, runtime or randomness.
+//!
+//! Start reading at [`shard`], the table of contents.
+
 #![forbid(unsafe_code)]
+
+pub mod address;
+mod asks;
+pub mod counters;
+pub mod dedupe;
+pub mod fanout;
+pub mod history;
+pub mod lanes;
 pub mod limits;
+pub mod local_room;
+pub mod parcel;
+pub mod room;
+pub mod rooms;
+pub mod run;
+pub mod session;
+pub mod sessions;
+pub mod shard;
+pub mod timers;
+pub mod turn;

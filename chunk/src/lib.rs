@@ -70,8 +70,12 @@ impl Chunk {
 
     /// The bytes from `start` to what is written now; `None` if `start` is behind that.
     pub fn slice_from(&self, start: u32) -> Option<ChunkSlice> {
-        let end = self.len();
-        (start <= end).then(|| ChunkSlice { memory: self.0.clone(), start, end })
+        self.slice(start, self.len())
+    }
+
+    /// The bytes from `start` to `end`; `None` if they are not all written, or the wrong way round.
+    pub fn slice(&self, start: u32, end: u32) -> Option<ChunkSlice> {
+        (start <= end && end <= self.len()).then(|| ChunkSlice { memory: self.0.clone(), start, end })
     }
 }
 
@@ -80,7 +84,7 @@ impl Deref for ChunkSlice {
 
     fn deref(&self) -> &[u8] {
         let shown = &self.memory.bytes[self.start as usize..self.end as usize];
-        // SAFETY: `end` was at most `filled` when the slice was made (`Chunk::slice_from`, `ChunkSlice::without_first`),
+        // SAFETY: `end` was at most `filled` when the slice was made (`Chunk::slice`, `ChunkSlice::without_first`),
         // so every byte was written, and none of them is written again while the `Rc` keeps the memory.
         unsafe { std::slice::from_raw_parts(shown.as_ptr().cast(), shown.len()) }
     }
@@ -128,5 +132,7 @@ mod tests {
         assert!(chunk.append(b""));
         assert!(chunk.slice_from(4).unwrap().is_empty());
         assert!(chunk.slice_from(5).is_none());
+        assert_eq!(&*chunk.slice(1, 3).unwrap(), b"bc");
+        assert!(chunk.slice(1, 5).is_none() && chunk.slice(3, 1).is_none());
     }
 }

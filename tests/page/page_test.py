@@ -74,7 +74,8 @@ class Server:
             if found:
                 self.address = found[1]
                 return
-        raise RuntimeError(f"the server did not say `listening on ADDR` within {DEADLINE_S} s: {self.stderr()}")
+        how = f"ended with {self.process.returncode}" if self.process.poll() is not None else f"was silent for {DEADLINE_S} s"
+        raise RuntimeError(f"the server {how} before it said `listening on ADDR`: {self.stderr()}")
 
     def kill_9(self):
         self.process.send_signal(signal.SIGKILL)
@@ -361,6 +362,24 @@ def reload_stays_in_the_room(w):
     until("ann sees bob again", lambda: w.ann.people() == ["ann", "bob"])
 
 
+def dropped_connection_resumes_and_a_post_without_an_answer_is_said_once(w):
+    before = w.ann.messages()
+    # The post leaves, and the connection closes before its answer can be heard: the page must send it again, with its key.
+    w.ann.js("post('did it arrive?'); socket.close()")
+    w.bob.post_all("dora", "lobby", [f"meanwhile {number}" for number in range(5)])
+    w.bob.say("done")
+    for tab in (w.ann, w.bob):
+        until(f"{tab.name} has all", lambda: len(tab.messages()) >= len(before) + 7 and not tab.js("return outbox.length"))
+    w.live(w.ann)
+    w.ann.say("and all in order")
+    for tab in (w.ann, w.bob):
+        until("the end", lambda: tab.texts()[-1:] == ["and all in order"])
+        equal(tab.texts().count("did it arrive?"), 1, f"times shown to {tab.name}")
+    first = before[0][0]
+    equal([sequence for sequence, _ in w.ann.messages()], list(range(first, first + len(before) + 8)), "sequences")
+    equal(w.ann.js("return document.querySelectorAll('.marker').length"), 0, "gaps told")
+
+
 def phone_width_needs_no_sideways_scrolling(w):
     w.bob.call("POST", "/window/rect", {"width": 390, "height": 780})
     until("the window is narrow", lambda: w.bob.js("return innerWidth") < 721)
@@ -442,6 +461,7 @@ CHECKS = [
     scrolling_back_loads_older_pages_and_keeps_the_place,
     reading_old_messages_is_not_disturbed_by_new_ones,
     reload_stays_in_the_room,
+    dropped_connection_resumes_and_a_post_without_an_answer_is_said_once,
     phone_width_needs_no_sideways_scrolling,
     kill_9_of_the_server_is_told_with_a_countdown,
     post_typed_while_offline_waits_in_sight,

@@ -1,0 +1,334 @@
+//! What a connection asks and is answered: checks each request, sends it to the core of its room, and writes the answer.
+
+use banter_protocol::error_code::ErrorCode;
+use banter_protocol::event::Event;
+use banter_protocol::fault::RequestFault;
+use banter_protocol::ids::{Cursor, PostKey, RequestId, RoomId, RoomName, Sequence, UserName, check_room_name};
+use banter_protocol::request::{Ask, Body, FetchFrom, JoinFrom, Request};
+use bytes::Bytes;
+
+use crate::address::{ConnectionId, SubscriptionId, core_of};
+use crate::local_room::LocalRoom;
+use crate::parcel::{Answer, JoinAsk, OwnedBody, Refusal, Up};
+use crate::session::{ReadState, Stage, Subscription};
+use crate::sessions::Sessions;
+use crate::turn::Turn;
+
+/// Bytes that an answer to a post or a leave needs at most: a room's name, escaped, and some numbers.
+const SMALL_ANSWER_BYTES: u32 = 512;
+/// Bytes that an answer to `members` needs at most: 100 names, escaped.
+const MEMBERS_ANSWER_BYTES: u32 = 16 * 1_024;
+/// When to try again what a limit of the server refused.
+const OVERLOADED_RETRY_AFTER_MS: u64 = 1_000;
+
+/// The join parts of a request.
+struct JoinWish {
+    from: JoinFrom,
+    echo: bool,
+    presence: bool,
+}
+
+impl Sessions {
+    /// Takes a request. The caller has seen that the connection is read ([`Sessions::is_read`]).
+    pub fn request(&mut self, connection: ConnectionId, request: &Request<'_>, turn: &mut Turn<'_>) {
+        let Some(slot) = self.slot_of(connection) else { return };
+        let stage = self.connections[slot].stage;
+        let result = match (&request.ask, stage) {
+            (Ask::Hello { user, .. }, Stage::Opened) => self.hello(slot, request.id, user),
+            (Ask::Hello { .. }, Stage::Greeted) => Err(bad_request("`hello` comes once")),
+            (ask, Stage::Greeted) => self.ask(slot, request.id, ask, turn),
+            (_, Stage::Opened) => Err(bad_request("`hello` comes first")),
+            _ => return,
+        };
+        if let Err(refusal) = result {
+            self.refuse(slot, request.id, &refusal, turn);
+        }
+        self.pause_if_heavy(slot, turn);
+    }
+
+    /// Answers a text or frame that was whole and no request.
+    pub fn bad_request(&mut self, connection: ConnectionId, fault: RequestFault, turn: &mut Turn<'_>) {
+        let Some(slot) = self.slot_of(connection) else { return };
+        if self.connections[slot].is_open() {
+            self.refuse(slot, fault.id, &Refusal::new(ErrorCode::BadRequest, fault.message), turn);
+            self.pause_if_heavy(slot, turn);
+        }
+    }
+
+    fn ask(&mut self, slot: usize, id: RequestId, ask: &Ask<'_>, turn: &mut Turn<'_>) -> Result<(), Refusal> {
+        match ask {
+            Ask::Hello { .. } => Ok(()),
+            Ask::Post { room, body, key } => self.post(slot, id, room, *body, key.as_deref(), turn),
+            Ask::Signal { room, body } => self.signal(slot, room, *body, turn),
+            Ask::Join { room, from, echo, presence } => {
+                let wish = JoinWish { from: *from, echo: *echo, presence: *presence };
+                self.join(slot, id, &room_name(room)?, wish, turn)
+            }
+            Ask::Fetch { room, from, limit } => self.fetch(slot, id, room, *from, *limit, turn),
+            Ask::Members { room } => {
+                let room = room_name(room)?;
+                let asker = self.peer_of(slot);
+                self.connections[slot].reserved_bytes += MEMBERS_ANSWER_BYTES;
+                self.send_up(slot, &room, turn, |room| Up::Members { room, asker, request: id });
+                Ok(())
+            }
+            Ask::Leave { room } => {
+                let subscription = self.joined(slot, room)?;
+                self.connections[slot].reserved_bytes += SMALL_ANSWER_BYTES;
+                self.leave(slot, subscription, Some(id), turn);
+                Ok(())
+            }
+            Ask::Ping => {
+                self.connections[slot].write(&Event::Pong { id });
+                self.mark_ready(slot);
+                Ok(())
+            }
+        }
+    }
+
+    fn hello(&mut self, slot: usize, id: RequestId, user: &str) -> Result<(), Refusal> {
+        let user = UserName::new(user).map_err(|fault| bad_request(format!("`user`: {fault}")))?;
+        let session = &mut self.connections[slot];
+        let name = format!("{:x}-{:x}-{:x}-{:x}", self.welcome.run, self.own.0, slot, session.generation);
+        session.stage = Stage::Greeted;
+        session.write(&Event::Welcome {
+            id,
+            session: &name,
+            user: user.as_str(),
+            limits: &self.welcome.limits,
+            durability: self.welcome.durability,
+        });
+        session.user = Some(user);
+        self.mark_ready(slot);
+        Ok(())
+    }
+
+    /// The connection's reading of a room.
+    fn joined(&self, slot: usize, room: &str) -> Result<u32, Refusal> {
+        self.subscription_of(slot, room).ok_or_else(|| match check_room_name(room) {
+            Ok(_) => Refusal::new(ErrorCode::NotJoined, "join the room first"),
+            Err(fault) => Refusal::new(ErrorCode::RoomNameInvalid, format!("`room`: {fault}")),
+        })
+    }
+
+    fn subscription_of(&self, slot: usize, room: &str) -> Option<u32> {
+        let mut subscriptions = self.connections[slot].subscriptions.iter();
+        subscriptions
+            .find(|&&subscription| {
+                let subscription = &self.subscriptions[subscription as usize];
+                self.rooms[subscription.room as usize].name.as_str() == room
+            })
+            .copied()
+    }
+
+    fn take_from_bucket(&mut self, slot: usize, turn: &Turn<'_>) -> Result<(), Refusal> {
+        let rate = self.limits.posts_per_second_max;
+        self.connections[slot].bucket.take(rate, turn.now.monotonic_ms).map_err(|retry_after_ms| Refusal {
+            code: ErrorCode::RateLimited,
+            message: format!("posts_per_second_max is {rate}").into(),
+            retry_after_ms: Some(retry_after_ms),
+        })
+    }
+
+    fn post(
+        &mut self,
+        slot: usize,
+        id: RequestId,
+        room: &str,
+        body: Body<'_>,
+        key: Option<&str>,
+        turn: &mut Turn<'_>,
+    ) -> Result<(), Refusal> {
+        let subscription = self.joined(slot, room)?;
+        self.refuse_if_draining()?;
+        let key = key.map(PostKey::new).transpose().map_err(|fault| bad_request(format!("`key`: {fault}")))?;
+        self.take_from_bucket(slot, turn)?;
+        let author = self.peer_of(slot);
+        let Some(user) = self.connections[slot].user.clone() else { return Ok(()) };
+        let room = &self.rooms[self.subscriptions[subscription as usize].room as usize];
+        let (owner, room) = (room.owner, room.id);
+        self.connections[slot].reserved_bytes += SMALL_ANSWER_BYTES;
+        let parcel = Up::Post { room, author, user, request: id, key, body: owned(body) };
+        self.send_up_to(slot, owner, parcel, turn);
+        Ok(())
+    }
+
+    fn signal(&mut self, slot: usize, room: &str, body: Body<'_>, turn: &mut Turn<'_>) -> Result<(), Refusal> {
+        let subscription = self.joined(slot, room)?;
+        self.take_from_bucket(slot, turn)?;
+        let author = self.peer_of(slot);
+        let Some(user) = self.connections[slot].user.clone() else { return Ok(()) };
+        let room = &self.rooms[self.subscriptions[subscription as usize].room as usize];
+        let (owner, room) = (room.owner, room.id);
+        self.send_up_to(slot, owner, Up::Signal { room, author, user, body: owned(body) }, turn);
+        Ok(())
+    }
+
+    fn fetch(
+        &mut self,
+        slot: usize,
+        id: RequestId,
+        room: &str,
+        from: FetchFrom,
+        limit: Option<u64>,
+        turn: &mut Turn<'_>,
+    ) -> Result<(), Refusal> {
+        let room = room_name(room)?;
+        let messages_max = match limit {
+            Some(0) => return Err(bad_request("`limit` must be at least 1")),
+            Some(limit) => limit.min(self.limits.fetch_messages_max.into()) as u32,
+            None => self.limits.fetch_messages_max,
+        };
+        // Places that no message will ever have need no arithmetic of their own.
+        let from = match from {
+            FetchFrom::After(after) => FetchFrom::After(after.min(Sequence(u64::MAX - 1))),
+            before => before,
+        };
+        let asker = self.peer_of(slot);
+        self.connections[slot].reserved_bytes += self.page_answer_bytes();
+        self.send_up(slot, &room, turn, |room| Up::Fetch { room, asker, request: id, from, messages_max });
+        Ok(())
+    }
+
+    fn join(
+        &mut self,
+        slot: usize,
+        id: RequestId,
+        room: &RoomName,
+        wish: JoinWish,
+        turn: &mut Turn<'_>,
+    ) -> Result<(), Refusal> {
+        self.refuse_if_draining()?;
+        self.joins = self.joins.wrapping_add(1);
+        let subscription = match self.subscription_of(slot, room.as_str()) {
+            Some(subscription) => {
+                self.stop_reading(subscription, turn);
+                subscription
+            }
+            None => self.subscribe(slot, room, turn)?,
+        };
+        let reading = &mut self.subscriptions[subscription as usize];
+        reading.join = self.joins;
+        reading.state = ReadState::Joining;
+        reading.echo = wish.echo;
+        reading.presence = wish.presence;
+        let epoch = self.rooms[reading.room as usize].epoch;
+        let read_already = reading.is_placed.then_some(Cursor { epoch, sequence: reading.sequence });
+        let session = &mut self.connections[slot];
+        session.spares_own |= !wish.echo;
+        let Some(user) = session.user.clone() else { return Ok(()) };
+        let reader = self.peer_of(slot);
+        let subscription = SubscriptionId { slot: subscription, join: self.joins };
+        self.connections[slot].reserved_bytes += self.page_answer_bytes();
+        let (from, echo, presence) = (wish.from, wish.echo, wish.presence);
+        self.send_up(slot, room, turn, |room| {
+            let ask =
+                JoinAsk { room, reader, subscription, request: id, user, from, read_already, echo, presence };
+            Up::Join(Box::new(ask))
+        });
+        Ok(())
+    }
+
+    /// A new reading of a room that the connection does not read yet.
+    fn subscribe(&mut self, slot: usize, name: &RoomName, turn: &mut Turn<'_>) -> Result<u32, Refusal> {
+        if self.connections[slot].subscriptions.len() >= self.limits.rooms_per_connection_max as usize {
+            return Err(Refusal {
+                code: ErrorCode::Overloaded,
+                message: "rooms_per_connection_max is reached: leave a room first".into(),
+                retry_after_ms: Some(OVERLOADED_RETRY_AFTER_MS),
+            });
+        }
+        let id = RoomId::of(name.as_str());
+        let (rooms, cores) = (&mut self.rooms, self.cores);
+        let room = *self
+            .room_by_id
+            .entry(id)
+            .or_insert_with(|| rooms.insert(LocalRoom::new(id, name.clone(), core_of(id, cores))) as u32);
+        let place = self.rooms[room as usize].subscriptions.len() as u32;
+        let subscription = self.subscriptions.insert(Subscription {
+            connection: slot as u32,
+            room,
+            place,
+            join: 0,
+            state: ReadState::Joining,
+            is_placed: false,
+            echo: true,
+            presence: false,
+            presence_stale: false,
+            is_pending: false,
+            position: 0,
+            sequence: Sequence(0),
+            skips: None,
+        }) as u32;
+        turn.counters.subscriptions += 1;
+        self.rooms[room as usize].subscriptions.push(subscription);
+        self.connections[slot].subscriptions.push(subscription);
+        Ok(subscription)
+    }
+
+    fn refuse_if_draining(&self) -> Result<(), Refusal> {
+        if self.is_draining() {
+            let message = "the server is stopping: come back when `closing` says";
+            return Err(Refusal::new(ErrorCode::Draining, message));
+        }
+        Ok(())
+    }
+
+    /// Writes an answer.
+    pub(crate) fn answer(&mut self, to: ConnectionId, id: RequestId, answer: Answer, turn: &mut Turn<'_>) {
+        let Some(slot) = self.slot_of(to) else { return };
+        let reserved = match &answer {
+            Answer::Page { .. } => self.page_answer_bytes(),
+            Answer::Members { .. } => MEMBERS_ANSWER_BYTES,
+            Answer::Posted { .. } | Answer::Left { .. } | Answer::Refused(_) => SMALL_ANSWER_BYTES,
+        };
+        self.release(slot, reserved);
+        let session = &mut self.connections[slot];
+        if !session.is_open() {
+            return;
+        }
+        match answer {
+            Answer::Posted { room, epoch, sequence, time_ms, duplicate } => {
+                session.write(&Event::Posted { id, room: room.as_str(), epoch, sequence, time_ms, duplicate });
+            }
+            Answer::Page { room, epoch, messages, more } => {
+                session.write(&Event::Page { id, room: room.as_str(), epoch, messages: &messages, more });
+            }
+            Answer::Members { room, count, users } => {
+                session.write(&Event::Members { id, room: room.as_str(), count, users: &users });
+            }
+            Answer::Left { room } => session.write(&Event::Left { id, room: room.as_str() }),
+            Answer::Refused(refusal) => self.refuse(slot, id, &refusal, turn),
+        }
+        self.mark_ready(slot);
+        self.resume_if_light(slot);
+    }
+
+    /// An answer came: its room in the outbox is free again.
+    pub(crate) fn release(&mut self, slot: usize, reserved_bytes: u32) {
+        let session = &mut self.connections[slot];
+        debug_assert!(session.reserved_bytes >= reserved_bytes);
+        session.reserved_bytes = session.reserved_bytes.saturating_sub(reserved_bytes);
+    }
+
+    fn pause_if_heavy(&mut self, slot: usize, turn: &mut Turn<'_>) {
+        let half = u64::from(self.limits.outbox_bytes_max / 2);
+        let session = &mut self.connections[slot];
+        if !session.is_paused && session.waiting_bytes() > half {
+            session.is_paused = true;
+            turn.counters.pauses += 1;
+        }
+    }
+}
+
+fn room_name(room: &str) -> Result<RoomName, Refusal> {
+    RoomName::new(room).map_err(|fault| Refusal::new(ErrorCode::RoomNameInvalid, format!("`room`: {fault}")))
+}
+
+fn bad_request(message: impl Into<std::borrow::Cow<'static, str>>) -> Refusal {
+    Refusal::new(ErrorCode::BadRequest, message)
+}
+
+fn owned(body: Body<'_>) -> OwnedBody {
+    OwnedBody { format: body.format, bytes: Bytes::copy_from_slice(body.bytes) }
+}

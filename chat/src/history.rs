@@ -1,0 +1,227 @@
+//! What a room remembers of its messages: the newest ones, dense, and the pages that readers get of them.
+
+use std::collections::VecDeque;
+
+use banter_protocol::ids::Sequence;
+use bytes::{Bytes, BytesMut};
+
+use crate::address::Peer;
+use crate::parcel::{Page, Record};
+
+/// Bytes that a kept message costs beyond its frame: the record itself and the allocation's header.
+pub const RECORD_OVERHEAD_BYTES: u64 = 96;
+
+/// The newest messages of a room.
+///
+/// Invariant: the records are dense, and the last of them is the head (or there are none).
+#[derive(Debug, Default)]
+pub struct History {
+    records: VecDeque<Record>,
+    head: Sequence,
+}
+
+/// How much a page may hold. The first message always fits, so that every page gets on.
+#[derive(Clone, Copy, Debug)]
+pub struct PageLimit {
+    /// Messages.
+    pub messages_max: u32,
+    /// Bytes of frames.
+    pub bytes_max: usize,
+}
+
+impl History {
+    /// The newest message's place; 0 before the first.
+    pub fn head(&self) -> Sequence {
+        self.head
+    }
+
+    /// The oldest message that is kept, or the one behind the head.
+    pub fn first_available(&self) -> Sequence {
+        Sequence(self.head.0 + 1 - self.records.len() as u64)
+    }
+
+    /// Messages kept.
+    pub fn len(&self) -> usize {
+        self.records.len()
+    }
+
+    /// Whether none is kept.
+    pub fn is_empty(&self) -> bool {
+        self.records.is_empty()
+    }
+
+    /// Adds the message behind the head, and says what it costs.
+    pub fn push(&mut self, record: Record) -> u64 {
+        assert_eq!(record.sequence, self.head.next(), "a history is dense");
+        self.head = record.sequence;
+        let cost = cost(&record);
+        self.records.push_back(record);
+        cost
+    }
+
+    /// Forgets the oldest message, and says what that frees; 0 if there is none.
+    pub fn forget_oldest(&mut self) -> u64 {
+        let freed = self.records.pop_front().map_or(0, |record| cost(&record));
+        if self.records.is_empty() {
+            self.records = VecDeque::new();
+        }
+        freed
+    }
+
+    /// The page behind a place. `spare` leaves out the posts of that connection.
+    pub fn page_after(&self, after: Sequence, limit: PageLimit, spare: Option<Peer>) -> Page {
+        let first_available = self.first_available();
+        let skip = (after.0 + 1).saturating_sub(first_available.0) as usize;
+        let mut messages = PageBytes::new(limit);
+        let mut through = after.max(first_available.previous());
+        for record in self.records.iter().skip(skip) {
+            if spare != Some(record.author) && !messages.take(&record.frame) {
+                break;
+            }
+            through = record.sequence;
+        }
+        Page {
+            after,
+            first_available,
+            messages_count: messages.count,
+            messages: messages.bytes.freeze(),
+            through,
+            head: self.head,
+        }
+    }
+
+    /// The messages of a `fetch` towards the head, and whether there are more behind them.
+    pub fn fetch_after(&self, after: Sequence, limit: PageLimit) -> (Bytes, bool) {
+        let page = self.page_after(after, limit, None);
+        (page.messages, page.through < self.head)
+    }
+
+    /// The messages of a `fetch` towards the beginning, ascending, and whether there are more before them.
+    pub fn fetch_before(&self, before: Sequence, limit: PageLimit) -> (Bytes, bool) {
+        let end = (before.0.saturating_sub(self.first_available().0) as usize).min(self.records.len());
+        let mut left = limit;
+        let mut start = end;
+        while start > 0 {
+            let bytes = self.records[start - 1].frame.len();
+            if left.messages_max == 0 || (start < end && bytes > left.bytes_max) {
+                break;
+            }
+            left.messages_max -= 1;
+            left.bytes_max = left.bytes_max.saturating_sub(bytes);
+            start -= 1;
+        }
+        let mut messages = BytesMut::new();
+        for record in self.records.range(start..end) {
+            messages.extend_from_slice(&record.frame);
+        }
+        (messages.freeze(), start > 0)
+    }
+}
+
+fn cost(record: &Record) -> u64 {
+    record.frame.len() as u64 + RECORD_OVERHEAD_BYTES
+}
+
+struct PageBytes {
+    bytes: BytesMut,
+    count: u32,
+    limit: PageLimit,
+}
+
+impl PageBytes {
+    fn new(limit: PageLimit) -> Self {
+        PageBytes { bytes: BytesMut::new(), count: 0, limit }
+    }
+
+    /// Adds a frame; `false`: the page is full.
+    fn take(&mut self, frame: &Bytes) -> bool {
+        let fits = self.count == 0 || self.bytes.len() + frame.len() <= self.limit.bytes_max;
+        if self.count >= self.limit.messages_max || !fits {
+            return false;
+        }
+        self.bytes.extend_from_slice(frame);
+        self.count += 1;
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::address::{ConnectionId, Core};
+
+    const ROOMY: PageLimit = PageLimit { messages_max: 1_000, bytes_max: 1_000_000 };
+
+    fn peer(slot: u32) -> Peer {
+        Peer { core: Core(0), connection: ConnectionId { slot, generation: 0 } }
+    }
+
+    /// Messages 1 to `count`, each one byte long that says its place, posted in turn by two connections.
+    fn history(count: u8) -> History {
+        let mut history = History::default();
+        for place in 1..=count {
+            let frame = Bytes::copy_from_slice(&[place]);
+            history.push(Record { sequence: Sequence(place.into()), frame, author: peer(u32::from(place % 2)) });
+        }
+        history
+    }
+
+    #[test]
+    fn an_empty_history_has_nothing_before_its_head() {
+        let history = History::default();
+        assert_eq!((history.head(), history.first_available()), (Sequence(0), Sequence(1)));
+        let page = history.page_after(Sequence(0), ROOMY, None);
+        assert_eq!((page.through, page.head, page.messages_count), (Sequence(0), Sequence(0), 0));
+        assert_eq!(history.fetch_before(Sequence(9), ROOMY), (Bytes::new(), false));
+    }
+
+    #[test]
+    fn a_page_starts_behind_the_place_and_says_how_far_it_goes() {
+        let history = history(5);
+        let page = history.page_after(Sequence(2), PageLimit { messages_max: 2, ..ROOMY }, None);
+        assert_eq!((&page.messages[..], page.through, page.head), (&[3, 4][..], Sequence(4), Sequence(5)));
+        let page = history.page_after(Sequence(4), ROOMY, None);
+        assert_eq!((&page.messages[..], page.through), (&[5][..], Sequence(5)));
+        let page = history.page_after(Sequence(5), ROOMY, None);
+        assert_eq!((&page.messages[..], page.through), (&[][..], Sequence(5)));
+    }
+
+    #[test]
+    fn a_page_says_what_is_no_longer_kept() {
+        let mut history = history(5);
+        history.forget_oldest();
+        history.forget_oldest();
+        let page = history.page_after(Sequence(0), ROOMY, None);
+        assert_eq!((page.first_available, &page.messages[..]), (Sequence(3), &[3, 4, 5][..]));
+        while history.forget_oldest() > 0 {}
+        let page = history.page_after(Sequence(1), ROOMY, None);
+        assert_eq!((page.first_available, page.through, page.messages_count), (Sequence(6), Sequence(5), 0));
+    }
+
+    #[test]
+    fn a_page_always_gets_on_even_with_a_message_above_its_bytes() {
+        let history = history(3);
+        let tiny = PageLimit { messages_max: 10, bytes_max: 0 };
+        assert_eq!(history.page_after(Sequence(0), tiny, None).through, Sequence(1));
+        assert_eq!(history.fetch_before(Sequence(4), tiny), (Bytes::from_static(&[3]), true));
+    }
+
+    #[test]
+    fn own_posts_are_spared_but_count_as_read() {
+        let page = history(4).page_after(Sequence(0), ROOMY, Some(peer(0)));
+        assert_eq!((&page.messages[..], page.through), (&[1, 3][..], Sequence(4)));
+    }
+
+    #[test]
+    fn fetch_goes_both_ways_ascending_and_says_whether_there_is_more() {
+        let history = history(6);
+        let two = PageLimit { messages_max: 2, ..ROOMY };
+        assert_eq!(history.fetch_before(Sequence(5), two), (Bytes::from_static(&[3, 4]), true));
+        assert_eq!(history.fetch_before(Sequence(3), two), (Bytes::from_static(&[1, 2]), false));
+        assert_eq!(history.fetch_before(Sequence(u64::MAX), two), (Bytes::from_static(&[5, 6]), true));
+        assert_eq!(history.fetch_before(Sequence(1), two), (Bytes::new(), false));
+        assert_eq!(history.fetch_after(Sequence(3), two), (Bytes::from_static(&[4, 5]), true));
+        assert_eq!(history.fetch_after(Sequence(4), two), (Bytes::from_static(&[5, 6]), false));
+        assert_eq!(history.fetch_after(Sequence(u64::MAX - 1), two), (Bytes::new(), false));
+    }
+}

@@ -1,0 +1,292 @@
+//! One room on the core that owns it: its place counter, who reads it, and what they may be told.
+
+use std::collections::BTreeMap;
+
+use banter_protocol::error_code::ErrorCode;
+use banter_protocol::event::MEMBERS_LISTED_MAX;
+use banter_protocol::ids::{Cursor, Epoch, PostKey, RoomId, RoomName, Sequence, UserName};
+use banter_protocol::request::JoinFrom;
+use rustc_hash::FxHashMap;
+use smallvec::SmallVec;
+
+use crate::address::{Core, Peer};
+use crate::dedupe::{Dedupe, Verdict};
+use crate::history::History;
+use crate::parcel::{Record, Refusal};
+
+/// A room.
+///
+/// Invariants: `members` counts the connections of `readers` by user, `cores` counts them by core; `head` is the last
+/// place given, `history.head()` the last one that is committed and may be shown; they are equal between two commits.
+#[derive(Debug)]
+pub struct Room {
+    /// What lanes know it by.
+    pub id: RoomId,
+    /// Its name.
+    pub name: RoomName,
+    /// Its history's name.
+    pub epoch: Epoch,
+    /// What may be shown.
+    pub history: History,
+    /// Messages that were committed in this turn, and go out with its end.
+    pub fresh: Vec<Record>,
+    /// Where its readers are.
+    pub cores: SmallVec<[CoreShare; 2]>,
+    /// Whether a counts-only presence event is due.
+    pub presence_due: bool,
+    /// Which time the room became idle, while it is.
+    pub idle_stamp: u64,
+    head: Sequence,
+    dedupe: Option<Box<Dedupe>>,
+    members: BTreeMap<UserName, u32>,
+    /// Connections that read the room, and whether each wants presence.
+    readers: FxHashMap<Peer, bool>,
+}
+
+/// The readers on one core.
+#[derive(Clone, Copy, Debug)]
+pub struct CoreShare {
+    /// The core.
+    pub core: Core,
+    /// Connections there.
+    pub readers: u32,
+    /// Those of them that want presence.
+    pub watchers: u32,
+    /// A batch was left out since the lane was full: nothing is sent until that is told.
+    pub lagged: bool,
+}
+
+/// What a join or leave changed for the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MemberChange {
+    /// Nothing: a member has another connection.
+    None,
+    /// The user is there now, or no longer.
+    Changed,
+}
+
+impl Room {
+    /// An empty room.
+    pub fn new(id: RoomId, name: RoomName, epoch: Epoch) -> Self {
+        Room {
+            id,
+            name,
+            epoch,
+            history: History::default(),
+            fresh: Vec::new(),
+            cores: SmallVec::new(),
+            presence_due: false,
+            idle_stamp: 0,
+            head: Sequence(0),
+            dedupe: None,
+            members: BTreeMap::new(),
+            readers: FxHashMap::default(),
+        }
+    }
+
+    /// Whether nobody reads it.
+    pub fn is_idle(&self) -> bool {
+        self.readers.is_empty()
+    }
+
+    /// Whether it never had a message.
+    pub fn is_blank(&self) -> bool {
+        self.head == Sequence(0)
+    }
+
+    /// Whether a post has a place and has not gone out yet.
+    pub fn is_committing(&self) -> bool {
+        self.head != self.history.head() || !self.fresh.is_empty()
+    }
+
+    /// Members now.
+    pub fn members_count(&self) -> u64 {
+        self.members.len() as u64
+    }
+
+    /// The first members by name, a line each.
+    pub fn members_listed(&self) -> String {
+        let mut users = String::new();
+        for user in self.members.keys().take(MEMBERS_LISTED_MAX) {
+            users.push_str(user.as_str());
+            users.push('\n');
+        }
+        users
+    }
+
+    /// Whether that connection reads the room.
+    pub fn has_reader(&self, peer: Peer) -> bool {
+        self.readers.contains_key(&peer)
+    }
+
+    /// Whether a connection on that core reads the room.
+    pub fn is_read_on(&self, core: Core) -> bool {
+        self.cores.iter().any(|share| share.core == core)
+    }
+
+    /// The place behind which a join reads.
+    ///
+    /// # Errors
+    /// `wrong_epoch` and `cursor_ahead`, which change nothing.
+    pub fn start_of(&self, from: JoinFrom, read_already: Option<Cursor>) -> Result<Sequence, Refusal> {
+        let head = self.history.head();
+        let start = match from {
+            JoinFrom::Now => head,
+            JoinFrom::Last(count) => {
+                Sequence(head.0.saturating_sub(count)).max(self.history.first_available().previous())
+            }
+            JoinFrom::After(cursor) if cursor.epoch != self.epoch => {
+                return Err(Refusal::new(
+                    ErrorCode::WrongEpoch,
+                    "the cursor belongs to another history of the room: join without it, and treat what you have as old",
+                ));
+            }
+            JoinFrom::After(cursor) if cursor.sequence > head => {
+                return Err(Refusal::new(
+                    ErrorCode::CursorAhead,
+                    format!("the cursor is at {}, and the room's head at {}", cursor.sequence.0, head.0),
+                ));
+            }
+            JoinFrom::After(cursor) => cursor.sequence,
+        };
+        match read_already {
+            Some(read) if read.epoch == self.epoch => Ok(start.max(read.sequence)),
+            _ => Ok(start),
+        }
+    }
+
+    /// Adds a reader, or changes what it wants.
+    pub fn add_reader(&mut self, peer: Peer, user: &UserName, presence: bool) -> MemberChange {
+        let before = self.readers.insert(peer, presence);
+        let share = self.share_mut(peer.core);
+        share.watchers += u32::from(presence);
+        share.watchers -= u32::from(before == Some(true));
+        if before.is_some() {
+            return MemberChange::None;
+        }
+        share.readers += 1;
+        let connections = self.members.entry(user.clone()).or_insert(0);
+        *connections += 1;
+        if *connections == 1 { MemberChange::Changed } else { MemberChange::None }
+    }
+
+    /// Takes a reader away; `None` if it was none.
+    pub fn remove_reader(&mut self, peer: Peer, user: &UserName) -> Option<MemberChange> {
+        let presence = self.readers.remove(&peer)?;
+        let share = self.share_mut(peer.core);
+        share.readers -= 1;
+        share.watchers -= u32::from(presence);
+        self.cores.retain(|share| share.readers > 0);
+        match self.members.get_mut(user) {
+            Some(connections) if *connections > 1 => {
+                *connections -= 1;
+                Some(MemberChange::None)
+            }
+            _ => {
+                self.members.remove(user);
+                Some(MemberChange::Changed)
+            }
+        }
+    }
+
+    fn share_mut(&mut self, core: Core) -> &mut CoreShare {
+        let at = self.cores.iter().position(|share| share.core == core).unwrap_or_else(|| {
+            self.cores.push(CoreShare { core, readers: 0, watchers: 0, lagged: false });
+            self.cores.len() - 1
+        });
+        &mut self.cores[at]
+    }
+
+    /// Gives the next place.
+    pub fn next_place(&mut self) -> Sequence {
+        self.head = self.head.next();
+        self.head
+    }
+
+    /// What the dedupe window says of a keyed post.
+    pub fn judge(&self, user: &UserName, key: &PostKey, body: &[u8]) -> Verdict {
+        self.dedupe.as_ref().map_or(Verdict::New, |dedupe| dedupe.judge(user, key, body))
+    }
+
+    /// The dedupe window, made when it is needed first.
+    pub fn dedupe_mut(&mut self) -> &mut Dedupe {
+        self.dedupe.get_or_insert_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::address::ConnectionId;
+
+    fn room() -> Room {
+        Room::new(RoomId::of("lobby"), RoomName::new("lobby").unwrap(), Epoch(5))
+    }
+
+    fn user(name: &str) -> UserName {
+        UserName::new(name).unwrap()
+    }
+
+    fn peer(core: u16, slot: u32) -> Peer {
+        Peer { core: Core(core), connection: ConnectionId { slot, generation: 1 } }
+    }
+
+    #[test]
+    fn two_connections_of_a_user_are_one_member() {
+        let mut room = room();
+        assert_eq!(room.add_reader(peer(0, 1), &user("ann"), false), MemberChange::Changed);
+        assert_eq!(room.add_reader(peer(1, 1), &user("ann"), true), MemberChange::None);
+        assert_eq!(room.members_count(), 1);
+        assert_eq!(room.cores.len(), 2);
+        assert_eq!(room.remove_reader(peer(0, 1), &user("ann")), Some(MemberChange::None));
+        assert_eq!(room.remove_reader(peer(0, 1), &user("ann")), None, "once is enough");
+        assert_eq!(room.remove_reader(peer(1, 1), &user("ann")), Some(MemberChange::Changed));
+        assert!(room.is_idle() && room.cores.is_empty());
+        assert_eq!(room.members_count(), 0);
+    }
+
+    #[test]
+    fn joining_again_changes_what_is_wanted_and_counts_once() {
+        let mut room = room();
+        room.add_reader(peer(0, 1), &user("ann"), true);
+        room.add_reader(peer(0, 1), &user("ann"), true);
+        assert_eq!((room.cores[0].readers, room.cores[0].watchers), (1, 1));
+        room.add_reader(peer(0, 1), &user("ann"), false);
+        assert_eq!((room.cores[0].readers, room.cores[0].watchers), (1, 0));
+    }
+
+    #[test]
+    fn the_list_of_members_is_bounded_and_by_name() {
+        let mut room = room();
+        for number in (0..150).rev() {
+            room.add_reader(peer(0, number), &user(&format!("user-{number:03}")), false);
+        }
+        let users = room.members_listed();
+        assert_eq!(room.members_count(), 150);
+        assert_eq!(users.lines().count(), MEMBERS_LISTED_MAX);
+        assert_eq!(users.lines().next(), Some("user-000"));
+    }
+
+    #[test]
+    fn a_cursor_of_another_history_or_ahead_is_refused() {
+        let room = room();
+        let cursor = |epoch, sequence| JoinFrom::After(Cursor { epoch: Epoch(epoch), sequence: Sequence(sequence) });
+        assert_eq!(room.start_of(cursor(4, 0), None).unwrap_err().code, ErrorCode::WrongEpoch);
+        assert_eq!(room.start_of(cursor(5, 1), None).unwrap_err().code, ErrorCode::CursorAhead);
+        assert_eq!(room.start_of(cursor(5, 0), None), Ok(Sequence(0)));
+    }
+
+    #[test]
+    fn a_connection_that_joins_again_gets_nothing_twice() {
+        let mut room = room();
+        for place in 1..=10 {
+            let frame = bytes::Bytes::from_static(b"x");
+            room.history.push(Record { sequence: Sequence(place), frame, author: peer(0, 0) });
+        }
+        let read = |sequence| Some(Cursor { epoch: Epoch(5), sequence: Sequence(sequence) });
+        assert_eq!(room.start_of(JoinFrom::Last(5), None), Ok(Sequence(5)));
+        assert_eq!(room.start_of(JoinFrom::Last(5), read(8)), Ok(Sequence(8)));
+        assert_eq!(room.start_of(JoinFrom::Last(50), None), Ok(Sequence(0)));
+        assert_eq!(room.start_of(JoinFrom::Now, read(8)), Ok(Sequence(10)));
+    }
+}

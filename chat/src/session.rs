@@ -1,0 +1,238 @@
+//! One connection as its core knows it: who it is, what it may still send, and what waits to be sent to it.
+
+use banter_protocol::event::Event;
+use banter_protocol::ids::{Sequence, UserName};
+use banter_protocol::wire::WireForm;
+use smallvec::SmallVec;
+
+/// Room for an answer or two, so that writing one allocates once.
+const OUTBOX_BYTES_USUAL: usize = 256;
+
+/// A connection's state. An idle one that has joined a room keeps nothing on the heap but its user's name.
+#[derive(Debug)]
+pub struct Session {
+    /// Which of the connections that had the slot.
+    pub generation: u32,
+    /// Its wire form.
+    pub form: WireForm,
+    /// Where it stands.
+    pub stage: Stage,
+    /// Who it is, once it said hello.
+    pub user: Option<UserName>,
+    /// Bytes that only this connection gets: answers, signals, pages.
+    pub outbox: Vec<u8>,
+    /// Bytes of the send in flight that came from the outbox.
+    pub in_flight_bytes: u32,
+    /// A send is in flight.
+    pub in_flight: bool,
+    /// It stands in the list of those that may have something to send.
+    pub is_ready: bool,
+    /// It is not being read for now.
+    pub is_paused: bool,
+    /// It was asked whether it is there.
+    pub was_pinged: bool,
+    /// A page for one of its subscriptions is on its way.
+    pub page_asked: bool,
+    /// A presence event was replaced by a count that is still to be told.
+    pub has_stale_presence: bool,
+    /// One of its subscriptions does not want its own posts.
+    pub spares_own: bool,
+    /// Bytes kept free in the outbox for answers that are still to come.
+    pub reserved_bytes: u32,
+    /// Parcels of it that wait for a full lane.
+    pub lane_waits: u32,
+    /// Its readings of rooms.
+    pub subscriptions: SmallVec<[u32; 2]>,
+    /// Those of them with frames to send.
+    pub pending: SmallVec<[u32; 2]>,
+    /// How many of them are behind.
+    pub behind: u32,
+    /// What it may still post.
+    pub bucket: Bucket,
+    /// When the last byte came, on the turn's clock.
+    pub heard_ms: u64,
+}
+
+/// Where a connection stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// The slot is nobody's.
+    Free,
+    /// `hello` is still to come.
+    Opened,
+    /// It may ask.
+    Greeted,
+    /// What is in the outbox is still sent, and then it ends.
+    Closing,
+    /// The shell was told to end it.
+    Ended,
+}
+
+/// How many posts a connection may still send: a token bucket that holds one second's worth.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Bucket {
+    /// Thousandths of a post.
+    level: u32,
+    filled_ms: u64,
+}
+
+impl Bucket {
+    /// One that holds a whole second's worth.
+    pub fn full(now_ms: u64) -> Self {
+        Bucket { level: u32::MAX, filled_ms: now_ms }
+    }
+
+    /// Takes one post, or says in how many milliseconds there is one.
+    ///
+    /// # Errors
+    /// The milliseconds.
+    pub fn take(&mut self, posts_per_second_max: u32, now_ms: u64) -> Result<(), u64> {
+        const POST: u64 = 1_000;
+        if posts_per_second_max == 0 {
+            return Ok(());
+        }
+        let full = u64::from(posts_per_second_max) * POST;
+        let grown = now_ms.saturating_sub(self.filled_ms).saturating_mul(posts_per_second_max.into());
+        let level = (u64::from(self.level).saturating_add(grown)).min(full);
+        self.filled_ms = now_ms;
+        if level >= POST {
+            self.level = u32::try_from(level - POST).unwrap_or(u32::MAX);
+            Ok(())
+        } else {
+            self.level = level as u32;
+            Err((POST - level).div_ceil(posts_per_second_max.into()))
+        }
+    }
+}
+
+impl Session {
+    /// For a slot that nobody has.
+    pub fn free() -> Self {
+        Session {
+            generation: 0,
+            form: WireForm::Json,
+            stage: Stage::Free,
+            user: None,
+            outbox: Vec::new(),
+            in_flight_bytes: 0,
+            in_flight: false,
+            is_ready: false,
+            is_paused: false,
+            was_pinged: false,
+            page_asked: false,
+            has_stale_presence: false,
+            spares_own: false,
+            reserved_bytes: 0,
+            lane_waits: 0,
+            subscriptions: SmallVec::new(),
+            pending: SmallVec::new(),
+            behind: 0,
+            bucket: Bucket::default(),
+            heard_ms: 0,
+        }
+    }
+
+    /// Whether events may still be written to it.
+    pub fn is_open(&self) -> bool {
+        matches!(self.stage, Stage::Opened | Stage::Greeted)
+    }
+
+    /// Appends an event to the outbox.
+    pub fn write(&mut self, event: &Event<'_>) {
+        if self.outbox.capacity() == 0 {
+            self.outbox.reserve(OUTBOX_BYTES_USUAL);
+        }
+        self.form.write_event(event, &mut self.outbox);
+    }
+
+    /// Bytes that wait for it, with those that answers will add.
+    pub fn waiting_bytes(&self) -> u64 {
+        self.outbox.len() as u64 + u64::from(self.in_flight_bytes) + u64::from(self.reserved_bytes)
+    }
+
+    /// Whether anything keeps it from being called quiet.
+    pub fn is_flushed(&self) -> bool {
+        !self.in_flight && self.outbox.is_empty() && self.pending.is_empty()
+    }
+}
+
+/// One connection's reading of one room.
+#[derive(Debug)]
+pub struct Subscription {
+    /// The connection's slot.
+    pub connection: u32,
+    /// The room's slot among the rooms that are read on this core.
+    pub room: u32,
+    /// Its place in the room's list.
+    pub place: u32,
+    /// Which join it stands for.
+    pub join: u32,
+    /// How it reads.
+    pub state: ReadState,
+    /// Whether a join was ever done: then `sequence` means something.
+    pub is_placed: bool,
+    /// Whether it wants its own posts.
+    pub echo: bool,
+    /// Whether it wants to hear who comes and goes.
+    pub presence: bool,
+    /// A presence event was left out.
+    pub presence_stale: bool,
+    /// It stands in its connection's `pending`.
+    pub is_pending: bool,
+    /// Where it is in the run, while it is live.
+    pub position: u64,
+    /// The newest message that was handed to the socket.
+    pub sequence: Sequence,
+    /// Own posts in the run that it does not want.
+    pub skips: Option<Box<Skips>>,
+}
+
+/// How a subscription reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadState {
+    /// The room has not answered its join.
+    Joining,
+    /// From the run.
+    Live,
+    /// From the history, page by page.
+    Behind,
+}
+
+/// Parts of a run that a subscription leaves out, ascending.
+pub type Skips = std::collections::VecDeque<Skip>;
+
+/// One of them.
+#[derive(Clone, Copy, Debug)]
+pub struct Skip {
+    /// Where the own post starts.
+    pub start: u64,
+    /// Where it ends.
+    pub end: u64,
+    /// Its place.
+    pub sequence: Sequence,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bucket_allows_a_second_at_once_and_then_the_rate() {
+        let mut bucket = Bucket::full(5_000);
+        for _ in 0..10 {
+            assert_eq!(bucket.take(10, 5_000), Ok(()));
+        }
+        assert_eq!(bucket.take(10, 5_000), Err(100));
+        assert_eq!(bucket.take(10, 5_040), Err(60));
+        assert_eq!(bucket.take(10, 5_100), Ok(()));
+        assert_eq!(bucket.take(10, 5_100), Err(100));
+        assert_eq!(bucket.take(0, 5_100), Ok(()), "0 is none");
+    }
+
+    #[test]
+    fn an_idle_connection_is_small() {
+        // The README's figure of bytes an idle connection stands on these two.
+        assert!(size_of::<Session>() <= 192, "{}", size_of::<Session>());
+        assert!(size_of::<Subscription>() <= 64, "{}", size_of::<Subscription>());
+    }
+}

@@ -1,0 +1,450 @@
+//! The connections of a core: takes their requests, sends them up, and writes what comes down.
+//!
+//! The way of a message: [`Sessions::take_down`] appends it to the room's runs → [`Sessions::mark_dirty`] finds the
+//! subscriptions that have something new → [`Sessions::next_send`] hands the shell the bytes of one connection.
+//! What requests and answers do is in `asks.rs`, what messages do in `fanout.rs`; here is the state, and who comes
+//! and goes.
+//!
+//! Invariants:
+//! - A connection has at most one send in flight, and at most one page of catch-up asked.
+//! - `waiting_bytes` of a connection that is read stays within `outbox_bytes_max` and one answer: above half of it the
+//!   connection is not read, and nothing that nobody asked for is written to it.
+
+use std::collections::VecDeque;
+
+use banter_protocol::error_code::ErrorCode;
+use banter_protocol::event::Event;
+use banter_protocol::ids::RoomId;
+use banter_protocol::wire::WireForm;
+use rustc_hash::FxHashMap;
+use slab::Slab;
+
+use crate::address::{ConnectionId, Core, Peer, core_of};
+use crate::limits::Limits;
+use crate::local_room::LocalRoom;
+use crate::parcel::{Refusal, Up};
+use crate::rooms::page_bytes_max;
+use crate::session::{Bucket, ReadState, Session, Stage, Subscription};
+use crate::timers::Timers;
+use crate::turn::Turn;
+
+/// Milliseconds that an ending connection has to take what waits for it.
+pub const CLOSING_MS_MAX: u64 = 5_000;
+/// Milliseconds between two looks at the runs that had frames.
+const SWEEP_INTERVAL_MS: u64 = 500;
+/// The longest time until a client is told to come back when the server stops; spread, so that they do not all come at once.
+const RECONNECT_SPREAD_MS: u64 = 5_000;
+
+/// The connections of one core, and the rooms that they read.
+pub struct Sessions {
+    pub(crate) own: Core,
+    pub(crate) cores: u16,
+    pub(crate) limits: Limits,
+    pub(crate) welcome: Welcome,
+    pub(crate) connections: Vec<Session>,
+    pub(crate) subscriptions: Slab<Subscription>,
+    pub(crate) rooms: Slab<LocalRoom>,
+    pub(crate) room_by_id: FxHashMap<RoomId, u32>,
+    /// Rooms with new frames.
+    pub(crate) dirty: Vec<u32>,
+    /// Rooms whose runs hold frames.
+    pub(crate) swept: Vec<RoomId>,
+    pub(crate) run_bytes: u64,
+    pub(crate) actions: Actions,
+    pub(crate) scratch: Vec<u8>,
+    pub(crate) paused_by_lane: Vec<VecDeque<ConnectionId>>,
+    pub(crate) joins: u32,
+    sweep_due_ms: u64,
+    idle: Option<Timers<ConnectionId>>,
+    closing: Timers<ConnectionId>,
+    open_count: usize,
+    draining: bool,
+    drained_cores: u16,
+}
+
+/// What `welcome` and `joined` tell of the server.
+#[derive(Clone, Debug)]
+pub struct Welcome {
+    /// A line `name value` for every limit.
+    pub limits: String,
+    /// The durability of rooms.
+    pub durability: &'static str,
+    /// Tells this run of the server from others in session names.
+    pub run: u64,
+}
+
+/// What the shell is to do with connections.
+#[derive(Debug, Default)]
+pub struct Actions {
+    /// These may have something to send: ask [`Sessions::next_send`].
+    pub ready: Vec<ConnectionId>,
+    /// Read these again.
+    pub resume: Vec<ConnectionId>,
+    /// Everything was sent to these: shut them down in order.
+    pub finish: Vec<ConnectionId>,
+    /// These did not take what was sent to them in time: cut them off.
+    pub abort: Vec<ConnectionId>,
+}
+
+impl Sessions {
+    /// No connections yet.
+    pub fn new(own: Core, cores: u16, limits: Limits, welcome: Welcome) -> Self {
+        let idle_ms = u64::from(limits.idle_timeout_ms);
+        Sessions {
+            own,
+            cores,
+            limits,
+            welcome,
+            connections: Vec::new(),
+            subscriptions: Slab::new(),
+            rooms: Slab::new(),
+            room_by_id: FxHashMap::default(),
+            dirty: Vec::new(),
+            swept: Vec::new(),
+            run_bytes: 0,
+            actions: Actions::default(),
+            scratch: Vec::new(),
+            paused_by_lane: (0..cores).map(|_| VecDeque::new()).collect(),
+            joins: 0,
+            sweep_due_ms: 0,
+            // Looked at four times in its length: pinged at half, ended at the whole, never a quarter late.
+            idle: (idle_ms > 0).then(|| Timers::new(idle_ms / 4)),
+            closing: Timers::new(CLOSING_MS_MAX),
+            open_count: 0,
+            draining: false,
+            drained_cores: 0,
+        }
+    }
+
+    /// A connection's handshake is done. `preface` goes ahead of everything.
+    pub fn open(&mut self, id: ConnectionId, form: WireForm, preface: &[u8], turn: &mut Turn<'_>) {
+        let slot = id.slot as usize;
+        if slot >= self.connections.len() {
+            self.connections.resize_with(slot + 1, Session::free);
+        }
+        debug_assert_eq!(self.connections[slot].stage, Stage::Free, "a slot is opened once");
+        self.connections[slot] = Session {
+            generation: id.generation,
+            form,
+            stage: Stage::Opened,
+            bucket: Bucket::full(turn.now.monotonic_ms),
+            heard_ms: turn.now.monotonic_ms,
+            ..Session::free()
+        };
+        self.connections[slot].outbox.extend_from_slice(preface);
+        self.open_count += 1;
+        turn.counters.connections += 1;
+        if let Some(idle) = &mut self.idle {
+            idle.set(id, turn.now.monotonic_ms);
+        }
+        if self.draining {
+            self.tell_closing(slot);
+        }
+        self.mark_ready(slot);
+    }
+
+    /// The connection's slot, if it is still that connection's.
+    pub(crate) fn slot_of(&self, id: ConnectionId) -> Option<usize> {
+        let slot = id.slot as usize;
+        let session = self.connections.get(slot)?;
+        (session.generation == id.generation && session.stage != Stage::Free).then_some(slot)
+    }
+
+    pub(crate) fn id_of(&self, slot: usize) -> ConnectionId {
+        ConnectionId { slot: slot as u32, generation: self.connections[slot].generation }
+    }
+
+    pub(crate) fn peer_of(&self, slot: usize) -> Peer {
+        Peer { core: self.own, connection: self.id_of(slot) }
+    }
+
+    /// Bytes came from a connection.
+    pub fn heard(&mut self, id: ConnectionId, turn: &mut Turn<'_>) {
+        if let Some(slot) = self.slot_of(id) {
+            let session = &mut self.connections[slot];
+            session.heard_ms = turn.now.monotonic_ms;
+            session.was_pinged = false;
+        }
+    }
+
+    /// Whether the next request of a connection may be handed in.
+    pub fn is_read(&self, id: ConnectionId) -> bool {
+        self.slot_of(id).is_some_and(|slot| !self.connections[slot].is_paused && self.connections[slot].is_open())
+    }
+
+    /// Writes bytes that the shell made: a pong.
+    pub fn write_raw(&mut self, id: ConnectionId, bytes: &[u8]) {
+        let Some(slot) = self.slot_of(id) else { return };
+        let half = u64::from(self.limits.outbox_bytes_max / 2);
+        let session = &mut self.connections[slot];
+        if session.is_open() && session.outbox.len() as u64 + bytes.len() as u64 <= half {
+            session.outbox.extend_from_slice(bytes);
+            self.mark_ready(slot);
+        }
+    }
+
+    /// The connection is no more.
+    pub fn closed(&mut self, id: ConnectionId, turn: &mut Turn<'_>) {
+        let Some(slot) = self.slot_of(id) else { return };
+        self.leave_all(slot, turn);
+        self.connections[slot] = Session { generation: id.generation, ..Session::free() };
+        self.open_count -= 1;
+        turn.counters.connections -= 1;
+    }
+
+    /// Ends a connection: tells it why, sends what waits and this, and leaves its rooms now.
+    pub fn close(
+        &mut self,
+        id: ConnectionId,
+        error: Option<(ErrorCode, &str)>,
+        close_code: u16,
+        reason: &str,
+        turn: &mut Turn<'_>,
+    ) {
+        let Some(slot) = self.slot_of(id) else { return };
+        if !self.connections[slot].is_open() {
+            return;
+        }
+        self.leave_all(slot, turn);
+        let session = &mut self.connections[slot];
+        session.stage = Stage::Closing;
+        if let Some((code, message)) = error {
+            turn.counters.refused(code);
+            session.write(&Event::Error { id: None, code, message, retry_after_ms: None });
+        }
+        session.form.write_close(close_code, reason, &mut session.outbox);
+        self.closing.set(id, turn.now.monotonic_ms);
+        self.mark_ready(slot);
+    }
+
+    fn leave_all(&mut self, slot: usize, turn: &mut Turn<'_>) {
+        while let Some(&subscription) = self.connections[slot].subscriptions.last() {
+            self.leave(slot, subscription, None, turn);
+        }
+    }
+
+    /// Takes a subscription away, and tells the room.
+    pub(crate) fn leave(
+        &mut self,
+        slot: usize,
+        subscription: u32,
+        asked: Option<banter_protocol::ids::RequestId>,
+        turn: &mut Turn<'_>,
+    ) {
+        let leaver = self.peer_of(slot);
+        let room = self.rooms[self.subscriptions[subscription as usize].room as usize].name.clone();
+        self.remove_subscription(subscription, turn);
+        if let Some(user) = self.connections[slot].user.clone() {
+            self.send_up(slot, &room, turn, |room| Up::Leave { room, leaver, user, asked });
+        }
+    }
+
+    /// Sends a parcel to the core of a room; while it waits for a full lane the connection is not read.
+    pub(crate) fn send_up(
+        &mut self,
+        slot: usize,
+        room: &banter_protocol::ids::RoomName,
+        turn: &mut Turn<'_>,
+        parcel: impl FnOnce(banter_protocol::ids::RoomName) -> Up,
+    ) {
+        let owner = core_of(RoomId::of(room.as_str()), self.cores);
+        self.send_up_to(slot, owner, parcel(room.clone()), turn);
+    }
+
+    pub(crate) fn send_up_to(&mut self, slot: usize, owner: Core, parcel: Up, turn: &mut Turn<'_>) {
+        if !turn.lanes.send_up(owner, parcel) {
+            if !self.connections[slot].is_paused {
+                self.connections[slot].is_paused = true;
+                turn.counters.pauses += 1;
+            }
+            self.connections[slot].lane_waits += 1;
+            let id = self.id_of(slot);
+            self.paused_by_lane[owner.index()].push_back(id);
+        }
+    }
+
+    /// A subscription's end on this core.
+    pub(crate) fn remove_subscription(&mut self, subscription: u32, turn: &mut Turn<'_>) {
+        let removed = self.subscriptions.remove(subscription as usize);
+        turn.counters.subscriptions -= 1;
+        let session = &mut self.connections[removed.connection as usize];
+        session.subscriptions.retain(|&mut other| other != subscription);
+        session.pending.retain(|&mut other| other != subscription);
+        let form = session.form;
+        let room = &mut self.rooms[removed.room as usize];
+        let before = room.run_bytes();
+        match removed.state {
+            ReadState::Live => room.remove_live(form),
+            ReadState::Behind => {
+                session.behind -= 1;
+                turn.counters.subscriptions_behind -= 1;
+            }
+            ReadState::Joining => {}
+        }
+        room.subscriptions.swap_remove(removed.place as usize);
+        if let Some(&moved) = room.subscriptions.get(removed.place as usize) {
+            self.subscriptions[moved as usize].place = removed.place;
+        }
+        self.run_bytes -= before - room.run_bytes();
+        if room.subscriptions.is_empty() {
+            let room = self.rooms.remove(removed.room as usize);
+            self.run_bytes -= room.run_bytes();
+            self.room_by_id.remove(&room.id);
+            self.dirty.retain(|&other| other != removed.room);
+        }
+    }
+
+    pub(crate) fn mark_ready(&mut self, slot: usize) {
+        let session = &mut self.connections[slot];
+        if !session.is_ready && !session.in_flight && session.stage != Stage::Free {
+            session.is_ready = true;
+            let id = ConnectionId { slot: slot as u32, generation: session.generation };
+            self.actions.ready.push(id);
+        }
+    }
+
+    /// What the shell is to do; it takes the lists out and gives them back empty.
+    pub fn actions_mut(&mut self) -> &mut Actions {
+        &mut self.actions
+    }
+
+    /// Bytes that one answer may need, at most.
+    pub(crate) fn page_answer_bytes(&self) -> u32 {
+        // Twice: JSON's names, and base64 for bodies that are not JSON.
+        2 * (page_bytes_max(&self.limits) as u32).max(self.limits.frame_bytes_max)
+    }
+
+    /// Reads a connection again if what waits for it has gone down.
+    pub(crate) fn resume_if_light(&mut self, slot: usize) {
+        let quarter = u64::from(self.limits.outbox_bytes_max / 4);
+        let id = self.id_of(slot);
+        let session = &mut self.connections[slot];
+        if session.is_paused && session.lane_waits == 0 && session.is_open() && session.waiting_bytes() <= quarter {
+            session.is_paused = false;
+            self.actions.resume.push(id);
+        }
+    }
+
+    /// The lane to a core has room again: those that waited for it are read again.
+    pub fn lane_opened(&mut self, core: Core) {
+        for id in std::mem::take(&mut self.paused_by_lane[core.index()]) {
+            if let Some(slot) = self.slot_of(id) {
+                self.connections[slot].lane_waits -= 1;
+                self.resume_if_light(slot);
+            }
+        }
+    }
+
+    /// Does what is due, and says when the next thing is.
+    pub fn tick(&mut self, turn: &mut Turn<'_>) -> Option<u64> {
+        let now_ms = turn.now.monotonic_ms;
+        while let Some(id) = self.idle.as_mut().and_then(|idle| idle.take_due(now_ms)) {
+            self.check_idle(id, turn);
+        }
+        while let Some(id) = self.closing.take_due(now_ms) {
+            if let Some(slot) = self.slot_of(id)
+                && self.connections[slot].stage == Stage::Closing
+            {
+                self.connections[slot].stage = Stage::Ended;
+                self.actions.abort.push(id);
+            }
+        }
+        if !self.swept.is_empty() && now_ms >= self.sweep_due_ms {
+            self.sweep_runs();
+            self.sweep_due_ms = now_ms + SWEEP_INTERVAL_MS;
+        }
+        turn.counters.run_bytes = self.run_bytes;
+        let sweep = (!self.swept.is_empty()).then_some(self.sweep_due_ms);
+        let idle = self.idle.as_ref().and_then(Timers::next_due);
+        [sweep, idle, self.closing.next_due()].into_iter().flatten().min()
+    }
+
+    fn check_idle(&mut self, id: ConnectionId, turn: &mut Turn<'_>) {
+        let Some(slot) = self.slot_of(id) else { return };
+        let idle_timeout_ms = u64::from(self.limits.idle_timeout_ms);
+        let session = &mut self.connections[slot];
+        if !session.is_open() {
+            return;
+        }
+        let silent_ms = turn.now.monotonic_ms.saturating_sub(session.heard_ms);
+        // A connection that the server itself does not read cannot be heard.
+        if silent_ms >= idle_timeout_ms && !session.is_paused {
+            let message = format!("nothing came for {silent_ms} ms, above idle_timeout_ms");
+            self.close(id, Some((ErrorCode::TimedOut, &message)), 1008, "idle", turn);
+            return;
+        }
+        if silent_ms >= idle_timeout_ms / 2 && !session.was_pinged {
+            session.was_pinged = true;
+            session.form.write_keep_alive(&mut session.outbox);
+            self.mark_ready(slot);
+        }
+        if let Some(idle) = &mut self.idle {
+            idle.set(id, turn.now.monotonic_ms);
+        }
+    }
+
+    /// The server stops: everybody is told when to come back; posts are refused by the rooms.
+    pub fn drain(&mut self) {
+        if self.draining {
+            return;
+        }
+        self.draining = true;
+        for slot in 0..self.connections.len() {
+            if self.connections[slot].is_open() {
+                self.tell_closing(slot);
+                self.mark_ready(slot);
+            }
+        }
+    }
+
+    fn tell_closing(&mut self, slot: usize) {
+        // Knuth's multiplicative hash spreads neighbouring slots.
+        let spread = (slot as u64).wrapping_mul(2_654_435_761) % RECONNECT_SPREAD_MS;
+        self.connections[slot].write(&Event::Closing { code: ErrorCode::Draining, reconnect_after_ms: 500 + spread });
+    }
+
+    /// A core has sent its last batch; with the last core's word connections end as they are flushed.
+    pub(crate) fn core_drained(&mut self) {
+        self.drained_cores += 1;
+        if self.drained_cores >= self.cores {
+            for slot in 0..self.connections.len() {
+                if self.connections[slot].is_open() {
+                    self.mark_ready(slot);
+                }
+            }
+        }
+    }
+
+    /// Whether a connection with nothing left to send is to end.
+    pub(crate) fn ends_when_flushed(&self, slot: usize) -> bool {
+        let session = &self.connections[slot];
+        self.drained_cores >= self.cores
+            && session.is_open()
+            && session.behind == 0
+            && session.reserved_bytes == 0
+            && session.is_flushed()
+    }
+
+    /// Whether the server is stopping.
+    pub fn is_draining(&self) -> bool {
+        self.draining
+    }
+
+    /// Connections that are not gone.
+    pub fn open_count(&self) -> usize {
+        self.open_count
+    }
+
+    /// A session of a connection, for checks from outside.
+    pub fn session(&self, id: ConnectionId) -> Option<&Session> {
+        self.slot_of(id).map(|slot| &self.connections[slot])
+    }
+
+    pub(crate) fn refuse(&mut self, slot: usize, id: banter_protocol::ids::RequestId, why: &Refusal, turn: &mut Turn<'_>) {
+        turn.counters.refused(why.code);
+        let event =
+            Event::Error { id, code: why.code, message: &why.message, retry_after_ms: why.retry_after_ms };
+        self.connections[slot].write(&event);
+        self.mark_ready(slot);
+    }
+}

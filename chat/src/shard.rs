@@ -1,0 +1,233 @@
+//! One core's state, wired together: the connections it owns, the rooms it owns, and the lanes between cores.
+//!
+//! ```text
+//!  request ─▶ Sessions ─Up──▶ Lanes ──▶ Rooms      (sessions.rs, asks.rs; lanes.rs; rooms.rs)
+//!  bytes  ◀── Sessions ◀─Down─ Lanes ◀── Rooms      (fanout.rs)
+//! ```
+//!
+//! Where the room is this core's own, the lane is a queue in here, and the way is the same.
+
+use banter_protocol::error_code::ErrorCode;
+use banter_protocol::fault::RequestFault;
+use banter_protocol::ids::Epoch;
+use banter_protocol::request::Request;
+use banter_protocol::wire::WireForm;
+
+use crate::address::{ConnectionId, Core, Now};
+use crate::counters::Counters;
+use crate::fanout::Sending;
+use crate::lanes::{Lanes, Outgoing};
+use crate::limits::Limits;
+use crate::parcel::{Down, Up};
+use crate::rooms::Rooms;
+use crate::sessions::{Actions, Sessions, Welcome};
+use crate::turn::Turn;
+
+/// How a shard is made.
+#[derive(Clone, Debug)]
+pub struct ShardConfig {
+    /// Which core it is.
+    pub core: Core,
+    /// How many there are.
+    pub cores: u16,
+    /// The server's limits.
+    pub limits: Limits,
+    /// What clients are told of the server.
+    pub welcome: Welcome,
+    /// The first epoch that the shard may give; the epochs of different cores and runs never meet.
+    pub first_epoch: Epoch,
+}
+
+/// What happened.
+#[derive(Debug)]
+pub enum Input<'a> {
+    /// A connection's handshake is done; `preface` is sent ahead of everything.
+    Opened {
+        /// Its form.
+        form: WireForm,
+        /// Bytes to send first.
+        preface: &'a [u8],
+    },
+    /// Bytes came.
+    Heard,
+    /// A request came.
+    Request(&'a Request<'a>),
+    /// A whole text or frame came that is no request.
+    BadRequest(RequestFault),
+    /// Bytes that the shell answers itself: a pong.
+    Raw(&'a [u8]),
+    /// The connection is to end.
+    Close {
+        /// What it is told ahead.
+        error: Option<(ErrorCode, &'a str)>,
+        /// The WebSocket close code.
+        close_code: u16,
+        /// The close reason.
+        reason: &'a str,
+    },
+    /// A send is done.
+    Sent,
+    /// The connection is gone.
+    Closed,
+}
+
+/// The state of one core.
+pub struct Shard {
+    sessions: Sessions,
+    rooms: Rooms,
+    lanes: Lanes,
+    counters: Counters,
+    now: Now,
+}
+
+/// Rounds of parcels of a core to itself in one turn. An ask, its answer and the next page of a catch-up take one each.
+const LOCAL_ROUNDS_MAX: usize = 4;
+/// Parcels of a core to itself that one round takes.
+const LOCAL_PARCELS_MAX: usize = 4_096;
+
+impl Shard {
+    /// Nobody there yet.
+    pub fn new(config: ShardConfig) -> Self {
+        let ShardConfig { core, cores, limits, welcome, first_epoch } = config;
+        Shard {
+            sessions: Sessions::new(core, cores, limits, welcome),
+            rooms: Rooms::new(limits, cores, first_epoch),
+            lanes: Lanes::new(core, cores, limits.lane_parcels_max),
+            counters: Counters::default(),
+            now: Now::default(),
+        }
+    }
+
+    /// A turn begins: the time, and how much room the lanes to another core have (up, down).
+    pub fn begin_turn(&mut self, now: Now, lane_room: impl IntoIterator<Item = (Core, usize, usize)>) {
+        self.now = now;
+        for (core, up, down) in lane_room {
+            self.lanes.set_room(core, up, down);
+        }
+        for core in self.lanes.cores() {
+            if self.lanes.send_waiting(core) {
+                self.sessions.lane_opened(core);
+            }
+        }
+    }
+
+    /// Something happened to a connection.
+    pub fn handle(&mut self, connection: ConnectionId, input: Input<'_>) {
+        let turn = &mut Turn { now: self.now, lanes: &mut self.lanes, counters: &mut self.counters };
+        match input {
+            Input::Request(request) => self.sessions.request(connection, request, turn),
+            Input::Heard => self.sessions.heard(connection, turn),
+            Input::Sent => self.sessions.sent(connection),
+            Input::BadRequest(fault) => self.sessions.bad_request(connection, fault, turn),
+            Input::Raw(bytes) => self.sessions.write_raw(connection, bytes),
+            Input::Opened { form, preface } => self.sessions.open(connection, form, preface, turn),
+            Input::Close { error, close_code, reason } => {
+                self.sessions.close(connection, error, close_code, reason, turn);
+            }
+            Input::Closed => self.sessions.closed(connection, turn),
+        }
+    }
+
+    /// Whether the next request of a connection may be handed in. If not, it comes in `resume` when it may.
+    pub fn is_read(&self, connection: ConnectionId) -> bool {
+        self.sessions.is_read(connection)
+    }
+
+    /// Whether the next upward parcel of that core may be taken.
+    pub fn may_take_up(&self, from: Core) -> bool {
+        self.lanes.may_take_up(from)
+    }
+
+    /// Takes an upward parcel of another core.
+    pub fn take_up(&mut self, parcel: Up) {
+        let turn = &mut Turn { now: self.now, lanes: &mut self.lanes, counters: &mut self.counters };
+        self.rooms.handle(parcel, turn);
+    }
+
+    /// Takes a downward parcel of another core.
+    pub fn take_down(&mut self, parcel: Down) {
+        let turn = &mut Turn { now: self.now, lanes: &mut self.lanes, counters: &mut self.counters };
+        self.sessions.take_down(parcel, turn);
+    }
+
+    /// Ends the input of a turn: commits, fans out, and lists what is to be sent. Says when to come back at the latest.
+    pub fn finish_turn(&mut self) -> Option<u64> {
+        let turn = &mut Turn { now: self.now, lanes: &mut self.lanes, counters: &mut self.counters };
+        let rooms_due = self.rooms.tick(turn);
+        for _ in 0..LOCAL_ROUNDS_MAX {
+            for _ in 0..LOCAL_PARCELS_MAX {
+                let Some(parcel) = turn.lanes.take_local_up() else { break };
+                self.rooms.handle(parcel, turn);
+            }
+            self.rooms.commit(turn);
+            self.rooms.fan_out(turn);
+            for _ in 0..LOCAL_PARCELS_MAX {
+                let Some(parcel) = turn.lanes.take_local_down() else { break };
+                self.sessions.take_down(parcel, turn);
+            }
+            if !turn.lanes.has_local() {
+                break;
+            }
+        }
+        self.sessions.mark_dirty(turn);
+        let sessions_due = self.sessions.tick(turn);
+        rooms_due.into_iter().chain(sessions_due).min()
+    }
+
+    /// Whether there is more to do right now, without any input.
+    pub fn is_busy(&self) -> bool {
+        self.lanes.has_local()
+    }
+
+    /// Whether something waits for room in a lane.
+    pub fn is_waiting_for_lanes(&self) -> bool {
+        self.lanes.has_waiting() || self.rooms.is_waiting()
+    }
+
+    /// The bytes that a connection of the `ready` list is sent next.
+    pub fn next_send(&mut self, connection: ConnectionId) -> Option<Sending> {
+        let turn = &mut Turn { now: self.now, lanes: &mut self.lanes, counters: &mut self.counters };
+        self.sessions.next_send(connection, turn)
+    }
+
+    /// What the shell is to do with connections.
+    pub fn actions_mut(&mut self) -> &mut Actions {
+        self.sessions.actions_mut()
+    }
+
+    /// What the shell is to move to other cores.
+    pub fn outgoing_mut(&mut self) -> &mut Outgoing {
+        self.lanes.outgoing_mut()
+    }
+
+    /// The server stops.
+    pub fn drain(&mut self) {
+        self.rooms.drain(&self.lanes);
+        self.sessions.drain();
+    }
+
+    /// Whether the server stops, and nobody is left.
+    pub fn is_drained(&self) -> bool {
+        self.sessions.is_draining() && self.sessions.open_count() == 0
+    }
+
+    /// What the core counts.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// The connections, for checks from outside.
+    pub fn sessions(&self) -> &Sessions {
+        &self.sessions
+    }
+
+    /// The rooms, for checks from outside.
+    pub fn rooms(&self) -> &Rooms {
+        &self.rooms
+    }
+
+    /// The lanes, for checks from outside.
+    pub fn lanes(&self) -> &Lanes {
+        &self.lanes
+    }
+}

@@ -1,0 +1,276 @@
+//! A session over a blocking TCP stream: no threads, no runtime; it works while you call it.
+//!
+//! Nothing happens between two calls: call [`Client::next_event`] often enough to answer the server's keep-alive (half
+//! of its `idle_timeout_ms`), or be cut off and resume.
+
+use std::collections::VecDeque;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{TcpStream, ToSocketAddrs};
+use std::time::{Duration, Instant};
+
+use banter_protocol::ids::{NameFault, UserName};
+use banter_protocol::request::{Body, BodyFormat};
+
+use crate::event::{Event, Posted, Refused};
+use crate::options::{Join, Options};
+use crate::posts::{PostRefusal, Ticket};
+use crate::session::{Link, Session};
+
+/// Bytes that one read takes at most; with it the events of one read are bounded.
+const READ_BYTES_MAX: usize = 64 << 10;
+/// How long opening one connection may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a write may keep the other direction waiting.
+const WRITE_PATIENCE: Duration = Duration::from_millis(50);
+
+/// Why a call of the client failed. A lost connection is none of it: that is an event, and the client comes back.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// A user's or room's name breaks the rules of names.
+    #[error("the name cannot be used: {0}")]
+    Name(#[from] NameFault),
+    /// The post was not taken.
+    #[error("the post was not taken: {0}")]
+    Post(#[from] PostRefusal),
+    /// The server refused it for good.
+    #[error("the server refused: {code}: {message}")]
+    Refused {
+        /// The code's name.
+        code: &'static str,
+        /// Why, for people.
+        message: String,
+    },
+    /// Not in time. A post that was not acknowledged goes on waiting for it.
+    #[error("it took too long")]
+    TimedOut,
+    /// The session has ended for good.
+    #[error("the session has ended")]
+    Ended,
+}
+
+/// A client over TCP.
+#[derive(Debug)]
+pub struct Client {
+    session: Session,
+    address: String,
+    started: Instant,
+    stream: Option<TcpStream>,
+    /// Bytes that the stream has not taken yet.
+    unwritten: VecDeque<u8>,
+    buffer: Box<[u8]>,
+    /// Events that came while something else was waited for.
+    kept: VecDeque<Event>,
+}
+
+impl Client {
+    /// A client of the server at `address` (`host:port`), with the usual settings. It connects with the next call, and
+    /// goes on trying.
+    ///
+    /// # Errors
+    /// When the user's name breaks the rules.
+    pub fn new(address: &str, user: &str) -> Result<Self, ClientError> {
+        // The standard library's hash keys come from the system's randomness.
+        let seed = RandomState::new().build_hasher().finish();
+        Ok(Self::with_options(address, Options::new(UserName::new(user)?, seed)))
+    }
+
+    /// The same with settings of your own.
+    pub fn with_options(address: &str, options: Options) -> Self {
+        Client {
+            session: Session::new(options),
+            address: address.to_owned(),
+            started: Instant::now(),
+            stream: None,
+            unwritten: VecDeque::new(),
+            buffer: vec![0; READ_BYTES_MAX].into(),
+            kept: VecDeque::new(),
+        }
+    }
+
+    /// Reads a room from now on.
+    ///
+    /// # Errors
+    /// When the name breaks the rules.
+    pub fn join(&mut self, room: &str, join: Join) -> Result<(), ClientError> {
+        Ok(self.session.join(room, join)?)
+    }
+
+    /// Stops reading a room.
+    pub fn leave(&mut self, room: &str) {
+        self.session.leave(room);
+    }
+
+    /// Takes a post, which goes out with the next [`Client::next_event`]; its acknowledgement is an event.
+    ///
+    /// # Errors
+    /// When it was not taken.
+    pub fn post(&mut self, room: &str, body: Body<'_>) -> Result<Ticket, ClientError> {
+        Ok(self.session.post(room, body)?)
+    }
+
+    /// Posts a JSON value and waits for the acknowledgement. Events that come meanwhile are kept for
+    /// [`Client::next_event`].
+    ///
+    /// # Errors
+    /// When it was not taken, was refused, or was not acknowledged in time (it is still being tried then).
+    pub fn post_json(&mut self, room: &str, json: &str, timeout: Duration) -> Result<Posted, ClientError> {
+        let ticket = self.post(room, Body { format: BodyFormat::Json, bytes: json.as_bytes() })?;
+        let deadline = Instant::now() + timeout;
+        loop {
+            match self.pump_until(deadline)? {
+                None => return Err(ClientError::TimedOut),
+                Some(Event::Posted(posted)) if posted.ticket == ticket => return Ok(posted),
+                Some(Event::Refused { what: Refused::Post(refused), code, message }) if refused == ticket => {
+                    return Err(ClientError::Refused { code: code.as_str(), message });
+                }
+                Some(event) => self.kept.push_back(event),
+            }
+        }
+    }
+
+    /// Tells the members of a room something that is not kept, if there is a connection.
+    ///
+    /// # Errors
+    /// When it was not taken.
+    pub fn signal(&mut self, room: &str, body: Body<'_>) -> Result<(), ClientError> {
+        Ok(self.session.signal(room, body)?)
+    }
+
+    /// The next event, or nothing within the time.
+    ///
+    /// # Errors
+    /// When the session has ended and its last event was taken.
+    pub fn next_event(&mut self, timeout: Duration) -> Result<Option<Event>, ClientError> {
+        match self.kept.pop_front() {
+            Some(event) => Ok(Some(event)),
+            None => self.pump_until(Instant::now() + timeout),
+        }
+    }
+
+    /// The session, to ask it things.
+    pub fn session(&self) -> &Session {
+        &self.session
+    }
+
+    fn now(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    fn pump_until(&mut self, deadline: Instant) -> Result<Option<Event>, ClientError> {
+        let mut is_late = false;
+        loop {
+            if let Some(event) = self.session.poll_event() {
+                return Ok(Some(event));
+            }
+            if self.session.is_ended() {
+                self.stream = None;
+                return Err(ClientError::Ended);
+            }
+            // One pass is made also with no time left, so that asking with a timeout of nothing is a poll.
+            if is_late {
+                return Ok(None);
+            }
+            let now = self.now();
+            self.session.handle_timeout(now);
+            self.follow_link(now);
+            is_late = self.wait(deadline) == Waited::Late;
+        }
+    }
+
+    fn follow_link(&mut self, now: Duration) {
+        match self.session.poll_link(now) {
+            None => {}
+            Some(Link::Disconnect) => self.forget_stream(),
+            Some(Link::Connect) => match connect(&self.address) {
+                Ok(stream) => {
+                    self.forget_stream();
+                    self.stream = Some(stream);
+                    self.session.handle_connected(self.started.elapsed());
+                }
+                Err(error) => self.lose_stream(&format!("{}: {error}", self.address)),
+            },
+        }
+    }
+
+    /// Writes, then reads or sleeps until something came or the time is over.
+    fn wait(&mut self, deadline: Instant) -> Waited {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let timer = self.session.poll_timeout().map(|at| at.saturating_sub(self.now()));
+        // A read timeout of nothing would mean for ever.
+        let patience = timer.map_or(left, |timer| left.min(timer)).max(Duration::from_millis(1));
+        if self.stream.is_none() {
+            std::thread::sleep(patience);
+        } else if let Err(error) = self.write().and_then(|()| self.read(patience)) {
+            self.lose_stream(&error.to_string());
+        }
+        if Instant::now() >= deadline { Waited::Late } else { Waited::InTime }
+    }
+
+    fn write(&mut self) -> io::Result<()> {
+        let mut bytes = Vec::new();
+        self.session.poll_transmit(&mut bytes);
+        self.unwritten.extend(bytes);
+        let Some(stream) = self.stream.as_mut() else { return Ok(()) };
+        while !self.unwritten.is_empty() {
+            match stream.write(self.unwritten.as_slices().0) {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(written) => drop(self.unwritten.drain(..written)),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if is_timeout(&error) => break, // The server is busy: read first.
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn read(&mut self, patience: Duration) -> io::Result<()> {
+        let patience = if self.unwritten.is_empty() { patience } else { patience.min(WRITE_PATIENCE) };
+        let Some(stream) = self.stream.as_mut() else { return Ok(()) };
+        stream.set_read_timeout(Some(patience))?;
+        match stream.read(&mut self.buffer) {
+            Ok(0) => Err(io::Error::new(ErrorKind::UnexpectedEof, "the server closed the connection")),
+            Ok(bytes) => {
+                self.session.handle_bytes(self.started.elapsed(), &self.buffer[..bytes]);
+                Ok(())
+            }
+            Err(error) if is_timeout(&error) || error.kind() == ErrorKind::Interrupted => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn lose_stream(&mut self, why: &str) {
+        self.forget_stream();
+        self.session.handle_disconnected(self.started.elapsed(), why);
+    }
+
+    fn forget_stream(&mut self) {
+        self.stream = None;
+        self.unwritten.clear();
+    }
+}
+
+#[derive(PartialEq, Eq)]
+enum Waited {
+    InTime,
+    Late,
+}
+
+fn is_timeout(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
+}
+
+fn connect(address: &str) -> io::Result<TcpStream> {
+    let mut last = io::Error::new(ErrorKind::NotFound, "the name has no address");
+    for address in address.to_socket_addrs()? {
+        match TcpStream::connect_timeout(&address, CONNECT_TIMEOUT) {
+            Ok(stream) => {
+                stream.set_nodelay(true)?;
+                stream.set_write_timeout(Some(WRITE_PATIENCE))?;
+                return Ok(stream);
+            }
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}

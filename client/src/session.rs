@@ -1,0 +1,403 @@
+//! The session: what a client knows and wants, with no socket, no clock and no randomness of its own.
+//!
+//! An adapter drives it. `now` is the time since any fixed start, and never goes back.
+//!
+//! ```text
+//!  loop {  poll_link      → Connect: open a TCP connection, then handle_connected; Disconnect: drop it
+//!          poll_transmit  → write these bytes
+//!          poll_event     → give these to the user, before the next handle_bytes
+//!          wait for bytes or poll_timeout, then handle_bytes, handle_timeout or handle_disconnected }
+//! ```
+//!
+//! Invariants:
+//! - Posts of a room are sent in the order of their tickets, except that one which the server refused for a moment is
+//!   sent again behind those that were under way.
+//! - A post keeps its key until it is acknowledged or refused for good, over any number of connections.
+//! - Nothing but the user's own calls makes the session grow: posts are bounded by count and bytes, signals by the
+//!   outbox, and the events of one `handle_bytes` by its bytes.
+//!
+//! Not here: `fetch` and `members`.
+
+mod incoming;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::time::Duration;
+
+use banter_protocol::error_code::ErrorCode;
+use banter_protocol::frame::{FrameReader, PREAMBLE};
+use banter_protocol::ids::{NameFault, RequestId, RoomName};
+use banter_protocol::native;
+use banter_protocol::request::{Ask, Body, Request};
+
+use crate::backoff::{Backoff, Random};
+use crate::event::{Event, Refused, Why};
+use crate::options::{Join, Options};
+use crate::posts::{Post, PostRefusal, Posts, Ticket};
+use crate::room::{Room, State};
+
+/// What the session wants of its adapter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Link {
+    /// Open a connection, and say [`Session::handle_connected`] or [`Session::handle_disconnected`].
+    Connect,
+    /// Drop the connection. No answer is needed.
+    Disconnect,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum LinkState {
+    /// There is none until then.
+    Waiting {
+        until: Duration,
+    },
+    /// The adapter is opening one.
+    Connecting,
+    /// `hello` is on its way.
+    Greeting {
+        since: Duration,
+    },
+    /// The server said welcome.
+    Open {
+        since: Duration,
+    },
+    Ended,
+}
+
+/// What a request's number stands for.
+#[derive(Debug)]
+enum Asked {
+    Hello,
+    Join(RoomName),
+    Post(Ticket),
+    Signal,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Session {
+    options: Options,
+    random: Random,
+    /// In front of every key: what tells this session's posts from those of the user's other sessions.
+    key_prefix: String,
+    link: LinkState,
+    must_disconnect: bool,
+    backoff: Backoff,
+    /// The server said `closing`: no more posts here, and the next connection not before so long after the cut.
+    advised_wait: Option<Duration>,
+    heard_at: Duration,
+    is_pinged: bool,
+    /// The server's limit, from `welcome`: a post above it would cost the connection.
+    server_frame_bytes_max: u64,
+    reader: FrameReader,
+    outbox: Vec<u8>,
+    events: VecDeque<Event>,
+    rooms: BTreeMap<RoomName, Room>,
+    posts: Posts,
+    next_id: u64,
+    asked: HashMap<u64, Asked>,
+}
+
+impl Session {
+    /// A session that wants its first connection at once.
+    pub fn new(options: Options) -> Self {
+        let mut random = Random::new(options.seed);
+        Session {
+            key_prefix: format!("{:016x}-", random.next()),
+            random,
+            link: LinkState::Waiting { until: Duration::ZERO },
+            must_disconnect: false,
+            backoff: Backoff::new(options.reconnect_first, options.reconnect_max),
+            advised_wait: None,
+            heard_at: Duration::ZERO,
+            is_pinged: false,
+            server_frame_bytes_max: 0,
+            reader: FrameReader::new(options.frame_bytes_max),
+            outbox: Vec::new(),
+            events: VecDeque::new(),
+            rooms: BTreeMap::new(),
+            posts: Posts::new(&options),
+            next_id: 1,
+            asked: HashMap::new(),
+            options,
+        }
+    }
+
+    // What the user wants.
+
+    /// Reads a room from now on, over every connection to come. Joining a joined room changes nothing.
+    ///
+    /// # Errors
+    /// When the name breaks the rules of names.
+    pub fn join(&mut self, room: &str, join: Join) -> Result<(), NameFault> {
+        let name = RoomName::new(room)?;
+        if !self.rooms.contains_key(&name) {
+            self.rooms.insert(name.clone(), Room::new(join));
+            self.ask_to_join(&name);
+        }
+        Ok(())
+    }
+
+    /// Stops reading a room. Its posts that are not acknowledged yet are refused; the server may still have them.
+    pub fn leave(&mut self, room: &str) {
+        let Some((name, left)) = self.rooms.remove_entry(room) else { return };
+        if matches!(self.link, LinkState::Open { .. }) && left.state != State::Wanted {
+            self.send(None, Ask::Leave { room: room.into() });
+        }
+        self.refuse_posts_of(&name, ErrorCode::NotJoined, "the room was left before the acknowledgement came");
+    }
+
+    /// Says something in a room. It is sent now, or when the room is joined, and again until it is acknowledged.
+    ///
+    /// # Errors
+    /// When it was not taken: the limits of what may wait, or a room that is not joined.
+    pub fn post(&mut self, room: &str, body: Body<'_>) -> Result<Ticket, PostRefusal> {
+        if self.link == LinkState::Ended {
+            return Err(PostRefusal::Ended);
+        }
+        let (name, _) = self.rooms.get_key_value(room).ok_or(PostRefusal::NotJoined)?;
+        let name = name.clone();
+        let ticket = self.posts.add(name.clone(), body)?;
+        self.send_posts(&name);
+        Ok(ticket)
+    }
+
+    /// Tells the members of a room something that is not kept. It is sent once, now or never.
+    ///
+    /// # Errors
+    /// When it was not taken: no connection, a room that is not joined, or a full outbox.
+    pub fn signal(&mut self, room: &str, body: Body<'_>) -> Result<(), PostRefusal> {
+        let joined = self.rooms.get(room).ok_or(PostRefusal::NotJoined)?;
+        if joined.state != State::Joined {
+            return Err(PostRefusal::NotConnected);
+        }
+        let bytes_max = self.options.outbox_bytes_max;
+        if self.outbox.len() + body.bytes.len() > bytes_max {
+            return Err(PostRefusal::FullOfBytes { bytes_max });
+        }
+        let id = self.number(Asked::Signal);
+        self.send(id, Ask::Signal { room: room.into(), body });
+        // Only a refusal is answered, so the number is not kept: it would never go.
+        id.and_then(|id| self.asked.remove(&id));
+        Ok(())
+    }
+
+    /// Ends the session: no connection any more, and nothing waits.
+    pub fn end(&mut self) {
+        if self.link != LinkState::Ended {
+            self.lose_link(None, Why::Ended);
+        }
+    }
+
+    /// Whether the session has ended for good.
+    pub fn is_ended(&self) -> bool {
+        self.link == LinkState::Ended
+    }
+
+    /// Posts that are not acknowledged yet.
+    pub fn unacknowledged(&self) -> usize {
+        self.posts.len()
+    }
+
+    /// How far a room was read.
+    pub fn cursor(&self, room: &str) -> Option<banter_protocol::ids::Cursor> {
+        self.rooms.get(room)?.cursor
+    }
+
+    // What the adapter asks and tells.
+
+    /// What to do with the connection, if anything. `now` as everywhere.
+    pub fn poll_link(&mut self, now: Duration) -> Option<Link> {
+        if std::mem::take(&mut self.must_disconnect) {
+            return Some(Link::Disconnect);
+        }
+        match self.link {
+            LinkState::Waiting { until } if until <= now => {
+                self.link = LinkState::Connecting;
+                Some(Link::Connect)
+            }
+            _ => None,
+        }
+    }
+
+    /// Moves the bytes that are to be written behind `out`. What is not written when a connection ends is dropped.
+    pub fn poll_transmit(&mut self, out: &mut Vec<u8>) {
+        out.append(&mut self.outbox);
+    }
+
+    /// The next thing that happened.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// When to call [`Session::handle_timeout`], or to ask [`Session::poll_link`], at the latest.
+    pub fn poll_timeout(&self) -> Option<Duration> {
+        let hold = self.rooms.values().filter_map(|room| room.hold_until).min();
+        match self.link {
+            LinkState::Waiting { until } => Some(until),
+            LinkState::Connecting | LinkState::Ended => None,
+            LinkState::Greeting { since } => Some(since + self.options.welcome_timeout),
+            LinkState::Open { .. } => {
+                let silence = self.options.silence_timeout;
+                let patience = if self.is_pinged { silence } else { silence / 2 };
+                Some(hold.map_or(self.heard_at + patience, |hold| hold.min(self.heard_at + patience)))
+            }
+        }
+    }
+
+    /// The connection that was wanted is open.
+    pub fn handle_connected(&mut self, now: Duration) {
+        if self.link != LinkState::Connecting {
+            self.must_disconnect = true; // The session has ended meanwhile.
+            return;
+        }
+        self.link = LinkState::Greeting { since: now };
+        self.heard_at = now;
+        self.is_pinged = false;
+        self.outbox.extend_from_slice(&PREAMBLE);
+        let id = self.number(Asked::Hello);
+        let (user, token) = (self.options.user.clone(), self.options.token.clone());
+        self.send(id, Ask::Hello { user: user.as_str().into(), token: token.map(Into::into) });
+    }
+
+    /// The connection is gone, or could not be opened.
+    pub fn handle_disconnected(&mut self, now: Duration, why: &str) {
+        if !matches!(self.link, LinkState::Waiting { .. } | LinkState::Ended) {
+            self.lose_link(Some(now), Why::Closed(why.to_owned()));
+            self.must_disconnect = false; // It is gone already.
+        }
+    }
+
+    /// The time that [`Session::poll_timeout`] named has come, or another has; calling too often does no harm.
+    pub fn handle_timeout(&mut self, now: Duration) {
+        match self.link {
+            LinkState::Greeting { since } if since + self.options.welcome_timeout <= now => {
+                self.drop_link(now, Why::NoWelcome);
+            }
+            LinkState::Open { .. } if self.heard_at + self.options.silence_timeout <= now => {
+                self.drop_link(now, Why::Silent);
+            }
+            LinkState::Open { .. } => {
+                if !self.is_pinged && self.heard_at + self.options.silence_timeout / 2 <= now {
+                    self.is_pinged = true;
+                    self.send(None, Ask::Ping);
+                }
+                self.end_holds(now);
+            }
+            _ => {}
+        }
+    }
+
+    /// Rooms that the server asked to wait with go on.
+    fn end_holds(&mut self, now: Duration) {
+        let over = |room: &Room| room.hold_until.is_some_and(|until| until <= now);
+        let names: Vec<RoomName> = self.rooms.iter().filter(|(_, room)| over(room)).map(|(n, _)| n.clone()).collect();
+        for name in names {
+            if let Some(room) = self.rooms.get_mut(&name) {
+                room.hold_until = None;
+            }
+            self.ask_to_join(&name);
+            self.send_posts(&name);
+        }
+    }
+
+    // Sending.
+
+    fn number(&mut self, asked: Asked) -> RequestId {
+        let id = self.next_id;
+        self.next_id += 1;
+        self.asked.insert(id, asked);
+        Some(id)
+    }
+
+    fn send(&mut self, id: RequestId, ask: Ask<'_>) {
+        native::write_request(&Request { id, ask }, &mut self.outbox);
+    }
+
+    /// Joins a room that is wanted, when that is possible now.
+    fn ask_to_join(&mut self, name: &RoomName) {
+        let Some(room) = self.rooms.get_mut(name) else { return };
+        if !matches!(self.link, LinkState::Open { .. }) || room.state != State::Wanted || room.hold_until.is_some() {
+            return;
+        }
+        room.state = State::Asked;
+        // Echo always: with its own posts among the others a session can check that the sequence is dense.
+        let (from, presence) = (room.join_from(), room.join.presence);
+        let id = self.number(Asked::Join(name.clone()));
+        self.send(id, Ask::Join { room: name.as_str().into(), from, echo: true, presence });
+    }
+
+    /// Sends a room's posts that the connection does not have yet, when that is possible now.
+    fn send_posts(&mut self, name: &RoomName) {
+        let Some(room) = self.rooms.get(name) else { return };
+        if room.state != State::Joined || room.hold_until.is_some() || self.advised_wait.is_some() {
+            return;
+        }
+        let mut too_large = Vec::new();
+        for post in self.posts.unsent_mut(name.as_str()) {
+            let start = self.outbox.len();
+            write_post(post, self.next_id, &self.key_prefix, &mut self.outbox);
+            let payload_bytes = (self.outbox.len() - start - banter_protocol::frame::HEADER_BYTES) as u64;
+            if self.server_frame_bytes_max != 0 && payload_bytes > self.server_frame_bytes_max {
+                self.outbox.truncate(start);
+                too_large.push(post.ticket);
+                continue;
+            }
+            post.is_sent = true;
+            self.asked.insert(self.next_id, Asked::Post(post.ticket));
+            self.next_id += 1;
+        }
+        for ticket in too_large {
+            let message = format!("a post may have {} bytes (frame_bytes_max)", self.server_frame_bytes_max);
+            self.refuse_post(ticket, ErrorCode::FrameTooLarge, message);
+        }
+    }
+
+    // Losing.
+
+    fn refuse_post(&mut self, ticket: Ticket, code: ErrorCode, message: String) {
+        if self.posts.remove(ticket).is_some() {
+            self.events.push_back(Event::Refused { what: Refused::Post(ticket), code, message });
+        }
+    }
+
+    fn refuse_posts_of(&mut self, name: &RoomName, code: ErrorCode, message: &str) {
+        for ticket in self.posts.tickets_of(name.as_str()) {
+            self.refuse_post(ticket, code, message.to_owned());
+        }
+    }
+
+    /// Gives the connection up, and wants another one later.
+    fn drop_link(&mut self, now: Duration, why: Why) {
+        self.lose_link(Some(now), why);
+    }
+
+    /// The connection is gone; `now` is none when there shall be no other.
+    fn lose_link(&mut self, now: Option<Duration>, why: Why) {
+        self.must_disconnect = !matches!(self.link, LinkState::Waiting { .. } | LinkState::Ended);
+        if let (LinkState::Open { since }, Some(now)) = (self.link, now)
+            && now.saturating_sub(since) >= self.options.reconnect_max
+        {
+            self.backoff.reset();
+        }
+        self.reader = FrameReader::new(self.options.frame_bytes_max);
+        self.outbox.clear();
+        self.asked.clear();
+        self.rooms.values_mut().for_each(Room::disconnect);
+        self.posts.mark_all_unsent();
+        let advised = self.advised_wait.take().unwrap_or_default();
+        let retry = now.map(|now| (now, advised + self.backoff.fail(&mut self.random)));
+        self.link = match retry {
+            Some((now, wait)) => LinkState::Waiting { until: now + wait },
+            None => LinkState::Ended,
+        };
+        self.events.push_back(Event::Disconnected { why, retry_in: retry.map(|(_, wait)| wait) });
+    }
+}
+
+fn write_post(post: &Post, id: u64, key_prefix: &str, out: &mut Vec<u8>) {
+    let key = format!("{key_prefix}{}", post.ticket.0);
+    let ask = Ask::Post { room: post.room.as_str().into(), body: post.body.as_body(), key: Some(key.into()) };
+    native::write_request(&Request { id: Some(id), ask }, out);
+}

@@ -1,0 +1,338 @@
+//! The command line: flags, their help, and what the program is to do.
+
+use std::ffi::OsString;
+use std::fmt::Write;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::LazyLock;
+
+use banter_chat::limits::Limits;
+use clap::builder::RangedU64ValueParser;
+use clap::error::ErrorKind;
+use clap::{Arg, ArgMatches, CommandFactory, FromArgMatches, Parser};
+
+use crate::config::{
+    Config, ConfigFault, CoreChoice, DEFAULT_DATA, DEFAULT_LISTEN, DEFAULT_LOG, Durability, Given, LIMITS, Place,
+    Settings, parse_listen, parse_log,
+};
+use crate::host::{self, HostFault};
+
+/// What the program is to do.
+#[derive(Debug)]
+pub enum Command {
+    /// Serve.
+    Run(Config),
+    /// Write this to stdout and end.
+    Print(String),
+}
+
+/// Why the program cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum ArgsError {
+    /// The command line does not hold.
+    #[error("{0}")]
+    Usage(String),
+    /// The configuration does not hold.
+    #[error(transparent)]
+    Config(#[from] ConfigFault),
+    /// The host does not tell which CPUs there are.
+    #[error(transparent)]
+    Host(#[from] HostFault),
+}
+
+impl ArgsError {
+    /// The process's exit code: 2 for the command line, 78 (`EX_CONFIG`) for the rest.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            ArgsError::Usage(_) => 2,
+            ArgsError::Config(_) | ArgsError::Host(_) => host::EXIT_CONFIG,
+        }
+    }
+}
+
+/// Banter: a realtime chat server.
+#[derive(Parser)]
+#[command(
+    name = "banter",
+    bin_name = "banter",
+    version,
+    after_help = "The flags up to --log are also keys of the file. Every limit is a flag too\n\
+                  (--connections-max COUNT) and a key of [limits]: --help-limits lists them, each\n\
+                  with its unit and default."
+)]
+struct Flags {
+    #[arg(long, value_name = "ADDR", value_parser = parse_listen,
+        help = format!("IP address and port; port 0 takes a free one\n[default: {DEFAULT_LISTEN}]"))]
+    listen: Option<SocketAddr>,
+
+    #[arg(long, value_name = "DIR", help = format!("Data folder, made if needed [default: {DEFAULT_DATA}]"))]
+    data: Option<PathBuf>,
+
+    #[arg(
+        long,
+        value_name = "N|LIST",
+        help = "CPUs to run on: a count (2), or a list (0,1 or 0-3;\n[0] is CPU 0 alone) [default: all]"
+    )]
+    cores: Option<CoreChoice>,
+
+    #[arg(long, value_name = "LEVEL",
+        help = format!("memory, written or synced; this version has memory\n[default: {}]",
+            Durability::default().name()))]
+    durability: Option<Durability>,
+
+    #[arg(long, value_name = "FILTER", value_parser = parse_log,
+        help = format!("error, warn, info, debug, trace, or by target\n[default: {DEFAULT_LOG}]"))]
+    log: Option<String>,
+
+    #[arg(long, value_name = "FILE", help = "Read a TOML file; a flag beats the file")]
+    config: Option<PathBuf>,
+
+    #[arg(long, help = "Print the configuration in effect as such a file")]
+    print_config: bool,
+
+    #[arg(long, help = "List every limit")]
+    help_limits: bool,
+}
+
+/// A limit's flag, in the order of [`LIMITS`]: its name with dashes.
+static LIMIT_FLAGS: LazyLock<Vec<String>> =
+    LazyLock::new(|| LIMITS.iter().map(|limit| limit.name.replace('_', "-")).collect());
+
+/// Reads the command line, its program name first, and the file that it names.
+///
+/// # Errors
+/// Why the program cannot start, with an exit code.
+pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, ArgsError> {
+    parse_with(args, host::allowed_cpus)
+}
+
+fn parse_with(
+    args: impl IntoIterator<Item = OsString>,
+    allowed_cpus: impl FnOnce() -> Result<Vec<usize>, HostFault>,
+) -> Result<Command, ArgsError> {
+    let matches = match command().try_get_matches_from(args) {
+        Ok(matches) => matches,
+        Err(error) => return answer(&error),
+    };
+    let mut flags = Flags::from_arg_matches(&matches).map_err(|error| ArgsError::Usage(usage_text(&error)))?;
+    if flags.help_limits {
+        return Ok(Command::Print(limits_help()));
+    }
+    let file = flags.config.take().map_or_else(|| Ok(Settings::default()), |path| Settings::read(&path))?;
+    let print = flags.print_config;
+    let config = flags.settings(&matches).over(file).resolve(&allowed_cpus()?)?;
+    Ok(if print { Command::Print(config.to_toml()?) } else { Command::Run(config) })
+}
+
+impl Flags {
+    fn settings(self, matches: &ArgMatches) -> Settings {
+        let limits = LIMITS.iter().zip(LIMIT_FLAGS.iter()).filter_map(|(limit, flag)| {
+            let value = *matches.get_one::<u64>(limit.name)?;
+            Some((limit.name, Given { value, place: Place::Flag(format!("--{flag}")) }))
+        });
+        Settings {
+            listen: given(self.listen, "--listen"),
+            data: given(self.data, "--data"),
+            cores: given(self.cores, "--cores"),
+            durability: given(self.durability, "--durability"),
+            log: given(self.log, "--log"),
+            limits: limits.collect(),
+        }
+    }
+}
+
+fn given<T>(value: Option<T>, flag: &str) -> Option<Given<T>> {
+    value.map(|value| Given { value, place: Place::Flag(flag.to_owned()) })
+}
+
+fn command() -> clap::Command {
+    let limits = LIMITS.iter().zip(LIMIT_FLAGS.iter()).map(|(limit, flag)| {
+        Arg::new(limit.name)
+            .long(flag.as_str())
+            .value_name(limit.unit)
+            .help(limit.about)
+            .value_parser(RangedU64ValueParser::<u64>::new().range(0..=limit.largest))
+            .hide(true)
+    });
+    Flags::command().args(limits)
+}
+
+/// Help and version come from clap as errors.
+fn answer(error: &clap::Error) -> Result<Command, ArgsError> {
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Ok(Command::Print(error.render().to_string())),
+        _ => Err(ArgsError::Usage(usage_text(error))),
+    }
+}
+
+/// The error without clap's own prefix, since the caller writes the program's name before it.
+fn usage_text(error: &clap::Error) -> String {
+    let text = error.render().to_string();
+    text.strip_prefix("error: ").unwrap_or(&text).trim_end().to_owned()
+}
+
+fn limits_help() -> String {
+    let defaults = Limits::default();
+    let flags: Vec<_> = LIMITS.iter().zip(LIMIT_FLAGS.iter()).map(|(l, flag)| format!("--{flag} {}", l.unit)).collect();
+    let width = flags.iter().map(String::len).max().unwrap_or_default();
+    let mut out =
+        String::from("Limits: flags, and with \"_\" for \"-\" keys of [limits] in the file; with defaults\n\n");
+    for (limit, flag) in LIMITS.iter().zip(&flags) {
+        let _ = writeln!(out, "  {flag:<width$}  {:>9}  {}", (limit.read)(&defaults), limit.about);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse_line(line: &str) -> Result<Command, ArgsError> {
+        let args = std::iter::once("banter").chain(line.split_whitespace()).map(OsString::from);
+        parse_with(args, || Ok(vec![0, 1, 2]))
+    }
+
+    fn config(line: &str) -> Config {
+        match parse_line(line) {
+            Ok(Command::Run(config)) => config,
+            other => panic!("{line}: {other:?}"),
+        }
+    }
+
+    fn printed(line: &str) -> String {
+        match parse_line(line) {
+            Ok(Command::Print(text)) => text,
+            other => panic!("{line}: {other:?}"),
+        }
+    }
+
+    fn error(line: &str) -> ArgsError {
+        parse_line(line).expect_err(line)
+    }
+
+    /// A file that is gone with the test.
+    struct File(PathBuf);
+
+    impl File {
+        fn with(name: &str, text: &str) -> File {
+            let path = std::env::temp_dir().join(format!("banter-args-{}-{name}.toml", std::process::id()));
+            std::fs::write(&path, text).expect("a file in the temporary folder");
+            File(path)
+        }
+    }
+
+    impl Drop for File {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_file(&self.0);
+        }
+    }
+
+    #[test]
+    fn clap_finds_no_fault_in_the_flags() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn no_flag_gives_the_defaults() {
+        let config = config("");
+        assert_eq!(config.listen, DEFAULT_LISTEN);
+        assert_eq!(config.cores, [0, 1, 2]);
+        assert_eq!(config.limits, Limits::default());
+    }
+
+    #[test]
+    fn a_flag_beats_the_file_and_the_file_beats_the_default() {
+        let file = File::with("beats", "cores = 1\nlog = 'warn'\n[limits]\nrooms_max = 2\nfetch_messages_max = 3");
+        let config = config(&format!("--config {} --cores 0,2 --rooms-max 9", file.0.display()));
+        assert_eq!((config.cores, config.log.as_str()), (vec![0, 2], "warn"));
+        assert_eq!((config.limits.rooms_max, config.limits.fetch_messages_max), (9, 3));
+    }
+
+    #[test]
+    fn every_limit_is_a_flag() {
+        for (limit, flag) in LIMITS.iter().zip(LIMIT_FLAGS.iter()) {
+            let value = (limit.read)(&Limits::default()).max(20) + 1;
+            assert_eq!((limit.read)(&config(&format!("--{flag} {value}")).limits), value, "{flag}");
+        }
+    }
+
+    #[test]
+    fn a_printed_configuration_can_be_fed_back() {
+        let flags = "--listen [::1]:9 --data d --cores 1, --log debug --rooms-max 5";
+        let file = File::with("fed-back", &printed(&format!("{flags} --print-config")));
+        assert_eq!(config(&format!("--config {}", file.0.display())), config(flags));
+    }
+
+    #[test]
+    fn help_fits_one_screen_and_points_at_the_limits() {
+        for flag in ["-h", "--help"] {
+            let help = printed(flag);
+            assert!(help.lines().count() <= 24, "{help}");
+            assert!(help.lines().all(|line| line.len() <= 80), "{help}");
+            for says in ["--listen <ADDR>", "127.0.0.1:7878", "--cores <N|LIST>", "[0] is CPU 0 alone", "--help-limits"]
+            {
+                assert!(help.contains(says), "{says}: {help}");
+            }
+            assert!(!help.contains("--lane-parcels-max"), "{help}");
+        }
+    }
+
+    #[test]
+    fn help_limits_lists_every_limit_with_unit_and_default() {
+        let help = printed("--help-limits");
+        assert!(help.lines().count() <= 24 && help.lines().all(|line| line.len() <= 108), "{help}");
+        for (limit, flag) in LIMITS.iter().zip(LIMIT_FLAGS.iter()) {
+            let line = help.lines().find(|line| line.contains(&format!("--{flag} {}", limit.unit))).expect(flag);
+            assert!(line.contains(&(limit.read)(&Limits::default()).to_string()) && line.contains(limit.about));
+        }
+    }
+
+    #[test]
+    fn the_version_is_printed() {
+        assert_eq!(printed("--version"), format!("banter {}\n", env!("CARGO_PKG_VERSION")));
+    }
+
+    #[test]
+    fn a_wrong_flag_is_a_usage_error_that_names_the_nearest() {
+        let error = error("--conections-max 3");
+        assert_eq!(error.exit_code(), 2);
+        let text = error.to_string();
+        assert!(text.starts_with("unexpected argument '--conections-max'"), "{text}");
+        assert!(text.contains("'--connections-max'"), "{text}");
+    }
+
+    #[test]
+    fn a_wrong_value_is_a_usage_error_that_says_what_it_must_be() {
+        for (line, says) in [
+            ("--listen localhost", "must be an IP address and a port"),
+            ("--cores two", "must be a count (2)"),
+            ("--durability disk", "must be \"memory\", \"written\" or \"synced\""),
+            ("--log a=loud", "must be a log filter"),
+            ("--rooms-max 4294967296", "not in 0..=4294967295"),
+            ("--rooms-max many", "'--rooms-max <COUNT>'"),
+            ("--data", "a value is required for '--data <DIR>'"),
+            ("--cores 1 --cores 2", "cannot be used multiple times"),
+            ("extra", "unexpected argument 'extra'"),
+        ] {
+            let error = error(line);
+            assert_eq!(error.exit_code(), 2, "{line}");
+            assert!(error.to_string().contains(says), "{line}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_had_names_the_flag_and_exits_with_78() {
+        for (line, says) in [
+            ("--durability synced", "only \"memory\" is (from --durability)"),
+            ("--cores 9", "cores asks for 9 CPUs, and this process may run on 3: [0, 1, 2] (from --cores)"),
+            ("--cores 7,", "cores names CPU 7"),
+            ("--lane-parcels-max 1", "and is 1 (from --lane-parcels-max)"),
+            ("--config /nonexistent", "cannot read the configuration /nonexistent"),
+        ] {
+            let error = error(line);
+            assert_eq!(error.exit_code(), 78, "{line}");
+            assert!(error.to_string().contains(says), "{line}: {error}");
+        }
+    }
+}
