@@ -71,7 +71,6 @@ enum Asked {
     Hello,
     Join(RoomName),
     Post(Ticket),
-    Signal,
 }
 
 /// See the module.
@@ -145,6 +144,8 @@ impl Session {
         if matches!(self.link, LinkState::Open { .. }) && left.state != State::Wanted {
             self.send(None, Ask::Leave { room: room.into() });
         }
+        // The answer to a join under way is no answer to the next one.
+        self.asked.retain(|_, asked| !matches!(asked, Asked::Join(asked) if *asked == name));
         self.refuse_posts_of(&name, ErrorCode::NotJoined, "the room was left before the acknowledgement came");
     }
 
@@ -176,10 +177,10 @@ impl Session {
         if self.outbox.len() + body.bytes.len() > bytes_max {
             return Err(PostRefusal::FullOfBytes { bytes_max });
         }
-        let id = self.number(Asked::Signal);
-        self.send(id, Ask::Signal { room: room.into(), body });
-        // Only a refusal is answered, so the number is not kept: it would never go.
-        id.and_then(|id| self.asked.remove(&id));
+        // Only a refusal is answered, so nothing is kept for the number; it tells the refusal from that of the session.
+        let id = self.next_id;
+        self.next_id += 1;
+        self.send(Some(id), Ask::Signal { room: room.into(), body });
         Ok(())
     }
 

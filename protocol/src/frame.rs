@@ -199,10 +199,7 @@ impl FrameReader {
     /// # Errors
     /// A bad header: the stream means nothing from here on.
     pub fn read<'a>(&'a mut self, input: &'a [u8]) -> Result<(usize, Option<Frame<'a>>), PeerFault> {
-        if self.handed_out {
-            self.handed_out = false;
-            self.partial = Vec::new();
-        }
+        self.release();
         if self.partial.is_empty() {
             return match Frame::read(input, self.payload_bytes_max) {
                 Ok((frame, used)) => Ok((used, Some(frame))),
@@ -225,6 +222,14 @@ impl FrameReader {
         }
         self.handed_out = true;
         Ok((used, Some(Frame { kind: header.kind, payload: &self.partial[HEADER_BYTES..] })))
+    }
+
+    /// Frees the frame that the last [`FrameReader::read`] handed out, if it was kept here.
+    pub fn release(&mut self) {
+        if self.handed_out {
+            self.handed_out = false;
+            self.partial = Vec::new();
+        }
     }
 
     /// Moves bytes to `partial` until it holds `wanted`, and says how many.

@@ -99,6 +99,15 @@ impl Ingress {
         }
     }
 
+    /// Frees what the last [`Ingress::read`] handed out, so that a connection at rest holds no buffer.
+    pub fn release(&mut self) {
+        match &mut self.state {
+            State::Opening(_) => {}
+            State::WebSocket(reader, _) => reader.release(),
+            State::Native(reader) => reader.release(),
+        }
+    }
+
     fn read_preamble(&mut self, input: &[u8]) -> Result<(usize, Option<Incoming<'_>>), PeerFault> {
         let State::Opening(Opening { kept, .. }) = &mut self.state else { return Ok((0, None)) };
         let taken = input.len().min(PREAMBLE.len() - kept.len());
@@ -166,4 +175,233 @@ fn read_frame(frame: Frame<'_>) -> Incoming<'_> {
 
 fn no_request(message: &str) -> RequestFault {
     RequestFault::new(None, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::HEADER_BYTES;
+    use crate::request::Ask;
+    use crate::websocket::WebSocketFault;
+
+    const FRAME_BYTES_MAX: u32 = 300;
+    const UPGRADE: &[u8] = b"GET /ws HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+        Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+
+    /// What a connection's bytes hold when they come in these parts; a head is answered by an upgrade to `form`.
+    fn seen_in_parts(parts: &[&[u8]], form: WireForm) -> (Vec<String>, Option<PeerFault>) {
+        let mut ingress = Ingress::new(FRAME_BYTES_MAX);
+        let mut seen = Vec::new();
+        for part in parts {
+            let mut part = part.to_vec();
+            let mut at = 0;
+            loop {
+                let left = part.len() - at;
+                let (used, incoming) = match ingress.read(&mut part[at..]) {
+                    Ok(read) => read,
+                    Err(fault) => return (seen, Some(fault)),
+                };
+                assert!(used <= left);
+                at += used;
+                let Some(incoming) = incoming else {
+                    assert_eq!(used, left, "with nothing, all was taken");
+                    break;
+                };
+                let is_head = matches!(incoming, Incoming::Http(_));
+                seen.push(format!("{incoming:?}"));
+                if is_head {
+                    ingress.accept_websocket(form);
+                }
+            }
+        }
+        (seen, None)
+    }
+
+    /// The same, cut at every point, in single bytes, and at every pair of points a step apart.
+    fn seen(stream: &[u8], form: WireForm) -> (Vec<String>, Option<PeerFault>) {
+        let whole = seen_in_parts(&[stream], form);
+        for cut in 0..=stream.len() {
+            let (first, rest) = stream.split_at(cut);
+            assert_eq!(seen_in_parts(&[first, rest], form), whole, "cut at {cut}");
+            let (second, rest) = rest.split_at(rest.len().min(1 + cut % 17));
+            assert_eq!(seen_in_parts(&[first, second, b"", rest], form), whole, "cut at {cut} and behind it");
+        }
+        assert_eq!(seen_in_parts(&stream.chunks(1).collect::<Vec<_>>(), form), whole, "in single bytes");
+        whole
+    }
+
+    /// A masked frame, as a client sends it.
+    fn client_frame(first_byte: u8, payload: &[u8]) -> Vec<u8> {
+        let mask = [0x12, 0x00, 0xfe, 0x55];
+        let mut frame = vec![first_byte];
+        match payload.len() {
+            length @ ..126 => frame.push(0x80 | length as u8),
+            length => {
+                frame.push(0x80 | 126);
+                frame.extend_from_slice(&(length as u16).to_be_bytes());
+            }
+        }
+        frame.extend_from_slice(&mask);
+        frame.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+        frame
+    }
+
+    fn text(text: &str) -> Vec<u8> {
+        client_frame(0x81, text.as_bytes())
+    }
+
+    fn post(bytes: &[u8]) -> Request<'_> {
+        let body = crate::request::Body { format: crate::request::BodyFormat::Bytes, bytes };
+        Request { id: Some(1), ask: Ask::Post { room: "lobby".into(), body, key: None } }
+    }
+
+    fn native_frame(request: &Request<'_>) -> Vec<u8> {
+        let mut frame = Vec::new();
+        native::write_request(request, &mut frame);
+        frame
+    }
+
+    fn ping() -> Vec<u8> {
+        native_frame(&Request { id: None, ask: Ask::Ping })
+    }
+
+    #[test]
+    fn the_first_byte_tells_the_protocol() {
+        for first in 0..=255u8 {
+            let mut ingress = Ingress::new(FRAME_BYTES_MAX);
+            let read = ingress.read(&mut [first]).map(|(used, incoming)| (used, incoming.is_some()));
+            if first == PREAMBLE[0] || first.is_ascii_uppercase() {
+                assert_eq!(read, Ok((1, false)), "{first:#x}");
+            } else {
+                assert_eq!(read, Err(PeerFault::UnknownProtocol), "{first:#x}");
+            }
+            assert!(!ingress.is_open());
+        }
+        assert!(matches!(Ingress::new(0).read(&mut []), Ok((0, None))));
+    }
+
+    #[test]
+    fn a_preamble_opens_and_what_is_pipelined_behind_it_is_read() {
+        let stream = [&PREAMBLE[..], &native_frame(&post(b"\0\xff")), &ping()].concat();
+        let (seen, fault) = seen(&stream, WireForm::Json);
+        let expected = [Incoming::NativeOpened, Incoming::Request(post(b"\0\xff"))].map(|one| format!("{one:?}"));
+        assert_eq!((&seen[..2], seen.len(), fault), (&expected[..], 3, None));
+    }
+
+    #[test]
+    fn a_preamble_is_refused_at_its_first_wrong_byte() {
+        for at in 0..PREAMBLE.len() {
+            let mut bytes = PREAMBLE;
+            bytes[at] ^= 0x55;
+            let expected =
+                if at + 1 == PREAMBLE.len() { PeerFault::PreambleVersion(0x54) } else { PeerFault::UnknownProtocol };
+            assert_eq!(seen(&bytes, WireForm::Json), (vec![], Some(expected.clone())));
+            // Not only when all of it is there.
+            assert_eq!(seen(&bytes[..=at], WireForm::Json).1, Some(expected));
+        }
+        // A connection that "repairs" line ends.
+        assert_eq!(seen(b"\xbaNTR\n\x00\x01", WireForm::Json).1, Some(PeerFault::UnknownProtocol));
+    }
+
+    #[test]
+    fn an_upgrade_opens_and_what_is_pipelined_behind_it_is_read() {
+        let stream = [
+            UPGRADE,
+            &text(r#"{"type":"hello","user":"ann"}"#),
+            &client_frame(0x01, br#"{"type":"post","id":1,"#),
+            &client_frame(0x89, b"are you there"),
+            &client_frame(0x00, br#""room":"lobby","#),
+            &client_frame(0x80, "\"body\":\"ü\"}".as_bytes()),
+            &client_frame(0x8a, b""),
+            &text("no JSON"),
+            &client_frame(0x82, b"{}"),
+            &client_frame(0x88, &[0x03, 0xe8]),
+        ]
+        .concat();
+        let (seen, fault) = seen(&stream, WireForm::Json);
+        assert_eq!(fault, None);
+        let starts = ["Http", "Request", "Ping", "Request", "Pong", "BadRequest", "BadRequest", "Close(Some(1000))"];
+        assert_eq!(seen.len(), starts.len());
+        for (seen, start) in seen.iter().zip(starts) {
+            assert!(seen.starts_with(start), "{seen} should be {start}");
+        }
+    }
+
+    #[test]
+    fn a_native_frame_in_a_websocket_message_is_whole_and_alone() {
+        let good = native_frame(&post(b"\xff"));
+        let stream =
+            [UPGRADE, &client_frame(0x82, &good), &client_frame(0x82, &[&good[..], b"x"].concat()), &text("{}")]
+                .concat();
+        let (seen, fault) = seen(&stream, WireForm::WebSocketRkyv);
+        assert_eq!((seen.len(), fault), (4, None));
+        assert_eq!(seen[1], format!("{:?}", Incoming::Request(post(b"\xff"))));
+        assert!(seen[2].starts_with("BadRequest") && seen[3].starts_with("BadRequest"), "{seen:?}");
+
+        let torn = [UPGRADE, &client_frame(0x82, &good[..good.len() - 1])].concat();
+        assert_eq!(self::seen(&torn, WireForm::WebSocketRkyv).1, Some(PeerFault::FrameTruncated));
+    }
+
+    #[test]
+    fn what_is_too_large_is_refused_from_its_header() {
+        let mut head = native_frame(&post(&[0; 400]));
+        head.truncate(HEADER_BYTES);
+        let bytes = u64::from(u32::from_le_bytes(head[..4].try_into().unwrap()));
+        let fault = PeerFault::FrameTooLarge { bytes, bytes_max: FRAME_BYTES_MAX.into() };
+        assert_eq!(seen(&[&PREAMBLE[..], &head].concat(), WireForm::Json).1, Some(fault));
+
+        let message = client_frame(0x81, &[b' '; 301]);
+        let (_, fault) = seen(&[UPGRADE, &message[..8]].concat(), WireForm::Json);
+        assert!(matches!(fault, Some(PeerFault::WebSocket(WebSocketFault::MessageTooLarge { .. }))), "{fault:?}");
+    }
+
+    #[test]
+    fn a_head_has_8_kib_and_no_more() {
+        let head = |length: usize| {
+            let (start, end) = ("GET / HTTP/1.1\r\nHost: h\r\nx: ", "\r\n\r\n");
+            [start, &"a".repeat(length - start.len() - end.len()), end].concat().into_bytes()
+        };
+        for (length, is_fine) in [(HEAD_BYTES_MAX, true), (HEAD_BYTES_MAX + 1, false), (HEAD_BYTES_MAX * 4, false)] {
+            let bytes = head(length);
+            for part in [bytes.len(), 1_000, HEAD_BYTES_MAX, HEAD_BYTES_MAX - 1] {
+                let (seen, fault) = seen_in_parts(&bytes.chunks(part).collect::<Vec<_>>(), WireForm::Json);
+                let expected = (!is_fine).then_some(PeerFault::Http(HttpFault::HeadTooLarge));
+                assert_eq!((seen.len(), fault), (usize::from(is_fine), expected), "{length} in parts of {part}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_second_head_is_read_behind_the_first() {
+        let stream = b"GET /a HTTP/1.1\r\nHost: h\r\n\r\nGET /b HTTP/1.1\r\nHost: h\r\n\r\n";
+        for cut in 0..stream.len() {
+            let mut ingress = Ingress::new(FRAME_BYTES_MAX);
+            let mut heads = Vec::new();
+            for part in [&stream[..cut], &stream[cut..]] {
+                let mut part = part.to_vec();
+                let mut at = 0;
+                while let (used, Some(incoming)) = ingress.read(&mut part[at..]).unwrap() {
+                    at += used;
+                    heads.push(format!("{incoming:?}"));
+                }
+            }
+            assert_eq!(heads.len(), 2, "cut at {cut}");
+            assert!(heads[0].contains("/a") && heads[1].contains("/b"), "{heads:?}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_kept_between_two_requests() {
+        let mut ingress = Ingress::new(FRAME_BYTES_MAX);
+        let mut stream = [&PREAMBLE[..], &ping()].concat();
+        for part in stream.chunks_mut(3) {
+            let mut at = 0;
+            while let (used, Some(_)) = ingress.read(&mut part[at..]).unwrap() {
+                at += used;
+            }
+        }
+        let State::Native(reader) = &ingress.state else { panic!("{ingress:?}") };
+        assert!(!reader.is_partial() && ingress.is_open());
+        assert!(format!("{reader:?}").contains("partial: []"), "{reader:?}");
+    }
 }

@@ -105,3 +105,117 @@ fn in_websocket_frame(kind: FrameKind, out: &mut Vec<u8>, write: impl FnOnce(&mu
     out.copy_within(end.., start);
     out.truncate(end);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error_code::ErrorCode;
+    use crate::frame::Frame;
+    use crate::ids::{Epoch, Sequence};
+    use crate::request::{Body, BodyFormat};
+    use crate::websocket::{Incoming, Role, WebSocketReader};
+
+    const AHEAD: &[u8] = b"what was there before";
+
+    /// The payload of the one WebSocket frame behind `AHEAD`, as a client reads it.
+    fn payload(mut out: Vec<u8>, form: WireForm) -> Vec<u8> {
+        assert!(out.starts_with(AHEAD));
+        let frame = &mut out[AHEAD.len()..];
+        let length = frame.len();
+        let mut reader = WebSocketReader::new(Role::Client, 1 << 20);
+        match reader.read(frame).unwrap() {
+            (used, Some(Incoming::Text(text))) if form == WireForm::Json && used == length => text.as_bytes().to_vec(),
+            (used, Some(Incoming::Binary(bytes))) if form == WireForm::WebSocketRkyv && used == length => {
+                bytes.to_vec()
+            }
+            (used, incoming) => panic!("{incoming:?} from {used} of {length} bytes"),
+        }
+    }
+
+    fn message(body: &[u8]) -> Message<'_> {
+        let body = Body { format: BodyFormat::Bytes, bytes: body };
+        let (epoch, sequence) = (Epoch(1), Sequence(2));
+        Message { epoch, sequence, time_ms: 3, room: "r", user: "u", key: None, body }
+    }
+
+    #[test]
+    fn a_frame_goes_around_a_payload_of_any_length_without_moving_what_was_there() {
+        for (header, lengths) in [(2, 0..=125), (4, 126..=200), (4, 65_530..=65_535), (10, 65_536..=65_540)] {
+            for length in lengths {
+                let written: Vec<u8> = (0..length).map(|at| b'a' + (at % 26) as u8).collect();
+                for (kind, form) in [(FrameKind::Text, WireForm::Json), (FrameKind::Binary, WireForm::WebSocketRkyv)] {
+                    let mut out = AHEAD.to_vec();
+                    in_websocket_frame(kind, &mut out, |out| out.extend_from_slice(&written));
+                    assert_eq!(out.len(), AHEAD.len() + header + length);
+                    assert!(payload(out, form) == written, "{length} bytes");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn an_event_is_the_same_in_a_websocket_frame_and_without() {
+        let long = "m".repeat(70_000);
+        for text in ["", &long[..150], &long] {
+            let event = Event::Error { id: None, code: ErrorCode::Overloaded, message: text, retry_after_ms: Some(1) };
+            let (mut as_json, mut as_native) = (Vec::new(), AHEAD.to_vec());
+            json::write_event(&event, &mut as_json);
+            WireForm::Native.write_event(&event, &mut as_native);
+            for (form, expected) in
+                [(WireForm::Json, &as_json[..]), (WireForm::WebSocketRkyv, &as_native[AHEAD.len()..])]
+            {
+                let mut out = AHEAD.to_vec();
+                form.write_event(&event, &mut out);
+                assert!(payload(out, form) == expected);
+            }
+            let (frame, _) = Frame::read(&as_native[AHEAD.len()..], u32::MAX).unwrap();
+            assert_eq!(native::read_event(frame), Ok(event));
+        }
+    }
+
+    #[test]
+    fn a_message_is_the_same_from_its_frame_as_from_its_fields() {
+        for length in [0, 1, 40, 100, 300, 48_000, 66_000] {
+            let body = vec![0xfe; length];
+            let message = message(&body);
+            let mut frame = Vec::new();
+            native::write_message(&message, &mut frame);
+            for form in WireForm::ALL {
+                let (mut from_frame, mut from_fields) = (AHEAD.to_vec(), AHEAD.to_vec());
+                form.write_message(&frame, &mut from_frame).unwrap();
+                form.write_event(&Event::Message(message), &mut from_fields);
+                assert!(from_frame == from_fields, "{form:?} of {length} bytes");
+            }
+        }
+    }
+
+    #[test]
+    fn json_cannot_be_made_of_a_frame_that_is_no_message() {
+        let mut pong = Vec::new();
+        native::write_event(&Event::Pong { id: None }, &mut pong);
+        let mut out = AHEAD.to_vec();
+        assert_eq!(WireForm::Json.write_message(&pong, &mut out), Err(PeerFault::Archive));
+        assert_eq!(out, AHEAD);
+    }
+
+    #[test]
+    fn only_a_websocket_has_a_close_and_a_ping_of_its_own() {
+        for form in WireForm::ALL {
+            assert_eq!(WireForm::ALL[form.index()], form);
+            let (mut close, mut keep_alive) = (Vec::new(), Vec::new());
+            form.write_close(1001, "draining", &mut close);
+            form.write_keep_alive(&mut keep_alive);
+            let mut reader = WebSocketReader::new(Role::Client, 125);
+            if form.is_websocket() {
+                let (_, ping) = reader.read(&mut keep_alive).unwrap();
+                assert!(matches!(ping, Some(Incoming::Ping(b""))), "{ping:?}");
+                let (_, end) = reader.read(&mut close).unwrap();
+                assert!(matches!(end, Some(Incoming::Close { code: Some(1001), reason: "draining" })), "{end:?}");
+            } else {
+                assert!(close.is_empty());
+                let (frame, _) = Frame::read(&keep_alive, u32::MAX).unwrap();
+                assert_eq!(native::read_event(frame), Ok(Event::KeepAlive));
+            }
+        }
+    }
+}

@@ -73,6 +73,7 @@ limit_table! {
     history_bytes_per_core_max: u64 = "BYTES", "history one core keeps over all its rooms";
     dedupe_keys_max: u32 = "COUNT", "newest keyed posts a room remembers the keys of";
     run_bytes_max: u32 = "BYTES", "newest frames a room keeps to send, per core and form";
+    run_bytes_per_core_max: u64 = "BYTES", "newest frames to send over all rooms of a core";
     lane_parcels_max: u32 = "COUNT", "parcels one lane between two cores holds";
     drain_timeout_ms: u32 = "MS", "a stopping server takes at most to deliver and close";
 }

@@ -1,1 +1,20 @@
-//! .
+//! How Banter moves: a thin shell of glommio and io_uring around the machines of `banter-chat`.
+//!
+//! ```text
+//!  main ─▶ args, config ─▶ host ─▶ runtime ─▶ a thread a core: pump ─▶ net (sockets), connections (bytes ↔ shard)
+//!                                     └────▶ control (signals, metrics, stop)        └▶ mesh (lanes)
+//! ```
+//!
+//! `unsafe` is in `net.rs`, `net/buffers.rs` and `host/system.rs`.
+
+pub mod args;
+pub mod config;
+pub mod connections;
+pub mod control;
+pub mod host;
+pub mod http;
+pub mod mesh;
+pub mod metrics;
+pub mod net;
+pub mod pump;
+pub mod runtime;

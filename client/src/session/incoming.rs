@@ -5,14 +5,14 @@ use std::time::Duration;
 use banter_protocol::error_code::ErrorCode;
 use banter_protocol::event::{Event as Said, Message as SaidMessage};
 use banter_protocol::frame::FrameReader;
-use banter_protocol::ids::{Cursor, Epoch, RequestId, Sequence};
+use banter_protocol::ids::{Cursor, Epoch, RequestId, RoomName, Sequence};
 use banter_protocol::native;
 use banter_protocol::request::Ask;
 
 use super::{Asked, LinkState, Session};
 use crate::event::{Event, Message, Posted, Refused, Why};
 use crate::posts::Ticket;
-use crate::room::{Place, State};
+use crate::room::{Place, Room, State};
 
 /// Why handling stops: the connection is lost from here on.
 type Lost = Why;
@@ -106,7 +106,7 @@ impl Session {
         let Some(Asked::Join(name)) = id.and_then(|id| self.asked.remove(&id)) else { return Ok(()) };
         let Some(room) = self.rooms.get_mut(&name) else { return Ok(()) };
         if room.state != State::Asked {
-            return Ok(()); // Left and joined again meanwhile: the later answer counts.
+            return Ok(());
         }
         let cursor = room.cursor;
         if !room.joined(head) {
@@ -192,26 +192,25 @@ impl Session {
                 return Err(Why::Closed(format!("{}: {message}", code.as_str())));
             }
             Some(Asked::Join(name)) if matches!(code, ErrorCode::WrongEpoch | ErrorCode::CursorAhead) => {
-                if let Some(cursor) = self.rooms.get_mut(&name).and_then(|room| room.lose_history()) {
-                    self.events.push_back(Event::HistoryLost { room: name.clone(), cursor, code });
-                    self.ask_to_join(&name);
+                match self.rooms.get_mut(&name).and_then(Room::lose_history) {
+                    Some(cursor) => {
+                        self.events.push_back(Event::HistoryLost { room: name.clone(), cursor, code });
+                        self.ask_to_join(&name);
+                    }
+                    None => self.refuse_join(name, code, message), // No cursor was sent: a puzzling server.
                 }
             }
             Some(Asked::Join(name)) if passes => {
+                let until = now + retry_after.unwrap_or_default() + self.jitter();
                 if let Some(room) = self.rooms.get_mut(&name) {
                     room.state = State::Wanted;
-                    room.hold_until = Some(now + retry_after.unwrap_or_default() + self.jitter());
+                    room.hold_until = Some(until);
                 }
             }
-            Some(Asked::Join(name)) => {
-                self.rooms.remove(&name);
-                self.refuse_posts_of(&name, code, message);
-                self.refused(Refused::Join(name), code, message);
-            }
+            Some(Asked::Join(name)) => self.refuse_join(name, code, message),
             Some(Asked::Post(ticket)) if passes => self.hold_post(now, ticket, retry_after),
             Some(Asked::Post(ticket)) => self.refuse_post(ticket, code, message.to_owned()),
-            Some(Asked::Signal) => self.refused(Refused::Other, code, message),
-            // No number: it concerns the stream, which the server closes next, or a signal.
+            // No number: it concerns the stream, which the server closes next.
             None => self.refused(if id.is_none() { Refused::Session } else { Refused::Other }, code, message),
         }
         Ok(())
@@ -230,6 +229,12 @@ impl Session {
 
     fn jitter(&mut self) -> Duration {
         self.random.up_to(self.options.reconnect_first)
+    }
+
+    fn refuse_join(&mut self, name: RoomName, code: ErrorCode, message: &str) {
+        self.rooms.remove(&name);
+        self.refuse_posts_of(&name, code, message);
+        self.refused(Refused::Join(name), code, message);
     }
 
     fn refused(&mut self, what: Refused, code: ErrorCode, message: &str) {

@@ -1,0 +1,312 @@
+//! A server in a few lines, and the pair of it and a session with virtual time.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use banter_protocol::error_code::ErrorCode;
+use banter_protocol::event::{Event as Said, Message};
+use banter_protocol::frame::{FrameReader, PREAMBLE};
+use banter_protocol::ids::{Epoch, RequestId, Sequence, UserName};
+use banter_protocol::native;
+use banter_protocol::request::{Ask, Body, BodyFormat, JoinFrom};
+
+use crate::event::Event;
+use crate::options::{Join, Options};
+use crate::session::{Link, Session};
+
+const FRAME_BYTES_MAX: u32 = 4096;
+
+pub fn options(seed: u64) -> Options {
+    Options::new(UserName::new("me").unwrap(), seed)
+}
+
+pub fn body(json: &[u8]) -> Body<'_> {
+    Body { format: BodyFormat::Json, bytes: json }
+}
+
+/// Sequence and body of every message.
+pub fn bodies(events: &[Event]) -> Vec<(u64, String)> {
+    let of = |event: &Event| match event {
+        Event::Message(m) => Some((m.cursor.sequence.0, String::from_utf8(m.body.bytes.clone()).unwrap())),
+        _ => None,
+    };
+    events.iter().filter_map(of).collect()
+}
+
+struct Stored {
+    user: String,
+    key: String,
+    body: Vec<u8>,
+}
+
+#[derive(Default)]
+struct FakeRoom {
+    epoch: u64,
+    /// Messages below this place are gone.
+    first: usize,
+    stored: Vec<Stored>,
+    has_reader: bool,
+}
+
+/// One connection's server; its rooms outlive the connection.
+#[derive(Default)]
+pub struct Server {
+    rooms: BTreeMap<String, FakeRoom>,
+    reader: Option<FrameReader>,
+    out: Vec<u8>,
+    pub refuse_next_post: Option<(ErrorCode, Option<u64>)>,
+    pub refuse_hello: Option<ErrorCode>,
+    pub pings: usize,
+    pub signals: usize,
+}
+
+impl Server {
+    fn room(&mut self, room: &str) -> &mut FakeRoom {
+        self.rooms.entry(room.into()).or_insert_with(|| FakeRoom { epoch: 1, ..FakeRoom::default() })
+    }
+
+    pub fn send(&mut self, event: &Said<'_>) {
+        native::write_event(event, &mut self.out);
+    }
+
+    pub fn stored(&mut self, room: &str) -> usize {
+        self.room(room).stored.len()
+    }
+
+    pub fn keys(&mut self, room: &str) -> BTreeSet<String> {
+        self.room(room).stored.iter().map(|stored| stored.key.clone()).collect()
+    }
+
+    pub fn forget_below(&mut self, room: &str, sequence: usize) {
+        self.room(room).first = sequence - 1;
+    }
+
+    pub fn lose_history(&mut self, room: &str, epoch: Epoch) {
+        *self.room(room) = FakeRoom { epoch: epoch.0, ..FakeRoom::default() };
+    }
+
+    pub fn say(&mut self, room: &str, user: &str) {
+        self.say_to_nobody(room, user);
+        let head = self.stored(room);
+        if self.room(room).has_reader {
+            self.say_again(room, head);
+        }
+    }
+
+    pub fn say_to_nobody(&mut self, room: &str, user: &str) {
+        let body = format!("\"{}\"", self.stored(room) + 1).into_bytes();
+        self.room(room).stored.push(Stored { user: user.into(), key: String::new(), body });
+    }
+
+    pub fn say_again(&mut self, room: &str, sequence: usize) {
+        let found = self.rooms.get(room).unwrap();
+        let stored = &found.stored[sequence - 1];
+        let message = Said::Message(Message {
+            epoch: Epoch(found.epoch),
+            sequence: Sequence(sequence as u64),
+            time_ms: 1,
+            room,
+            user: &stored.user,
+            key: Some(stored.key.as_str()).filter(|key| !key.is_empty()),
+            body: body(&stored.body),
+        });
+        native::write_event(&message, &mut self.out);
+    }
+
+    fn disconnect(&mut self) {
+        self.reader = None;
+        self.out.clear();
+        self.rooms.values_mut().for_each(|room| room.has_reader = false);
+    }
+
+    fn read(&mut self, mut bytes: &[u8]) {
+        let mut reader = self.reader.take().unwrap_or_else(|| {
+            bytes = bytes.strip_prefix(&PREAMBLE).expect("the preamble comes first");
+            FrameReader::new(FRAME_BYTES_MAX)
+        });
+        while !bytes.is_empty() {
+            let (used, frame) = reader.read(bytes).unwrap();
+            bytes = &bytes[used..];
+            if let Some(frame) = frame {
+                let request = native::read_request(frame).unwrap();
+                self.answer(request.id, &request.ask);
+            }
+        }
+        self.reader = Some(reader);
+    }
+
+    fn answer(&mut self, id: RequestId, ask: &Ask<'_>) {
+        match ask {
+            Ask::Hello { user, .. } => match self.refuse_hello {
+                Some(code) => self.send(&Said::Error { id, code, message: "no", retry_after_ms: None }),
+                None => {
+                    let limits = format!("connections_max 0\nframe_bytes_max {FRAME_BYTES_MAX}\n");
+                    let (limits, durability) = (&*limits, "memory");
+                    self.send(&Said::Welcome { id, session: "s1", user, limits, durability });
+                }
+            },
+            Ask::Join { room, from, .. } => self.join(id, room, *from),
+            Ask::Post { room, body, key } => self.post(id, room, *body, key.as_deref().unwrap()),
+            Ask::Leave { room } => {
+                self.room(room).has_reader = false;
+                self.send(&Said::Left { id, room });
+            }
+            Ask::Ping => {
+                self.pings += 1;
+                self.send(&Said::Pong { id });
+            }
+            Ask::Signal { .. } => self.signals += 1,
+            Ask::Fetch { .. } | Ask::Members { .. } => panic!("the session does not ask that"),
+        }
+    }
+
+    fn join(&mut self, id: RequestId, name: &str, from: JoinFrom) {
+        let room = self.room(name);
+        let (epoch, head, first) = (Epoch(room.epoch), room.stored.len(), room.first);
+        let refused = match from {
+            JoinFrom::After(cursor) if cursor.epoch != epoch => Some(ErrorCode::WrongEpoch),
+            JoinFrom::After(cursor) if cursor.sequence.0 > head as u64 => Some(ErrorCode::CursorAhead),
+            _ => None,
+        };
+        if let Some(code) = refused {
+            return self.send(&Said::Error { id, code, message: "no", retry_after_ms: None });
+        }
+        room.has_reader = true;
+        let read = match from {
+            JoinFrom::Now => head,
+            JoinFrom::Last(count) => head.saturating_sub(count as usize).max(first),
+            JoinFrom::After(cursor) => cursor.sequence.0 as usize,
+        };
+        let sequence = Sequence(head as u64);
+        self.send(&Said::Joined { id, room: name, epoch, sequence, members: 1, durability: "memory" });
+        if read < first {
+            let (from, to) = (Sequence(read as u64 + 1), Sequence(first as u64));
+            self.send(&Said::Gap { room: name, epoch, from, to });
+        }
+        (read.max(first)..head).for_each(|index| self.say_again(name, index + 1));
+    }
+
+    fn post(&mut self, id: RequestId, name: &str, body: Body<'_>, key: &str) {
+        if let Some((code, retry_after_ms)) = self.refuse_next_post.take() {
+            return self.send(&Said::Error { id, code, message: "no", retry_after_ms });
+        }
+        let room = self.room(name);
+        let epoch = Epoch(room.epoch);
+        let known = room.stored.iter().position(|stored| stored.key == key);
+        if known.is_none() {
+            room.stored.push(Stored { user: "me".into(), key: key.into(), body: body.bytes.into() });
+        }
+        let sequence = known.map_or(room.stored.len(), |index| index + 1);
+        let duplicate = known.is_some();
+        if !duplicate && room.has_reader {
+            self.say_again(name, sequence);
+        }
+        let sequence = Sequence(sequence as u64);
+        self.send(&Said::Posted { id, room: name, epoch, sequence, time_ms: 1, duplicate });
+    }
+}
+
+/// A session and its server, and the time.
+pub struct Pair {
+    pub session: Session,
+    pub server: Server,
+    pub now: Duration,
+    /// Bytes that reached the session.
+    pub bytes_down: usize,
+    is_connected: bool,
+}
+
+impl Pair {
+    pub fn new(options: Options) -> Self {
+        let (session, server) = (Session::new(options), Server::default());
+        Pair { session, server, now: Duration::ZERO, bytes_down: 0, is_connected: false }
+    }
+
+    /// A pair that has joined a room, with the events so far taken.
+    pub fn joined(options: Options, room: &str) -> Self {
+        let mut pair = Pair::new(options);
+        pair.session.join(room, Join::default()).unwrap();
+        pair.settle();
+        pair.events();
+        pair
+    }
+
+    /// Lets the time pass until the session wants a connection, and gives it one.
+    pub fn connect(&mut self) {
+        while !self.is_connected {
+            match self.session.poll_link(self.now) {
+                Some(Link::Connect) => {
+                    self.session.handle_connected(self.now);
+                    self.is_connected = true;
+                }
+                Some(Link::Disconnect) => self.server.disconnect(),
+                None => self.now = self.session.poll_timeout().expect("it wants to connect some time"),
+            }
+        }
+    }
+
+    pub fn send_up(&mut self) {
+        let mut bytes = Vec::new();
+        self.session.poll_transmit(&mut bytes);
+        if !bytes.is_empty() {
+            self.server.read(&bytes);
+        }
+    }
+
+    /// What the session wanted to send is lost on its way.
+    pub fn drop_unsent(&mut self) {
+        self.session.poll_transmit(&mut Vec::new());
+    }
+
+    pub fn server_bytes(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.server.out)
+    }
+
+    pub fn send_down(&mut self) {
+        self.send_down_up_to(usize::MAX);
+    }
+
+    /// Goes on until `bytes_max` bytes have come, with requests going the other way meanwhile.
+    pub fn send_down_up_to(&mut self, mut bytes_max: usize) {
+        loop {
+            let bytes = self.server_bytes();
+            let taken = bytes.len().min(bytes_max);
+            bytes_max -= taken;
+            if taken == 0 {
+                return;
+            }
+            self.bytes_down += taken;
+            self.session.handle_bytes(self.now, &bytes[..taken]);
+            self.send_up();
+        }
+    }
+
+    /// Both ways, until nothing is under way.
+    pub fn exchange(&mut self) {
+        self.send_up();
+        self.send_down();
+    }
+
+    pub fn pass(&mut self, time: Duration) {
+        self.now += time;
+        self.session.handle_timeout(self.now);
+        self.exchange();
+    }
+
+    /// The connection breaks, and what was on its way is lost.
+    pub fn cut(&mut self) {
+        self.is_connected = false;
+        self.server.disconnect();
+        self.session.handle_disconnected(self.now, "cut");
+    }
+
+    /// Connects if need be, and exchanges until nothing is under way.
+    pub fn settle(&mut self) {
+        self.connect();
+        self.exchange();
+    }
+
+    pub fn events(&mut self) -> Vec<Event> {
+        std::iter::from_fn(|| self.session.poll_event()).collect()
+    }
+}

@@ -1,0 +1,411 @@
+//! One core's connections as the shell knows them: reads their bytes, answers HTTP, and hands requests to the shard.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use banter_chat::address::{ConnectionId, Core};
+use banter_chat::fanout::Sending;
+use banter_chat::shard::{Input, Shard};
+use banter_chat::timers::Timers;
+use banter_protocol::error_code::ErrorCode;
+use banter_protocol::event::Event;
+use banter_protocol::fault::PeerFault;
+use banter_protocol::frame::PREAMBLE;
+use banter_protocol::ingress::{Incoming, Ingress};
+use banter_protocol::native;
+use banter_protocol::websocket::{FrameKind, write_frame_header};
+use banter_protocol::wire::WireForm;
+
+use crate::control::ToControl;
+use crate::http::{self, HttpAnswer, Unwelcome};
+use crate::metrics::ShellCounters;
+use crate::net::Net;
+
+/// Milliseconds that a peer has to end its side once the server ended its own.
+const LINGER_MS: u64 = 2_000;
+/// Connections above `connections_max` that are still told so; beyond them they are closed without a word.
+const UNWELCOME_MAX: u32 = 256;
+
+/// How a core's connections are limited.
+#[derive(Clone, Debug)]
+pub struct ConnectionLimits {
+    /// Bytes of one frame.
+    pub frame_bytes_max: u32,
+    /// Milliseconds for the handshake.
+    pub handshake_timeout_ms: u64,
+    /// Connections of the whole server.
+    pub connections_max: u32,
+    /// Connections of the whole server now. Touched when one comes or goes, and at no other time.
+    pub connections_now: Arc<AtomicU32>,
+}
+
+/// The connections of one core.
+pub struct Connections {
+    core: Core,
+    limits: ConnectionLimits,
+    table: Vec<Connection>,
+    handshakes: Timers<ConnectionId>,
+    lingering: Timers<ConnectionId>,
+    control: flume::Sender<ToControl>,
+    draining: bool,
+    /// What the shell counts.
+    pub counters: ShellCounters,
+}
+
+struct Connection {
+    ingress: Ingress,
+    generation: u32,
+    stage: Stage,
+    /// Bytes that came while the connection was not read.
+    held: Vec<u8>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// The slot is nobody's.
+    Free,
+    /// The form is not known yet; the connection may be unwelcome.
+    Handshake(Option<Unwelcome>),
+    /// The answer to `/metrics` is being collected.
+    Scraping,
+    /// The last bytes are being sent; then the server ends its side.
+    LastWords,
+    /// The shard knows it.
+    Open,
+    /// The server ended its side, and waits for the peer to end its own.
+    Lingering,
+    /// The socket is being closed.
+    Closing,
+}
+
+impl Connections {
+    /// None yet.
+    pub fn new(core: Core, limits: ConnectionLimits, control: flume::Sender<ToControl>) -> Self {
+        Connections {
+            core,
+            table: Vec::new(),
+            handshakes: Timers::new(limits.handshake_timeout_ms),
+            lingering: Timers::new(LINGER_MS),
+            limits,
+            control,
+            draining: false,
+            counters: ShellCounters::default(),
+        }
+    }
+
+    fn id(&self, slot: u32) -> ConnectionId {
+        ConnectionId { slot, generation: self.table[slot as usize].generation }
+    }
+
+    fn is_current(&self, id: ConnectionId) -> bool {
+        self.table.get(id.slot as usize).is_some_and(|connection| connection.generation == id.generation)
+    }
+
+    fn stage(&self, slot: u32) -> Stage {
+        self.table.get(slot as usize).map_or(Stage::Free, |connection| connection.stage)
+    }
+
+    fn set_stage(&mut self, slot: u32, stage: Stage) {
+        self.table[slot as usize].stage = stage;
+    }
+
+    /// A connection has that slot now.
+    pub fn accepted(&mut self, slot: u32, now_ms: u64, net: &mut Net) {
+        while self.table.len() <= slot as usize {
+            let ingress = Ingress::new(self.limits.frame_bytes_max);
+            self.table.push(Connection { ingress, generation: 0, stage: Stage::Free, held: Vec::new() });
+        }
+        self.counters.accepted += 1;
+        let before = self.limits.connections_now.fetch_add(1, Ordering::Relaxed);
+        let is_full = self.limits.connections_max != 0 && before >= self.limits.connections_max;
+        let unwelcome = if self.draining {
+            Some(Unwelcome::Draining)
+        } else if is_full {
+            self.counters.refused_connections += 1;
+            Some(Unwelcome::Full)
+        } else {
+            None
+        };
+        let connection = &mut self.table[slot as usize];
+        *connection = Connection {
+            ingress: Ingress::new(self.limits.frame_bytes_max),
+            generation: connection.generation.wrapping_add(1),
+            stage: Stage::Handshake(unwelcome),
+            held: Vec::new(),
+        };
+        if is_full && before >= self.limits.connections_max + UNWELCOME_MAX {
+            self.close(slot, net);
+        } else {
+            self.handshakes.set(self.id(slot), now_ms);
+        }
+    }
+
+    /// Bytes came.
+    pub fn received(&mut self, slot: u32, bytes: &mut [u8], shard: &mut Shard, net: &mut Net) {
+        self.counters.bytes_received += bytes.len() as u64;
+        match self.stage(slot) {
+            Stage::Open => {
+                let id = self.id(slot);
+                shard.handle(id, Input::Heard);
+                if self.table[slot as usize].held.is_empty() && shard.is_read(id) {
+                    self.read(slot, bytes, shard, net);
+                } else {
+                    self.table[slot as usize].held.extend_from_slice(bytes);
+                }
+            }
+            Stage::Handshake(_) => self.read(slot, bytes, shard, net),
+            Stage::Free | Stage::Scraping | Stage::LastWords | Stage::Lingering | Stage::Closing => {}
+        }
+    }
+
+    /// Reads what the bytes hold, for as long as the connection is read.
+    fn read(&mut self, slot: u32, mut bytes: &mut [u8], shard: &mut Shard, net: &mut Net) {
+        let id = self.id(slot);
+        while !bytes.is_empty() {
+            match self.stage(slot) {
+                Stage::Open if !shard.is_read(id) => {
+                    self.table[slot as usize].held.extend_from_slice(bytes);
+                    net.pause(slot);
+                    break;
+                }
+                Stage::Open | Stage::Handshake(_) => {}
+                _ => break,
+            }
+            match self.read_one(slot, bytes, shard, net) {
+                Ok(used) => bytes = &mut bytes[used..],
+                Err(fault) => {
+                    self.fault(slot, &fault, shard, net);
+                    return;
+                }
+            }
+        }
+        self.table[slot as usize].ingress.release();
+    }
+
+    fn read_one(
+        &mut self,
+        slot: u32,
+        bytes: &mut [u8],
+        shard: &mut Shard,
+        net: &mut Net,
+    ) -> Result<usize, PeerFault> {
+        let id = self.id(slot);
+        let connection = &mut self.table[slot as usize];
+        let stage = connection.stage;
+        let (used, incoming) = connection.ingress.read(bytes)?;
+        match incoming {
+            None => {}
+            Some(Incoming::Request(request)) => shard.handle(id, Input::Request(&request)),
+            Some(Incoming::BadRequest(fault)) => shard.handle(id, Input::BadRequest(fault)),
+            Some(Incoming::Ping(payload)) => {
+                let mut pong = Vec::with_capacity(payload.len() + 2);
+                write_frame_header(&mut pong, FrameKind::Pong, payload.len());
+                pong.extend_from_slice(payload);
+                shard.handle(id, Input::Raw(&pong));
+            }
+            Some(Incoming::Pong) => {}
+            Some(Incoming::Close(code)) => {
+                let close_code = code.unwrap_or(1000);
+                shard.handle(id, Input::Close { error: None, close_code, reason: "" });
+            }
+            Some(Incoming::NativeOpened) => self.native_opened(slot, stage, shard, net),
+            Some(Incoming::Http(request)) => {
+                let Stage::Handshake(unwelcome) = stage else { return Ok(used) };
+                let answer = http::answer(&request, unwelcome);
+                self.answer_http(slot, answer, shard, net);
+            }
+        }
+        Ok(used)
+    }
+
+    fn answer_http(&mut self, slot: u32, answer: HttpAnswer, shard: &mut Shard, net: &mut Net) {
+        match answer {
+            HttpAnswer::Response(bytes) => self.last_words(slot, bytes, net),
+            HttpAnswer::Upgrade(form, response) => {
+                self.table[slot as usize].ingress.accept_websocket(form);
+                self.open(slot, form, &response, shard);
+            }
+            HttpAnswer::Metrics { head_only } => {
+                self.set_stage(slot, Stage::Scraping);
+                let ask = ToControl::Scrape { core: self.core, connection: self.id(slot), head_only };
+                // The control thread lives longer than the cores.
+                let _ = self.control.send(ask);
+            }
+        }
+    }
+
+    fn native_opened(&mut self, slot: u32, stage: Stage, shard: &mut Shard, net: &mut Net) {
+        let (code, message) = match stage {
+            Stage::Handshake(Some(Unwelcome::Full)) => (ErrorCode::Overloaded, "connections_max is reached"),
+            Stage::Handshake(Some(Unwelcome::Draining)) => (ErrorCode::Draining, "the server is stopping"),
+            _ => return self.open(slot, WireForm::Native, &[], shard),
+        };
+        let mut bytes = Vec::new();
+        native::write_event(&Event::Error { id: None, code, message, retry_after_ms: Some(1_000) }, &mut bytes);
+        self.last_words(slot, bytes, net);
+    }
+
+    fn open(&mut self, slot: u32, form: WireForm, preface: &[u8], shard: &mut Shard) {
+        self.set_stage(slot, Stage::Open);
+        shard.handle(self.id(slot), Input::Opened { form, preface });
+    }
+
+    /// The peer broke the stream: it is told why, and the connection ends. Others notice nothing.
+    fn fault(&mut self, slot: u32, fault: &PeerFault, shard: &mut Shard, net: &mut Net) {
+        tracing::debug!(slot, %fault, "a peer broke the stream");
+        if self.stage(slot) == Stage::Open {
+            let message = fault.to_string();
+            let (code, close_code) = (fault.error_code(), fault.close_code());
+            shard.handle(self.id(slot), Input::Close { error: Some((code, &message)), close_code, reason: &message });
+            return;
+        }
+        self.counters.failed_handshakes += 1;
+        match fault {
+            PeerFault::Http(fault) => self.last_words(slot, http::refuse_head(fault), net),
+            PeerFault::PreambleVersion(_) => {
+                let (code, message) = (fault.error_code(), fault.to_string());
+                let event = Event::Error { id: None, code, message: &message, retry_after_ms: None };
+                let mut bytes = Vec::with_capacity(PREAMBLE.len());
+                native::write_event(&event, &mut bytes);
+                self.last_words(slot, bytes, net);
+            }
+            _ => self.close(slot, net),
+        }
+    }
+
+    fn last_words(&mut self, slot: u32, bytes: Vec<u8>, net: &mut Net) {
+        self.set_stage(slot, Stage::LastWords);
+        self.send(slot, Sending::Copied(bytes), net);
+    }
+
+    /// Sends for the shard.
+    pub fn send(&mut self, slot: u32, sending: Sending, net: &mut Net) {
+        self.counters.sends += 1;
+        self.counters.bytes_sent += sending.bytes().len() as u64;
+        net.send(slot, sending);
+    }
+
+    /// Whether the shard may send on that connection.
+    pub fn is_open(&self, id: ConnectionId) -> bool {
+        self.is_current(id) && self.stage(id.slot) == Stage::Open
+    }
+
+    /// All of a send is with the kernel.
+    pub fn sent(&mut self, slot: u32, now_ms: u64, shard: &mut Shard, net: &mut Net) {
+        match self.stage(slot) {
+            Stage::Open => shard.handle(self.id(slot), Input::Sent),
+            Stage::LastWords => self.finish(slot, now_ms, net),
+            _ => {}
+        }
+    }
+
+    /// The shard may read a connection again: first what was held.
+    pub fn resume(&mut self, id: ConnectionId, shard: &mut Shard, net: &mut Net) {
+        if !self.is_open(id) {
+            return;
+        }
+        let mut held = std::mem::take(&mut self.table[id.slot as usize].held);
+        self.read(id.slot, &mut held, shard, net);
+        if self.table[id.slot as usize].held.is_empty() && self.is_open(id) && shard.is_read(id) {
+            net.resume(id.slot);
+        }
+    }
+
+    /// Everything was sent to a connection that ends: the server ends its side, and waits a little for the peer's end,
+    /// since closing on unread bytes would take back what is on its way.
+    pub fn finish_open(&mut self, id: ConnectionId, now_ms: u64, shard: &mut Shard, net: &mut Net) {
+        if self.is_open(id) {
+            shard.handle(id, Input::Closed);
+            self.finish(id.slot, now_ms, net);
+        }
+    }
+
+    fn finish(&mut self, slot: u32, now_ms: u64, net: &mut Net) {
+        self.set_stage(slot, Stage::Lingering);
+        self.table[slot as usize].held = Vec::new();
+        net.finish(slot);
+        net.resume(slot);
+        self.lingering.set(self.id(slot), now_ms);
+    }
+
+    /// The connection is cut off.
+    pub fn abort(&mut self, id: ConnectionId, shard: &mut Shard, net: &mut Net) {
+        if self.is_open(id) {
+            self.broken(id.slot, shard, net);
+        }
+    }
+
+    /// No more bytes will come. While the last words are on their way they still go out.
+    pub fn ended(&mut self, slot: u32, shard: &mut Shard, net: &mut Net) {
+        if self.stage(slot) != Stage::LastWords || !net.is_sending(slot) {
+            self.broken(slot, shard, net);
+        }
+    }
+
+    /// The connection is of no use any more.
+    pub fn broken(&mut self, slot: u32, shard: &mut Shard, net: &mut Net) {
+        if self.stage(slot) == Stage::Open {
+            shard.handle(self.id(slot), Input::Closed);
+        }
+        self.close(slot, net);
+    }
+
+    fn close(&mut self, slot: u32, net: &mut Net) {
+        if !matches!(self.stage(slot), Stage::Free | Stage::Closing) {
+            self.set_stage(slot, Stage::Closing);
+            self.table[slot as usize].held = Vec::new();
+            net.close(slot);
+        }
+    }
+
+    /// The slot is nobody's.
+    pub fn closed(&mut self, slot: u32) {
+        self.limits.connections_now.fetch_sub(1, Ordering::Relaxed);
+        let connection = &mut self.table[slot as usize];
+        connection.stage = Stage::Free;
+        connection.ingress = Ingress::new(self.limits.frame_bytes_max);
+    }
+
+    /// The metrics came.
+    pub fn metrics(&mut self, id: ConnectionId, bytes: Vec<u8>, net: &mut Net) {
+        if self.is_current(id) && self.stage(id.slot) == Stage::Scraping {
+            self.last_words(id.slot, bytes, net);
+        }
+    }
+
+    /// From now on newcomers are told that the server stops.
+    pub fn drain(&mut self) {
+        self.draining = true;
+    }
+
+    /// Cuts off what is left.
+    pub fn close_all(&mut self, shard: &mut Shard, net: &mut Net) {
+        for slot in 0..self.table.len() as u32 {
+            self.broken(slot, shard, net);
+        }
+    }
+
+    /// Whether no connection is left, but for those that the peer is to end.
+    pub fn is_quiet(&self) -> bool {
+        self.table.iter().all(|connection| {
+            matches!(connection.stage, Stage::Free | Stage::Lingering | Stage::Closing | Stage::Handshake(_))
+        })
+    }
+
+    /// Ends handshakes and goodbyes that took too long; says when to look again.
+    pub fn tick(&mut self, now_ms: u64, net: &mut Net) -> Option<u64> {
+        while let Some(id) = self.handshakes.take_due(now_ms) {
+            if self.is_current(id) && matches!(self.stage(id.slot), Stage::Handshake(_)) {
+                self.counters.failed_handshakes += 1;
+                self.last_words(id.slot, http::refuse_slow(), net);
+                self.lingering.set(id, now_ms);
+            }
+        }
+        while let Some(id) = self.lingering.take_due(now_ms) {
+            if self.is_current(id) && matches!(self.stage(id.slot), Stage::Lingering | Stage::LastWords) {
+                self.close(id.slot, net);
+            }
+        }
+        self.handshakes.next_due().into_iter().chain(self.lingering.next_due()).min()
+    }
+}

@@ -1,0 +1,98 @@
+//! What the HTTP side answers: the page, health, and who may upgrade to a WebSocket and to which form.
+
+use banter_protocol::http::{HttpFault, HttpRequest, write_response, write_upgrade_response};
+use banter_protocol::wire::{SUBPROTOCOL_JSON, SUBPROTOCOL_RKYV, WireForm};
+
+/// The chat page, as one file.
+const PAGE: &[u8] = include_bytes!("../page/index.html");
+
+/// What a request is answered.
+#[derive(Debug)]
+pub enum HttpAnswer {
+    /// These bytes, and the connection ends.
+    Response(Vec<u8>),
+    /// These bytes, and WebSocket frames of that form follow.
+    Upgrade(WireForm, Vec<u8>),
+    /// The counters of all cores, which are still to be asked for.
+    Metrics {
+        /// Without a body.
+        head_only: bool,
+    },
+}
+
+/// Why a new connection gets no further.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unwelcome {
+    /// `connections_max` is reached.
+    Full,
+    /// The server is stopping.
+    Draining,
+}
+
+/// Answers a request.
+pub fn answer(request: &HttpRequest<'_>, unwelcome: Option<Unwelcome>) -> HttpAnswer {
+    let head_only = request.method == "HEAD";
+    let text = |status, body: &str| HttpAnswer::Response(respond(status, "text/plain; charset=utf-8", body.as_bytes(), head_only));
+    if request.method != "GET" && !head_only {
+        return text(405, "only GET and HEAD are answered here\n");
+    }
+    match request.path {
+        "/healthz" if unwelcome == Some(Unwelcome::Draining) => text(503, "draining\n"),
+        "/healthz" => text(200, "ok\n"),
+        "/metrics" => HttpAnswer::Metrics { head_only },
+        "/" => HttpAnswer::Response(respond(200, "text/html; charset=utf-8", PAGE, head_only)),
+        "/ws" => match (request.upgrade, unwelcome) {
+            (Some(_), Some(why)) => HttpAnswer::Response(refuse(why)),
+            (None, _) => text(426, "/ws speaks WebSocket: connect with a WebSocket client\n"),
+            (Some(upgrade), None) => {
+                let chosen = upgrade.subprotocols.iter().find_map(|offered| match offered {
+                    SUBPROTOCOL_JSON => Some((WireForm::Json, SUBPROTOCOL_JSON)),
+                    SUBPROTOCOL_RKYV => Some((WireForm::WebSocketRkyv, SUBPROTOCOL_RKYV)),
+                    _ => None,
+                });
+                let mut response = Vec::with_capacity(256);
+                write_upgrade_response(&mut response, upgrade.key, chosen.map(|(_, name)| name));
+                HttpAnswer::Upgrade(chosen.map_or(WireForm::Json, |(form, _)| form), response)
+            }
+        },
+        _ => text(404, "not found: there is / (the chat), /ws, /healthz and /metrics\n"),
+    }
+}
+
+/// The answer to a head that cannot be read.
+pub fn refuse_head(fault: &HttpFault) -> Vec<u8> {
+    let mut response = Vec::new();
+    let body = format!("{fault}\n");
+    let kind = "text/plain; charset=utf-8";
+    write_response(&mut response, fault.status(), kind, fault.headers(), body.as_bytes(), false, false);
+    response
+}
+
+/// The answer to a handshake that took too long.
+pub fn refuse_slow() -> Vec<u8> {
+    respond(408, "text/plain; charset=utf-8", b"the request did not come within handshake_timeout_ms\n", false)
+}
+
+fn refuse(why: Unwelcome) -> Vec<u8> {
+    let (code, message) = match why {
+        Unwelcome::Full => ("overloaded", "connections_max is reached"),
+        Unwelcome::Draining => ("draining", "the server is stopping"),
+    };
+    let body = format!("{{\"type\":\"error\",\"code\":\"{code}\",\"message\":\"{message}\",\"retry_after_ms\":1000}}\n");
+    let mut response = Vec::new();
+    let retry = [("Retry-After", "1")];
+    write_response(&mut response, 503, "application/json", &retry, body.as_bytes(), false, false);
+    response
+}
+
+/// The answer to `/metrics`.
+pub fn metrics(text: &str, head_only: bool) -> Vec<u8> {
+    respond(200, "text/plain; version=0.0.4; charset=utf-8", text.as_bytes(), head_only)
+}
+
+fn respond(status: u16, kind: &str, body: &[u8], head_only: bool) -> Vec<u8> {
+    let mut response = Vec::with_capacity(body.len() + 256);
+    let headers = [("Cache-Control", "no-store"), ("X-Content-Type-Options", "nosniff")];
+    write_response(&mut response, status, kind, &headers, body, head_only, false);
+    response
+}

@@ -1,0 +1,424 @@
+//! The sockets of one core on a ring of their own: multishot accept and receive, one send in flight a socket, and one
+//! submit a turn. Knows bytes and slots; not what they mean.
+//!
+//! ```text
+//!  accept ─▶ Accepted ─▶ Received* ─▶ Ended
+//!               send ─▶ Sent | Broken        close ─▶ Closed: the slot may come again
+//! ```
+//!
+//! Invariants:
+//! - A socket's slot is its place in the ring's table of descriptors, and its place in every table of the core.
+//! - The bytes of a send stay here until its completion, so the kernel never reads freed memory.
+//! - A slot is closed only when nothing of it is in flight, so no completion ever meets the next user of the slot.
+
+pub mod buffers;
+
+use std::io;
+use std::net::TcpListener;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use banter_chat::fanout::Sending;
+use io_uring::types::{CancelBuilder, Fd, Fixed, SubmitArgs, Timespec};
+use io_uring::{IoUring, cqueue, opcode, squeue};
+
+use buffers::{BUFFER_GROUP, BufferRing, Received};
+
+/// Entries of the submission queue. A turn with more operations submits in parts.
+const SUBMISSIONS: u32 = 1_024;
+/// Entries of the completion queue; above them the kernel keeps completions aside.
+const COMPLETIONS: u32 = 8_192;
+
+/// What happened to sockets.
+#[derive(Debug)]
+pub enum NetEvent {
+    /// A connection has that slot now.
+    Accepted(u32),
+    /// No connection could be taken: try again later ([`Net::accept`]).
+    AcceptFailed(io::Error),
+    /// Bytes came; give the buffer back.
+    Received(u32, Received),
+    /// No more bytes will come: the peer ended its side, or the connection broke.
+    Ended(u32),
+    /// All of a send is with the kernel.
+    Sent(u32),
+    /// A send failed: the connection is broken.
+    Broken(u32),
+    /// The slot is nobody's.
+    Closed(u32),
+}
+
+/// The ring and what is in flight on it.
+pub struct Net {
+    /// Dropped first: it ends everything that points into the fields below.
+    ring: IoUring,
+    /// Lent out while bytes are read ([`Net::with_bytes`]).
+    buffers: Option<BufferRing>,
+    sockets: Vec<Socket>,
+    listener: Option<TcpListener>,
+    is_accepting: bool,
+    /// When the ring wakes by itself, on the caller's clock in milliseconds.
+    wakes_ms: Option<u64>,
+    timeout: Box<Timespec>,
+    starved: Vec<u32>,
+    completions: Vec<(u64, i32, u32)>,
+}
+
+#[derive(Default)]
+struct Socket {
+    sending: Option<Sending>,
+    sent_bytes: u32,
+    /// A receive is armed in the kernel.
+    is_receiving: bool,
+    /// The owner wants bytes.
+    is_wanted: bool,
+    is_cancelling: bool,
+    is_closing: bool,
+    /// The close itself is on its way.
+    is_last: bool,
+}
+
+#[derive(Clone, Copy)]
+#[repr(u8)]
+enum Operation {
+    Accept,
+    Receive,
+    Send,
+    Cancel,
+    Shutdown,
+    Close,
+    Timeout,
+}
+
+impl Operation {
+    const ALL: [Operation; 7] = [
+        Operation::Accept,
+        Operation::Receive,
+        Operation::Send,
+        Operation::Cancel,
+        Operation::Shutdown,
+        Operation::Close,
+        Operation::Timeout,
+    ];
+
+    fn user_data(self, slot: u32) -> u64 {
+        ((self as u64) << 32) | u64::from(slot)
+    }
+}
+
+impl Net {
+    /// A ring with room for that many sockets. `wake` is made readable when there is something to reap.
+    ///
+    /// # Errors
+    /// What the kernel says; [`crate::host::ring_fault`] explains it.
+    pub fn new(listener: TcpListener, sockets_max: u32, wake: Option<&OwnedFd>) -> io::Result<Self> {
+        let ring = IoUring::builder()
+            .setup_single_issuer()
+            .setup_defer_taskrun()
+            .setup_taskrun_flag()
+            .setup_submit_all()
+            .setup_cqsize(COMPLETIONS)
+            .build(SUBMISSIONS)?;
+        ring.submitter().register_files_sparse(sockets_max)?;
+        let buffers = BufferRing::register(&ring)?;
+        if let Some(wake) = wake {
+            ring.submitter().register_eventfd(wake.as_raw_fd())?;
+        }
+        let mut net = Net {
+            ring,
+            buffers: Some(buffers),
+            sockets: Vec::new(),
+            listener: Some(listener),
+            is_accepting: false,
+            wakes_ms: None,
+            timeout: Box::default(),
+            starved: Vec::new(),
+            completions: Vec::new(),
+        };
+        net.accept();
+        Ok(net)
+    }
+
+    /// Takes connections, if it does not already and the listener is open.
+    pub fn accept(&mut self) {
+        let Some(listener) = self.listener.as_ref().filter(|_| !self.is_accepting) else { return };
+        let accept = opcode::AcceptMulti::new(Fd(listener.as_raw_fd())).allocate_file_index(true).build();
+        self.is_accepting = true;
+        self.push(accept.user_data(Operation::Accept.user_data(0)));
+    }
+
+    /// Takes no more connections; those in the kernel's queue are reset.
+    pub fn stop_accepting(&mut self) {
+        if self.is_accepting {
+            let cancel = opcode::AsyncCancel::new(Operation::Accept.user_data(0)).build();
+            self.push(cancel.user_data(Operation::Cancel.user_data(0)));
+        }
+        self.listener = None;
+    }
+
+    /// Sends; at most one at a time a socket.
+    pub fn send(&mut self, slot: u32, sending: Sending) {
+        let Some(socket) = self.sockets.get_mut(slot as usize) else { return };
+        debug_assert!(socket.sending.is_none(), "one send at a time");
+        if socket.is_closing {
+            return;
+        }
+        socket.sending = Some(sending);
+        socket.sent_bytes = 0;
+        self.push_send(slot);
+    }
+
+    fn push_send(&mut self, slot: u32) {
+        let socket = &self.sockets[slot as usize];
+        let Some(sending) = &socket.sending else { return };
+        let rest = &sending.bytes()[socket.sent_bytes as usize..];
+        // WAITALL: the kernel goes on by itself when the socket's buffer was full.
+        let send = opcode::Send::new(Fixed(slot), rest.as_ptr(), rest.len() as u32)
+            .flags(libc::MSG_WAITALL | libc::MSG_NOSIGNAL)
+            .build();
+        self.push(send.user_data(Operation::Send.user_data(slot)));
+    }
+
+    /// Whether a send is in flight.
+    pub fn is_sending(&self, slot: u32) -> bool {
+        self.sockets.get(slot as usize).is_some_and(|socket| socket.sending.is_some())
+    }
+
+    /// Reads no more for now. Bytes that the kernel took before still come.
+    pub fn pause(&mut self, slot: u32) {
+        let Some(socket) = self.sockets.get_mut(slot as usize) else { return };
+        socket.is_wanted = false;
+        if socket.is_receiving && !socket.is_cancelling {
+            socket.is_cancelling = true;
+            let cancel = opcode::AsyncCancel::new(Operation::Receive.user_data(slot)).build();
+            self.push(cancel.user_data(Operation::Cancel.user_data(slot)));
+        }
+    }
+
+    /// Reads.
+    pub fn resume(&mut self, slot: u32) {
+        let Some(socket) = self.sockets.get_mut(slot as usize) else { return };
+        socket.is_wanted = true;
+        self.receive(slot);
+    }
+
+    fn receive(&mut self, slot: u32) {
+        let socket = &mut self.sockets[slot as usize];
+        if socket.is_wanted && !socket.is_receiving && !socket.is_closing {
+            socket.is_receiving = true;
+            let receive = opcode::RecvMulti::new(Fixed(slot), BUFFER_GROUP).build();
+            self.push(receive.user_data(Operation::Receive.user_data(slot)));
+        }
+    }
+
+    /// Tells the peer that nothing more comes, and still reads.
+    pub fn finish(&mut self, slot: u32) {
+        self.shutdown(slot, libc::SHUT_WR);
+    }
+
+    fn shutdown(&mut self, slot: u32, how: i32) {
+        let shutdown = opcode::Shutdown::new(Fixed(slot), how).build();
+        self.push(shutdown.user_data(Operation::Shutdown.user_data(slot)));
+    }
+
+    /// Ends a connection, whatever is in flight. [`NetEvent::Closed`] follows.
+    pub fn close(&mut self, slot: u32) {
+        let Some(socket) = self.sockets.get_mut(slot as usize) else { return };
+        if socket.is_closing {
+            return;
+        }
+        socket.is_closing = true;
+        if socket.is_receiving || socket.sending.is_some() {
+            self.shutdown(slot, libc::SHUT_RDWR);
+        }
+        self.close_if_quiet(slot);
+    }
+
+    fn close_if_quiet(&mut self, slot: u32) {
+        let socket = &mut self.sockets[slot as usize];
+        if socket.is_closing && !socket.is_receiving && socket.sending.is_none() && !socket.is_last {
+            socket.is_last = true;
+            let close = opcode::Close::new(Fixed(slot)).build();
+            self.push(close.user_data(Operation::Close.user_data(slot)));
+        }
+    }
+
+    /// Wakes the ring at that time at the latest (on the caller's clock, which says `now_ms`).
+    pub fn wake_at(&mut self, due_ms: u64, now_ms: u64) {
+        if self.wakes_ms.is_some_and(|wakes_ms| wakes_ms <= due_ms) {
+            return;
+        }
+        self.wakes_ms = Some(due_ms);
+        *self.timeout = Timespec::from(std::time::Duration::from_millis(due_ms.saturating_sub(now_ms).max(1)));
+        let timeout = opcode::Timeout::new(&raw const *self.timeout).build();
+        self.push(timeout.user_data(Operation::Timeout.user_data(0)));
+    }
+
+    fn push(&mut self, entry: squeue::Entry) {
+        loop {
+            // SAFETY: what an entry points to lives until its completion: bytes of sends in `sockets`, the timeout in
+            // its box (copied at submit), buffers in `buffers`; all of them outlive the ring, which is dropped first.
+            if unsafe { self.ring.submission().push(&entry) }.is_ok() {
+                return;
+            }
+            // Full: what is queued goes first. An error here shows again at the turn's own submit.
+            let _ = self.ring.submit();
+        }
+    }
+
+    /// Submits what is queued, and lets the kernel finish what it has.
+    ///
+    /// # Errors
+    /// What the kernel says, but for "busy" and "interrupted", which the next turn settles.
+    pub fn submit(&mut self) -> io::Result<()> {
+        let (queued, has_work) = {
+            let submission = self.ring.submission();
+            (submission.len() as u32, submission.taskrun() || submission.cq_overflow())
+        };
+        if queued == 0 && !has_work {
+            return Ok(());
+        }
+        // SAFETY: no argument is a pointer, and what the queued entries point to lives as `push` says.
+        let submitted = unsafe { self.ring.submitter().enter::<libc::sigset_t>(queued, 0, ENTER_GETEVENTS, None) };
+        settle(submitted)
+    }
+
+    /// Submits what is queued and sleeps until there is something to reap.
+    ///
+    /// # Errors
+    /// As [`Net::submit`].
+    pub fn submit_and_wait(&mut self) -> io::Result<()> {
+        settle(self.ring.submitter().submit_with_args(1, &SubmitArgs::new()))
+    }
+
+    /// Whether there is something to reap, or the kernel waits for a submit to hand it over.
+    pub fn is_busy(&mut self) -> bool {
+        !self.ring.completion().is_empty() || self.ring.submission().taskrun() || !self.ring.submission().is_empty()
+    }
+
+    /// Whether the wake descriptor is told of completions: only while the core sleeps.
+    pub fn set_waking(&mut self, waking: bool) {
+        let completions = self.ring.completion();
+        if waking { completions.enable_eventfd() } else { completions.disable_eventfd() }
+    }
+
+    /// Takes what happened since the last time.
+    pub fn reap(&mut self, events: &mut Vec<NetEvent>) {
+        let mut completions = std::mem::take(&mut self.completions);
+        completions.extend(self.ring.completion().map(|entry| (entry.user_data(), entry.result(), entry.flags())));
+        for (user_data, result, flags) in completions.drain(..) {
+            self.complete(user_data, result, flags, events);
+        }
+        self.completions = completions;
+    }
+
+    fn complete(&mut self, user_data: u64, result: i32, flags: u32, events: &mut Vec<NetEvent>) {
+        let slot = user_data as u32;
+        match Operation::ALL.get((user_data >> 32) as usize) {
+            Some(Operation::Accept) => self.accepted(result, flags, events),
+            Some(Operation::Receive) => self.received(slot, result, flags, events),
+            Some(Operation::Send) => self.sent(slot, result, events),
+            Some(Operation::Close) => {
+                self.sockets[slot as usize] = Socket::default();
+                events.push(NetEvent::Closed(slot));
+            }
+            Some(Operation::Timeout) => self.wakes_ms = None,
+            Some(Operation::Cancel | Operation::Shutdown) | None => {}
+        }
+    }
+
+    fn accepted(&mut self, result: i32, flags: u32, events: &mut Vec<NetEvent>) {
+        if !cqueue::more(flags) {
+            self.is_accepting = false;
+        }
+        if result < 0 {
+            if self.listener.is_some() {
+                events.push(NetEvent::AcceptFailed(io::Error::from_raw_os_error(-result)));
+            }
+            return;
+        }
+        let slot = result as u32;
+        if slot as usize >= self.sockets.len() {
+            self.sockets.resize_with(slot as usize + 1, Socket::default);
+        }
+        self.sockets[slot as usize] = Socket { is_wanted: true, ..Socket::default() };
+        self.receive(slot);
+        events.push(NetEvent::Accepted(slot));
+        self.accept();
+    }
+
+    fn received(&mut self, slot: u32, result: i32, flags: u32, events: &mut Vec<NetEvent>) {
+        let received = cqueue::buffer_select(flags).map(|buffer| Received::new(buffer, result.max(0) as u32));
+        let socket = &mut self.sockets[slot as usize];
+        if !cqueue::more(flags) {
+            socket.is_receiving = false;
+            socket.is_cancelling = false;
+        }
+        match received {
+            Some(received) if socket.is_closing || result <= 0 => self.with_bytes(received, |_, _| {}),
+            Some(received) => events.push(NetEvent::Received(slot, received)),
+            None => {}
+        }
+        let socket = &self.sockets[slot as usize];
+        if socket.is_closing {
+            self.close_if_quiet(slot);
+        } else if result == 0 || (result < 0 && !matches!(-result, libc::ENOBUFS | libc::ECANCELED | libc::EINTR)) {
+            events.push(NetEvent::Ended(slot));
+        } else if !socket.is_receiving {
+            // Again when the buffers that came in this turn are back.
+            self.starved.push(slot);
+        }
+    }
+
+    /// Arms the receives that had no buffer, or were paused and are wanted again. Once a turn, behind the reaping.
+    pub fn receive_again(&mut self) {
+        for slot in std::mem::take(&mut self.starved) {
+            self.receive(slot);
+        }
+    }
+
+    fn sent(&mut self, slot: u32, result: i32, events: &mut Vec<NetEvent>) {
+        let socket = &mut self.sockets[slot as usize];
+        let Some(sending) = &socket.sending else { return };
+        socket.sent_bytes += result.max(0) as u32;
+        let rest = sending.bytes().len() - (socket.sent_bytes as usize).min(sending.bytes().len());
+        if socket.is_closing {
+            socket.sending = None;
+            self.close_if_quiet(slot);
+        } else if rest == 0 {
+            socket.sending = None;
+            events.push(NetEvent::Sent(slot));
+        } else if result > 0 || -result == libc::EINTR {
+            self.push_send(slot);
+        } else {
+            socket.sending = None;
+            events.push(NetEvent::Broken(slot));
+        }
+    }
+
+    /// Lends the bytes of a [`NetEvent::Received`], and gives their buffer back to the kernel.
+    pub fn with_bytes(&mut self, received: Received, read: impl FnOnce(&mut [u8], &mut Net)) {
+        let Some(mut buffers) = self.buffers.take() else { return };
+        read(buffers.bytes_mut(&received), self);
+        buffers.give_back(received);
+        self.buffers = Some(buffers);
+    }
+}
+
+impl Drop for Net {
+    fn drop(&mut self) {
+        // What is in flight points into this struct: the kernel ends it before the memory goes. An error here means
+        // that there was nothing.
+        let _ = self.ring.submitter().register_sync_cancel(None, CancelBuilder::any());
+    }
+}
+
+/// From the kernel's interface: hand over completions that wait for this thread.
+const ENTER_GETEVENTS: u32 = 1;
+
+fn settle(submitted: io::Result<usize>) -> io::Result<()> {
+    match submitted {
+        Ok(_) => Ok(()),
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EINTR | libc::EAGAIN)) => Ok(()),
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,325 @@
+//! One core at work: turns of completions, requests, parcels and sends, and sleep in between.
+//!
+//! A turn: reap completions → read frames → shard → drain lanes → commit and fan out → one send a connection that has
+//! something → one submit. A core with nothing to do sleeps in the kernel, on glommio's ring; the sockets' ring and the
+//! other cores wake it through its [`Bell`].
+
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::Arc;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use banter_chat::address::{Core, Now};
+use banter_chat::shard::Shard;
+use glommio::io::PollableFd;
+
+use crate::connections::Connections;
+use crate::control::{ToControl, ToCore};
+use crate::mesh::{Bell, Neighbour};
+use crate::metrics::CoreReport;
+use crate::net::{Net, NetEvent};
+
+/// Parcels that one turn takes from one lane, so that no neighbour keeps a core from its sockets.
+const PARCELS_A_TURN: usize = 1_024;
+/// Turns without sleep after which the pump lets glommio look around.
+const TURNS_BEFORE_YIELD: u32 = 64;
+/// Milliseconds until the next try, when no connection could be accepted: for want of descriptors, say.
+const ACCEPT_RETRY_MS: u64 = 100;
+/// Milliseconds until a look at lanes that were full. Their consumer does not say when it has made room.
+const LANE_RETRY_MS: u64 = 1;
+
+/// Everything that one core owns.
+pub struct Pump {
+    core: Core,
+    shard: Shard,
+    connections: Connections,
+    net: Net,
+    neighbours: Vec<Neighbour>,
+    bell: Arc<Bell>,
+    inbox: flume::Receiver<ToCore>,
+    control: flume::Sender<ToControl>,
+    started: Instant,
+    now: Now,
+    accept_at_ms: Option<u64>,
+    lane_parcels_max: usize,
+    events: Vec<NetEvent>,
+    is_draining: bool,
+    is_drained: bool,
+    is_stopped: bool,
+}
+
+/// What a pump is made of.
+pub struct PumpParts {
+    /// Which core.
+    pub core: Core,
+    /// Its machines.
+    pub shard: Shard,
+    /// Its connections.
+    pub connections: Connections,
+    /// Its sockets.
+    pub net: Net,
+    /// Its lanes.
+    pub neighbours: Vec<Neighbour>,
+    /// What wakes it.
+    pub bell: Arc<Bell>,
+    /// From the control thread.
+    pub inbox: flume::Receiver<ToCore>,
+    /// To the control thread.
+    pub control: flume::Sender<ToControl>,
+    /// The size of a lane.
+    pub lane_parcels_max: u32,
+}
+
+/// The bell's descriptor, for glommio; the bell outlives it.
+struct Wake(RawFd);
+
+impl AsRawFd for Wake {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0
+    }
+}
+
+impl Pump {
+    /// At rest.
+    pub fn new(parts: PumpParts) -> Self {
+        let PumpParts { core, shard, connections, net, neighbours, bell, inbox, control, lane_parcels_max } = parts;
+        Pump {
+            core,
+            shard,
+            connections,
+            net,
+            neighbours,
+            bell,
+            inbox,
+            control,
+            started: Instant::now(),
+            now: Now::default(),
+            accept_at_ms: None,
+            lane_parcels_max: lane_parcels_max as usize,
+            events: Vec::new(),
+            is_draining: false,
+            is_drained: false,
+            is_stopped: false,
+        }
+    }
+
+    /// Turns until the control thread says stop.
+    ///
+    /// # Errors
+    /// When the ring fails: nothing can be done on this core any more.
+    pub async fn run(&mut self) -> io::Result<()> {
+        let wake = PollableFd::new(Wake(self.bell.descriptor().as_raw_fd())).map_err(io::Error::other)?;
+        self.net.set_waking(false);
+        let mut turns = 0;
+        while !self.is_stopped {
+            let due_ms = self.turn()?;
+            turns += 1;
+            if self.has_input() {
+                if turns % TURNS_BEFORE_YIELD == 0 {
+                    glommio::yield_if_needed().await;
+                }
+                continue;
+            }
+            self.sleep(&wake, due_ms).await?;
+        }
+        self.connections.close_all(&mut self.shard, &mut self.net);
+        self.net.submit()
+    }
+
+    /// Whether there is something to do right now.
+    fn has_input(&mut self) -> bool {
+        self.net.is_busy()
+            || self.shard.is_busy()
+            || self.bell.has_mail()
+            || self.neighbours.iter_mut().any(|neighbour| {
+                neighbour.down_in.has_some()
+                    || (self.shard.may_take_up(neighbour.core) && neighbour.up_in.has_some())
+            })
+    }
+
+    async fn sleep(&mut self, wake: &PollableFd<Wake>, due_ms: Option<u64>) -> io::Result<()> {
+        if let Some(due_ms) = due_ms {
+            self.net.wake_at(due_ms, self.now.monotonic_ms);
+            self.net.submit()?;
+        }
+        self.net.set_waking(true);
+        self.bell.falls_asleep();
+        let was_rung = !self.has_input();
+        if was_rung {
+            self.connections.counters.sleeps += 1;
+            wake.readable().await.map_err(io::Error::other)?;
+        }
+        self.bell.wakes_up(was_rung);
+        self.net.set_waking(false);
+        Ok(())
+    }
+
+    /// One turn; says when the next is due at the latest.
+    fn turn(&mut self) -> io::Result<Option<u64>> {
+        self.connections.counters.turns += 1;
+        self.now = Now {
+            monotonic_ms: self.started.elapsed().as_millis() as u64,
+            unix_ms: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64),
+        };
+        let lane_parcels_max = self.lane_parcels_max;
+        let room = |taken: usize| lane_parcels_max.saturating_sub(taken);
+        let lane_room = self.neighbours.iter().map(|neighbour| {
+            (neighbour.core, room(neighbour.up_out.len()), room(neighbour.down_out.len()))
+        });
+        self.shard.begin_turn(self.now, lane_room);
+        self.take_events();
+        self.take_mail();
+        self.take_parcels();
+        let shard_due = self.shard.finish_turn();
+        self.act();
+        self.send_parcels();
+        let connections_due = self.connections.tick(self.now.monotonic_ms, &mut self.net);
+        self.check_drained();
+        self.net.submit()?;
+        let lanes_due = self.shard.is_waiting_for_lanes().then_some(self.now.monotonic_ms + LANE_RETRY_MS);
+        Ok([shard_due, connections_due, self.accept_at_ms, lanes_due].into_iter().flatten().min())
+    }
+
+    fn take_events(&mut self) {
+        if self.accept_at_ms.is_some_and(|at_ms| at_ms <= self.now.monotonic_ms) {
+            self.accept_at_ms = None;
+            self.net.accept();
+        }
+        let mut events = std::mem::take(&mut self.events);
+        self.net.reap(&mut events);
+        for event in events.drain(..) {
+            self.take_event(event);
+        }
+        self.events = events;
+        self.net.receive_again();
+    }
+
+    fn take_event(&mut self, event: NetEvent) {
+        let (connections, shard, net) = (&mut self.connections, &mut self.shard, &mut self.net);
+        match event {
+            NetEvent::Received(slot, received) => {
+                net.with_bytes(received, |bytes, net| connections.received(slot, bytes, shard, net));
+            }
+            NetEvent::Sent(slot) => connections.sent(slot, self.now.monotonic_ms, shard, net),
+            NetEvent::Accepted(slot) => connections.accepted(slot, self.now.monotonic_ms, net),
+            NetEvent::Ended(slot) => connections.ended(slot, shard, net),
+            NetEvent::Broken(slot) => connections.broken(slot, shard, net),
+            NetEvent::Closed(slot) => connections.closed(slot),
+            NetEvent::AcceptFailed(error) => {
+                connections.counters.accept_failures += 1;
+                if self.accept_at_ms.is_none() && !self.is_draining {
+                    tracing::warn!(%error, "no connection can be accepted: trying again in {ACCEPT_RETRY_MS} ms");
+                    self.accept_at_ms = Some(self.now.monotonic_ms + ACCEPT_RETRY_MS);
+                }
+            }
+        }
+    }
+
+    fn take_mail(&mut self) {
+        if !self.bell.take_mail() {
+            return;
+        }
+        while let Ok(message) = self.inbox.try_recv() {
+            match message {
+                ToCore::Report => self.report(),
+                ToCore::HttpAnswer(connection, bytes) => self.connections.metrics(connection, bytes, &mut self.net),
+                ToCore::Drain => {
+                    self.is_draining = true;
+                    self.accept_at_ms = None;
+                    self.net.stop_accepting();
+                    self.connections.drain();
+                    self.shard.drain();
+                }
+                ToCore::Stop => self.is_stopped = true,
+            }
+        }
+    }
+
+    fn report(&self) {
+        let lane_parcels =
+            self.neighbours.iter().map(|neighbour| (neighbour.up_out.len() + neighbour.down_out.len()) as u64).sum();
+        let (counters, shell) = (*self.shard.counters(), self.connections.counters);
+        let report = Box::new(CoreReport { counters, shell, lane_parcels });
+        // The control thread lives longer than the cores.
+        let _ = self.control.send(ToControl::Report(self.core, report));
+    }
+
+    fn take_parcels(&mut self) {
+        for neighbour in &mut self.neighbours {
+            for _ in 0..PARCELS_A_TURN {
+                let Some(parcel) = neighbour.down_in.pop() else { break };
+                self.shard.take_down(parcel);
+            }
+            for _ in 0..PARCELS_A_TURN {
+                if !self.shard.may_take_up(neighbour.core) {
+                    break;
+                }
+                let Some(parcel) = neighbour.up_in.pop() else { break };
+                self.shard.take_up(parcel);
+            }
+        }
+    }
+
+    /// Does what the shard decided for connections.
+    fn act(&mut self) {
+        let now_ms = self.now.monotonic_ms;
+        let actions = std::mem::take(self.shard.actions_mut());
+        for &id in &actions.ready {
+            if let Some(sending) = self.shard.next_send(id) {
+                self.connections.send(id.slot, sending, &mut self.net);
+            }
+        }
+        for id in actions.resume {
+            self.connections.resume(id, &mut self.shard, &mut self.net);
+        }
+        // Of `next_send`, so that a connection with nothing left ends in this very turn.
+        let later = std::mem::take(&mut self.shard.actions_mut().finish);
+        for id in actions.finish.into_iter().chain(later) {
+            self.connections.finish_open(id, now_ms, &mut self.shard, &mut self.net);
+        }
+        for id in actions.abort {
+            self.connections.abort(id, &mut self.shard, &mut self.net);
+        }
+        let left = self.shard.actions_mut();
+        let mut ready = actions.ready;
+        ready.clear();
+        if left.ready.is_empty() {
+            left.ready = ready;
+        }
+    }
+
+    fn send_parcels(&mut self) {
+        let outgoing = self.shard.outgoing_mut();
+        let mut rung = 0u64;
+        let (up, down) = (std::mem::take(&mut outgoing.up), std::mem::take(&mut outgoing.down));
+        for (core, parcel) in up {
+            let index = neighbour_index(self.core, core);
+            self.neighbours[index].up_out.push(parcel);
+            rung |= 1 << (index % 64);
+        }
+        for (core, parcel) in down {
+            let index = neighbour_index(self.core, core);
+            self.neighbours[index].down_out.push(parcel);
+            rung |= 1 << (index % 64);
+        }
+        if rung != 0 {
+            for (index, neighbour) in self.neighbours.iter().enumerate() {
+                if rung & (1 << (index % 64)) != 0 {
+                    neighbour.bell.ring();
+                }
+            }
+        }
+    }
+
+    fn check_drained(&mut self) {
+        if self.is_draining && !self.is_drained && self.shard.is_drained() && self.connections.is_quiet() {
+            self.is_drained = true;
+            let _ = self.control.send(ToControl::Drained);
+        }
+    }
+}
+
+/// A core's place among the neighbours of another, which lack that other itself.
+fn neighbour_index(own: Core, other: Core) -> usize {
+    other.index() - usize::from(other > own)
+}
