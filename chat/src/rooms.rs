@@ -46,6 +46,8 @@ pub struct Rooms {
     idle_kept: IdleQueue,
     presence_due: VecDeque<(u64, RoomId)>,
     next_epoch: Epoch,
+    /// The cores count in turn, so that no two of them give the same epoch.
+    epoch_step: u64,
     draining: bool,
     drained_untold: Vec<Core>,
     scratch: Vec<u8>,
@@ -71,7 +73,8 @@ struct Kept {
 }
 
 impl Rooms {
-    /// No rooms yet. Epochs count up from `first_epoch`, which no earlier run has used or passed.
+    /// No rooms yet. Epochs count up from `first_epoch`, in steps of the number of cores; no earlier run has used or
+    /// passed it.
     pub fn new(limits: Limits, cores: u16, first_epoch: Epoch) -> Self {
         Rooms {
             limits,
@@ -86,6 +89,7 @@ impl Rooms {
             idle_kept: IdleQueue::default(),
             presence_due: VecDeque::new(),
             next_epoch: first_epoch,
+            epoch_step: cores.into(),
             draining: false,
             drained_untold: Vec::new(),
             scratch: Vec::new(),
@@ -337,7 +341,7 @@ impl Rooms {
             });
         }
         let epoch = self.next_epoch;
-        self.next_epoch = Epoch(epoch.0 + 1);
+        self.next_epoch = Epoch(epoch.0 + self.epoch_step);
         let slot = self.slots.insert(Room::new(id, name.clone(), epoch));
         self.by_id.insert(id, slot);
         Ok(slot)

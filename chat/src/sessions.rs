@@ -86,6 +86,20 @@ pub struct Actions {
     pub abort: Vec<ConnectionId>,
 }
 
+impl Actions {
+    /// Whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.ready.is_empty() && self.resume.is_empty() && self.finish.is_empty() && self.abort.is_empty()
+    }
+
+    /// Takes back a list of the shell's that it has emptied, so that the next turn need not grow one.
+    pub fn reuse(&mut self, emptied: Actions) {
+        if self.ready.is_empty() {
+            self.ready = emptied.ready;
+        }
+    }
+}
+
 impl Sessions {
     /// No connections yet.
     pub fn new(own: Core, cores: u16, limits: Limits, welcome: Welcome) -> Self {

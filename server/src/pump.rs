@@ -260,31 +260,29 @@ impl Pump {
         }
     }
 
-    /// Does what the shard decided for connections.
+    /// Does what the shard decided for connections, and what follows from that.
     fn act(&mut self) {
         let now_ms = self.now.monotonic_ms;
-        let actions = std::mem::take(self.shard.actions_mut());
-        for &id in &actions.ready {
-            if let Some(sending) = self.shard.next_send(id) {
-                self.connections.send(id.slot, sending, &mut self.net);
+        loop {
+            let mut actions = std::mem::take(self.shard.actions_mut());
+            if actions.is_empty() {
+                return;
             }
-        }
-        for id in actions.resume {
-            self.connections.resume(id, &mut self.shard, &mut self.net);
-        }
-        // Of `next_send`, so that a connection with nothing left ends in this very turn.
-        let later = std::mem::take(&mut self.shard.actions_mut().finish);
-        for id in actions.finish.into_iter().chain(later) {
-            self.connections.finish_open(id, now_ms, &mut self.shard, &mut self.net);
-        }
-        for id in actions.abort {
-            self.connections.abort(id, &mut self.shard, &mut self.net);
-        }
-        let left = self.shard.actions_mut();
-        let mut ready = actions.ready;
-        ready.clear();
-        if left.ready.is_empty() {
-            left.ready = ready;
+            for id in actions.ready.drain(..) {
+                if let Some(sending) = self.shard.next_send(id) {
+                    self.connections.send(id.slot, sending, &mut self.net);
+                }
+            }
+            for id in actions.resume.drain(..) {
+                self.connections.resume(id, &mut self.shard, &mut self.net);
+            }
+            for id in actions.finish.drain(..) {
+                self.connections.finish_open(id, now_ms, &mut self.shard, &mut self.net);
+            }
+            for id in actions.abort.drain(..) {
+                self.connections.abort(id, &mut self.shard, &mut self.net);
+            }
+            self.shard.actions_mut().reuse(actions);
         }
     }
 

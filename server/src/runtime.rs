@@ -16,7 +16,7 @@ use rustix::net::sockopt;
 use crate::config::{Config, LIMITS};
 use crate::connections::{ConnectionLimits, Connections};
 use crate::control::{Control, CoreLink, ToControl, ToCore};
-use crate::host::{self, HostReport};
+use crate::host;
 use crate::mesh::{Bell, Neighbour, lanes};
 use crate::net::Net;
 use crate::pump::{Pump, PumpParts};
@@ -25,8 +25,6 @@ use crate::pump::{Pump, PumpParts};
 const BACKLOG: i32 = 4_096;
 /// Sockets of one core at most, whatever the descriptor limit: the kernel's own bound on a ring's table.
 const SOCKETS_MAX: u64 = 1 << 20;
-/// Epochs that one core may give in one run: cores count in steps apart, far below 2^53.
-const EPOCHS_PER_CORE: u64 = 1 << 32;
 /// Bytes of buffers for direct I/O that glommio keeps for a core.
 const IO_MEMORY_BYTES: usize = 64 * 1_024;
 /// Entries of glommio's own rings.
@@ -98,7 +96,7 @@ pub fn run(config: &Config, listening: impl FnOnce(SocketAddr)) -> Result<(), Ru
         let core = CoreParts {
             shard: shard_config(config, index as u16, first_epoch),
             sockets_max: report.connections_max().min(SOCKETS_MAX) as u32,
-            limits: connection_limits(config, &report, &connections_now),
+            limits: connection_limits(config, &connections_now),
             listener,
             neighbours,
             bell: bell.clone(),
@@ -178,12 +176,11 @@ fn shard_config(config: &Config, core: u16, first_epoch: u64) -> ShardConfig {
         LIMITS.iter().map(|limit| format!("{} {}\n", limit.name, (limit.read)(&config.limits))).collect();
     let welcome = Welcome { limits, durability: config.durability.name(), run: first_epoch };
     let cores = config.cores.len() as u16;
-    let epoch = first_epoch + u64::from(core) * EPOCHS_PER_CORE / u64::from(cores.max(1));
-    ShardConfig { core: Core(core), cores, limits: config.limits, welcome, first_epoch: Epoch(epoch) }
+    let first_epoch = Epoch(first_epoch + u64::from(core));
+    ShardConfig { core: Core(core), cores, limits: config.limits, welcome, first_epoch }
 }
 
-fn connection_limits(config: &Config, report: &HostReport, connections_now: &Arc<AtomicU32>) -> ConnectionLimits {
-    let _ = report;
+fn connection_limits(config: &Config, connections_now: &Arc<AtomicU32>) -> ConnectionLimits {
     ConnectionLimits {
         frame_bytes_max: config.limits.frame_bytes_max,
         handshake_timeout_ms: config.limits.handshake_timeout_ms.into(),

@@ -1,0 +1,288 @@
+//! The command line: what to load, how hard, for how long.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use serde::Serialize;
+
+use crate::posts::PAYLOAD_BYTES_MIN;
+
+/// Loads a Banter server from one core, measures it, and verifies that every member got every message once, in order.
+///
+/// Exit code: 0 all verified, 1 not verified, 2 wrong arguments, 3 the run could not be made.
+#[derive(Debug, Parser)]
+#[command(name = "banter-loadgen", version)]
+pub struct Args {
+    /// What to do.
+    #[command(subcommand)]
+    pub job: Job,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Job {
+    /// Rooms of members, some of whom post; everybody reads
+    Fanout(Fanout),
+    /// One post in flight over all: the latency of an echo
+    Pingpong(Pingpong),
+    /// Joined connections that say nothing: the server's memory for each
+    Idle(Idle),
+}
+
+/// How frames travel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Wire {
+    /// JSON in WebSocket text frames (banter.json.v1)
+    Json,
+    /// Native frames on TCP
+    Native,
+    /// Native frames in WebSocket binary frames (banter.rkyv.v1)
+    WsRkyv,
+}
+
+/// When a post stops being outstanding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Complete {
+    /// Every member of its room has it
+    All,
+    /// Its publisher has it back from the room
+    Echo,
+    /// Its publisher has the acknowledgement
+    Ack,
+}
+
+/// The server, and how to measure it.
+#[derive(Clone, Debug, ClapArgs)]
+pub struct Target {
+    /// The server's address
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7878")]
+    pub server: SocketAddr,
+    /// How frames travel
+    #[arg(long, value_enum, default_value_t = Wire::Json)]
+    pub wire: Wire,
+    /// The server's process: measures its CPU time and memory
+    #[arg(long)]
+    pub pid: Option<u32>,
+    /// Pin this load to a CPU (pin the server to another)
+    #[arg(long)]
+    pub cpu: Option<usize>,
+    /// Connections to open a second, at most
+    #[arg(long, value_name = "N", default_value_t = 5000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub setup_rate: u32,
+    /// Room names are PREFIX-0, PREFIX-1 …
+    #[arg(long, value_name = "PREFIX", default_value = "load", value_parser = room_prefix)]
+    pub room_prefix: String,
+    /// Print the figures as JSON on stdout instead of the table
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// A closed loop keeps --outstanding posts a publisher under way: a post is outstanding until it is complete, and the
+/// next takes its place at once. With --complete all (the default, and what the broadcast benchmarks of uWebSockets
+/// and Bun do) that is when every member of the room has it, so that one send carries at most outstanding × publishers
+/// frames, whoever is served first. With --rate posts follow the clock instead, whatever the server does. Latency
+/// counts from the time at which a post was meant to be sent.
+#[derive(Debug, ClapArgs)]
+pub struct Fanout {
+    /// Rooms
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
+    pub rooms: u32,
+    /// Members (connections) of each room
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+    pub members: u32,
+    /// Members of each room that post
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    pub publishers: u32,
+    /// A body's bytes on the wire: a JSON text with its quotes
+    #[arg(long, value_name = "BYTES", default_value_t = 128, value_parser = payload_bytes)]
+    pub payload: usize,
+    /// Closed loop: posts of each publisher under way
+    #[arg(long, value_name = "K", default_value_t = 1, conflicts_with = "rate",
+          value_parser = clap::value_parser!(u32).range(1..))]
+    pub outstanding: u32,
+    /// When a post of the closed loop stops being outstanding
+    #[arg(long, value_enum, default_value_t = Complete::All, conflicts_with = "rate")]
+    pub complete: Complete,
+    /// Open loop: posts a second in total, taken in turn
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub rate: Option<u64>,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub time: Time,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub target: Target,
+}
+
+/// How long.
+#[derive(Clone, Copy, Debug, ClapArgs)]
+pub struct Time {
+    /// Seconds that are measured
+    #[arg(long, value_name = "S", default_value = "10", value_parser = seconds)]
+    pub duration: Duration,
+    /// Seconds of load before that
+    #[arg(long, value_name = "S", default_value = "2", value_parser = seconds)]
+    pub warmup: Duration,
+    /// Seconds that what is under way may take after that
+    #[arg(long, value_name = "S", default_value = "10", value_parser = seconds)]
+    pub drain: Duration,
+}
+
+/// One post is under way at a time, and counts as complete when its publisher has it back.
+#[derive(Debug, ClapArgs)]
+pub struct Pingpong {
+    /// Members of the one room
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    pub members: u32,
+    /// A body's bytes on the wire: a JSON text with its quotes
+    #[arg(long, value_name = "BYTES", default_value_t = 128, value_parser = payload_bytes)]
+    pub payload: usize,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub time: Time,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub target: Target,
+}
+
+/// Opens joined connections and holds them. The growth of the server's resident memory, divided by the connections, is
+/// the figure; kernel memory (sockets, slab) is told apart.
+#[derive(Debug, ClapArgs)]
+pub struct Idle {
+    /// Connections
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub connections: u32,
+    /// Rooms to spread them over
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
+    pub rooms: u32,
+    /// Seconds to hold them before memory is read
+    #[arg(long, value_name = "S", default_value = "5", value_parser = seconds)]
+    pub hold: Duration,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub target: Target,
+}
+
+/// What a fan-out does, whichever command asked for it.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The command's name.
+    pub name: &'static str,
+    /// Rooms.
+    pub rooms: u32,
+    /// Members of each.
+    pub members: u32,
+    /// Members of each that post.
+    pub publishers: u32,
+    /// A body's bytes.
+    pub payload_bytes: usize,
+    /// What starts a post.
+    pub pace: Pace,
+    /// How long.
+    pub time: Time,
+}
+
+/// What starts a post.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// The completion of the one before.
+    Closed {
+        /// Posts of each publisher under way.
+        outstanding: u32,
+        /// When one is complete.
+        complete: Complete,
+    },
+    /// The clock.
+    Open {
+        /// Posts a second in total.
+        posts_per_s: u64,
+    },
+}
+
+impl Fanout {
+    /// The plan.
+    pub fn plan(&self) -> Plan {
+        let closed = Pace::Closed { outstanding: self.outstanding, complete: self.complete };
+        Plan {
+            name: "fanout",
+            rooms: self.rooms,
+            members: self.members,
+            publishers: self.publishers,
+            payload_bytes: self.payload,
+            pace: self.rate.map_or(closed, |posts_per_s| Pace::Open { posts_per_s }),
+            time: self.time,
+        }
+    }
+}
+
+impl Pingpong {
+    /// The plan.
+    pub fn plan(&self) -> Plan {
+        Plan {
+            name: "pingpong",
+            rooms: 1,
+            members: self.members,
+            publishers: 1,
+            payload_bytes: self.payload,
+            pace: Pace::Closed { outstanding: 1, complete: Complete::Echo },
+            time: self.time,
+        }
+    }
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| "a number of seconds, as 2 or 0.5".to_owned())?;
+    Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
+}
+
+/// Characters that need no escaping in JSON, so that rooms are found by their bytes.
+fn room_prefix(text: &str) -> Result<String, String> {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    if text.is_empty() || text.len() > 100 || !text.bytes().all(is_plain) {
+        return Err("1 to 100 letters, digits, '-', '_' or '.'".into());
+    }
+    Ok(text.to_owned())
+}
+
+fn payload_bytes(text: &str) -> Result<usize, String> {
+    let bytes: usize = text.parse().map_err(|_| "a number of bytes".to_owned())?;
+    if bytes < PAYLOAD_BYTES_MIN {
+        return Err(format!("at least {PAYLOAD_BYTES_MIN}: two quotes and the number of the post"));
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_well_formed_and_its_help_fits_a_screen() {
+        Args::command().debug_assert();
+        for job in ["fanout", "pingpong", "idle"] {
+            let mut command = Args::command();
+            let help = command.find_subcommand_mut(job).unwrap().render_help().to_string();
+            assert!(help.lines().count() <= 40, "{job}: {} lines", help.lines().count());
+        }
+    }
+
+    #[test]
+    fn the_jobs_of_the_published_figures_can_be_said() {
+        let parse = |line: &str| Args::try_parse_from(line.split(' '));
+        let Job::Fanout(job) = parse("x fanout --rooms 1000 --members 5 --publishers 5 --outstanding 1").unwrap().job
+        else {
+            panic!()
+        };
+        let plan = job.plan();
+        assert_eq!((plan.rooms, plan.members, plan.publishers), (1000, 5, 5));
+        assert_eq!(plan.pace, Pace::Closed { outstanding: 1, complete: Complete::All });
+        assert!(parse("x fanout --rate 100 --outstanding 2").is_err());
+        assert!(parse("x fanout --payload 17").is_err());
+        assert!(parse("x fanout --duration -1").is_err());
+        assert!(parse("x idle --connections 19000 --rooms 190 --pid 1 --wire native").is_ok());
+    }
+}

@@ -1,0 +1,306 @@
+//! The connections of a run: opens them, reads and writes their bytes, and hands what they say to a [`Sink`].
+//!
+//! All connections read into one large buffer, one after another. What is left of a frame that is cut off is kept with
+//! its connection and put in front of the next read, so that every frame is whole and in one piece when it is read.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::args::Wire;
+use crate::fault::{LoadFault, host};
+use crate::scan::{self, FRAME_BYTES_MAX, Seen};
+use crate::scan_json::Openings;
+use crate::sys::Epoll;
+use crate::wire::Writer;
+
+/// Bytes that one read takes at most: about a thousand frames.
+const READ_BYTES_MAX: usize = 256 << 10;
+/// Connections from one source address: below the 28,232 ports that Linux gives out by default.
+const CONNECTIONS_PER_SOURCE: usize = 25_000;
+
+/// Who is told what the connections say.
+pub trait Sink {
+    /// What the frames of a connection begin with.
+    fn openings(&self, connection: usize) -> &Openings;
+    /// A connection said something; `now` is when its bytes were read. Pings are answered already.
+    fn seen(&mut self, connection: usize, seen: Seen<'_>, now: Instant);
+}
+
+/// What went through the sockets.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Traffic {
+    /// Bytes read.
+    pub bytes_in: u64,
+    /// Reads that brought something.
+    pub reads: u64,
+    /// Frames read.
+    pub frames: u64,
+    /// Bytes written.
+    pub bytes_out: u64,
+}
+
+struct Connection {
+    stream: TcpStream,
+    /// The beginning of a frame whose rest has not come.
+    partial: Vec<u8>,
+    /// What the socket has not taken.
+    unwritten: Vec<u8>,
+    /// The answer to the upgrade request has not come.
+    is_http: bool,
+    /// Registered for writing: not connected yet, or its buffers are full.
+    wants_write: bool,
+    /// Why the server ends it, should it do so.
+    last_words: Option<String>,
+}
+
+/// See the module.
+pub struct Fleet {
+    wire: Wire,
+    server: SocketAddr,
+    epoll: Epoll,
+    connections: Vec<Connection>,
+    buffer: Box<[u8]>,
+    writer: Writer,
+    /// What went through the sockets so far.
+    pub traffic: Traffic,
+}
+
+impl Fleet {
+    /// No connection yet.
+    ///
+    /// # Errors
+    /// When the host gives no epoll.
+    pub fn new(wire: Wire, server: SocketAddr) -> Result<Self, LoadFault> {
+        Ok(Fleet {
+            wire,
+            server,
+            epoll: Epoll::new().map_err(host("making an epoll"))?,
+            connections: Vec::new(),
+            buffer: vec![0; READ_BYTES_MAX + FRAME_BYTES_MAX + 64].into(),
+            writer: Writer::new(wire),
+            traffic: Traffic::default(),
+        })
+    }
+
+    /// Connections.
+    pub fn len(&self) -> usize {
+        self.connections.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.connections.is_empty()
+    }
+
+    /// Whether a connection begins with an HTTP request.
+    pub fn has_upgrade(&self) -> bool {
+        self.wire != Wire::Native
+    }
+
+    /// Begins one more connection.
+    ///
+    /// # Errors
+    /// When it fails at once.
+    pub fn connect(&mut self) -> Result<(), LoadFault> {
+        let number = self.connections.len();
+        let server = self.server;
+        let stream = begin_to_connect(server, number).map_err(|error| LoadFault::Connect { server, error })?;
+        self.epoll.add(stream.as_fd(), number, true).map_err(host("registering a socket"))?;
+        let mut unwritten = Vec::new();
+        self.writer.open(server, &mut unwritten);
+        self.connections.push(Connection {
+            stream,
+            partial: Vec::new(),
+            unwritten,
+            is_http: self.wire != Wire::Native,
+            wants_write: true,
+            last_words: None,
+        });
+        Ok(())
+    }
+
+    /// Says who a connection is and which room it reads.
+    ///
+    /// # Errors
+    /// When the connection is gone.
+    pub fn hello_and_join(&mut self, number: usize, user: &str, room: &str) -> Result<(), LoadFault> {
+        self.writer.hello_and_join(user, room, &mut self.connections[number].unwritten);
+        self.flush(number)
+    }
+
+    /// Takes a post for a connection; [`Fleet::flush`] sends it.
+    pub fn post(&mut self, number: usize, room: &str, slot: u32, body: &[u8]) {
+        self.writer.post(room, slot, body, &mut self.connections[number].unwritten);
+    }
+
+    /// Writes what a connection has, as far as its socket takes it; the rest goes when the socket can.
+    ///
+    /// # Errors
+    /// When the connection is gone.
+    pub fn flush(&mut self, number: usize) -> Result<(), LoadFault> {
+        let connection = &mut self.connections[number];
+        let mut written = 0;
+        while written < connection.unwritten.len() {
+            match connection.stream.write(&connection.unwritten[written..]) {
+                Ok(bytes) => written += bytes,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                // Not connected is what a connection says that is still being made.
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::NotConnected) => break,
+                Err(error) => return Err(self.lost(number, &error)),
+            }
+        }
+        self.traffic.bytes_out += written as u64;
+        connection.unwritten.drain(..written);
+        let wants_write = !connection.unwritten.is_empty();
+        if wants_write != connection.wants_write {
+            connection.wants_write = wants_write;
+            let descriptor = connection.stream.as_fd();
+            self.epoll.change(descriptor, number, wants_write).map_err(host("changing a socket's registration"))?;
+        }
+        Ok(())
+    }
+
+    /// Waits at most so long for sockets to be ready, and reads and writes those that are. Says how many there were.
+    ///
+    /// # Errors
+    /// When a connection is gone, or says what cannot be understood.
+    pub fn turn(&mut self, patience: Duration, sink: &mut impl Sink) -> Result<usize, LoadFault> {
+        let found = self.epoll.wait(patience).map_err(host("waiting for sockets"))?;
+        for index in 0..found {
+            let ready = self.epoll.ready(index);
+            if ready.is_writable {
+                self.flush(ready.number)?;
+            }
+            if ready.is_readable {
+                self.read(ready.number, sink)?;
+            }
+        }
+        Ok(found)
+    }
+
+    fn read(&mut self, number: usize, sink: &mut impl Sink) -> Result<(), LoadFault> {
+        let connection = &mut self.connections[number];
+        let kept = connection.partial.len();
+        let read = match connection.stream.read(&mut self.buffer[kept..kept + READ_BYTES_MAX]) {
+            Ok(0) => return Err(self.lost(number, &io::Error::new(ErrorKind::UnexpectedEof, "the server closed it"))),
+            Ok(read) => read,
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => return Ok(()),
+            Err(error) => return Err(self.lost(number, &error)),
+        };
+        let now = Instant::now();
+        self.buffer[..kept].copy_from_slice(&connection.partial);
+        connection.partial.clear();
+        self.traffic.bytes_in += read as u64;
+        self.traffic.reads += 1;
+        let bytes = &self.buffer[..kept + read];
+        let mut used = 0;
+        if connection.is_http {
+            match self.writer.read_upgrade(bytes).map_err(LoadFault::Upgrade)? {
+                Some(head_bytes) => {
+                    used = head_bytes;
+                    connection.is_http = false;
+                    sink.seen(number, Seen::Upgraded, now);
+                }
+                None => {
+                    connection.partial.extend_from_slice(bytes);
+                    return Ok(());
+                }
+            }
+        }
+        let must_flush = !connection.unwritten.is_empty();
+        while let Some((raw, frame_bytes)) = scan::cut(self.wire, &bytes[used..]).map_err(bad_bytes(number))? {
+            used += frame_bytes;
+            self.traffic.frames += 1;
+            match scan::read(raw, sink.openings(number)).map_err(bad_bytes(number))? {
+                Seen::Ping(payload) => self.writer.pong(payload, &mut connection.unwritten),
+                seen => {
+                    note_last_words(&mut connection.last_words, &seen);
+                    sink.seen(number, seen, now);
+                }
+            }
+        }
+        connection.partial.extend_from_slice(&bytes[used..]);
+        if !connection.unwritten.is_empty() && !must_flush { self.flush(number) } else { Ok(()) }
+    }
+
+    /// Why a connection is gone, in the server's words where it had some.
+    fn lost(&self, number: usize, error: &io::Error) -> LoadFault {
+        let connection = &self.connections[number];
+        // Nothing was ever read: it was never there.
+        if connection.wants_write && connection.is_http && connection.partial.is_empty() {
+            return LoadFault::Connect { server: self.server, error: io::Error::new(error.kind(), error.to_string()) };
+        }
+        let why = connection.last_words.clone().map_or(error.to_string(), |words| format!("{words} ({error})"));
+        LoadFault::Closed { connection: number, why }
+    }
+}
+
+/// What a server says before it closes is why it closes.
+#[inline]
+fn note_last_words(last_words: &mut Option<String>, seen: &Seen<'_>) {
+    match seen {
+        Seen::Refused { code, message } => *last_words = Some(format!("{code}: {message}")),
+        Seen::Close { why } if last_words.is_none() => *last_words = Some(why.clone()),
+        _ => {}
+    }
+}
+
+fn bad_bytes(connection: usize) -> impl Fn(scan::ScanFault) -> LoadFault {
+    move |fault| LoadFault::BadBytes { connection, what: fault.0 }
+}
+
+/// The source address of a connection, where the usual one would run out of ports.
+///
+/// # Errors
+/// When that many connections to this server are not possible.
+pub fn check_sources(server: SocketAddr, connections: usize) -> Result<(), LoadFault> {
+    if connections > CONNECTIONS_PER_SOURCE && !is_loopback_v4(server) {
+        let connections_max = CONNECTIONS_PER_SOURCE;
+        return Err(LoadFault::SourceAddresses { connections, connections_max, server });
+    }
+    Ok(())
+}
+
+fn is_loopback_v4(server: SocketAddr) -> bool {
+    matches!(server.ip(), IpAddr::V4(ip) if ip.is_loopback())
+}
+
+fn source_of(server: SocketAddr, number: usize) -> Option<SocketAddr> {
+    let source = number / CONNECTIONS_PER_SOURCE;
+    let last = u8::try_from(source + 1).ok()?;
+    (source > 0 && is_loopback_v4(server)).then(|| SocketAddr::from((Ipv4Addr::new(127, 0, 0, last), 0)))
+}
+
+fn begin_to_connect(server: SocketAddr, number: usize) -> io::Result<TcpStream> {
+    const IN_PROGRESS: i32 = libc::EINPROGRESS;
+    let socket = Socket::new(Domain::for_address(server), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_nonblocking(true)?;
+    socket.set_tcp_nodelay(true)?;
+    if let Some(source) = source_of(server, number) {
+        socket.bind(&source.into())?;
+    }
+    match socket.connect(&server.into()) {
+        Err(error) if error.raw_os_error() != Some(IN_PROGRESS) => Err(error),
+        _ => Ok(socket.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_connections_come_from_several_loopback_addresses() {
+        let server = "127.0.0.1:7878".parse().unwrap();
+        assert_eq!(source_of(server, 24_999), None);
+        assert_eq!(source_of(server, 25_000), Some("127.0.0.2:0".parse().unwrap()));
+        assert_eq!(source_of(server, 75_000), Some("127.0.0.4:0".parse().unwrap()));
+        assert!(check_sources(server, 1_000_000).is_ok());
+        assert!(check_sources("10.0.0.1:7878".parse().unwrap(), 25_001).is_err());
+        assert!(check_sources("10.0.0.1:7878".parse().unwrap(), 25_000).is_ok());
+    }
+}

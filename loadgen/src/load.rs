@@ -1,0 +1,300 @@
+//! What happens with every message that comes: it is checked, timed and counted, and says when the next post is due.
+
+use std::time::{Duration, Instant};
+
+use crate::args::Complete;
+use crate::fault::LoadFault;
+use crate::fleet::Sink;
+use crate::measure::{AllLatencies, Totals};
+use crate::opening::Joined;
+use crate::posts::{BadBody, NewPost, Posts, Slot};
+use crate::scan::Seen;
+use crate::scan_json::Openings;
+use crate::verify::Verifier;
+
+/// The members of all rooms, as one machine: told what comes, and when.
+#[derive(Debug)]
+pub struct Load {
+    started: Instant,
+    members: usize,
+    /// What frees a publisher for its next post; `None`: the clock does.
+    complete: Option<Complete>,
+    openings: Vec<Openings>,
+    first_heads: Vec<u64>,
+    posted_to_room: Vec<u64>,
+    measured: std::ops::Range<Duration>,
+    posts: Posts,
+    /// Publishers whose post was completed, and when.
+    pub ready: Vec<(u32, Duration)>,
+    /// The checks.
+    pub verifier: Verifier,
+    /// The latencies of measured posts.
+    pub latencies: AllLatencies,
+    /// What was counted; the traffic is the fleet's.
+    pub totals: Totals,
+    /// The server refused something.
+    pub refused: Option<LoadFault>,
+}
+
+/// What a load is made of.
+#[derive(Clone, Copy, Debug)]
+pub struct Shape<'a> {
+    /// The rooms' names.
+    pub rooms: &'a [String],
+    /// Members of each.
+    pub members: usize,
+    /// A body's bytes.
+    pub payload_bytes: usize,
+    /// What frees a publisher.
+    pub complete: Option<Complete>,
+}
+
+impl Load {
+    /// A load of members that have joined.
+    pub fn new(shape: Shape<'_>, joined: &[Joined], started: Instant, measured: std::ops::Range<Duration>) -> Self {
+        let Shape { rooms, members, payload_bytes, complete } = shape;
+        let mut verifier = Verifier::new(rooms.len(), members);
+        joined.iter().enumerate().for_each(|(member, joined)| verifier.joined(member, joined.head));
+        let first_of = |room: usize| &joined[room * members..][..members];
+        let openings = |(index, room): (usize, &String)| Openings::new(room, first_of(index)[0].epoch, payload_bytes);
+        let head = |room| first_of(room).iter().map(|joined| joined.head).max().unwrap_or(0);
+        Load {
+            started,
+            members,
+            complete,
+            openings: rooms.iter().enumerate().map(openings).collect(),
+            first_heads: (0..rooms.len()).map(head).collect(),
+            posted_to_room: vec![0; rooms.len()],
+            measured,
+            posts: Posts::new(payload_bytes),
+            ready: Vec::new(),
+            verifier,
+            latencies: AllLatencies::default(),
+            totals: Totals::default(),
+            refused: None,
+        }
+    }
+
+    /// Opens a post of a publisher. The bytes to send are its slot and body.
+    ///
+    /// # Errors
+    /// When too many are under way.
+    pub fn post(&mut self, publisher: usize, intended: Duration) -> Result<(usize, Slot, &[u8]), LoadFault> {
+        let room = publisher / self.members;
+        let new = NewPost {
+            room: room as u32,
+            publisher: publisher as u32,
+            waiting: self.members as u32,
+            intended,
+            is_measured: self.measured.contains(&intended),
+        };
+        let Some(slot) = self.posts.open(new) else {
+            return Err(LoadFault::TooFarBehind { posts: self.posts.len() });
+        };
+        self.totals.posts += 1;
+        self.posted_to_room[room] += 1;
+        Ok((room, slot, self.posts.body(slot)))
+    }
+
+    /// Posts that somebody still waits for.
+    pub fn under_way(&self) -> usize {
+        self.posts.len()
+    }
+
+    /// The end: what has not come now is missing. True when no promise was broken.
+    pub fn finish(&mut self) -> bool {
+        let unacknowledged = self.posts.iter().filter(|post| !post.is_acknowledged).count();
+        self.verifier.finish(&self.posted_to_room, &self.first_heads, unacknowledged as u64);
+        self.verifier.broken.is_nothing() && self.totals.deliveries == self.deliveries_expected()
+    }
+
+    /// Messages that should have reached members.
+    pub fn deliveries_expected(&self) -> u64 {
+        self.totals.posts * self.members as u64
+    }
+
+    #[inline]
+    fn message(&mut self, member: usize, sequence: u64, body: &[u8], now: Instant) {
+        self.totals.deliveries += 1;
+        self.verifier.message(member, sequence);
+        let room = member / self.members;
+        let (slot, post) = match self.posts.find(body) {
+            Ok((slot, post)) if post.room as usize == room && post.waiting > 0 => (slot, post),
+            Ok(_) | Err(BadBody::Unknown) => return self.verifier.foreign(member, sequence),
+            Err(BadBody::Altered) => return self.verifier.altered(member, sequence),
+        };
+        self.verifier.place(room, &mut post.sequence, sequence);
+        post.waiting -= 1;
+        let at = now - self.started;
+        let latency = at.saturating_sub(post.intended);
+        let (is_echo, is_last) = (post.publisher as usize == member, post.waiting == 0);
+        if post.is_measured {
+            self.latencies.delivered.record(latency);
+            if is_echo {
+                self.latencies.echoed.record(latency);
+            }
+            if is_last {
+                self.latencies.complete.record(latency);
+            }
+        }
+        if is_echo && self.complete == Some(Complete::Echo) || is_last && self.complete == Some(Complete::All) {
+            self.ready.push((post.publisher, at));
+        }
+        if is_last {
+            self.posts.close_if_done(slot);
+        }
+    }
+
+    fn acknowledged(&mut self, member: usize, id: u64, sequence: u64, now: Instant) {
+        let Some(post) = self.posts.post_mut(id) else { return self.verifier.foreign(member, sequence) };
+        if post.publisher as usize != member || post.is_acknowledged {
+            return self.verifier.foreign(member, sequence);
+        }
+        self.totals.acknowledged += 1;
+        post.is_acknowledged = true;
+        self.verifier.place(post.room as usize, &mut post.sequence, sequence);
+        let at = now - self.started;
+        if post.is_measured {
+            self.latencies.acknowledged.record(at.saturating_sub(post.intended));
+        }
+        if self.complete == Some(Complete::Ack) {
+            self.ready.push((post.publisher, at));
+        }
+        self.posts.close_if_done(id as Slot);
+    }
+}
+
+impl Sink for Load {
+    #[inline]
+    fn openings(&self, connection: usize) -> &Openings {
+        &self.openings[connection / self.members]
+    }
+
+    #[inline]
+    fn seen(&mut self, connection: usize, seen: Seen<'_>, now: Instant) {
+        match seen {
+            Seen::Message { sequence, body } => self.message(connection, sequence, body, now),
+            Seen::Posted { id, sequence } => self.acknowledged(connection, id, sequence, now),
+            Seen::Gap { from, to } => self.verifier.gap(connection, from, to),
+            Seen::Refused { code, message } => self.refused = Some(LoadFault::Refused { code, message }),
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two rooms of two members; each test says what they are told.
+    struct Told(Load, Instant);
+
+    impl Told {
+        fn new(complete: Complete) -> Self {
+            let rooms = ["a-0".to_owned(), "a-1".to_owned()];
+            let shape = Shape { rooms: &rooms, members: 2, payload_bytes: 32, complete: Some(complete) };
+            let started = Instant::now();
+            let measured = Duration::from_secs(1)..Duration::from_secs(2);
+            Told(Load::new(shape, &[Joined { epoch: 5, head: 10 }; 4], started, measured), started)
+        }
+
+        fn post(&mut self, publisher: usize, at_ms: u64) -> (Slot, Vec<u8>) {
+            let (_, slot, body) = self.0.post(publisher, Duration::from_millis(at_ms)).unwrap();
+            (slot, body.to_vec())
+        }
+
+        fn deliver(&mut self, member: usize, sequence: u64, body: &[u8], at_ms: u64) {
+            let now = self.1 + Duration::from_millis(at_ms);
+            self.0.seen(member, Seen::Message { sequence, body }, now);
+        }
+
+        fn acknowledge(&mut self, member: usize, slot: Slot, sequence: u64) {
+            let now = self.1 + Duration::from_millis(1500);
+            self.0.seen(member, Seen::Posted { id: slot.into(), sequence }, now);
+        }
+
+        fn ready(&mut self) -> Vec<u32> {
+            self.0.ready.drain(..).map(|(publisher, _)| publisher).collect()
+        }
+    }
+
+    #[test]
+    fn a_post_is_complete_when_its_definition_says_so() {
+        for (complete, expected) in [
+            (Complete::Ack, [vec![2], vec![], vec![]]),
+            (Complete::Echo, [vec![], vec![2], vec![]]),
+            (Complete::All, [vec![], vec![], vec![2]]),
+        ] {
+            let mut told = Told::new(complete);
+            let (slot, body) = told.post(2, 1000);
+            told.acknowledge(2, slot, 11);
+            assert_eq!(told.ready(), expected[0], "{complete:?}");
+            told.deliver(2, 11, &body, 1001);
+            assert_eq!(told.ready(), expected[1], "{complete:?}");
+            told.deliver(3, 11, &body, 1002);
+            assert_eq!(told.ready(), expected[2], "{complete:?}");
+            assert_eq!(told.0.under_way(), 0);
+            assert!(told.0.finish());
+        }
+    }
+
+    #[test]
+    fn only_posts_of_the_window_are_timed_and_from_when_they_were_meant() {
+        let mut told = Told::new(Complete::All);
+        for (sequence, at_ms) in [(11, 999), (12, 1000), (13, 2000)] {
+            let (slot, body) = told.post(0, at_ms);
+            told.acknowledge(0, slot, sequence);
+            told.deliver(0, sequence, &body, at_ms + 40);
+            told.deliver(1, sequence, &body, at_ms + 50);
+        }
+        let latencies = &told.0.latencies;
+        assert_eq!((latencies.delivered.len(), latencies.echoed.len(), latencies.complete.len()), (2, 1, 1));
+        assert!((latencies.echoed.max_us() - 40_000.0).abs() < 50.0);
+        assert!((latencies.complete.max_us() - 50_000.0).abs() < 50.0);
+        assert!(told.0.finish());
+    }
+
+    #[test]
+    fn a_message_that_never_reached_one_member_fails_the_run() {
+        let mut told = Told::new(Complete::Echo);
+        let (slot, body) = told.post(0, 0);
+        told.acknowledge(0, slot, 11);
+        told.deliver(0, 11, &body, 1);
+        assert_eq!(told.0.under_way(), 1);
+        assert!(!told.0.finish());
+        assert_eq!(told.0.verifier.broken.missing, 1);
+    }
+
+    #[test]
+    fn a_message_that_nobody_got_fails_the_run_even_if_it_was_acknowledged() {
+        let mut told = Told::new(Complete::Ack);
+        let (slot, _) = told.post(0, 0);
+        told.acknowledge(0, slot, 11);
+        assert!(!told.0.finish());
+        assert_eq!(told.0.verifier.broken.missing, 2);
+    }
+
+    #[test]
+    fn another_rooms_message_a_second_acknowledgement_and_another_place_are_seen() {
+        let mut told = Told::new(Complete::All);
+        let (slot, body) = told.post(0, 0);
+        told.deliver(2, 11, &body, 1);
+        assert_eq!(told.0.verifier.broken.foreign, 1);
+        told.acknowledge(0, slot, 12);
+        told.acknowledge(0, slot, 12);
+        assert_eq!(told.0.verifier.broken.foreign, 2);
+        told.deliver(0, 11, &body, 1);
+        assert_eq!(told.0.verifier.broken.disagreements, 1);
+        assert!(!told.0.finish());
+    }
+
+    #[test]
+    fn a_post_that_was_not_acknowledged_fails_the_run() {
+        let mut told = Told::new(Complete::All);
+        let (_, body) = told.post(0, 0);
+        told.deliver(0, 11, &body, 1);
+        told.deliver(1, 11, &body, 1);
+        assert!(!told.0.finish());
+        assert_eq!(told.0.verifier.broken.unacknowledged, 1);
+    }
+}

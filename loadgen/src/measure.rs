@@ -1,0 +1,173 @@
+//! Counters and histograms of a run, and the difference between two moments of it.
+
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+
+use crate::fleet::Traffic;
+
+/// The longest latency that is told apart from longer ones.
+const LATENCY_MAX: Duration = Duration::from_secs(120);
+/// Significant digits of a latency.
+const LATENCY_DIGITS: u8 = 3;
+
+/// Latencies in nanoseconds.
+#[derive(Clone, Debug)]
+pub struct Latencies(Histogram<u32>);
+
+impl Latencies {
+    fn new() -> Self {
+        let histogram = Histogram::new_with_bounds(1, LATENCY_MAX.as_nanos() as u64, LATENCY_DIGITS);
+        Latencies(histogram.expect("the bounds are constants that hdrhistogram takes"))
+    }
+
+    /// One more.
+    #[inline]
+    pub fn record(&mut self, latency: Duration) {
+        self.0.saturating_record(latency.as_nanos() as u64);
+    }
+
+    /// How many.
+    pub fn len(&self) -> u64 {
+        self.0.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The latency that this share of all stays at or below, in microseconds.
+    pub fn quantile_us(&self, share: f64) -> f64 {
+        self.0.value_at_quantile(share) as f64 / 1e3
+    }
+
+    /// The longest, in microseconds.
+    pub fn max_us(&self) -> f64 {
+        self.0.max() as f64 / 1e3
+    }
+
+    /// The mean, in microseconds.
+    pub fn mean_us(&self) -> f64 {
+        self.0.mean() / 1e3
+    }
+}
+
+/// The latencies of a run: of posts that were meant to be sent within the measured window, from that moment on.
+#[derive(Clone, Debug)]
+pub struct AllLatencies {
+    /// Until the publisher has the acknowledgement.
+    pub acknowledged: Latencies,
+    /// Until a member has it: one for each member.
+    pub delivered: Latencies,
+    /// Until the publisher has it back.
+    pub echoed: Latencies,
+    /// Until the last member has it.
+    pub complete: Latencies,
+}
+
+impl Default for AllLatencies {
+    fn default() -> Self {
+        let new = Latencies::new;
+        AllLatencies { acknowledged: new(), delivered: new(), echoed: new(), complete: new() }
+    }
+}
+
+/// What was counted from the start on.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Totals {
+    /// Posts that were sent.
+    pub posts: u64,
+    /// Acknowledgements.
+    pub acknowledged: u64,
+    /// Messages that reached a member.
+    pub deliveries: u64,
+    /// What went through the sockets.
+    pub traffic: Traffic,
+}
+
+/// A moment of a run.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Moment {
+    /// From the start.
+    pub at: Duration,
+    /// What was counted.
+    pub totals: Totals,
+    /// The server's CPU time.
+    pub server_cpu: Option<Duration>,
+    /// This process's CPU time.
+    pub own_cpu: Duration,
+}
+
+impl Moment {
+    /// What happened between an earlier moment and this one.
+    #[must_use]
+    pub fn since(&self, earlier: &Moment) -> Moment {
+        let (now, then) = (&self.totals, &earlier.totals);
+        let traffic = Traffic {
+            bytes_in: now.traffic.bytes_in - then.traffic.bytes_in,
+            reads: now.traffic.reads - then.traffic.reads,
+            frames: now.traffic.frames - then.traffic.frames,
+            bytes_out: now.traffic.bytes_out - then.traffic.bytes_out,
+        };
+        Moment {
+            at: self.at - earlier.at,
+            totals: Totals {
+                posts: now.posts - then.posts,
+                acknowledged: now.acknowledged - then.acknowledged,
+                deliveries: now.deliveries - then.deliveries,
+                traffic,
+            },
+            server_cpu: self.server_cpu.zip(earlier.server_cpu).map(|(now, then)| now.saturating_sub(then)),
+            own_cpu: self.own_cpu - earlier.own_cpu,
+        }
+    }
+
+    /// Whether this process may have been what held the server back: its core was full, and fuller than the server's.
+    pub fn was_own_bottleneck(&self) -> bool {
+        const FULL: f64 = 0.9;
+        let own = self.own_cpu.as_secs_f64() / self.at.as_secs_f64().max(f64::MIN_POSITIVE);
+        own > FULL && self.server_cpu.is_none_or(|server| self.own_cpu > server)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn moment(at: u64, own: u64, server: Option<u64>) -> Moment {
+        Moment {
+            at: Duration::from_secs(at),
+            own_cpu: Duration::from_secs(own),
+            server_cpu: server.map(Duration::from_secs),
+            totals: Totals { deliveries: at * 100, ..Totals::default() },
+        }
+    }
+
+    #[test]
+    fn a_window_is_what_happened_in_it() {
+        let window = moment(30, 25, Some(29)).since(&moment(10, 6, Some(10)));
+        assert_eq!((window.at, window.own_cpu), (Duration::from_secs(20), Duration::from_secs(19)));
+        assert_eq!(window.server_cpu, Some(Duration::from_secs(19)));
+        assert_eq!(window.totals.deliveries, 2000);
+    }
+
+    #[test]
+    fn a_full_load_core_is_the_bottleneck_unless_the_server_is_fuller() {
+        assert!(moment(100, 95, Some(60)).was_own_bottleneck());
+        assert!(!moment(100, 95, Some(99)).was_own_bottleneck());
+        assert!(!moment(100, 80, Some(60)).was_own_bottleneck());
+        assert!(moment(100, 95, None).was_own_bottleneck());
+        assert!(!moment(0, 0, None).was_own_bottleneck());
+    }
+
+    #[test]
+    fn latencies_keep_three_digits_and_do_not_overflow() {
+        let mut latencies = Latencies::new();
+        (1..=1000).for_each(|us| latencies.record(Duration::from_micros(us)));
+        assert!((latencies.quantile_us(0.5) - 500.0).abs() < 1.0);
+        assert!((latencies.max_us() - 1000.0).abs() < 1.1);
+        latencies.record(Duration::from_secs(1000));
+        assert_eq!(latencies.len(), 1001);
+    }
+}

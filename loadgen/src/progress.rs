@@ -1,0 +1,49 @@
+//! The bar on stderr, drawn only where a person can see it.
+
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// Redraws a second: what a bar costs must not show in the figures.
+const REDRAWS_PER_S: u8 = 5;
+
+/// A bar for what is going on.
+#[derive(Debug)]
+pub struct Progress(ProgressBar);
+
+impl Progress {
+    /// For opening that many connections.
+    pub fn of_opening(connections: usize) -> Self {
+        Self::new(connections as u64, "opening  {bar:40} {pos}/{len} joined")
+    }
+
+    /// For a run of that length.
+    pub fn of_run(length: Duration) -> Self {
+        Self::new(length.as_millis() as u64, "{prefix:8} {bar:40} {msg}")
+    }
+
+    fn new(length: u64, template: &str) -> Self {
+        let bar = ProgressBar::with_draw_target(Some(length), ProgressDrawTarget::stderr_with_hz(REDRAWS_PER_S));
+        let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+        Progress(bar.with_style(style))
+    }
+
+    /// So many are joined.
+    pub fn opened(&self, joined: usize) {
+        self.0.set_position(joined as u64);
+    }
+
+    /// The run has come so far.
+    pub fn ran(&self, phase: &'static str, at: Duration, deliveries_per_s: f64) {
+        if !self.0.is_hidden() {
+            self.0.set_prefix(phase);
+            self.0.set_message(format!("{deliveries_per_s:.0} deliveries/s"));
+            self.0.set_position(at.as_millis() as u64);
+        }
+    }
+
+    /// It is over: the bar goes.
+    pub fn finish(&self) {
+        self.0.finish_and_clear();
+    }
+}

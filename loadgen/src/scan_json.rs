@@ -1,0 +1,195 @@
+//! Reads JSON events: the two that come by the million at their known places, every other with a JSON reader.
+//!
+//! A server may write fields in any order; the fast way only takes what begins exactly as expected and leaves the rest
+//! to the slow one. So it is a question of speed, never of what is accepted.
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::scan::{ScanFault, Seen};
+
+/// What every message and acknowledgement of one room begins with.
+#[derive(Clone, Debug, Default)]
+pub struct Openings {
+    message: Vec<u8>,
+    /// Behind the request's number in an acknowledgement.
+    posted: Vec<u8>,
+    epoch: u64,
+    body_bytes: usize,
+}
+
+const POSTED: &[u8] = br#"{"type":"posted","id":"#;
+const BODY: &[u8] = br#""body":"#;
+
+impl Openings {
+    /// For a room in that history, with bodies of one size.
+    pub fn new(room: &str, epoch: u64, body_bytes: usize) -> Self {
+        Openings {
+            message: format!(r#"{{"type":"message","room":"{room}","epoch":{epoch},"sequence":"#).into_bytes(),
+            posted: format!(r#","room":"{room}","epoch":{epoch},"sequence":"#).into_bytes(),
+            epoch,
+            body_bytes,
+        }
+    }
+
+    /// Whether that may be the room's history: before the room is joined, any.
+    #[inline]
+    pub fn is_history(&self, epoch: u64) -> bool {
+        self.message.is_empty() || epoch == self.epoch
+    }
+}
+
+/// What a text says.
+///
+/// # Errors
+/// When it is no event, or one of another history of the room.
+#[inline]
+pub fn read<'a>(text: &'a [u8], openings: &Openings) -> Result<Seen<'a>, ScanFault> {
+    match read_message(text, openings).or_else(|| read_posted(text, openings)) {
+        Some(seen) => Ok(seen),
+        None => read_any(text, openings),
+    }
+}
+
+#[inline]
+fn read_message<'a>(text: &'a [u8], openings: &Openings) -> Option<Seen<'a>> {
+    if openings.message.is_empty() {
+        return None;
+    }
+    let (sequence, _) = read_number(text.strip_prefix(&*openings.message)?)?;
+    // The body is the last field, unless the post had a key.
+    let body_and_end = text.len().checked_sub(openings.body_bytes + 1)?;
+    let name = text.get(body_and_end.checked_sub(BODY.len())?..body_and_end)?;
+    let (body, end) = text[body_and_end..].split_at(openings.body_bytes);
+    (name == BODY && end == b"}").then_some(Seen::Message { sequence, body })
+}
+
+#[inline]
+fn read_posted<'a>(text: &'a [u8], openings: &Openings) -> Option<Seen<'a>> {
+    if openings.posted.is_empty() {
+        return None;
+    }
+    let (id, rest) = read_number(text.strip_prefix(POSTED)?)?;
+    let (sequence, _) = read_number(rest.strip_prefix(&*openings.posted)?)?;
+    Some(Seen::Posted { id, sequence })
+}
+
+/// A number and what follows it; 18 digits at most, which cannot overflow.
+#[inline]
+fn read_number(text: &[u8]) -> Option<(u64, &[u8])> {
+    let mut number = 0;
+    for (index, byte) in text.iter().enumerate().take(19) {
+        let digit = byte.wrapping_sub(b'0');
+        if digit > 9 {
+            return (index > 0).then_some((number, &text[index..]));
+        }
+        number = number * 10 + u64::from(digit);
+    }
+    None
+}
+
+#[derive(Deserialize)]
+struct Fields<'a> {
+    #[serde(borrow, rename = "type")]
+    kind: std::borrow::Cow<'a, str>,
+    id: Option<u64>,
+    epoch: Option<u64>,
+    sequence: Option<u64>,
+    from: Option<u64>,
+    to: Option<u64>,
+    code: Option<String>,
+    message: Option<String>,
+    #[serde(borrow)]
+    body: Option<&'a RawValue>,
+}
+
+#[cold]
+fn read_any<'a>(text: &'a [u8], openings: &Openings) -> Result<Seen<'a>, ScanFault> {
+    let fault = |what: &str| ScanFault(format!("{what}: {}", String::from_utf8_lossy(&text[..text.len().min(200)])));
+    let fields: Fields<'a> = serde_json::from_slice(text).map_err(|error| fault(&error.to_string()))?;
+    let missing = || fault("a field is missing");
+    if fields.epoch.is_some_and(|epoch| !openings.is_history(epoch)) {
+        return Err(fault("the room has another history than when it was joined"));
+    }
+    Ok(match &*fields.kind {
+        "message" => Seen::Message {
+            sequence: fields.sequence.ok_or_else(missing)?,
+            body: fields.body.map_or(&[], |body| body.get().as_bytes()),
+        },
+        "posted" => Seen::Posted { id: fields.id.ok_or_else(missing)?, sequence: fields.sequence.ok_or_else(missing)? },
+        "welcome" => Seen::Welcome,
+        "joined" => {
+            Seen::Joined { epoch: fields.epoch.ok_or_else(missing)?, sequence: fields.sequence.ok_or_else(missing)? }
+        }
+        "gap" => Seen::Gap { from: fields.from.ok_or_else(missing)?, to: fields.to.ok_or_else(missing)? },
+        "error" | "closing" => Seen::Refused {
+            code: fields.code.ok_or_else(missing)?,
+            message: fields.message.unwrap_or_else(|| "the server is closing".into()),
+        },
+        "keep_alive" => Seen::Ping(&[]),
+        _ => Seen::Other,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BODY_TEXT: &str = r#""0123456789""#;
+
+    fn openings() -> Openings {
+        Openings::new("load-3", 77, BODY_TEXT.len())
+    }
+
+    #[test]
+    fn the_fast_way_and_the_slow_way_agree() {
+        let texts = [
+            format!(
+                r#"{{"type":"message","room":"load-3","epoch":77,"sequence":42,"time_ms":1,"user":"u","body":{BODY_TEXT}}}"#
+            ),
+            r#"{"type":"posted","id":9,"room":"load-3","epoch":77,"sequence":42,"time_ms":1,"duplicate":false}"#.into(),
+        ];
+        for text in &texts {
+            let openings = openings();
+            let fast = read_message(text.as_bytes(), &openings).or_else(|| read_posted(text.as_bytes(), &openings));
+            assert_eq!(fast.unwrap(), read_any(text.as_bytes(), &openings).unwrap());
+        }
+    }
+
+    #[test]
+    fn another_order_of_fields_or_a_key_is_left_to_the_slow_way() {
+        for text in [
+            format!(r#"{{"type":"message","sequence":42,"epoch":77,"room":"load-3","user":"u","body":{BODY_TEXT}}}"#),
+            format!(
+                r#"{{"type":"message","room":"load-3","epoch":77,"sequence":42,"time_ms":1,"user":"u","body":{BODY_TEXT},"key":"k"}}"#
+            ),
+        ] {
+            assert_eq!(read_message(text.as_bytes(), &openings()), None);
+            let expected = Seen::Message { sequence: 42, body: BODY_TEXT.as_bytes() };
+            assert_eq!(read(text.as_bytes(), &openings()), Ok(expected));
+        }
+    }
+
+    #[test]
+    fn another_history_is_a_fault() {
+        let text = format!(r#"{{"type":"message","room":"load-3","epoch":78,"sequence":42,"body":{BODY_TEXT}}}"#);
+        assert!(read(text.as_bytes(), &openings()).is_err());
+    }
+
+    #[test]
+    fn a_cut_text_is_a_fault_and_no_panic() {
+        let text =
+            format!(r#"{{"type":"message","room":"load-3","epoch":77,"sequence":42,"time_ms":1,"body":{BODY_TEXT}}}"#);
+        for end in 0..text.len() {
+            assert!(read(&text.as_bytes()[..end], &openings()).is_err(), "cut at {end}");
+        }
+    }
+
+    #[test]
+    fn numbers_end_where_their_digits_end() {
+        assert_eq!(read_number(b"42,"), Some((42, &b","[..])));
+        assert_eq!(read_number(b",42"), None);
+        assert_eq!(read_number(b"42"), None, "a number at the end may go on");
+        assert_eq!(read_number(b"99999999999999999999,"), None);
+    }
+}

@@ -1,0 +1,208 @@
+//! What a member says, in each of the three wire forms.
+
+use banter_protocol::frame::PREAMBLE;
+use banter_protocol::native;
+use banter_protocol::request::{Ask, Body, BodyFormat, JoinFrom, Request};
+use banter_protocol::websocket::{FrameKind, write_masked_frame};
+use banter_protocol::wire::{SUBPROTOCOL_JSON, SUBPROTOCOL_RKYV};
+use std::io::Write;
+use std::net::SocketAddr;
+
+use crate::args::Wire;
+
+/// RFC 6455's own example of a key; the answer to it is known, so nothing need be computed.
+const UPGRADE_KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
+const UPGRADE_ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
+/// A client must mask; against a server that one has started oneself any mask will do.
+const MASK: [u8; 4] = [0x37, 0xFA, 0x21, 0x3D];
+/// An HTTP answer that is longer than this is none to an upgrade.
+const ANSWER_BYTES_MAX: usize = 16 << 10;
+
+/// Writes requests. The buffers are kept, so that a post allocates nothing.
+#[derive(Debug)]
+pub struct Writer {
+    wire: Wire,
+    text: Vec<u8>,
+}
+
+impl Writer {
+    /// For that form.
+    pub fn new(wire: Wire) -> Self {
+        Writer { wire, text: Vec::new() }
+    }
+
+    /// Appends what opens a connection: the upgrade request or the preamble.
+    pub fn open(&self, server: SocketAddr, out: &mut Vec<u8>) {
+        match self.subprotocol() {
+            None => out.extend_from_slice(&PREAMBLE),
+            Some(subprotocol) => out.extend_from_slice(
+                format!(
+                    "GET /ws HTTP/1.1\r\nHost: {server}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                     Sec-WebSocket-Key: {UPGRADE_KEY}\r\nSec-WebSocket-Version: 13\r\n\
+                     Sec-WebSocket-Protocol: {subprotocol}\r\n\r\n"
+                )
+                .as_bytes(),
+            ),
+        }
+    }
+
+    fn subprotocol(&self) -> Option<&'static str> {
+        match self.wire {
+            Wire::Native => None,
+            Wire::Json => Some(SUBPROTOCOL_JSON),
+            Wire::WsRkyv => Some(SUBPROTOCOL_RKYV),
+        }
+    }
+
+    /// Reads the answer to the upgrade request: how many bytes it has, `None` when it is not whole.
+    ///
+    /// # Errors
+    /// Why it opens no WebSocket.
+    pub fn read_upgrade(&self, bytes: &[u8]) -> Result<Option<usize>, String> {
+        let mut headers = [httparse::EMPTY_HEADER; 64];
+        let mut response = httparse::Response::new(&mut headers);
+        let head_bytes = match response.parse(bytes).map_err(|error| format!("the answer is no HTTP: {error}"))? {
+            httparse::Status::Complete(head_bytes) => head_bytes,
+            httparse::Status::Partial if bytes.len() > ANSWER_BYTES_MAX => return Err("the answer is too long".into()),
+            httparse::Status::Partial => return Ok(None),
+        };
+        if response.code != Some(101) {
+            let body = String::from_utf8_lossy(&bytes[head_bytes..]);
+            let code = response.code.unwrap_or_default();
+            return Err(format!("HTTP {code} {}: {}", response.reason.unwrap_or(""), body.trim()));
+        }
+        let header = |name: &str| {
+            let found = response.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name));
+            found.map(|header| String::from_utf8_lossy(header.value).trim().to_owned())
+        };
+        if header("sec-websocket-accept").as_deref() != Some(UPGRADE_ACCEPT) {
+            return Err("Sec-WebSocket-Accept does not answer the key".into());
+        }
+        if header("sec-websocket-protocol").as_deref() != self.subprotocol() {
+            return Err(format!("it did not confirm the subprotocol {}", self.subprotocol().unwrap_or("")));
+        }
+        Ok(Some(head_bytes))
+    }
+
+    /// Appends `hello` and, right behind it, `join`.
+    pub fn hello_and_join(&mut self, user: &str, room: &str, out: &mut Vec<u8>) {
+        match self.wire {
+            Wire::Json => {
+                self.json(format_args!(r#"{{"type":"hello","id":1,"user":"{user}"}}"#), out);
+                self.json(format_args!(r#"{{"type":"join","id":2,"room":"{room}"}}"#), out);
+            }
+            Wire::Native | Wire::WsRkyv => {
+                self.native(&Request { id: Some(1), ask: Ask::Hello { user: user.into(), token: None } }, out);
+                let join = Ask::Join { room: room.into(), from: JoinFrom::Now, echo: true, presence: false };
+                self.native(&Request { id: Some(2), ask: join }, out);
+            }
+        }
+    }
+
+    /// Appends a post whose number is its slot.
+    pub fn post(&mut self, room: &str, slot: u32, body: &[u8], out: &mut Vec<u8>) {
+        if self.wire == Wire::Json {
+            self.text.clear();
+            // Writing to a vector cannot fail.
+            let _ = write!(self.text, r#"{{"type":"post","id":{slot},"room":"{room}","body":"#);
+            self.text.extend_from_slice(body);
+            self.text.push(b'}');
+            write_masked_frame(out, FrameKind::Text, MASK, &self.text);
+        } else {
+            let body = Body { format: BodyFormat::Json, bytes: body };
+            let ask = Ask::Post { room: room.into(), body, key: None };
+            self.native(&Request { id: Some(slot.into()), ask }, out);
+        }
+    }
+
+    /// Appends a sign of life.
+    pub fn pong(&mut self, payload: &[u8], out: &mut Vec<u8>) {
+        match self.wire {
+            Wire::Native => self.native(&Request { id: None, ask: Ask::Ping }, out),
+            Wire::Json | Wire::WsRkyv => write_masked_frame(out, FrameKind::Pong, MASK, payload),
+        }
+    }
+
+    fn json(&mut self, text: std::fmt::Arguments<'_>, out: &mut Vec<u8>) {
+        write_masked_frame(out, FrameKind::Text, MASK, text.to_string().as_bytes());
+    }
+
+    fn native(&mut self, request: &Request<'_>, out: &mut Vec<u8>) {
+        if self.wire == Wire::Native {
+            return native::write_request(request, out);
+        }
+        self.text.clear();
+        native::write_request(request, &mut self.text);
+        write_masked_frame(out, FrameKind::Binary, MASK, &self.text);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use banter_protocol::ingress::{Incoming, Ingress};
+    use banter_protocol::wire::WireForm;
+
+    /// What a server reads of these bytes.
+    fn requests(form: WireForm, mut bytes: Vec<u8>) -> Vec<String> {
+        let mut ingress = Ingress::new(65_536);
+        if form.is_websocket() {
+            ingress.accept_websocket(form);
+        } else {
+            bytes.splice(..0, PREAMBLE);
+        }
+        let mut rest = &mut bytes[..];
+        let mut read = Vec::new();
+        while !rest.is_empty() {
+            let (used, incoming) = ingress.read(rest).unwrap();
+            match incoming {
+                Some(Incoming::Request(request)) => read.push(format!("{request:?}")),
+                Some(Incoming::NativeOpened | Incoming::Pong) | None => {}
+                other => panic!("{other:?}"),
+            }
+            rest = &mut rest[used..];
+        }
+        read
+    }
+
+    #[test]
+    fn a_server_reads_the_same_requests_in_every_form() {
+        let forms =
+            [(Wire::Json, WireForm::Json), (Wire::Native, WireForm::Native), (Wire::WsRkyv, WireForm::WebSocketRkyv)];
+        let read: Vec<_> = forms
+            .map(|(wire, form)| {
+                let mut writer = Writer::new(wire);
+                let mut bytes = Vec::new();
+                writer.hello_and_join("u1", "load-0", &mut bytes);
+                writer.post("load-0", 7, b"\"body\"", &mut bytes);
+                if form.is_websocket() {
+                    writer.pong(b"x", &mut bytes);
+                }
+                requests(form, bytes)
+            })
+            .into();
+        assert_eq!(read[0].len(), 3);
+        assert!(read[0][2].contains("id: Some(7)"), "{:?}", read[0]);
+        assert_eq!(read[0], read[1]);
+        assert_eq!(read[1], read[2]);
+    }
+
+    #[test]
+    fn an_upgrade_is_asked_for_and_its_answer_checked() {
+        let writer = Writer::new(Wire::Json);
+        let mut asked = Vec::new();
+        writer.open("127.0.0.1:7878".parse().unwrap(), &mut asked);
+        let mut ingress = Ingress::new(1024);
+        let (_, Some(Incoming::Http(request))) = ingress.read(&mut asked).unwrap() else { panic!() };
+        let upgrade = request.upgrade.as_ref().unwrap();
+        let mut answer = Vec::new();
+        banter_protocol::http::write_upgrade_response(&mut answer, upgrade.key, Some(SUBPROTOCOL_JSON));
+        assert_eq!(writer.read_upgrade(&answer), Ok(Some(answer.len())));
+        for end in 0..answer.len() {
+            assert_eq!(writer.read_upgrade(&answer[..end]), Ok(None), "cut at {end}");
+        }
+        assert!(Writer::new(Wire::WsRkyv).read_upgrade(&answer).unwrap_err().contains("subprotocol"));
+        let refused = b"HTTP/1.1 503 Service Unavailable\r\n\r\nfull";
+        assert_eq!(writer.read_upgrade(refused), Err("HTTP 503 Service Unavailable: full".into()));
+    }
+}
