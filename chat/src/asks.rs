@@ -222,8 +222,7 @@ impl Sessions {
         self.connections[slot].reserved_bytes += self.page_answer_bytes();
         let (from, echo, presence) = (wish.from, wish.echo, wish.presence);
         self.send_up(slot, room, turn, |room| {
-            let ask =
-                JoinAsk { room, reader, subscription, request: id, user, from, read_already, echo, presence };
+            let ask = JoinAsk { room, reader, subscription, request: id, user, from, read_already, echo, presence };
             Up::Join(Box::new(ask))
         });
         Ok(())

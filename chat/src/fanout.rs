@@ -487,9 +487,10 @@ impl Sessions {
         if session.behind == 0 || session.page_asked || !session.is_open() {
             return;
         }
-        let behind = session.subscriptions.iter().find(|&&reading| {
-            self.subscriptions[reading as usize].state == ReadState::Behind
-        });
+        let behind = session
+            .subscriptions
+            .iter()
+            .find(|&&reading| self.subscriptions[reading as usize].state == ReadState::Behind);
         let Some(&subscription) = behind else { return };
         let reading = &self.subscriptions[subscription as usize];
         let here = &self.rooms[reading.room as usize];

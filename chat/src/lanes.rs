@@ -50,7 +50,14 @@ impl Lanes {
         let mut to: Vec<Lane> = (0..cores).map(|_| Lane::default()).collect();
         to[own.index()].up_room = parcels_max;
         to[own.index()].down_room = parcels_max;
-        Lanes { own, to, local_up: VecDeque::new(), local_down: VecDeque::new(), parcels_max, outgoing: Outgoing::default() }
+        Lanes {
+            own,
+            to,
+            local_up: VecDeque::new(),
+            local_down: VecDeque::new(),
+            parcels_max,
+            outgoing: Outgoing::default(),
+        }
     }
 
     /// What goes to other cores; the shell takes it out.
@@ -79,7 +86,11 @@ impl Lanes {
             return false;
         }
         lane.up_room -= 1;
-        if to == self.own { self.local_up.push_back(parcel) } else { self.outgoing.up.push((to, parcel)) }
+        if to == self.own {
+            self.local_up.push_back(parcel)
+        } else {
+            self.outgoing.up.push((to, parcel))
+        }
         true
     }
 

@@ -244,9 +244,7 @@ impl Rooms {
         if self.kept.order.len() > 2 * self.kept.records + 1_024 {
             let slots = &self.slots;
             self.kept.order.retain(|&(slot, epoch, sequence)| {
-                slots.get(slot).is_some_and(|room| {
-                    room.epoch == epoch && sequence >= room.history.first_available()
-                })
+                slots.get(slot).is_some_and(|room| room.epoch == epoch && sequence >= room.history.first_available())
             });
         }
     }
@@ -264,8 +262,7 @@ impl Rooms {
             };
             let Some(batch) = batch else { continue };
             for share in room.cores.iter_mut().filter(|share| !share.lagged) {
-                let sent = turn.lanes
-                    .try_send_down(share.core, || Down::Messages { room: id, batch: batch.clone() });
+                let sent = turn.lanes.try_send_down(share.core, || Down::Messages { room: id, batch: batch.clone() });
                 if !sent {
                     turn.counters.batches_lagged += 1;
                     share.lagged = true;
@@ -305,11 +302,7 @@ impl Rooms {
         turn.lanes.send_answer(core, parcel, false);
     }
 
-    fn try_join(
-        &mut self,
-        ask: &JoinAsk,
-        turn: &mut Turn<'_>,
-    ) -> Result<(usize, Sequence), Refusal> {
+    fn try_join(&mut self, ask: &JoinAsk, turn: &mut Turn<'_>) -> Result<(usize, Sequence), Refusal> {
         let slot = self.room_or_new(&ask.room)?;
         let room = &mut self.slots[slot];
         let start = match room.start_of(ask.from, ask.read_already) {
@@ -393,13 +386,7 @@ impl Rooms {
         }
     }
 
-    fn leave(
-        &mut self,
-        room: &RoomName,
-        leaver: Peer,
-        user: &UserName,
-        turn: &mut Turn<'_>,
-    ) {
+    fn leave(&mut self, room: &RoomName, leaver: Peer, user: &UserName, turn: &mut Turn<'_>) {
         let Some(&slot) = self.by_id.get(&RoomId::of(room.as_str())) else { return };
         let Some(change) = self.slots[slot].remove_reader(leaver, user) else { return };
         if change == MemberChange::Changed {
@@ -450,14 +437,7 @@ impl Rooms {
         None
     }
 
-    fn signal(
-        &mut self,
-        id: RoomId,
-        author: Peer,
-        user: &UserName,
-        body: &OwnedBody,
-        turn: &mut Turn<'_>,
-    ) {
+    fn signal(&mut self, id: RoomId, author: Peer, user: &UserName, body: &OwnedBody, turn: &mut Turn<'_>) {
         let Some(room) = self.by_id.get(&id).map(|&slot| &self.slots[slot]) else { return };
         if !room.has_reader(author) {
             return;

@@ -454,10 +454,15 @@ impl Sessions {
         self.slot_of(id).map(|slot| &self.connections[slot])
     }
 
-    pub(crate) fn refuse(&mut self, slot: usize, id: banter_protocol::ids::RequestId, why: &Refusal, turn: &mut Turn<'_>) {
+    pub(crate) fn refuse(
+        &mut self,
+        slot: usize,
+        id: banter_protocol::ids::RequestId,
+        why: &Refusal,
+        turn: &mut Turn<'_>,
+    ) {
         turn.counters.refused(why.code);
-        let event =
-            Event::Error { id, code: why.code, message: &why.message, retry_after_ms: why.retry_after_ms };
+        let event = Event::Error { id, code: why.code, message: &why.message, retry_after_ms: why.retry_after_ms };
         self.connections[slot].write(&event);
         self.mark_ready(slot);
     }

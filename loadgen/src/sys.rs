@@ -128,6 +128,11 @@ pub(crate) fn own_cpu() -> io::Result<Duration> {
 /// User and system CPU time of a process, all its threads and those that have ended, to the nanosecond. It is what
 /// utime + stime of /proc/PID/stat count in hundredths of a second.
 pub(crate) fn cpu_of(pid: u32) -> io::Result<Duration> {
+    /// Linux gives out none above it; a clock's id has no room for more, and libc does not check.
+    const PID_MAX: u32 = 1 << 22;
+    if pid == 0 || pid > PID_MAX {
+        return Err(io::Error::from_raw_os_error(libc::ESRCH));
+    }
     let mut id: libc::clockid_t = 0;
     // SAFETY: the pointer is to a live clockid_t, which libc fills.
     match unsafe { libc::clock_getcpuclockid(pid as libc::pid_t, &mut id) } {

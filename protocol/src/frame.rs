@@ -275,11 +275,7 @@ mod tests {
                 }
                 assert_eq!(
                     seen,
-                    [
-                        (FrameKind::Ping, vec![]),
-                        (FrameKind::Post, b"hello".to_vec()),
-                        (FrameKind::Leave, vec![7; 40])
-                    ],
+                    [(FrameKind::Ping, vec![]), (FrameKind::Post, b"hello".to_vec()), (FrameKind::Leave, vec![7; 40])],
                     "cut at {first} and {second}"
                 );
                 assert!(!reader.is_partial());

@@ -182,13 +182,7 @@ impl Connections {
         self.table[slot as usize].ingress.release();
     }
 
-    fn read_one(
-        &mut self,
-        slot: u32,
-        bytes: &mut [u8],
-        shard: &mut Shard,
-        net: &mut Net,
-    ) -> Result<usize, PeerFault> {
+    fn read_one(&mut self, slot: u32, bytes: &mut [u8], shard: &mut Shard, net: &mut Net) -> Result<usize, PeerFault> {
         let id = self.id(slot);
         let connection = &mut self.table[slot as usize];
         let stage = connection.stage;

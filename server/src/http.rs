@@ -32,7 +32,9 @@ pub enum Unwelcome {
 /// Answers a request.
 pub fn answer(request: &HttpRequest<'_>, unwelcome: Option<Unwelcome>) -> HttpAnswer {
     let head_only = request.method == "HEAD";
-    let text = |status, body: &str| HttpAnswer::Response(respond(status, "text/plain; charset=utf-8", body.as_bytes(), head_only));
+    let text = |status, body: &str| {
+        HttpAnswer::Response(respond(status, "text/plain; charset=utf-8", body.as_bytes(), head_only))
+    };
     if request.method != "GET" && !head_only {
         return text(405, "only GET and HEAD are answered here\n");
     }
@@ -78,7 +80,8 @@ fn refuse(why: Unwelcome) -> Vec<u8> {
         Unwelcome::Full => ("overloaded", "connections_max is reached"),
         Unwelcome::Draining => ("draining", "the server is stopping"),
     };
-    let body = format!("{{\"type\":\"error\",\"code\":\"{code}\",\"message\":\"{message}\",\"retry_after_ms\":1000}}\n");
+    let body =
+        format!("{{\"type\":\"error\",\"code\":\"{code}\",\"message\":\"{message}\",\"retry_after_ms\":1000}}\n");
     let mut response = Vec::new();
     let retry = [("Retry-After", "1")];
     write_response(&mut response, 503, "application/json", &retry, body.as_bytes(), false, false);

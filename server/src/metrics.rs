@@ -64,7 +64,9 @@ const METRICS: &[Metric] = &[
     ("banter_lagged_batches_total", "counter", "Batches left out since a lane was full.", |core| {
         core.counters.batches_lagged
     }),
-    ("banter_pauses_total", "counter", "Times that a connection was not read for a while.", |core| core.counters.pauses),
+    ("banter_pauses_total", "counter", "Times that a connection was not read for a while.", |core| {
+        core.counters.pauses
+    }),
     ("banter_history_bytes", "gauge", "Bytes of history.", |core| core.counters.history_bytes),
     ("banter_run_bytes", "gauge", "Bytes of frames that are ready to be sent.", |core| core.counters.run_bytes),
     ("banter_lane_parcels", "gauge", "Parcels on their way to other cores.", |core| core.lane_parcels),
@@ -78,7 +80,9 @@ const METRICS: &[Metric] = &[
         core.shell.refused_connections
     }),
     ("banter_accept_failures_total", "counter", "Failed accepts.", |core| core.shell.accept_failures),
-    ("banter_failed_handshakes_total", "counter", "Connections that never opened.", |core| core.shell.failed_handshakes),
+    ("banter_failed_handshakes_total", "counter", "Connections that never opened.", |core| {
+        core.shell.failed_handshakes
+    }),
 ];
 
 /// The whole text.

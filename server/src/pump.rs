@@ -132,8 +132,7 @@ impl Pump {
             || self.shard.is_busy()
             || self.bell.has_mail()
             || self.neighbours.iter_mut().any(|neighbour| {
-                neighbour.down_in.has_some()
-                    || (self.shard.may_take_up(neighbour.core) && neighbour.up_in.has_some())
+                neighbour.down_in.has_some() || (self.shard.may_take_up(neighbour.core) && neighbour.up_in.has_some())
             })
     }
 
@@ -163,9 +162,10 @@ impl Pump {
         };
         let lane_parcels_max = self.lane_parcels_max;
         let room = |taken: usize| lane_parcels_max.saturating_sub(taken);
-        let lane_room = self.neighbours.iter().map(|neighbour| {
-            (neighbour.core, room(neighbour.up_out.len()), room(neighbour.down_out.len()))
-        });
+        let lane_room = self
+            .neighbours
+            .iter()
+            .map(|neighbour| (neighbour.core, room(neighbour.up_out.len()), room(neighbour.down_out.len())));
         self.shard.begin_turn(self.now, lane_room);
         self.take_events();
         self.take_mail();

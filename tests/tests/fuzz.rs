@@ -279,7 +279,12 @@ fn native_stream(frames: &[Vec<u8>], seeded: &mut Seeded) -> Vec<u8> {
     let mut stream = Vec::new();
     for _ in 0..1 + seeded.below(5) {
         let mut frame = seeded.pick(frames).clone();
-        if seeded.once_in(3) {
+        if seeded.once_in(30) {
+            let body = Body { format: BodyFormat::Bytes, bytes: &[b'x'; 70_000][..seeded.below(70_000)] };
+            let ask = Ask::Post { room: "lobby".into(), body, key: None };
+            frame.clear();
+            native::write_request(&Request { id: None, ask }, &mut frame);
+        } else if seeded.once_in(3) {
             // The payload alone, with its right length.
             let mut payload = frame.split_off(HEADER_BYTES);
             mutate(&mut payload, seeded);
@@ -370,6 +375,7 @@ fn read_in_parts<R: Reader>(
                 assert_eq!(used, left, "with nothing, all is taken");
                 break;
             };
+            assert!(used > 0, "{text} was made of nothing");
             let without = live_bytes() - text.capacity() as isize;
             seen.push(text);
             seen_bytes += live_bytes() - without;
@@ -543,10 +549,10 @@ fn check_json(write: impl FnOnce(&mut Vec<u8>), body: Option<Body<'_>>) {
     let mut text = Vec::new();
     write(&mut text);
     // What is said to be a JSON body was checked when it was posted, and is not again.
-    if body.is_none_or(|body| body.format == BodyFormat::Bytes || json::check_value(body.bytes).is_ok()) {
-        if let Err(error) = serde_json::from_slice::<&serde_json::value::RawValue>(&text) {
-            panic!("{error}: {}", text.escape_ascii());
-        }
+    if body.is_none_or(|body| body.format == BodyFormat::Bytes || json::check_value(body.bytes).is_ok())
+        && let Err(error) = serde_json::from_slice::<&serde_json::value::RawValue>(&text)
+    {
+        panic!("{error}: {}", text.escape_ascii());
     }
 }
 
@@ -574,6 +580,11 @@ fn rkyv_access() {
             with_peak(|| (native::read_request(frame), native::read_event(frame), native::read_message(whole)));
         assert!(peak <= 1_024, "{peak} bytes to read an archive in place");
         if let Ok(request) = &request {
+            if let Ask::Post { body, .. } | Ask::Signal { body, .. } = &request.ask
+                && body.format == BodyFormat::Json
+            {
+                assert_eq!(json::check_value(body.bytes), Ok(()));
+            }
             let mut again = Vec::new();
             native::write_request(request, &mut again);
             let (frame, _) = Frame::read(&again, u32::MAX).expect("what was written is a frame");

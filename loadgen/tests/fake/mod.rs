@@ -1,0 +1,255 @@
+//! A chat server in a few lines, honest or not, for runs of the real binary against it.
+
+use std::collections::HashMap;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+
+use banter_protocol::error_code::ErrorCode;
+use banter_protocol::event::{Event, Message};
+use banter_protocol::http::write_upgrade_response;
+use banter_protocol::ids::{Epoch, RequestId, Sequence};
+use banter_protocol::ingress::{Incoming, Ingress};
+use banter_protocol::request::{Ask, Body};
+use banter_protocol::websocket::FrameKind;
+use banter_protocol::wire::{SUBPROTOCOL_JSON, SUBPROTOCOL_RKYV, WireForm};
+
+/// What the server does wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flaw {
+    None,
+    /// Message 5 of a room never reaches its last member.
+    Drops,
+    /// Message 5 reaches the last member twice.
+    Repeats,
+    /// Messages 5 and 6 reach the last member the other way round.
+    Reorders,
+    /// The last byte of message 5's filler is another one.
+    Alters,
+    /// Post 5 is delivered, and not acknowledged.
+    ForgetsToAcknowledge,
+    /// The connection of message 5's publisher is closed, with words.
+    Closes,
+    /// `hello` is refused.
+    RefusesHello,
+    /// A fourth connection is not accepted to the end: no welcome.
+    Stalls,
+}
+
+/// The message that the flaw shows at.
+const FLAWED: u64 = 5;
+
+#[derive(Default)]
+struct Room {
+    sequence: u64,
+    members: Vec<usize>,
+    held: Vec<u8>,
+}
+
+struct Connection {
+    stream: TcpStream,
+    ingress: Ingress,
+    form: WireForm,
+    user: String,
+    out: Vec<u8>,
+    is_open: bool,
+}
+
+pub struct Server {
+    listener: TcpListener,
+    flaw: Flaw,
+    connections: Vec<Connection>,
+    rooms: HashMap<String, Room>,
+}
+
+/// What a request asks, owned.
+enum Owned {
+    Upgrade(String, Option<&'static str>),
+    Hello(RequestId, String),
+    Join(RequestId, String),
+    Post(RequestId, String, Vec<u8>),
+    Ping(RequestId),
+    Nothing,
+}
+
+impl Server {
+    /// A server on a free port, on a thread of its own for as long as the test runs.
+    pub fn start(flaw: Flaw) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut server = Server { listener, flaw, connections: Vec::new(), rooms: HashMap::new() };
+        std::thread::spawn(move || {
+            loop {
+                server.turn();
+            }
+        });
+        address
+    }
+
+    fn turn(&mut self) {
+        let mut was_busy = false;
+        if let Ok((stream, _)) = self.listener.accept() {
+            stream.set_nonblocking(true).unwrap();
+            stream.set_nodelay(true).unwrap();
+            let (ingress, form) = (Ingress::new(65_536), WireForm::Native);
+            self.connections.push(Connection {
+                stream,
+                ingress,
+                form,
+                user: String::new(),
+                out: Vec::new(),
+                is_open: true,
+            });
+            was_busy = true;
+        }
+        for number in 0..self.connections.len() {
+            was_busy |= self.read(number);
+        }
+        self.connections.iter_mut().for_each(Connection::write);
+        if !was_busy {
+            std::thread::sleep(std::time::Duration::from_micros(100));
+        }
+    }
+
+    fn read(&mut self, number: usize) -> bool {
+        let mut buffer = [0; 65_536];
+        let connection = &mut self.connections[number];
+        let bytes = match connection.stream.read(&mut buffer) {
+            Ok(bytes) if bytes > 0 && connection.is_open => bytes,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return false,
+            _ => {
+                connection.is_open = false;
+                return false;
+            }
+        };
+        let mut rest = &mut buffer[..bytes];
+        while !rest.is_empty() {
+            let (used, incoming) = self.connections[number].ingress.read(rest).unwrap();
+            let owned = incoming.map_or(Owned::Nothing, own);
+            rest = &mut rest[used..];
+            self.answer(number, owned);
+        }
+        true
+    }
+
+    fn send(&mut self, number: usize, event: &Event<'_>) {
+        let connection = &mut self.connections[number];
+        connection.form.write_event(event, &mut connection.out);
+    }
+
+    fn answer(&mut self, number: usize, asked: Owned) {
+        match asked {
+            Owned::Upgrade(key, subprotocol) => {
+                let connection = &mut self.connections[number];
+                write_upgrade_response(&mut connection.out, &key, subprotocol);
+                let is_rkyv = subprotocol == Some(SUBPROTOCOL_RKYV);
+                connection.form = if is_rkyv { WireForm::WebSocketRkyv } else { WireForm::Json };
+                connection.ingress.accept_websocket(connection.form);
+            }
+            Owned::Hello(..) | Owned::Join(..) if self.flaw == Flaw::Stalls && number == 3 => {}
+            Owned::Hello(id, _) if self.flaw == Flaw::RefusesHello => {
+                let (code, message) = (ErrorCode::Overloaded, "no place");
+                self.send(number, &Event::Error { id, code, message, retry_after_ms: None });
+            }
+            Owned::Hello(id, user) => {
+                self.connections[number].user = user.clone();
+                // A ping in the middle of things must disturb nobody.
+                let connection = &mut self.connections[number];
+                connection.form.write_keep_alive(&mut connection.out);
+                self.send(number, &Event::Welcome { id, session: "s", user: &user, limits: "", durability: "memory" });
+            }
+            Owned::Join(id, room) => {
+                let found = self.rooms.entry(room.clone()).or_default();
+                found.members.push(number);
+                let (sequence, members) = (Sequence(found.sequence), found.members.len() as u64);
+                let (room, durability) = (&*room, "memory");
+                self.send(number, &Event::Joined { id, room, epoch: Epoch(7), sequence, members, durability });
+            }
+            Owned::Post(id, room, body) => self.post(number, id, &room, body),
+            Owned::Ping(id) => self.send(number, &Event::Pong { id }),
+            Owned::Nothing => {}
+        }
+    }
+
+    fn post(&mut self, number: usize, id: RequestId, name: &str, mut body: Vec<u8>) {
+        let room = self.rooms.get_mut(name).unwrap();
+        room.sequence += 1;
+        let (sequence, members) = (room.sequence, room.members.clone());
+        if self.flaw == Flaw::Alters && sequence == FLAWED {
+            let last = body.len() - 2;
+            body[last] ^= 1;
+        }
+        let user = self.connections[number].user.clone();
+        let body = Body { format: banter_protocol::request::BodyFormat::Json, bytes: &body };
+        let (epoch, sequence_) = (Epoch(7), Sequence(sequence));
+        let message = Message { epoch, sequence: sequence_, time_ms: 1, room: name, user: &user, key: None, body };
+        for &member in &members {
+            let form = self.connections[member].form;
+            let mut bytes = Vec::new();
+            form.write_event(&Event::Message(message), &mut bytes);
+            let is_last = Some(&member) == members.last();
+            let bytes = self.spoil(name, sequence, is_last, bytes);
+            self.connections[member].out.extend(bytes);
+        }
+        if self.flaw == Flaw::Closes && sequence == FLAWED {
+            let (code, message) = (ErrorCode::TimedOut, "tired of you");
+            self.send(number, &Event::Error { id: None, code, message, retry_after_ms: None });
+            let connection = &mut self.connections[number];
+            connection.form.write_close(1008, "tired of you", &mut connection.out);
+            connection.write();
+            connection.is_open = false;
+            drop(connection.stream.shutdown(std::net::Shutdown::Both));
+        } else if self.flaw != Flaw::ForgetsToAcknowledge || sequence != FLAWED {
+            let (sequence, time_ms, duplicate) = (sequence_, 1, false);
+            self.send(number, &Event::Posted { id, room: name, epoch, sequence, time_ms, duplicate });
+        }
+    }
+
+    /// What the last member of the room gets in place of a message.
+    fn spoil(&mut self, room: &str, sequence: u64, is_last: bool, message: Vec<u8>) -> Vec<u8> {
+        let held = &mut self.rooms.get_mut(room).unwrap().held;
+        match (self.flaw, sequence) {
+            _ if !is_last => message,
+            (Flaw::Drops, FLAWED) => Vec::new(),
+            (Flaw::Repeats, FLAWED) => message.repeat(2),
+            (Flaw::Reorders, FLAWED) => {
+                *held = message;
+                Vec::new()
+            }
+            (Flaw::Reorders, _) => [message, std::mem::take(held)].concat(),
+            _ => message,
+        }
+    }
+}
+
+impl Connection {
+    fn write(&mut self) {
+        while !self.out.is_empty() && self.is_open {
+            match self.stream.write(&self.out) {
+                Ok(bytes) => drop(self.out.drain(..bytes)),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(_) => self.is_open = false,
+            }
+        }
+    }
+}
+
+fn own(incoming: Incoming<'_>) -> Owned {
+    match incoming {
+        Incoming::Http(request) => {
+            let upgrade = request.upgrade.unwrap();
+            let known = [SUBPROTOCOL_JSON, SUBPROTOCOL_RKYV];
+            let asked = known.into_iter().find(|known| upgrade.subprotocols.iter().any(|asked| asked == *known));
+            Owned::Upgrade(upgrade.key.to_owned(), asked)
+        }
+        Incoming::Request(request) => match request.ask {
+            Ask::Hello { user, .. } => Owned::Hello(request.id, user.into_owned()),
+            Ask::Join { room, .. } => Owned::Join(request.id, room.into_owned()),
+            Ask::Post { room, body, .. } => Owned::Post(request.id, room.into_owned(), body.bytes.to_vec()),
+            Ask::Ping => Owned::Ping(request.id),
+            other => panic!("the load generator does not ask {other:?}"),
+        },
+        Incoming::NativeOpened | Incoming::Pong => Owned::Nothing,
+        other => panic!("{other:?} {:?}", FrameKind::Text),
+    }
+}

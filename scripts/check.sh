@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# The one gate: installs what it needs, builds, lints, and runs the README's test command.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+export CARGO_TERM_COLOR=never
+
+step() { printf '\n== %s\n' "$*"; }
+
+step "tools"
+cargo --version
+command -v cc >/dev/null || { apt-get update -q && apt-get install -y -q gcc libc6-dev; }
+
+step "format"
+cargo fmt --all --check
+
+step "lint"
+cargo clippy --workspace --all-targets --locked -- -D warnings
+
+step "documentation"
+RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked --quiet
+
+step "tests: the README's command"
+cargo test --workspace --locked
+
+if [ "${BANTER_SKIP_PAGE:-}" != 1 ]; then
+  step "the page, in headless Chromium"
+  if ! command -v chromium >/dev/null && command -v apt-get >/dev/null; then
+    apt-get update -q && apt-get install -y -q --no-install-recommends chromium chromium-driver ||
+      echo "Chromium could not be installed: the page's test will say that it is skipped"
+  fi
+  cargo build --locked -p banter-server
+  BANTER_BIN="$PWD/target/debug/banter" python3 tests/page/page_test.py
+fi
+
+step "all checks passed"
