@@ -20,5 +20,6 @@ pub mod run;
 pub mod session;
 pub mod sessions;
 pub mod shard;
+pub mod table;
 pub mod timers;
 pub mod turn;

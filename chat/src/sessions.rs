@@ -25,6 +25,7 @@ use crate::local_room::LocalRoom;
 use crate::parcel::{Refusal, Up};
 use crate::rooms::page_bytes_max;
 use crate::session::{Bucket, ReadState, Session, Stage, Subscription};
+use crate::table::Table;
 use crate::timers::Timers;
 use crate::turn::Turn;
 
@@ -41,7 +42,7 @@ pub struct Sessions {
     pub(crate) cores: u16,
     pub(crate) limits: Limits,
     pub(crate) welcome: Welcome,
-    pub(crate) connections: Vec<Session>,
+    pub(crate) connections: Table<Session>,
     pub(crate) subscriptions: Slab<Subscription>,
     pub(crate) rooms: Slab<LocalRoom>,
     pub(crate) room_by_id: FxHashMap<RoomId, u32>,
@@ -109,7 +110,7 @@ impl Sessions {
             cores,
             limits,
             welcome,
-            connections: Vec::new(),
+            connections: Table::default(),
             subscriptions: Slab::new(),
             rooms: Slab::new(),
             room_by_id: FxHashMap::default(),
@@ -133,9 +134,7 @@ impl Sessions {
     /// A connection's handshake is done. `preface` goes ahead of everything.
     pub fn open(&mut self, id: ConnectionId, form: WireForm, preface: &[u8], turn: &mut Turn<'_>) {
         let slot = id.slot as usize;
-        if slot >= self.connections.len() {
-            self.connections.resize_with(slot + 1, Session::free);
-        }
+        self.connections.grow_to_hold(slot, Session::free);
         debug_assert_eq!(self.connections[slot].stage, Stage::Free, "a slot is opened once");
         self.connections[slot] = Session {
             generation: id.generation,

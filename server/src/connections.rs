@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use banter_chat::address::{ConnectionId, Core};
 use banter_chat::fanout::Sending;
 use banter_chat::shard::{Input, Shard};
+use banter_chat::table::Table;
 use banter_chat::timers::Timers;
 use banter_protocol::error_code::ErrorCode;
 use banter_protocol::event::Event;
@@ -43,7 +44,7 @@ pub struct ConnectionLimits {
 pub struct Connections {
     core: Core,
     limits: ConnectionLimits,
-    table: Vec<Connection>,
+    table: Table<Connection>,
     handshakes: Timers<ConnectionId>,
     lingering: Timers<ConnectionId>,
     control: flume::Sender<ToControl>,
@@ -83,7 +84,7 @@ impl Connections {
     pub fn new(core: Core, limits: ConnectionLimits, control: flume::Sender<ToControl>) -> Self {
         Connections {
             core,
-            table: Vec::new(),
+            table: Table::default(),
             handshakes: Timers::new(limits.handshake_timeout_ms),
             lingering: Timers::new(LINGER_MS),
             limits,
@@ -111,10 +112,13 @@ impl Connections {
 
     /// A connection has that slot now.
     pub fn accepted(&mut self, slot: u32, now_ms: u64, net: &mut Net) {
-        while self.table.len() <= slot as usize {
-            let ingress = Ingress::new(self.limits.frame_bytes_max);
-            self.table.push(Connection { ingress, generation: 0, stage: Stage::Free, held: Vec::new() });
-        }
+        let frame_bytes_max = self.limits.frame_bytes_max;
+        self.table.grow_to_hold(slot as usize, || Connection {
+            ingress: Ingress::new(frame_bytes_max),
+            generation: 0,
+            stage: Stage::Free,
+            held: Vec::new(),
+        });
         self.counters.accepted += 1;
         let before = self.limits.connections_now.fetch_add(1, Ordering::Relaxed);
         let is_full = self.limits.connections_max != 0 && before >= self.limits.connections_max;

@@ -18,6 +18,7 @@ use std::net::TcpListener;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use banter_chat::fanout::Sending;
+use banter_chat::table::Table;
 use io_uring::types::{CancelBuilder, Fd, Fixed, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
 
@@ -53,7 +54,7 @@ pub struct Net {
     ring: IoUring,
     /// Lent out while bytes are read ([`Net::with_bytes`]).
     buffers: Option<BufferRing>,
-    sockets: Vec<Socket>,
+    sockets: Table<Socket>,
     listener: Option<TcpListener>,
     is_accepting: bool,
     /// When the ring wakes by itself, on the caller's clock in milliseconds.
@@ -126,7 +127,7 @@ impl Net {
         let mut net = Net {
             ring,
             buffers: Some(buffers),
-            sockets: Vec::new(),
+            sockets: Table::default(),
             listener: Some(listener),
             is_accepting: false,
             wakes_ms: None,
@@ -337,9 +338,7 @@ impl Net {
             return;
         }
         let slot = result as u32;
-        if slot as usize >= self.sockets.len() {
-            self.sockets.resize_with(slot as usize + 1, Socket::default);
-        }
+        self.sockets.grow_to_hold(slot as usize, Socket::default);
         self.sockets[slot as usize] = Socket { is_wanted: true, ..Socket::default() };
         self.receive(slot);
         events.push(NetEvent::Accepted(slot));

@@ -56,7 +56,8 @@ impl BufferRing {
         // SAFETY: the layout has a size above zero.
         let raw = unsafe { alloc_zeroed(layout()) };
         let Some(entries) = NonNull::new(raw.cast::<BufRingEntry>()) else { handle_alloc_error(layout()) };
-        let memory = vec![0; BUFFER_BYTES * usize::from(BUFFERS)].into_boxed_slice();
+        // Not zeros, which the kernel would hand out a page at a time, in the midst of the first turns.
+        let memory = vec![0xff; BUFFER_BYTES * usize::from(BUFFERS)].into_boxed_slice();
         let mut buffers = BufferRing { entries, memory, tail: 0 };
         // SAFETY: the entries are page-aligned, zeroed, and live until `Net` drops its ring and only then this struct.
         unsafe { ring.submitter().register_buf_ring_with_flags(raw as u64, BUFFERS, BUFFER_GROUP, 0)? };
