@@ -1,0 +1,170 @@
+//! A block: the records of one commit, behind a header that ties it to its segment and to the block before it.
+//!
+//! ```text
+//!  offset  size  field
+//!       0     4  magic "BLCK"
+//!       4     2  format version: 1
+//!       6     2  core
+//!       8     8  segment id
+//!      16     8  nonce of the segment
+//!      24     4  block number in the segment, from 0
+//!      28     4  body bytes
+//!      32     4  records
+//!      36     4  sum of the block before: its header's; 0 for the first
+//!      40     4  CRC-32C of the body
+//!      44     4  CRC-32C of the 44 bytes before
+//!      48    16  reserved: 0
+//!      64     n  body: records, then zeros to 4 KiB
+//! ```
+
+use crate::bytes::{u16_at, u32_at, u64_at};
+use crate::record::{Record, Records};
+use crate::segment::SegmentHeader;
+use crate::{FORMAT_VERSION, PAGE_BYTES};
+
+/// Bytes of a block's header.
+pub const HEADER_BYTES: usize = 64;
+const MAGIC: &[u8; 4] = b"BLCK";
+const SUMMED_BYTES: usize = 44;
+
+/// Where the next block of a segment goes, and what it has to say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BlockPlace {
+    /// The segment.
+    pub segment: SegmentHeader,
+    /// The block's number.
+    pub number: u32,
+    /// The sum of the block before.
+    pub previous_sum: u32,
+    /// Where it starts in the file; a multiple of [`PAGE_BYTES`].
+    pub offset: u64,
+}
+
+impl BlockPlace {
+    /// The first block of a segment.
+    pub fn first_of(segment: SegmentHeader) -> Self {
+        BlockPlace { segment, number: 0, previous_sum: 0, offset: PAGE_BYTES as u64 }
+    }
+
+    /// The place behind a block of that many bytes, padding included.
+    fn behind(&self, block_bytes: usize, sum: u32) -> Self {
+        BlockPlace {
+            segment: self.segment,
+            number: self.number + 1,
+            previous_sum: sum,
+            offset: self.offset + block_bytes as u64,
+        }
+    }
+}
+
+/// Bytes of the block that holds a body of that many bytes.
+pub fn block_bytes(body_bytes: usize) -> usize {
+    (HEADER_BYTES + body_bytes).next_multiple_of(PAGE_BYTES)
+}
+
+/// A block in the making.
+#[derive(Debug)]
+pub struct BlockWriter {
+    bytes: Vec<u8>,
+    records: u32,
+}
+
+impl Default for BlockWriter {
+    fn default() -> Self {
+        BlockWriter { bytes: vec![0; HEADER_BYTES], records: 0 }
+    }
+}
+
+impl BlockWriter {
+    /// Adds a record.
+    pub fn push(&mut self, record: &Record<'_>) {
+        record.write(&mut self.bytes);
+        self.records += 1;
+    }
+
+    /// Records in it.
+    pub fn records(&self) -> u32 {
+        self.records
+    }
+
+    /// Bytes of its records.
+    pub fn body_bytes(&self) -> usize {
+        self.bytes.len() - HEADER_BYTES
+    }
+
+    /// The block's bytes for that place, and the place behind it.
+    pub fn finish(mut self, place: &BlockPlace) -> (Vec<u8>, BlockPlace) {
+        let body_bytes = self.body_bytes();
+        let body_sum = crc32c::crc32c(&self.bytes[HEADER_BYTES..]);
+        let mut header = Vec::with_capacity(HEADER_BYTES);
+        header.extend_from_slice(MAGIC);
+        header.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
+        header.extend_from_slice(&place.segment.core.to_le_bytes());
+        header.extend_from_slice(&place.segment.id.to_le_bytes());
+        header.extend_from_slice(&place.segment.nonce.to_le_bytes());
+        header.extend_from_slice(&place.number.to_le_bytes());
+        header.extend_from_slice(&(body_bytes as u32).to_le_bytes());
+        header.extend_from_slice(&self.records.to_le_bytes());
+        header.extend_from_slice(&place.previous_sum.to_le_bytes());
+        header.extend_from_slice(&body_sum.to_le_bytes());
+        let sum = crc32c::crc32c(&header);
+        header.extend_from_slice(&sum.to_le_bytes());
+        header.resize(HEADER_BYTES, 0);
+        self.bytes[..HEADER_BYTES].copy_from_slice(&header);
+        self.bytes.resize(block_bytes(body_bytes), 0);
+        let behind = place.behind(self.bytes.len(), sum);
+        (self.bytes, behind)
+    }
+}
+
+/// A block that checks.
+#[derive(Clone, Copy, Debug)]
+pub struct Block<'a> {
+    /// The place behind it.
+    pub behind: BlockPlace,
+    /// Records in it.
+    pub records: u32,
+    body: &'a [u8],
+}
+
+impl<'a> Block<'a> {
+    /// Reads the block at a place of a segment's bytes; `None` where there is no such block.
+    pub fn read(segment_bytes: &'a [u8], place: &BlockPlace) -> Option<Self> {
+        let start = usize::try_from(place.offset).ok()?;
+        let bytes = segment_bytes.get(start..)?;
+        let sum = checked_sum(bytes, &place.segment)?;
+        if u32_at(bytes, 24)? != place.number || u32_at(bytes, 36)? != place.previous_sum {
+            return None;
+        }
+        let body_bytes = u32_at(bytes, 28)? as usize;
+        let body = bytes.get(HEADER_BYTES..HEADER_BYTES.checked_add(body_bytes)?)?;
+        if crc32c::crc32c(body) != u32_at(bytes, 40)? {
+            return None;
+        }
+        let behind = place.behind(block_bytes(body_bytes), sum);
+        Some(Block { behind, records: u32_at(bytes, 32)?, body })
+    }
+
+    /// Its records.
+    pub fn records(&self) -> Records<'a> {
+        Records::of(self.body)
+    }
+}
+
+/// Whether a later block's header of that segment lies at the start of these bytes, wherever it stands.
+pub fn is_later_header(bytes: &[u8], place: &BlockPlace) -> bool {
+    checked_sum(bytes, &place.segment).is_some() && u32_at(bytes, 24).is_some_and(|number| number > place.number)
+}
+
+/// The header's sum, if there is a header of that segment.
+fn checked_sum(bytes: &[u8], segment: &SegmentHeader) -> Option<u32> {
+    let sum = u32_at(bytes, SUMMED_BYTES)?;
+    let is_ours = bytes.starts_with(MAGIC)
+        && u16_at(bytes, 4)? == FORMAT_VERSION
+        && u16_at(bytes, 6)? == segment.core
+        && u64_at(bytes, 8)? == segment.id
+        && u64_at(bytes, 16)? == segment.nonce
+        && bytes.get(48..HEADER_BYTES)?.iter().all(|&byte| byte == 0)
+        && crc32c::crc32c(&bytes[..SUMMED_BYTES]) == sum;
+    is_ours.then_some(sum)
+}
