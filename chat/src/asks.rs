@@ -111,7 +111,7 @@ impl Sessions {
         })
     }
 
-    fn subscription_of(&self, slot: usize, room: &str) -> Option<u32> {
+    pub(crate) fn subscription_of(&self, slot: usize, room: &str) -> Option<u32> {
         let mut subscriptions = self.connections[slot].subscriptions.iter();
         subscriptions
             .find(|&&subscription| {
@@ -210,8 +210,6 @@ impl Sessions {
         let reading = &mut self.subscriptions[subscription as usize];
         reading.join = self.joins;
         reading.state = ReadState::Joining;
-        reading.echo = wish.echo;
-        reading.presence = wish.presence;
         let epoch = self.rooms[reading.room as usize].epoch;
         let read_already = reading.is_placed.then_some(Cursor { epoch, sequence: reading.sequence });
         let session = &mut self.connections[slot];
@@ -248,7 +246,8 @@ impl Sessions {
             connection: slot as u32,
             room,
             place,
-            join: 0,
+            join: self.joins,
+            first_join: self.joins,
             state: ReadState::Joining,
             is_placed: false,
             echo: true,

@@ -3,7 +3,7 @@
 use banter_chunk::ChunkSlice;
 use banter_protocol::event::{Event, PresenceState};
 use banter_protocol::frame::Frames;
-use banter_protocol::ids::{Epoch, RequestId, RoomId, Sequence, UserName};
+use banter_protocol::ids::{Epoch, RequestId, RoomId, RoomName, Sequence, UserName};
 use banter_protocol::request::Body;
 use banter_protocol::wire::WireForm;
 
@@ -45,8 +45,9 @@ impl Sessions {
         match parcel {
             Down::Messages { room, batch } => self.messages(room, &batch, turn),
             Down::Answer { to, request, answer } => self.answer(to, request, answer, turn),
-            Down::Joined { to, subscription, request, epoch, head, members, page } => {
-                self.joined_down(to, subscription, request, (epoch, head, members), &page, turn);
+            Down::Joined { to, room, echo, presence, subscription, request, epoch, head, members, page } => {
+                let joined = Joined { to, room, echo, presence, id: subscription, request, epoch, head, members };
+                self.joined_down(&joined, &page, turn);
             }
             Down::JoinRefused { to, subscription, request, refusal } => {
                 self.join_refused(to, subscription, request, &refusal, turn);
@@ -227,37 +228,33 @@ impl Sessions {
         (reading.connection as usize == slot && reading.join == id.join).then_some((slot, id.slot))
     }
 
-    fn joined_down(
-        &mut self,
-        to: ConnectionId,
-        id: SubscriptionId,
-        request: RequestId,
-        (epoch, head, members): (Epoch, Sequence, u64),
-        page: &Page,
-        turn: &mut Turn<'_>,
-    ) {
-        let Some(slot) = self.slot_of(to) else { return };
+    fn joined_down(&mut self, joined: &Joined, page: &Page, turn: &mut Turn<'_>) {
+        let Some(slot) = self.slot_of(joined.to) else { return };
         self.release(slot, self.page_answer_bytes());
         self.resume_if_light(slot);
-        let Some(reading) = self.subscriptions.get_mut(id.slot as usize) else { return };
-        if reading.connection as usize != slot || !self.connections[slot].is_open() {
+        if !self.connections[slot].is_open() {
+            return;
+        }
+        let &Joined { echo, presence, id, request, epoch, head, members, .. } = joined;
+        let (room, durability) = (joined.room.as_str(), self.welcome.durability);
+        self.connections[slot].write(&Event::Joined { id: request, room, epoch, sequence: head, members, durability });
+        self.mark_ready(slot);
+        let Some(subscription) = self.subscription_of(slot, room) else { return };
+        let reading = &mut self.subscriptions[subscription as usize];
+        if is_earlier(id.join, reading.first_join) {
             return; // Left while it was on its way; the room hears of that next.
         }
-        let room = reading.room;
-        let here = &mut self.rooms[room as usize];
-        (here.epoch, here.members) = (epoch, members);
-        let name = here.name.clone();
-        let durability = self.welcome.durability;
-        let event = Event::Joined { id: request, room: name.as_str(), epoch, sequence: head, members, durability };
-        self.connections[slot].write(&event);
-        let is_newest_join = reading.join == id.join;
-        if !reading.is_placed || is_newest_join {
-            reading.sequence = reading.sequence.max(page.after);
-        }
+        reading.echo = echo;
+        reading.presence = presence;
+        // `members` is newer than what was left out.
+        reading.presence_stale = false;
+        reading.sequence = page.after;
         reading.is_placed = true;
-        self.mark_ready(slot);
+        let is_newest_join = reading.join == id.join;
+        let here = &mut self.rooms[reading.room as usize];
+        (here.epoch, here.members) = (epoch, members);
         if is_newest_join {
-            self.deliver_page(slot, id.slot, page, turn);
+            self.deliver_page(slot, subscription, page, turn);
         }
     }
 
@@ -582,6 +579,24 @@ impl crate::session::Subscription {
             }
         }
     }
+}
+
+/// What an accepted join says beside its page.
+struct Joined {
+    to: ConnectionId,
+    room: RoomName,
+    echo: bool,
+    presence: bool,
+    id: SubscriptionId,
+    request: RequestId,
+    epoch: Epoch,
+    head: Sequence,
+    members: u64,
+}
+
+/// Whether a join was asked before another of the same connection. The numbers wrap.
+fn is_earlier(join: u32, other: u32) -> bool {
+    join.wrapping_sub(other) > u32::MAX / 2
 }
 
 /// An event in the forms that were asked for, each encoded once.

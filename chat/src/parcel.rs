@@ -137,6 +137,12 @@ pub enum Down {
     Joined {
         /// The connection.
         to: ConnectionId,
+        /// The room.
+        room: RoomName,
+        /// Whether the connection wants its own posts.
+        echo: bool,
+        /// Whether it wants to hear who comes and goes.
+        presence: bool,
         /// Its reading of the room.
         subscription: SubscriptionId,
         /// The client's number.

@@ -110,9 +110,10 @@ impl Rooms {
             Up::Leave { room, leaver, user, asked } => {
                 self.leave(&room, leaver, &user, turn);
                 if let Some(request) = asked {
-                    // Behind the answers of the posts before it.
-                    turn.lanes.owe(leaver.core);
-                    self.open.push_back(Open::Answer { to: leaver, request, answer: Answer::Left { room } });
+                    // Not behind the answers of posts that wait for the commit: the answer of a join that follows
+                    // does not wait either, and `left` must not come behind that.
+                    let parcel = Down::Answer { to: leaver.connection, request, answer: Answer::Left { room } };
+                    turn.lanes.send_answer(leaver.core, parcel, false);
                 }
             }
             Up::CatchUp { room, reader, subscription, after, echo } => {
@@ -296,7 +297,8 @@ impl Rooms {
                 let room = &self.slots[slot];
                 let page = room.history.page_after(start, self.page_limit(), (!ask.echo).then_some(ask.reader));
                 let (epoch, members) = (room.epoch, room.members_count());
-                Down::Joined { to, subscription, request, epoch, head: page.head, members, page }
+                let (room, echo, presence, head) = (ask.room, ask.echo, ask.presence, page.head);
+                Down::Joined { to, room, echo, presence, subscription, request, epoch, head, members, page }
             }
         };
         turn.lanes.send_answer(core, parcel, false);

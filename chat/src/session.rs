@@ -167,6 +167,8 @@ pub struct Subscription {
     pub place: u32,
     /// Which join it stands for.
     pub join: u32,
+    /// The first join that it stood for: answers to older ones are those of a reading that was left.
+    pub first_join: u32,
     /// How it reads.
     pub state: ReadState,
     /// Whether a join was ever done: then `sequence` means something.
