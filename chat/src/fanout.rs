@@ -54,7 +54,10 @@ impl Sessions {
             }
             Down::CaughtUp { to, subscription, page } => self.caught_up(to, subscription, &page, turn),
             Down::Lagged { room, head } => {
-                if let Some(&room) = self.room_by_id.get(&room) {
+                // Before the first join was answered it may be the head of a history that is gone.
+                if let Some(&room) = self.room_by_id.get(&room)
+                    && self.rooms[room as usize].head.is_some()
+                {
                     self.advance(room, head, turn);
                 }
             }
@@ -252,6 +255,10 @@ impl Sessions {
         reading.is_placed = true;
         let is_newest_join = reading.join == id.join;
         let here = &mut self.rooms[reading.room as usize];
+        if here.epoch != epoch {
+            // The room was forgotten and made anew since somebody here read it: its old head means nothing.
+            here.head = None;
+        }
         (here.epoch, here.members) = (epoch, members);
         if is_newest_join {
             self.deliver_page(slot, subscription, page, turn);

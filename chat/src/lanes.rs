@@ -162,9 +162,11 @@ impl Lanes {
         !self.local_up.is_empty() || !self.local_down.is_empty()
     }
 
-    /// Whether a parcel waits for a full lane.
+    /// Whether a parcel waits for a full lane: here, or on another core, whose parcels are not taken while there is no
+    /// room for their answers. Nobody says when a lane has room again, so the shell has to look.
     pub fn has_waiting(&self) -> bool {
-        self.to.iter().any(|lane| !lane.waiting.is_empty())
+        let is_untaken = |core: Core| core != self.own && !self.may_take_up(core);
+        self.to.iter().any(|lane| !lane.waiting.is_empty()) || self.cores().any(is_untaken)
     }
 
     /// Parcels that wait or lie in the own lane, and the lanes' size, for checks of the limits.

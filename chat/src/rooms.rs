@@ -108,11 +108,17 @@ impl Rooms {
             }
             Up::Join(ask) => self.join(*ask, turn),
             Up::Leave { room, leaver, user, asked } => {
-                self.leave(&room, leaver, &user, turn);
+                let was_there = self.leave(&room, leaver, &user, turn);
                 if let Some(request) = asked {
                     // Not behind the answers of posts that wait for the commit: the answer of a join that follows
                     // does not wait either, and `left` must not come behind that.
-                    let parcel = Down::Answer { to: leaver.connection, request, answer: Answer::Left { room } };
+                    let answer = if was_there {
+                        Answer::Left { room }
+                    } else {
+                        // Its join was refused while the leave was on its way.
+                        Answer::Refused(Refusal::new(ErrorCode::NotJoined, "join the room first"))
+                    };
+                    let parcel = Down::Answer { to: leaver.connection, request, answer };
                     turn.lanes.send_answer(leaver.core, parcel, false);
                 }
             }
@@ -388,13 +394,15 @@ impl Rooms {
         }
     }
 
-    fn leave(&mut self, room: &RoomName, leaver: Peer, user: &UserName, turn: &mut Turn<'_>) {
-        let Some(&slot) = self.by_id.get(&RoomId::of(room.as_str())) else { return };
-        let Some(change) = self.slots[slot].remove_reader(leaver, user) else { return };
+    /// Takes a reader away; `false` if it was none.
+    fn leave(&mut self, room: &RoomName, leaver: Peer, user: &UserName, turn: &mut Turn<'_>) -> bool {
+        let Some(&slot) = self.by_id.get(&RoomId::of(room.as_str())) else { return false };
+        let Some(change) = self.slots[slot].remove_reader(leaver, user) else { return false };
         if change == MemberChange::Changed {
             self.tell_presence(slot, Some((user.clone(), PresenceState::Left)), None, turn);
         }
         self.queue_if_idle(slot);
+        true
     }
 
     fn tell_presence(

@@ -8,7 +8,7 @@ use crate::fleet::Fleet;
 use crate::load::{Load, Shape};
 use crate::measure::Moment;
 use crate::opening::{self, Crowd, Joined};
-use crate::process;
+use crate::process::{self, SoftirqThreads};
 use crate::progress::Progress;
 use crate::report::{FanoutReport, Outcome};
 use crate::schedule::Schedule;
@@ -59,6 +59,8 @@ struct Run<'a> {
     /// Publishers with something to flush.
     unflushed: Vec<usize>,
     schedule: Option<Schedule>,
+    server_softirq: SoftirqThreads,
+    own_softirq: SoftirqThreads,
 }
 
 impl<'a> Run<'a> {
@@ -71,7 +73,9 @@ impl<'a> Run<'a> {
         let shape = Shape { rooms, members: plan.members as usize, payload_bytes: plan.payload_bytes, complete };
         let measured = plan.time.warmup..plan.time.warmup + plan.time.duration;
         let load = Load::new(shape, joined, started, measured);
-        Run { target, plan, rooms, fleet, load, started, unflushed: Vec::new(), schedule }
+        let server_softirq = target.pid.map(SoftirqThreads::beside).unwrap_or_default();
+        let own_softirq = SoftirqThreads::beside(std::process::id());
+        Run { target, plan, rooms, fleet, load, started, unflushed: Vec::new(), schedule, server_softirq, own_softirq }
     }
 
     /// Warms up, measures, drains. Says what happened in the measured window.
@@ -185,7 +189,11 @@ impl<'a> Run<'a> {
             at: self.started.elapsed(),
             totals,
             server_cpu: self.target.pid.map(process::cpu_of).transpose()?,
+            server_waited: self.target.pid.and_then(process::waited_of),
+            server_softirq: self.server_softirq.cpu(),
             own_cpu: sys::own_cpu().map_err(host("reading the CPU clock"))?,
+            own_waited: process::waited_of(std::process::id()),
+            own_softirq: self.own_softirq.cpu(),
         })
     }
 }

@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 pub enum LoadFault {
     #[error("--publishers {publishers} is more than --members {members}: a publisher is one of the members")]
     TooManyPublishers { publishers: u32, members: u32 },
-    #[error("cannot connect to {server}: {error}")]
+    #[error("cannot connect to {server}: {error}{}", connect_hint(error))]
     Connect { server: SocketAddr, error: io::Error },
     #[error(
         "{needed} descriptors are needed and the hard limit is {limit}: use fewer connections, or raise the limit \
@@ -21,9 +21,9 @@ pub enum LoadFault {
          at most {connections_max} to {server}"
     )]
     SourceAddresses { connections: usize, connections_max: usize, server: SocketAddr },
-    #[error("the server did not open the WebSocket: {0}")]
+    #[error("the server did not open the WebSocket: {0}; is that a Banter server's address?")]
     Upgrade(String),
-    #[error("the server refused: {code}: {message}")]
+    #[error("the server refused: {code}: {message}{}", refusal_hint(code))]
     Refused { code: String, message: String },
     #[error("{ready} of {wanted} connections were joined, then nothing happened for {seconds} s ({stuck})")]
     Stuck { ready: usize, wanted: usize, seconds: u64, stuck: String },
@@ -36,12 +36,33 @@ pub enum LoadFault {
          lower --rate"
     )]
     TooFarBehind { posts: usize },
-    #[error("process {pid} cannot be measured: {error}")]
+    #[error("process {pid} cannot be measured: {error}; --pid takes the id of a running server of this user")]
     Process { pid: u32, error: io::Error },
-    #[error("cannot pin to CPU {cpu}: {error}")]
+    #[error("cannot pin to CPU {cpu}: {error}; --cpu takes one that this process may run on (taskset -cp $$)")]
     Pin { cpu: usize, error: io::Error },
     #[error("{doing}: {error}")]
     Host { doing: &'static str, error: io::Error },
+}
+
+/// What to do about a connection that could not be made.
+fn connect_hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => "; start the server, or name its address with --server",
+        io::ErrorKind::AddrNotAvailable => {
+            "; no local port is free: wait a minute, or widen the range (sysctl net.ipv4.ip_local_port_range)"
+        }
+        _ => "",
+    }
+}
+
+/// What to do about a refusal.
+fn refusal_hint(code: &str) -> &'static str {
+    match code {
+        "overloaded" => "; raise that limit of the server (banter --help-limits)",
+        "rate_limited" => "; start the server with --posts-per-second-max 0",
+        "draining" => "; the server is stopping",
+        _ => "",
+    }
 }
 
 /// An error of this host, with what was being done.

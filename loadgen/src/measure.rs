@@ -95,8 +95,16 @@ pub struct Moment {
     pub totals: Totals,
     /// The server's CPU time.
     pub server_cpu: Option<Duration>,
+    /// How long the server's threads had to wait for a CPU.
+    pub server_waited: Option<Duration>,
+    /// CPU time of the kernel's softirq threads beside the server's.
+    pub server_softirq: Option<Duration>,
     /// This process's CPU time.
     pub own_cpu: Duration,
+    /// How long this process had to wait for a CPU.
+    pub own_waited: Option<Duration>,
+    /// CPU time of the kernel's softirq threads beside this process's.
+    pub own_softirq: Option<Duration>,
 }
 
 impl Moment {
@@ -110,6 +118,8 @@ impl Moment {
             frames: now.traffic.frames - then.traffic.frames,
             bytes_out: now.traffic.bytes_out - then.traffic.bytes_out,
         };
+        let elapsed =
+            |now: Option<Duration>, then: Option<Duration>| now.zip(then).map(|(now, then)| now.saturating_sub(then));
         Moment {
             at: self.at - earlier.at,
             totals: Totals {
@@ -118,9 +128,31 @@ impl Moment {
                 deliveries: now.deliveries - then.deliveries,
                 traffic,
             },
-            server_cpu: self.server_cpu.zip(earlier.server_cpu).map(|(now, then)| now.saturating_sub(then)),
+            server_cpu: elapsed(self.server_cpu, earlier.server_cpu),
+            server_waited: elapsed(self.server_waited, earlier.server_waited),
+            server_softirq: elapsed(self.server_softirq, earlier.server_softirq),
             own_cpu: self.own_cpu - earlier.own_cpu,
+            own_waited: elapsed(self.own_waited, earlier.own_waited),
+            own_softirq: elapsed(self.own_softirq, earlier.own_softirq),
         }
+    }
+
+    /// How long other programs kept the server from its CPUs. What the kernel's softirq threads took was work of this
+    /// load.
+    pub fn server_disturbed(&self) -> Option<Duration> {
+        self.server_waited.map(|waited| waited.saturating_sub(self.server_softirq.unwrap_or_default()))
+    }
+
+    /// How long other programs kept this process from its CPU.
+    pub fn own_disturbed(&self) -> Option<Duration> {
+        self.own_waited.map(|waited| waited.saturating_sub(self.own_softirq.unwrap_or_default()))
+    }
+
+    /// Whether other programs took so much of the CPUs that the figures say something of them.
+    pub fn was_disturbed(&self) -> bool {
+        const MUCH: f64 = 0.05;
+        let disturbed = self.server_disturbed().into_iter().chain(self.own_disturbed()).max();
+        disturbed.is_some_and(|time| time.as_secs_f64() > MUCH * self.at.as_secs_f64())
     }
 
     /// Whether this process may have been what held the server back: its core was full, and fuller than the server's.
@@ -140,6 +172,10 @@ mod tests {
             at: Duration::from_secs(at),
             own_cpu: Duration::from_secs(own),
             server_cpu: server.map(Duration::from_secs),
+            server_waited: Some(Duration::from_secs(own / 10)),
+            own_waited: Some(Duration::from_secs(at / 100)),
+            server_softirq: server.map(|_| Duration::from_secs(own / 20)),
+            own_softirq: None,
             totals: Totals { deliveries: at * 100, ..Totals::default() },
         }
     }
@@ -159,6 +195,14 @@ mod tests {
         assert!(!moment(100, 80, Some(60)).was_own_bottleneck());
         assert!(moment(100, 95, None).was_own_bottleneck());
         assert!(!moment(0, 0, None).was_own_bottleneck());
+    }
+
+    #[test]
+    fn a_window_is_disturbed_when_others_took_a_twentieth_of_it() {
+        assert!(moment(100, 95, None).was_disturbed());
+        assert!(!moment(100, 49, None).was_disturbed());
+        assert!(!moment(100, 95, Some(90)).was_disturbed(), "half of it was for the softirq threads");
+        assert!(!Moment { server_waited: None, own_waited: None, ..moment(100, 95, None) }.was_disturbed());
     }
 
     #[test]

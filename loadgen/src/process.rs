@@ -1,5 +1,7 @@
-//! What the kernel says of a process and of itself: CPU time, resident memory, socket and slab memory.
+//! What the kernel says of a process and of itself: CPU time, waits for a CPU, resident memory, socket and slab memory.
 
+use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::time::Duration;
 use std::{fs, io};
 
@@ -17,6 +19,51 @@ const PAGE_BYTES: u64 = 4096;
 /// When there is no such process.
 pub fn cpu_of(pid: u32) -> Result<Duration, LoadFault> {
     sys::cpu_of(pid).map_err(|error| LoadFault::Process { pid, error })
+}
+
+/// How long the threads of a process were ready to run and had no CPU, so far: what other programs took from it. `None`
+/// where the kernel does not count it.
+pub fn waited_of(pid: u32) -> Option<Duration> {
+    let threads = threads_of(pid)?;
+    let waits = threads.filter_map(|thread| waited(&fs::read_to_string(thread.join("schedstat")).ok()?));
+    waits.reduce(|sum, wait| sum + wait)
+}
+
+/// `10157760232 13512152166 19472`: nanoseconds on a CPU, nanoseconds of waiting for one, turns.
+fn waited(schedstat: &str) -> Option<Duration> {
+    Some(Duration::from_nanos(schedstat.split_whitespace().nth(1)?.parse().ok()?))
+}
+
+fn threads_of(pid: u32) -> Option<impl Iterator<Item = PathBuf>> {
+    Some(fs::read_dir(format!("/proc/{pid}/task")).ok()?.filter_map(|entry| Some(entry.ok()?.path())))
+}
+
+/// The kernel's softirq threads on the CPUs that threads of a process are pinned to. After a long submit the kernel
+/// finishes some receives there, and charges no process; so it is told apart from the process's own time.
+#[derive(Clone, Debug, Default)]
+pub struct SoftirqThreads(Vec<u32>);
+
+impl SoftirqThreads {
+    /// Those beside a process; none where a container hides them or nothing is pinned.
+    pub fn beside(pid: u32) -> Self {
+        let Some(threads) = threads_of(pid) else { return SoftirqThreads::default() };
+        let pinned = |thread: PathBuf| pinned_to(&fs::read_to_string(thread.join("status")).ok()?);
+        let names: BTreeSet<String> = threads.filter_map(pinned).map(|cpu| format!("ksoftirqd/{cpu}")).collect();
+        let Ok(entries) = fs::read_dir("/proc") else { return SoftirqThreads::default() };
+        let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+        let name_of = |pid: &u32| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        SoftirqThreads(pids.filter(|pid| !names.is_empty() && names.contains(name_of(pid).trim())).collect())
+    }
+
+    /// Their CPU time so far; `None` where there are none.
+    pub fn cpu(&self) -> Option<Duration> {
+        self.0.iter().filter_map(|&pid| sys::cpu_of(pid).ok()).reduce(|sum, cpu| sum + cpu)
+    }
+}
+
+/// The only CPU that a thread may run on, of its /proc status.
+fn pinned_to(status: &str) -> Option<u32> {
+    status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"))?.trim().parse().ok()
 }
 
 /// Memory of a process and of the kernel, at one moment, in bytes.
@@ -106,6 +153,16 @@ mod tests {
         assert_eq!(Memory::parse("", "", "", ""), None);
         let shrunk = Memory { resident: 50 << 10, ..expected };
         assert_eq!(shrunk.growth_since(&expected), Growth { resident: -2048, ..Growth::default() });
+    }
+
+    #[test]
+    fn waits_and_pinned_threads_are_found_in_the_kernels_texts() {
+        assert_eq!(waited("10157760232 13512152166 19472\n"), Some(Duration::from_nanos(13_512_152_166)));
+        assert_eq!(waited(""), None);
+        assert_eq!(pinned_to("Name:\tpump\nCpus_allowed:\t1\nCpus_allowed_list:\t0\n"), Some(0));
+        assert_eq!(pinned_to("Cpus_allowed_list:\t0-1\n"), None);
+        assert_eq!(waited_of(u32::MAX / 4), None);
+        assert_eq!(SoftirqThreads::beside(u32::MAX / 4).cpu(), None);
     }
 
     #[test]

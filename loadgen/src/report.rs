@@ -62,10 +62,14 @@ pub struct FanoutReport {
     pub server_cpu_share: Option<f64>,
     pub server_cpu_us_per_delivery: Option<f64>,
     pub deliveries_per_server_cpu_s: Option<f64>,
+    pub server_softirq_cpu_us_per_delivery: Option<f64>,
+    pub server_disturbed_share: Option<f64>,
     pub own_cpu_s: f64,
     pub own_cpu_share: f64,
     pub own_cpu_us_per_delivery: f64,
+    pub own_disturbed_share: Option<f64>,
     pub was_own_bottleneck: bool,
+    pub was_disturbed: bool,
     pub latency_us: LatencyReport,
     pub verification: Verification,
 }
@@ -134,6 +138,7 @@ impl FanoutReport {
         let deliveries = totals.deliveries as f64;
         let server_cpu_s = window.server_cpu.map(|cpu| cpu.as_secs_f64());
         let own_cpu_s = window.own_cpu.as_secs_f64();
+        let share_of_window = |time: Duration| ratio(time.as_secs_f64(), seconds);
         let (outstanding, complete, rate_posts_per_s) = match plan.pace {
             Pace::Closed { outstanding, complete } => (Some(outstanding), Some(complete), None),
             Pace::Open { posts_per_s } => (None, None, Some(posts_per_s)),
@@ -169,10 +174,16 @@ impl FanoutReport {
             server_cpu_share: server_cpu_s.map(|cpu| ratio(cpu, seconds)),
             server_cpu_us_per_delivery: server_cpu_s.map(|cpu| ratio(cpu * 1e6, deliveries)),
             deliveries_per_server_cpu_s: server_cpu_s.map(|cpu| ratio(deliveries, cpu)),
+            server_softirq_cpu_us_per_delivery: window
+                .server_softirq
+                .map(|cpu| ratio(cpu.as_secs_f64() * 1e6, deliveries)),
+            server_disturbed_share: window.server_disturbed().map(share_of_window),
             own_cpu_s,
             own_cpu_share: ratio(own_cpu_s, seconds),
             own_cpu_us_per_delivery: ratio(own_cpu_s * 1e6, deliveries),
+            own_disturbed_share: window.own_disturbed().map(share_of_window),
             was_own_bottleneck: window.was_own_bottleneck(),
+            was_disturbed: window.was_disturbed(),
             latency_us: LatencyReport {
                 acknowledged: Quantiles::of(&load.latencies.acknowledged),
                 delivered: Quantiles::of(&load.latencies.delivered),
@@ -229,6 +240,9 @@ impl FanoutReport {
                 format!("{us:.3} us a delivery, {per_s:.0} deliveries a CPU second, {share:.1} % of a core"),
             );
         }
+        if let Some(us) = self.server_softirq_cpu_us_per_delivery {
+            table.line("", format!("{us:.3} us a delivery on top, in the kernel's softirq threads of its cores"));
+        }
         let share = self.own_cpu_share * 100.0;
         table.line("own CPU", format!("{:.3} us a delivery, {share:.1} % of a core", self.own_cpu_us_per_delivery));
         table.heading("latency, us", &["p50", "p90", "p99", "p99.9", "max", "count"]);
@@ -248,6 +262,14 @@ impl FanoutReport {
         }
         if self.was_own_bottleneck {
             table.line("CAUTION", "this load generator was the bottleneck: the server could have done more".into());
+        }
+        if self.was_disturbed {
+            let percent = |share: Option<f64>| share.unwrap_or_default() * 100.0;
+            let (server, own) = (percent(self.server_disturbed_share), percent(self.own_disturbed_share));
+            let text = format!(
+                "other programs took the CPUs: the server's for {server:.0} % of the window, this one's for {own:.0} %"
+            );
+            table.line("CAUTION", text);
         }
         table.0
     }

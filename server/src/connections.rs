@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use banter_chat::address::{ConnectionId, Core};
 use banter_chat::fanout::Sending;
+use banter_chat::session;
 use banter_chat::shard::{Input, Shard};
 use banter_chat::table::Table;
 use banter_chat::timers::Timers;
@@ -233,13 +234,9 @@ impl Connections {
     }
 
     fn native_opened(&mut self, slot: u32, stage: Stage, shard: &mut Shard, net: &mut Net) {
-        let (code, message) = match stage {
-            Stage::Handshake(Some(Unwelcome::Full)) => (ErrorCode::Overloaded, "connections_max is reached"),
-            Stage::Handshake(Some(Unwelcome::Draining)) => (ErrorCode::Draining, "the server is stopping"),
-            _ => return self.open(slot, WireForm::Native, &[], shard),
-        };
+        let Stage::Handshake(Some(why)) = stage else { return self.open(slot, WireForm::Native, &[], shard) };
         let mut bytes = Vec::new();
-        native::write_event(&Event::Error { id: None, code, message, retry_after_ms: Some(1_000) }, &mut bytes);
+        http::refuse(why, WireForm::Native, &mut bytes);
         self.last_words(slot, bytes, net);
     }
 
@@ -333,10 +330,12 @@ impl Connections {
         }
     }
 
-    /// No more bytes will come. While the last words are on their way they still go out.
+    /// No more bytes will come. The last words still go out, if they are on their way or being collected.
     pub fn ended(&mut self, slot: u32, shard: &mut Shard, net: &mut Net) {
-        if self.stage(slot) != Stage::LastWords || !net.is_sending(slot) {
-            self.broken(slot, shard, net);
+        match self.stage(slot) {
+            Stage::Scraping => {}
+            Stage::LastWords if net.is_sending(slot) => {}
+            _ => self.broken(slot, shard, net),
         }
     }
 
@@ -390,13 +389,26 @@ impl Connections {
         })
     }
 
-    /// Ends handshakes and goodbyes that took too long; says when to look again.
-    pub fn tick(&mut self, now_ms: u64, net: &mut Net) -> Option<u64> {
+    /// Ends handshakes and goodbyes that took too long. `hello` belongs to the handshake.
+    pub fn tick(&mut self, now_ms: u64, shard: &mut Shard, net: &mut Net) {
         while let Some(id) = self.handshakes.take_due(now_ms) {
-            if self.is_current(id) && matches!(self.stage(id.slot), Stage::Handshake(_)) {
-                self.counters.failed_handshakes += 1;
-                self.last_words(id.slot, http::refuse_slow(), net);
-                self.lingering.set(id, now_ms);
+            if !self.is_current(id) {
+                continue;
+            }
+            match self.stage(id.slot) {
+                Stage::Handshake(_) => {
+                    self.counters.failed_handshakes += 1;
+                    self.last_words(id.slot, http::refuse_slow(), net);
+                    self.lingering.set(id, now_ms);
+                }
+                Stage::Open if is_ungreeted(id, shard) => {
+                    self.counters.failed_handshakes += 1;
+                    let error = Some((ErrorCode::TimedOut, "`hello` did not come within handshake_timeout_ms"));
+                    shard.handle(id, Input::Close { error, close_code: 1008, reason: "no hello in time" });
+                }
+                // Who does not take the answer to a plain request gives the slot back all the same.
+                Stage::Scraping | Stage::LastWords => self.lingering.set(id, now_ms),
+                _ => {}
             }
         }
         while let Some(id) = self.lingering.take_due(now_ms) {
@@ -404,6 +416,15 @@ impl Connections {
                 self.close(id.slot, net);
             }
         }
+    }
+
+    /// When to tick again, at the latest.
+    pub fn next_due(&self) -> Option<u64> {
         self.handshakes.next_due().into_iter().chain(self.lingering.next_due()).min()
     }
+}
+
+/// Whether a connection still has to say who it is.
+fn is_ungreeted(id: ConnectionId, shard: &Shard) -> bool {
+    shard.sessions().session(id).is_some_and(|session| session.stage == session::Stage::Opened)
 }

@@ -1,5 +1,7 @@
 //! What the HTTP side answers: the page, health, and who may upgrade to a WebSocket and to which form.
 
+use banter_protocol::error_code::ErrorCode;
+use banter_protocol::event::Event;
 use banter_protocol::http::{HttpFault, HttpRequest, write_response, write_upgrade_response};
 use banter_protocol::wire::{SUBPROTOCOL_JSON, SUBPROTOCOL_RKYV, WireForm};
 
@@ -43,10 +45,9 @@ pub fn answer(request: &HttpRequest<'_>, unwelcome: Option<Unwelcome>) -> HttpAn
         "/healthz" => text(200, "ok\n"),
         "/metrics" => HttpAnswer::Metrics { head_only },
         "/" => HttpAnswer::Response(respond(200, "text/html; charset=utf-8", PAGE, head_only)),
-        "/ws" => match (request.upgrade, unwelcome) {
-            (Some(_), Some(why)) => HttpAnswer::Response(refuse(why)),
-            (None, _) => text(426, "/ws speaks WebSocket: connect with a WebSocket client\n"),
-            (Some(upgrade), None) => {
+        "/ws" => match request.upgrade {
+            None => text(426, "/ws speaks WebSocket: connect with a WebSocket client\n"),
+            Some(upgrade) => {
                 let chosen = upgrade.subprotocols.iter().find_map(|offered| match offered {
                     SUBPROTOCOL_JSON => Some((WireForm::Json, SUBPROTOCOL_JSON)),
                     SUBPROTOCOL_RKYV => Some((WireForm::WebSocketRkyv, SUBPROTOCOL_RKYV)),
@@ -54,7 +55,14 @@ pub fn answer(request: &HttpRequest<'_>, unwelcome: Option<Unwelcome>) -> HttpAn
                 });
                 let mut response = Vec::with_capacity(256);
                 write_upgrade_response(&mut response, upgrade.key, chosen.map(|(_, name)| name));
-                HttpAnswer::Upgrade(chosen.map_or(WireForm::Json, |(form, _)| form), response)
+                let form = chosen.map_or(WireForm::Json, |(form, _)| form);
+                match unwelcome {
+                    None => HttpAnswer::Upgrade(form, response),
+                    Some(why) => {
+                        refuse(why, form, &mut response);
+                        HttpAnswer::Response(response)
+                    }
+                }
             }
         },
         _ => text(404, "not found: there is / (the chat), /ws, /healthz and /metrics\n"),
@@ -75,17 +83,21 @@ pub fn refuse_slow() -> Vec<u8> {
     respond(408, "text/plain; charset=utf-8", b"the request did not come within handshake_timeout_ms\n", false)
 }
 
-fn refuse(why: Unwelcome) -> Vec<u8> {
-    let (code, message) = match why {
-        Unwelcome::Full => ("overloaded", "connections_max is reached"),
-        Unwelcome::Draining => ("draining", "the server is stopping"),
+/// Tells a newcomer why it gets no further, and closes. On WebSocket behind the upgrade: a browser shows its page
+/// neither the status nor the body of a refused one.
+pub fn refuse(why: Unwelcome, form: WireForm, out: &mut Vec<u8>) {
+    const RETRY_AFTER_MS: u64 = 1_000;
+    let (event, close_code, reason) = match why {
+        Unwelcome::Full => {
+            let (code, message) = (ErrorCode::Overloaded, "connections_max is reached");
+            (Event::Error { id: None, code, message, retry_after_ms: Some(RETRY_AFTER_MS) }, 1013, message)
+        }
+        Unwelcome::Draining => {
+            (Event::Closing { code: ErrorCode::Draining, reconnect_after_ms: RETRY_AFTER_MS }, 1001, "draining")
+        }
     };
-    let body =
-        format!("{{\"type\":\"error\",\"code\":\"{code}\",\"message\":\"{message}\",\"retry_after_ms\":1000}}\n");
-    let mut response = Vec::new();
-    let retry = [("Retry-After", "1")];
-    write_response(&mut response, 503, "application/json", &retry, body.as_bytes(), false, false);
-    response
+    form.write_event(&event, out);
+    form.write_close(close_code, reason, out);
 }
 
 /// The answer to `/metrics`.

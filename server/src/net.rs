@@ -74,6 +74,9 @@ struct Socket {
     is_wanted: bool,
     is_cancelling: bool,
     is_closing: bool,
+    /// Shutdowns in flight. The kernel runs them on a thread of its own, and looks the slot up only there: one that is
+    /// late would meet the next connection.
+    shutdowns: u8,
     /// The close itself is on its way.
     is_last: bool,
 }
@@ -217,6 +220,7 @@ impl Net {
     }
 
     fn shutdown(&mut self, slot: u32, how: i32) {
+        self.sockets[slot as usize].shutdowns += 1;
         let shutdown = opcode::Shutdown::new(Fixed(slot), how).build();
         self.push(shutdown.user_data(Operation::Shutdown.user_data(slot)));
     }
@@ -236,7 +240,8 @@ impl Net {
 
     fn close_if_quiet(&mut self, slot: u32) {
         let socket = &mut self.sockets[slot as usize];
-        if socket.is_closing && !socket.is_receiving && socket.sending.is_none() && !socket.is_last {
+        let is_quiet = !socket.is_receiving && socket.sending.is_none() && socket.shutdowns == 0;
+        if socket.is_closing && is_quiet && !socket.is_last {
             socket.is_last = true;
             let close = opcode::Close::new(Fixed(slot)).build();
             self.push(close.user_data(Operation::Close.user_data(slot)));
@@ -323,7 +328,11 @@ impl Net {
                 events.push(NetEvent::Closed(slot));
             }
             Some(Operation::Timeout) => self.wakes_ms = None,
-            Some(Operation::Cancel | Operation::Shutdown) | None => {}
+            Some(Operation::Shutdown) => {
+                self.sockets[slot as usize].shutdowns -= 1;
+                self.close_if_quiet(slot);
+            }
+            Some(Operation::Cancel) | None => {}
         }
     }
 

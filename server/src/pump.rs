@@ -114,7 +114,8 @@ impl Pump {
         while !self.is_stopped {
             let due_ms = self.turn()?;
             turns += 1;
-            if self.has_input() {
+            // A core that was told to stop has nothing that would wake it.
+            if self.is_stopped || self.has_input() {
                 if turns % TURNS_BEFORE_YIELD == 0 {
                     glommio::yield_if_needed().await;
                 }
@@ -170,10 +171,12 @@ impl Pump {
         self.take_events();
         self.take_mail();
         self.take_parcels();
+        // Ahead of the shard's turn, since it may have the shard end a connection.
+        self.connections.tick(self.now.monotonic_ms, &mut self.shard, &mut self.net);
         let shard_due = self.shard.finish_turn();
         self.act();
         self.send_parcels();
-        let connections_due = self.connections.tick(self.now.monotonic_ms, &mut self.net);
+        let connections_due = self.connections.next_due();
         self.check_drained();
         self.net.submit()?;
         let lanes_due = self.shard.is_waiting_for_lanes().then_some(self.now.monotonic_ms + LANE_RETRY_MS);

@@ -1,6 +1,12 @@
 //! What the tests of the whole share: the golden files, and chance that comes from a seed.
 
+pub mod cut_proxy;
+pub mod neighbours;
+pub mod raw_peer;
 pub mod seeded;
+pub mod server_process;
+pub mod sim;
+pub mod wire_client;
 
 /// The golden files: frames as they must stay, see `tests/golden/README.md`.
 pub mod golden {

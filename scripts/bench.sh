@@ -1,0 +1,86 @@
+#!/usr/bin/env bash
+# Measures the server beside the floor, in turns, and prints medians: scripts/bench.sh [--rounds N] [--json] [JOB …]
+#
+# Jobs: fanout-1 fanout-16 fanout-256 fanout-1024 fanout-10x100 rooms-1000 idle (default: all). Each has a fresh server.
+# From outside: SECONDS_MEASURED (5), WARMUP_SECONDS (2), SERVER_CPU (0), LOAD_CPU (1), IDLE_CONNECTIONS (19000).
+# Exit code: 0 measured and verified, 1 a run was not verified, 3 could not be run. A target that is missed is said only.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+# shellcheck source=scripts/jobs.sh
+source scripts/jobs.sh
+
+rounds=3
+form=table
+wanted=()
+while [ $# -gt 0 ]; do
+  case "$1" in
+  --rounds) rounds="${2:?--rounds needs a number}" && shift ;;
+  --json) form=json ;;
+  -h | --help) sed -n '2,6s/^# \{0,1\}//p' "$0" && exit ;;
+  -*) fail "no option is called $1 (--rounds N, --json)" ;;
+  *) job_arguments "$1" >/dev/null && wanted+=("$1") ;;
+  esac
+  shift
+done
+[ ${#wanted[@]} -gt 0 ] || wanted=("${JOBS[@]}")
+
+command -v python3 >/dev/null || fail "python3 works the medians out: apt-get install python3"
+echo "building" >&2
+cargo build --release --quiet --locked -p banter-server -p banter-loadgen -p banter-benches
+prepare_host
+
+results="$(mktemp -d)"
+load=""
+trap 'kill $load 2>/dev/null || true; stop_server; rm -rf "$results"' EXIT
+
+# The counters that tell how much one submit and one send carry.
+sample() {
+  python3 scripts/bench-report.py counters "http://$SERVER_ADDRESS/metrics" >"$1" || rm -f "$1"
+}
+
+# run JOB FILE: the figures as JSON, and the server's counters early and late in the measured time beside them.
+run() {
+  start_server
+  # shellcheck disable=SC2046  # words on purpose
+  "$BIN/banter-loadgen" $(load_arguments "$1") --json \
+    --server "$SERVER_ADDRESS" --cpu "$LOAD_CPU" --pid "$SERVER_PID" >"$2.load" &
+  load=$!
+  if [ "$1" != idle ]; then
+    sleep $((WARMUP_SECONDS + 2))
+    sample "$2.early"
+    sleep $((SECONDS_MEASURED > 3 ? SECONDS_MEASURED - 3 : 1))
+    sample "$2.late"
+  fi
+  local code=0
+  wait "$load" || code=$?
+  load=""
+  stop_server
+  [ "$code" -le 1 ] || fail "$1 could not be run (exit code $code)"
+}
+
+# floor FILE NEAR: the least that the kernel takes for sends of NEAR's frame size: as many a submit as its turns had, and
+# a whole round a submit. Which of them is cheaper differs, and the cheaper one is the floor.
+floor() {
+  local frame_bytes batch
+  read -r frame_bytes batch < <(python3 scripts/bench-report.py floor-arguments "$2")
+  local common=(--bytes "$frame_bytes" --cpu "$SERVER_CPU" --drain-cpu "$LOAD_CPU" --seconds "$SECONDS_MEASURED" --json)
+  "$BIN/floor" "${common[@]}" --batch "$batch" >"$1.floor"
+  "$BIN/floor" "${common[@]}" --batch 0 >"$1.floor-round"
+}
+
+for round in $(seq "$rounds"); do
+  # The floor takes its sizes from here, so this comes first in each round, wanted or not.
+  for job in fanout-1 "${wanted[@]}"; do
+    file="$results/$round.$job"
+    [ ! -e "$file.load" ] || continue
+    echo "round $round of $rounds: $job" >&2
+    run "$job" "$file"
+    case "$job" in
+    fanout-1 | fanout-16) echo "round $round of $rounds: floor" >&2 && floor "$file" "$results/$round.fanout-1" ;;
+    esac
+  done
+done
+
+commit="$(git describe --always --dirty --abbrev=12 2>/dev/null || echo unknown)"
+COMMIT="$commit" SERVER_COMMAND="banter $(server_arguments)" LOAD_COMMAND="banter-loadgen $(load_arguments fanout-1)" \
+  python3 scripts/bench-report.py "$form" "$results"

@@ -1,0 +1,60 @@
+#!/usr/bin/env bash
+# Records the server at work and draws it: scripts/flamegraph.sh JOB [NAME]  →  flamegraphs/NAME.svg (default: JOB.svg)
+#
+# JOB is one of bench.sh's: fanout-1 fanout-16 fanout-256 fanout-1024 fanout-10x100 rooms-1000 idle. For idle the opening
+# of the connections is recorded. It needs perf (Debian: linux-perf) and the right to use it.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+# Frame pointers make stacks whole; so the server is built apart from the one that is measured.
+export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target}/flamegraph"
+# shellcheck source=scripts/jobs.sh
+source scripts/jobs.sh
+
+job="${1:-}"
+[ -n "$job" ] && [ "$job" != -h ] && [ "$job" != --help ] || { sed -n '2,5s/^# \{0,1\}//p' "$0" && exit 2; }
+job_arguments "$job" >/dev/null
+name="${2:-$job}"
+command -v perf >/dev/null || fail "perf is missing: apt-get install linux-perf (Debian), linux-tools-generic (Ubuntu)"
+perf record -q -o /dev/null -g -- true 2>/dev/null ||
+  fail "perf may not record: run as root, or sysctl kernel.perf_event_paranoid=1 kernel.kptr_restrict=0"
+
+inferno="${CARGO_TARGET_DIR%/flamegraph}/tools"
+if [ ! -x "$inferno/bin/inferno-flamegraph" ]; then
+  echo "installing inferno, which draws, into $inferno" >&2
+  env -u RUSTFLAGS CARGO_TARGET_DIR="$inferno/build" \
+    cargo install --quiet --locked --version 0.12.8 --root "$inferno" inferno
+  rm -rf "$inferno/build"
+fi
+echo "building with frame pointers" >&2
+RUSTFLAGS="-C force-frame-pointers=yes" CFLAGS="-fno-omit-frame-pointer" \
+  cargo build --release --quiet --locked -p banter-server -p banter-loadgen
+prepare_host
+
+folder="$(mktemp -d)"
+load=""
+trap 'kill $load 2>/dev/null || true; stop_server; rm -rf "$folder"' EXIT
+start_server
+seconds="$SECONDS_MEASURED"
+# shellcheck disable=SC2046  # words on purpose
+"$BIN/banter-loadgen" $(load_arguments "$job") --server "$SERVER_ADDRESS" --cpu "$LOAD_CPU" --pid "$SERVER_PID" \
+  >"$folder/load" &
+load=$!
+if [ "$job" = idle ]; then seconds=4; else sleep "$((WARMUP_SECONDS + 1))"; fi
+# An uneven rate does not beat with timers. perf is kept off the server's CPU.
+taskset -c "$LOAD_CPU" perf record -q -F 1999 -g -p "$SERVER_PID" -o "$folder/perf.data" -- sleep "$seconds" 2>"$folder/perf.log" ||
+  { cat "$folder/perf.log" >&2 && fail "perf record did not work"; }
+code=0
+wait "$load" || code=$?
+load=""
+cat "$folder/load"
+[ "$code" = 0 ] || fail "the load ended with exit code $code: the picture would be of something else"
+stop_server
+
+mkdir -p flamegraphs
+perf script -i "$folder/perf.data" 2>/dev/null >"$folder/stacks"
+"$inferno/bin/inferno-collapse-perf" <"$folder/stacks" >"$folder/folded"
+[ -s "$folder/folded" ] || fail "perf saw nothing of the server"
+commit="$(git describe --always --dirty --abbrev=12 2>/dev/null || echo unknown)"
+"$inferno/bin/inferno-flamegraph" --title "banter, $job" --subtitle "commit $commit, $(uname -sr)" \
+  --countname nanoseconds --hash --minwidth 0.1 <"$folder/folded" >"flamegraphs/$name.svg"
+echo "flamegraphs/$name.svg"

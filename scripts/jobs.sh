@@ -1,0 +1,92 @@
+# What bench.sh and flamegraph.sh share: the jobs, and a server to run them against. To be sourced.
+
+# The server has one CPU for itself, and the load another. Both can be set from outside.
+SERVER_CPU="${SERVER_CPU:-0}"
+LOAD_CPU="${LOAD_CPU:-1}"
+WARMUP_SECONDS="${WARMUP_SECONDS:-2}"
+SECONDS_MEASURED="${SECONDS_MEASURED:-5}"
+IDLE_CONNECTIONS="${IDLE_CONNECTIONS:-19000}"
+TARGET="${CARGO_TARGET_DIR:-target}"
+BIN="$TARGET/release"
+
+JOBS=(fanout-1 fanout-16 fanout-256 fanout-1024 fanout-10x100 rooms-1000 idle)
+
+fail() {
+  echo "${0##*/}: $*" >&2
+  exit 3
+}
+
+# The load generator's arguments for a job: bodies of 128 bytes, JSON over WebSocket.
+job_arguments() {
+  local rooms_10="fanout --rooms 10 --members 100"
+  case "$1" in
+  fanout-1) echo "$rooms_10 --publishers 1 --outstanding 1" ;;
+  fanout-16) echo "$rooms_10 --publishers 1 --outstanding 16" ;;
+  fanout-256) echo "$rooms_10 --publishers 1 --outstanding 256" ;;
+  fanout-1024) echo "$rooms_10 --publishers 1 --outstanding 1024" ;;
+  fanout-10x100) echo "$rooms_10 --publishers 10 --outstanding 100" ;;
+  rooms-1000) echo "fanout --rooms 1000 --members 5 --publishers 5 --outstanding 1" ;;
+  idle) echo "idle --connections $IDLE_CONNECTIONS --rooms 190" ;;
+  *) fail "no job is called $1; there are: ${JOBS[*]}" ;;
+  esac
+}
+
+# The same, with how long and in what form.
+load_arguments() {
+  local job
+  job="$(job_arguments "$1")" || exit 3
+  case "$1" in
+  idle) echo "$job --wire json" ;;
+  *) echo "$job --wire json --payload 128 --warmup $WARMUP_SECONDS --duration $SECONDS_MEASURED" ;;
+  esac
+}
+
+# What the server is started with, but for its data folder. "N," is CPU N alone, where N would be a count.
+server_arguments() {
+  echo "--listen 127.0.0.1:0 --cores $SERVER_CPU, --durability memory --posts-per-second-max 0 --connections-max 0"
+}
+
+prepare_host() {
+  local cpu
+  for cpu in "$SERVER_CPU" "$LOAD_CPU"; do
+    taskset -c "$cpu" true 2>/dev/null ||
+      fail "CPU $cpu cannot be used; two CPUs are needed, one for the server and one for the load: set SERVER_CPU and LOAD_CPU"
+  done
+  [ "$SERVER_CPU" != "$LOAD_CPU" ] || fail "the server and the load need a CPU each: set SERVER_CPU and LOAD_CPU"
+  ulimit -n "$(ulimit -Hn)"
+  local descriptors
+  descriptors="$(ulimit -n)"
+  if [ "$descriptors" != unlimited ] && [ "$IDLE_CONNECTIONS" -gt $((descriptors - 100)) ]; then
+    IDLE_CONNECTIONS=$((descriptors - 100))
+    echo "${0##*/}: $descriptors descriptors are allowed, so idle has $IDLE_CONNECTIONS connections;" \
+      "for more raise the hard limit (ulimit -Hn, LimitNOFILE=)" >&2
+  fi
+}
+
+# Starts a server of its own; SERVER_PID, SERVER_ADDRESS and SERVER_FOLDER say where it is.
+start_server() {
+  SERVER_FOLDER="$(mktemp -d)"
+  # The server's own process opens it, which may be after the first look.
+  : >"$SERVER_FOLDER/out"
+  # shellcheck disable=SC2046  # words on purpose
+  "$BIN/banter" $(server_arguments) --data "$SERVER_FOLDER/data" \
+    >"$SERVER_FOLDER/out" 2>"$SERVER_FOLDER/log" </dev/null &
+  SERVER_PID=$!
+  local tries
+  for tries in $(seq 100); do
+    SERVER_ADDRESS="$(sed -n 's/^listening on //p' "$SERVER_FOLDER/out")"
+    [ -z "$SERVER_ADDRESS" ] || return 0
+    kill -0 "$SERVER_PID" 2>/dev/null || break
+    sleep 0.05
+  done
+  cat "$SERVER_FOLDER/log" >&2
+  fail "the server did not start (after $tries looks)"
+}
+
+stop_server() {
+  [ -n "${SERVER_PID:-}" ] || return 0
+  kill "$SERVER_PID" 2>/dev/null || true
+  wait "$SERVER_PID" 2>/dev/null || true
+  SERVER_PID=""
+  rm -rf "$SERVER_FOLDER"
+}

@@ -1,0 +1,247 @@
+//! The program `banter` as a child process: built once, started with a data folder of its own on a free port.
+//!
+//! Everything here panics when the server does not do as it should, since that is a test that fails.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Mutex, OnceLock, mpsc};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+/// How long anything may take that is to happen at once. Only a failing test waits that long.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+/// How often a condition is looked at.
+const LOOK_INTERVAL: Duration = Duration::from_millis(5);
+
+/// Waits until a condition holds.
+#[track_caller]
+pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
+        std::thread::sleep(LOOK_INTERVAL);
+    }
+}
+
+/// The numbers of cores to test with: one and two, or one where this process may not run on more.
+pub fn core_counts() -> &'static [usize] {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    if cores > 1 { &[1, 2] } else { &[1] }
+}
+
+/// The path of the program, which is built by the first call.
+pub fn program() -> &'static Path {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAM.get_or_init(|| {
+        let own = std::env::current_exe().expect("a test has a path");
+        // target/PROFILE/deps/own
+        let folder = own.ancestors().nth(2).expect("cargo's folders").to_owned();
+        let mut build = Command::new(env!("CARGO"));
+        build.args(["build", "--quiet", "-p", "banter-server"]).current_dir(env!("CARGO_MANIFEST_DIR"));
+        if folder.ends_with("release") {
+            build.arg("--release");
+        }
+        build.env("CARGO_TARGET_DIR", folder.parent().expect("cargo's folders"));
+        assert!(build.status().expect("cargo runs").success(), "banter-server does not compile");
+        folder.join("banter")
+    })
+}
+
+/// How a server is started.
+#[derive(Default)]
+pub struct Start<'a> {
+    flags: &'a [&'a str],
+    cores: usize,
+    descriptors_max: Option<u32>,
+    data: Option<&'a Path>,
+}
+
+impl<'a> Start<'a> {
+    /// On so many cores, with flags of the command line.
+    pub fn new(cores: usize, flags: &'a [&'a str]) -> Self {
+        Start { flags, cores, ..Start::default() }
+    }
+
+    /// With that hard limit of descriptors.
+    #[must_use]
+    pub fn descriptors_max(self, descriptors_max: u32) -> Self {
+        Start { descriptors_max: Some(descriptors_max), ..self }
+    }
+
+    /// With a data folder that the caller owns.
+    #[must_use]
+    pub fn data(self, data: &'a Path) -> Self {
+        Start { data: Some(data), ..self }
+    }
+
+    /// Starts it, and waits until it listens.
+    pub fn run(self) -> ServerProcess {
+        let folder = TempDir::new().expect("a temporary folder");
+        let data = self.data.map_or_else(|| folder.path().join("data"), Path::to_owned);
+        let log = folder.path().join("log");
+        let mut command = match self.descriptors_max {
+            None => Command::new(program()),
+            // The shell lowers the hard limit, and becomes the program.
+            Some(limit) => {
+                let mut shell = Command::new("sh");
+                shell.args(["-c", &format!("ulimit -n {limit} && exec \"$0\" \"$@\"")]).arg(program());
+                shell
+            }
+        };
+        command.args(["--listen", "127.0.0.1:0", "--cores", &self.cores.to_string(), "--data"]).arg(&data);
+        command.args(self.flags).stdin(Stdio::null()).stdout(Stdio::piped());
+        command.stderr(File::create(&log).expect("a file in the temporary folder"));
+        let mut child = command.spawn().expect("the server starts");
+        let stdout = child.stdout.take().expect("stdout is piped");
+        let mut server = ServerProcess { child, address: ([127, 0, 0, 1], 0).into(), log, _folder: folder };
+        let (tell, told) = mpsc::channel();
+        std::thread::spawn(move || {
+            let mut line = String::new();
+            let _ = BufReader::new(stdout).read_line(&mut line);
+            let _ = tell.send(line);
+        });
+        let line = told.recv_timeout(PATIENCE).expect("the server says where it listens");
+        let address = line.trim_end().strip_prefix("listening on ").and_then(|address| address.parse().ok());
+        server.address = address.unwrap_or_else(|| panic!("the server said {line:?} and\n{}", server.log()));
+        server
+    }
+}
+
+/// A running server. Dropping it kills it.
+pub struct ServerProcess {
+    child: Child,
+    address: SocketAddr,
+    log: PathBuf,
+    _folder: TempDir,
+}
+
+impl ServerProcess {
+    /// A server on so many cores.
+    pub fn start(cores: usize, flags: &[&str]) -> Self {
+        Start::new(cores, flags).run()
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it has logged.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(self.pid() as i32).expect("a pid is not 0");
+        kill_process(pid, signal).expect("the server is there");
+    }
+
+    /// Waits for its end.
+    pub fn wait(&mut self, timeout: Duration) -> ExitStatus {
+        let deadline = Instant::now() + timeout;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("the server is a child of this process") {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "the server did not end within {timeout:?}");
+            std::thread::sleep(LOOK_INTERVAL);
+        }
+    }
+
+    /// What a plain HTTP request is answered, head and body.
+    pub fn http(&self, request: &str) -> String {
+        http(self.address, request)
+    }
+
+    /// All metrics, each with its labels as it stands in the text.
+    pub fn metrics(&self) -> BTreeMap<String, u64> {
+        let text = self.http("GET /metrics HTTP/1.1\r\nHost: test\r\n\r\n");
+        assert!(text.starts_with("HTTP/1.1 200 "), "{text}");
+        let body = text.split_once("\r\n\r\n").expect("a head").1;
+        let lines = body.lines().filter(|line| !line.starts_with('#'));
+        lines
+            .map(|line| {
+                let (name, value) = line.rsplit_once(' ').expect("a name and a value");
+                (name.to_owned(), value.parse().expect("a whole number"))
+            })
+            .collect()
+    }
+
+    /// A metric, summed over cores and labels.
+    pub fn metric(&self, name: &str) -> u64 {
+        let of_name = |full: &str| full.split('{').next() == Some(name);
+        self.metrics().iter().filter(|(full, _)| of_name(full)).map(|(_, value)| value).sum()
+    }
+
+    /// Refusals with that code so far.
+    pub fn refusals(&self, code: &str) -> u64 {
+        let code = format!("code=\"{code}\"");
+        self.metrics().iter().filter(|(full, _)| full.contains(&code)).map(|(_, value)| value).sum()
+    }
+
+    /// Bytes of memory that it has in use (`VmRSS`).
+    pub fn memory_bytes(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("the server is there");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a process has memory");
+        line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number of KiB") * 1_024
+    }
+
+    /// CPU time that it has used, in all threads.
+    pub fn cpu_time(&self) -> Duration {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).expect("the server is there");
+        let behind_name = stat.rsplit_once(')').expect("the name is in brackets").1;
+        let fields: Vec<&str> = behind_name.split_whitespace().collect();
+        let ticks: u64 = fields[11..13].iter().map(|ticks| ticks.parse::<u64>().expect("a number of ticks")).sum();
+        // A tick is 10 ms on every Linux that user space sees.
+        Duration::from_millis(ticks * 10)
+    }
+}
+
+impl Drop for ServerProcess {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("the server logged:\n{}", self.log());
+        }
+    }
+}
+
+/// Sends a plain HTTP request, and reads all that comes.
+pub fn http(address: SocketAddr, request: &str) -> String {
+    let mut stream = TcpStream::connect(address).expect("the server accepts");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a socket takes a timeout");
+    stream.write_all(request.as_bytes()).expect("the server takes bytes");
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).expect("the server answers and closes");
+    String::from_utf8(answer).expect("text")
+}
+
+/// Runs the program to its end, and gives its exit code, stdout and stderr.
+pub fn run_to_end(args: &[&str]) -> (i32, String, String) {
+    let folder = TempDir::new().expect("a temporary folder");
+    let files = ["out", "err"].map(|name| folder.path().join(name));
+    let mut command = Command::new(program());
+    command.args(args).current_dir(folder.path()).stdin(Stdio::null());
+    command.stdout(File::create(&files[0]).expect("a file")).stderr(File::create(&files[1]).expect("a file"));
+    let child = Mutex::new(command.spawn().expect("the program starts"));
+    let mut status = None;
+    wait_until("the program ends", || {
+        status = child.lock().ok().and_then(|mut child| child.try_wait().ok().flatten());
+        status.is_some()
+    });
+    let [out, err] = files.map(|file| std::fs::read_to_string(file).expect("text"));
+    (status.and_then(|status| status.code()).unwrap_or(-1), out, err)
+}

@@ -1,0 +1,64 @@
+//! What happened over the seeds, so that the test can see that it still reaches what it is there for.
+
+use std::collections::BTreeMap;
+
+/// How often each thing happened.
+#[derive(Clone, Debug, Default)]
+pub struct Coverage(pub BTreeMap<&'static str, u64>);
+
+/// What a run of many seeds must have seen.
+pub const WANTED: &[&str] = &[
+    "batch lagged",
+    "catch-up from a gap",
+    "closed as idle",
+    "connection paused",
+    "cursor_ahead",
+    "delivery",
+    "drained",
+    "duplicate post",
+    "echo spared",
+    "fell behind",
+    "fetch page",
+    "key_conflict",
+    "left",
+    "members answer",
+    "presence counts only",
+    "presence of a user",
+    "rate_limited",
+    "rejoin",
+    "rejoin while joining",
+    "resumed",
+    "room forgotten",
+    "rooms_per_connection_max",
+    "signal",
+    "signal dropped",
+    "stalled",
+    "vanished",
+    "vanished with a send in flight",
+    "waited for a lane",
+    "wrong_epoch",
+];
+
+impl Coverage {
+    /// It happened.
+    pub fn saw(&mut self, what: &'static str) {
+        self.saw_times(what, 1);
+    }
+
+    /// It happened so many times.
+    pub fn saw_times(&mut self, what: &'static str, times: u64) {
+        *self.0.entry(what).or_default() += times;
+    }
+
+    /// Adds another run's.
+    pub fn add(&mut self, other: &Coverage) {
+        for (what, times) in &other.0 {
+            self.saw_times(what, *times);
+        }
+    }
+
+    /// What was wanted and never happened.
+    pub fn missing(&self) -> Vec<&'static str> {
+        WANTED.iter().copied().filter(|what| self.0.get(what).is_none_or(|&times| times == 0)).collect()
+    }
+}

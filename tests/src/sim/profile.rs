@@ -1,0 +1,72 @@
+//! The limits that a seed runs under: mostly tight, so that every one of them is reached.
+
+use banter_chat::limits::Limits;
+
+use crate::seeded::Seeded;
+
+/// A seed's circumstances.
+#[derive(Clone, Debug)]
+pub struct Profile {
+    /// The server's limits.
+    pub limits: Limits,
+    /// Clients.
+    pub clients: usize,
+    /// Names of rooms that they use.
+    pub rooms: usize,
+    /// Steps of chance before everything comes to rest.
+    pub steps: usize,
+    /// Turns that a parcel stays in a lane at most.
+    pub lane_delay_max: usize,
+    /// A client stalls once in so many sends.
+    pub stalls_once_in: usize,
+    /// Bytes of padding in a body, at most.
+    pub body_bytes_max: usize,
+    /// The server begins to stop at that step.
+    pub drains_at: Option<usize>,
+    /// Whether any message may have been forgotten.
+    pub history_is_whole: bool,
+}
+
+impl Profile {
+    /// Chosen by chance.
+    pub fn of(chance: &mut Seeded) -> Self {
+        let history_is_whole = chance.once_in(2);
+        let (messages_max, bytes_max) = if history_is_whole {
+            (1 << 20, 1 << 30)
+        } else {
+            (*chance.pick(&[1, 5, 40]), *chance.pick(&[4_096, 40_000, 1 << 30]))
+        };
+        let frame_bytes_max = 1_024;
+        let limits = Limits {
+            frame_bytes_max,
+            rooms_max: *chance.pick(&[3, 1_000]),
+            rooms_per_connection_max: *chance.pick(&[2, 256]),
+            posts_per_second_max: *chance.pick(&[0, 0, 20]),
+            idle_timeout_ms: *chance.pick(&[0, 1_000, 60_000]),
+            outbox_bytes_max: *chance.pick(&[2 * frame_bytes_max, 16 * frame_bytes_max, 256 * 1_024]),
+            presence_members_max: *chance.pick(&[2, 1_000]),
+            presence_interval_ms: *chance.pick(&[10, 500]),
+            fetch_messages_max: *chance.pick(&[3, 1_000]),
+            history_messages_max: messages_max,
+            history_bytes_per_core_max: bytes_max,
+            dedupe_keys_max: *chance.pick(&[2, 1_000]),
+            run_bytes_max: *chance.pick(&[4_096, 256 * 1_024]),
+            run_bytes_per_core_max: 1 << 20,
+            lane_parcels_max: *chance.pick(&[16, 16, 64, 4_096]),
+            ..Limits::default()
+        };
+        let whole = history_is_whole && limits.rooms_max > 100;
+        let steps = *chance.pick(&[200, 600, 1_500]);
+        Profile {
+            clients: 2 + chance.below(12),
+            rooms: 1 + chance.below(5),
+            lane_delay_max: *chance.pick(&[0, 3, 40]),
+            stalls_once_in: *chance.pick(&[5, 50, 100_000]),
+            body_bytes_max: *chance.pick(&[8, 300]),
+            drains_at: chance.once_in(4).then(|| chance.below(steps)),
+            steps,
+            limits,
+            history_is_whole: whole,
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! What all clients together have to agree on, whatever the order was in which it came to them.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use super::wire::Said;
+
+/// One room's one history.
+pub type Place = (String, u64);
+
+/// Which client, and which of its connections.
+pub type Voice = (usize, u32);
+
+/// Everything that was ever seen or acknowledged.
+#[derive(Default)]
+pub struct Truth {
+    /// Messages by place, as whoever saw them first had them.
+    pub messages: HashMap<Place, BTreeMap<u64, Said>>,
+    /// Acknowledged places, and whose they are.
+    pub acknowledged: BTreeMap<(String, u64, u64), (Voice, Vec<u8>)>,
+    /// What `echo: false` left out, to be proved to be the reader's own.
+    spared: Vec<(String, u64, u64, Voice)>,
+    /// Places that were answered to a key, as they were answered first.
+    keyed: HashMap<(String, u64, String, String), BTreeSet<u64>>,
+}
+
+impl Truth {
+    /// Somebody saw a message.
+    pub fn saw(&mut self, said: &Said) {
+        assert!(said.sequence > 0, "places start with 1");
+        let room = self.messages.entry((said.room.clone(), said.epoch)).or_default();
+        let known = room.entry(said.sequence).or_insert_with(|| said.clone());
+        assert_eq!(known, said, "everybody sees the same message in a place");
+    }
+
+    /// A post was answered with a place.
+    pub fn acknowledged(
+        &mut self,
+        place: (String, u64, u64),
+        voice: Voice,
+        user: &str,
+        key: Option<&str>,
+        body: &[u8],
+    ) {
+        if let Some(key) = key {
+            let of_key = (place.0.clone(), place.1, user.to_owned(), key.to_owned());
+            self.keyed.entry(of_key).or_default().insert(place.2);
+        }
+        let before = self.acknowledged.insert(place.clone(), (voice, body.to_vec()));
+        assert!(before.is_none(), "place {place:?} was given to {before:?} and to {voice:?}");
+    }
+
+    /// A repeated post was answered with the place of the first.
+    pub fn repeated(&mut self, place: (String, u64, u64), user: &str, key: &str) {
+        // The first one's answer may have been lost with its connection, so the place may be new here.
+        self.keyed.entry((place.0, place.1, user.to_owned(), key.to_owned())).or_default().insert(place.2);
+    }
+
+    /// A reader that does not want its own posts was not sent these.
+    pub fn spared(&mut self, room: &str, epoch: u64, places: std::ops::Range<u64>, voice: Voice) {
+        self.spared.extend(places.map(|place| (room.to_owned(), epoch, place, voice)));
+    }
+
+    /// Checks what can be said only at the end. `dedupe_keys_max` is how many keys a room remembers, given where every
+    /// message was seen by somebody, so that those between two can be counted.
+    pub fn check(&self, dedupe_keys_max: Option<usize>) {
+        for ((room, epoch, sequence), (_, body)) in &self.acknowledged {
+            if let Some(said) = self.messages.get(&(room.clone(), *epoch)).and_then(|room| room.get(sequence)) {
+                assert_eq!(&said.body, body, "{room} {sequence}: what was acknowledged is what was delivered");
+            }
+        }
+        for (room, epoch, sequence, voice) in &self.spared {
+            // Vanished with its connection, an own post may have no acknowledgement; then its user must be right.
+            if let Some((author, _)) = self.acknowledged.get(&(room.clone(), *epoch, *sequence)) {
+                assert_eq!(author, voice, "{room} {sequence} was left out as an own post");
+            }
+        }
+        let Some(dedupe_keys_max) = dedupe_keys_max else { return };
+        for ((room, epoch, user, key), places) in &self.keyed {
+            let Some(messages) = self.messages.get(&(room.clone(), *epoch)) else { continue };
+            for (&first, &second) in places.iter().zip(places.iter().skip(1)) {
+                let between = messages.range(first + 1..second);
+                if between.clone().count() as u64 != second - first - 1 {
+                    continue; // Somebody posted between them, and nobody was there at the end to fetch it.
+                }
+                assert!(
+                    between.filter(|(_, said)| said.key.is_some()).count() >= dedupe_keys_max.saturating_sub(1),
+                    "{room}: key {key} of {user} got places {first} and {second} within its window"
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,241 @@
+//! The clients' own reading of what the server sends, in any of the three forms; JSON by a library that the server
+//! does not write with.
+
+use banter_protocol::error_code::ErrorCode;
+use banter_protocol::event::Event;
+use banter_protocol::frame::{Frame, FrameReader, Frames};
+use banter_protocol::native;
+use banter_protocol::request::BodyFormat;
+use banter_protocol::websocket::{Incoming, Role, WebSocketReader};
+use banter_protocol::wire::WireForm;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+/// A message as a client has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Said {
+    /// The room.
+    pub room: String,
+    /// Its history.
+    pub epoch: u64,
+    /// The place.
+    pub sequence: u64,
+    /// Who said it.
+    pub user: String,
+    /// With which key.
+    pub key: Option<String>,
+    /// Whether the body is JSON.
+    pub is_json: bool,
+    /// What was said.
+    pub body: Vec<u8>,
+}
+
+/// What the server said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the fields are those of the protocol")]
+pub enum Heard {
+    Welcome { id: Option<u64> },
+    Joined { id: Option<u64>, room: String, epoch: u64, sequence: u64, members: u64 },
+    Posted { id: Option<u64>, room: String, epoch: u64, sequence: u64, duplicate: bool },
+    Page { id: Option<u64>, room: String, epoch: u64, messages: Vec<Said>, more: bool },
+    Members { id: Option<u64>, room: String, count: u64, users: Vec<String> },
+    Left { id: Option<u64>, room: String },
+    Pong { id: Option<u64> },
+    Message(Said),
+    Signal { room: String, user: String, body: Vec<u8> },
+    Presence { room: String, user: Option<String>, count: u64 },
+    Gap { room: String, epoch: u64, from: u64, to: u64 },
+    Closing,
+    Error { id: Option<u64>, code: ErrorCode },
+    KeepAlive,
+    Close,
+}
+
+/// Cuts what one connection is sent into events.
+pub enum Ear {
+    /// JSON or native frames in WebSocket frames.
+    WebSocket(WebSocketReader),
+    /// Native frames.
+    Native(FrameReader),
+}
+
+impl Ear {
+    /// For a connection of that form.
+    pub fn new(form: WireForm) -> Self {
+        if form.is_websocket() {
+            Ear::WebSocket(WebSocketReader::new(Role::Client, 1 << 30))
+        } else {
+            Ear::Native(FrameReader::new(u32::MAX))
+        }
+    }
+
+    /// What those bytes say.
+    ///
+    /// # Panics
+    /// When the server broke the protocol.
+    pub fn hear(&mut self, bytes: &[u8]) -> Vec<Heard> {
+        let mut bytes = bytes.to_vec();
+        let mut rest = &mut bytes[..];
+        let mut heard = Vec::new();
+        while !rest.is_empty() {
+            let used = match self {
+                Ear::WebSocket(reader) => {
+                    let (used, incoming) = reader.read(rest).expect("the server's WebSocket frames are right");
+                    heard.extend(incoming.and_then(from_websocket));
+                    used
+                }
+                Ear::Native(reader) => {
+                    let (used, frame) = reader.read(rest).expect("the server's frames are right");
+                    heard.extend(frame.map(from_frame));
+                    used
+                }
+            };
+            rest = &mut rest[used..];
+        }
+        heard
+    }
+}
+
+fn from_websocket(incoming: Incoming<'_>) -> Option<Heard> {
+    match incoming {
+        Incoming::Text(text) => Some(from_json(text)),
+        Incoming::Binary(bytes) => {
+            let (frame, used) = Frame::read(bytes, u32::MAX).expect("a frame in a binary message");
+            assert_eq!(used, bytes.len(), "one frame in a binary message");
+            Some(from_frame(frame))
+        }
+        Incoming::Ping(_) => Some(Heard::KeepAlive),
+        Incoming::Pong(_) => None,
+        Incoming::Close { .. } => Some(Heard::Close),
+    }
+}
+
+fn said(message: &banter_protocol::event::Message<'_>) -> Said {
+    Said {
+        room: message.room.to_owned(),
+        epoch: message.epoch.0,
+        sequence: message.sequence.0,
+        user: message.user.to_owned(),
+        key: message.key.map(str::to_owned),
+        is_json: message.body.format == BodyFormat::Json,
+        body: message.body.bytes.to_vec(),
+    }
+}
+
+fn from_frame(frame: Frame<'_>) -> Heard {
+    match native::read_event(frame).expect("the server's events are right") {
+        Event::Welcome { id, .. } => Heard::Welcome { id },
+        Event::Joined { id, room, epoch, sequence, members, .. } => {
+            Heard::Joined { id, room: room.to_owned(), epoch: epoch.0, sequence: sequence.0, members }
+        }
+        Event::Posted { id, room, epoch, sequence, duplicate, .. } => {
+            Heard::Posted { id, room: room.to_owned(), epoch: epoch.0, sequence: sequence.0, duplicate }
+        }
+        Event::Page { id, room, epoch, messages, more } => {
+            let message = |frame: Result<&[u8], _>| said(&native::read_message(frame.unwrap()).unwrap());
+            let messages = Frames(messages).map(message).collect();
+            Heard::Page { id, room: room.to_owned(), epoch: epoch.0, messages, more }
+        }
+        Event::Members { id, room, count, users } => {
+            Heard::Members { id, room: room.to_owned(), count, users: users.lines().map(str::to_owned).collect() }
+        }
+        Event::Left { id, room } => Heard::Left { id, room: room.to_owned() },
+        Event::Pong { id } => Heard::Pong { id },
+        Event::Message(message) => Heard::Message(said(&message)),
+        Event::Signal { room, user, body } => {
+            Heard::Signal { room: room.to_owned(), user: user.to_owned(), body: body.bytes.to_vec() }
+        }
+        Event::Presence { room, change, count } => {
+            Heard::Presence { room: room.to_owned(), user: change.map(|(user, _)| user.to_owned()), count }
+        }
+        Event::Gap { room, epoch, from, to } => {
+            Heard::Gap { room: room.to_owned(), epoch: epoch.0, from: from.0, to: to.0 }
+        }
+        Event::Closing { .. } => Heard::Closing,
+        Event::Error { id, code, .. } => Heard::Error { id, code },
+        Event::KeepAlive => Heard::KeepAlive,
+    }
+}
+
+/// Any JSON event: the fields of all of them.
+#[derive(Deserialize)]
+struct Fields<'a> {
+    r#type: &'a str,
+    id: Option<u64>,
+    room: Option<String>,
+    epoch: Option<u64>,
+    sequence: Option<u64>,
+    members: Option<u64>,
+    count: Option<u64>,
+    users: Option<Vec<String>>,
+    user: Option<String>,
+    key: Option<String>,
+    #[serde(borrow)]
+    body: Option<&'a RawValue>,
+    body_base64: Option<String>,
+    duplicate: Option<bool>,
+    more: Option<bool>,
+    from: Option<u64>,
+    to: Option<u64>,
+    first_available: Option<u64>,
+    code: Option<String>,
+    #[serde(borrow)]
+    messages: Option<Vec<&'a RawValue>>,
+}
+
+impl Fields<'_> {
+    fn body(&self) -> (bool, Vec<u8>) {
+        match (&self.body, &self.body_base64) {
+            (Some(body), None) => (true, body.get().as_bytes().to_vec()),
+            (None, Some(text)) => (false, STANDARD.decode(text).expect("base64")),
+            _ => panic!("a message has one body"),
+        }
+    }
+
+    fn said(self) -> Said {
+        let (is_json, body) = self.body();
+        let (room, user) = (self.room.unwrap(), self.user.unwrap());
+        let (epoch, sequence) = (self.epoch.unwrap(), self.sequence.unwrap());
+        Said { room, epoch, sequence, user, key: self.key, is_json, body }
+    }
+}
+
+fn from_json(text: &str) -> Heard {
+    let fields: Fields<'_> = serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"));
+    let (id, room) = (fields.id, fields.room.clone().unwrap_or_default());
+    match fields.r#type {
+        "welcome" => Heard::Welcome { id },
+        "joined" => {
+            let (epoch, sequence) = (fields.epoch.unwrap(), fields.sequence.unwrap());
+            Heard::Joined { id, room, epoch, sequence, members: fields.members.unwrap() }
+        }
+        "posted" => {
+            let (epoch, sequence) = (fields.epoch.unwrap(), fields.sequence.unwrap());
+            Heard::Posted { id, room, epoch, sequence, duplicate: fields.duplicate.unwrap() }
+        }
+        "page" => {
+            let epoch = fields.epoch.unwrap();
+            let messages = fields.messages.unwrap().into_iter().map(|raw| match from_json(raw.get()) {
+                Heard::Message(said) => said,
+                other => panic!("{other:?} in a page"),
+            });
+            Heard::Page { id, room, epoch, messages: messages.collect(), more: fields.more.unwrap() }
+        }
+        "members" => Heard::Members { id, room, count: fields.count.unwrap(), users: fields.users.unwrap() },
+        "left" => Heard::Left { id, room },
+        "pong" => Heard::Pong { id },
+        "message" => Heard::Message(fields.said()),
+        "signal" => Heard::Signal { room, body: fields.body().1, user: fields.user.unwrap() },
+        "presence" => Heard::Presence { room, user: fields.user, count: fields.count.unwrap() },
+        "gap" => {
+            let (from, to) = (fields.from.unwrap(), fields.to.unwrap());
+            assert_eq!(fields.first_available, Some(to + 1));
+            Heard::Gap { room, epoch: fields.epoch.unwrap(), from, to }
+        }
+        "closing" => Heard::Closing,
+        "error" => Heard::Error { id, code: ErrorCode::from_name(&fields.code.unwrap()).expect("a known code") },
+        other => panic!("unknown event {other}"),
+    }
+}

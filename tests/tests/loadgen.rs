@@ -1,0 +1,94 @@
+//! The load generator's program against the server's: it verifies, measures and ends as it says.
+
+use std::path::PathBuf;
+use std::process::{Command, Output};
+use std::sync::OnceLock;
+
+use banter_tests::server_process::{ServerProcess, core_counts, program};
+use serde_json::Value;
+
+const VERIFIED: i32 = 0;
+const NO_RUN: i32 = 3;
+const SHORT: &str = "--warmup 0.2 --duration 0.6";
+
+/// The path of the load generator, which is built by the first call, beside the server.
+fn load_program() -> &'static PathBuf {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAM.get_or_init(|| {
+        let folder = program().parent().expect("the server is in cargo's folder");
+        let mut build = Command::new(env!("CARGO"));
+        build.args(["build", "--quiet", "-p", "banter-loadgen"]).current_dir(env!("CARGO_MANIFEST_DIR"));
+        if folder.ends_with("release") {
+            build.arg("--release");
+        }
+        build.env("CARGO_TARGET_DIR", folder.parent().expect("cargo's folders"));
+        assert!(build.status().expect("cargo runs").success(), "banter-loadgen does not compile");
+        folder.join("banter-loadgen")
+    })
+}
+
+fn load(server: &ServerProcess, line: &str) -> Output {
+    let (address, pid) = (server.address().to_string(), server.pid().to_string());
+    let mut command = Command::new(load_program());
+    command.args(line.split(' ')).args(["--server", &address, "--pid", &pid]).output().expect("the program runs")
+}
+
+/// The report of a run that must be verified.
+#[track_caller]
+fn report(server: &ServerProcess, line: &str) -> Value {
+    let output = load(server, &format!("{line} --json"));
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(VERIFIED), "{line}: {stderr} {stdout}");
+    serde_json::from_slice(&output.stdout).expect("a report is JSON")
+}
+
+#[track_caller]
+fn count(report: &Value, pointer: &str) -> u64 {
+    report.pointer(pointer).and_then(Value::as_u64).unwrap_or_else(|| panic!("no {pointer}: {report}"))
+}
+
+#[test]
+fn every_member_gets_every_message_once_and_in_order_in_every_wire_form_and_pace() {
+    for &cores in core_counts() {
+        let server = ServerProcess::start(cores, &["--durability", "memory"]);
+        for wire in ["json", "native", "ws-rkyv"] {
+            for pace in ["--outstanding 1", "--outstanding 32 --complete ack", "--complete echo", "--rate 400"] {
+                let line = format!("fanout --rooms 3 --members 5 --publishers 2 --wire {wire} {pace} {SHORT}");
+                let report = report(&server, &line);
+                let (posts, deliveries) =
+                    (count(&report, "/verification/posts"), count(&report, "/verification/deliveries"));
+                assert!(posts > 0 && deliveries == posts * 5, "{line}: {report}");
+                assert_eq!(count(&report, "/verification/acknowledged"), posts, "{line}");
+                assert!(count(&report, "/latency_us/delivered/count") > 0, "{line}: {report}");
+                assert!(report["server_cpu_us_per_delivery"].as_f64().is_some_and(|us| us > 0.0), "{line}: {report}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_ping_pong_has_one_post_under_way() {
+    let server = ServerProcess::start(1, &["--durability", "memory"]);
+    let report = report(&server, &format!("pingpong {SHORT}"));
+    assert_eq!(count(&report, "/outstanding"), 1);
+    assert_eq!(count(&report, "/verification/posts"), count(&report, "/verification/deliveries"));
+}
+
+#[test]
+fn idle_connections_are_all_joined_and_their_memory_is_measured() {
+    let server = ServerProcess::start(1, &["--durability", "memory"]);
+    let report = report(&server, "idle --connections 200 --rooms 4 --hold 0.2");
+    assert_eq!(count(&report, "/connections"), 200);
+    assert!(report["resident_bytes_per_connection"].is_f64(), "{report}");
+    assert_eq!(server.metric("banter_accepted_total"), 201, "200, and the one that asks for the metrics");
+}
+
+#[test]
+fn a_servers_refusal_ends_the_run_with_its_words_and_what_to_do() {
+    let server = ServerProcess::start(1, &["--durability", "memory", "--posts-per-second-max", "1"]);
+    let output = load(&server, &format!("fanout --rooms 1 --members 2 --outstanding 4 {SHORT}"));
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(NO_RUN), "{stderr}");
+    assert!(stderr.contains("rate_limited") && stderr.contains("--posts-per-second-max 0"), "{stderr}");
+}
