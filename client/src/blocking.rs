@@ -42,8 +42,11 @@ pub enum ClientError {
         message: String,
     },
     /// Not in time. A post that was not acknowledged goes on waiting for it.
-    #[error("it took too long")]
-    TimedOut,
+    #[error("it took too long{}", link_fault.as_ref().map(|fault| format!(": {fault}")).unwrap_or_default())]
+    TimedOut {
+        /// Why there is no connection now, where there is none.
+        link_fault: Option<String>,
+    },
     /// The session has ended for good.
     #[error("the session has ended")]
     Ended,
@@ -56,6 +59,8 @@ pub struct Client {
     address: String,
     started: Instant,
     stream: Option<TcpStream>,
+    /// Why there is none.
+    link_fault: Option<String>,
     /// Bytes that the stream has not taken yet.
     unwritten: VecDeque<u8>,
     buffer: Box<[u8]>,
@@ -82,6 +87,7 @@ impl Client {
             address: address.to_owned(),
             started: Instant::now(),
             stream: None,
+            link_fault: None,
             unwritten: VecDeque::new(),
             buffer: vec![0; READ_BYTES_MAX].into(),
             kept: VecDeque::new(),
@@ -119,7 +125,7 @@ impl Client {
         let deadline = Instant::now() + timeout;
         loop {
             match self.pump_until(deadline)? {
-                None => return Err(ClientError::TimedOut),
+                None => return Err(ClientError::TimedOut { link_fault: self.link_fault.clone() }),
                 Some(Event::Posted(posted)) if posted.ticket == ticket => return Ok(posted),
                 Some(Event::Refused { what: Refused::Post(refused), code, message }) if refused == ticket => {
                     return Err(ClientError::Refused { code: code.as_str(), message });
@@ -186,6 +192,7 @@ impl Client {
                 Ok(stream) => {
                     self.forget_stream();
                     self.stream = Some(stream);
+                    self.link_fault = None;
                     self.session.handle_connected(self.started.elapsed());
                 }
                 Err(error) => self.lose_stream(&format!("{}: {error}", self.address)),
@@ -241,6 +248,7 @@ impl Client {
 
     fn lose_stream(&mut self, why: &str) {
         self.forget_stream();
+        self.link_fault = Some(why.to_owned());
         self.session.handle_disconnected(self.started.elapsed(), why);
     }
 
@@ -273,4 +281,20 @@ fn connect(address: &str) -> io::Result<TcpStream> {
         }
     }
     Err(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_post_without_a_server_says_why_it_took_too_long() {
+        // A port that was free a moment ago, and refuses.
+        let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+        let mut client = Client::new(&address, "ann").unwrap();
+        client.join("room", crate::Join::default()).unwrap();
+        let error = client.post_json("room", "1", Duration::from_millis(50)).unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains(&address) && text.contains("refused"), "{text}");
+    }
 }

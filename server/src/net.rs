@@ -216,7 +216,10 @@ impl Net {
 
     /// Tells the peer that nothing more comes, and still reads.
     pub fn finish(&mut self, slot: u32) {
-        self.shutdown(slot, libc::SHUT_WR);
+        // Behind a close it would meet the next connection.
+        if self.sockets.get(slot as usize).is_some_and(|socket| !socket.is_closing) {
+            self.shutdown(slot, libc::SHUT_WR);
+        }
     }
 
     fn shutdown(&mut self, slot: u32, how: i32) {
@@ -329,7 +332,8 @@ impl Net {
             }
             Some(Operation::Timeout) => self.wakes_ms = None,
             Some(Operation::Shutdown) => {
-                self.sockets[slot as usize].shutdowns -= 1;
+                let socket = &mut self.sockets[slot as usize];
+                socket.shutdowns = socket.shutdowns.saturating_sub(1);
                 self.close_if_quiet(slot);
             }
             Some(Operation::Cancel) | None => {}
