@@ -10,12 +10,15 @@ use crate::http;
 use crate::mesh::Bell;
 use crate::metrics::{CoreReport, render};
 
+/// The exit code when a core cannot go on: "internal software error" of sysexits.h.
+const EXIT_CORE_FAILED: i32 = 70;
+
 /// To the control thread.
 #[derive(Debug)]
 pub enum ToControl {
     /// The core accepts connections.
     Ready,
-    /// The core could not start, and why.
+    /// The core could not start or cannot go on, and why.
     Failed(String),
     /// A connection of that core wants the metrics.
     Scrape {
@@ -145,7 +148,11 @@ impl Control {
                 }
             }
             ToControl::Drained => self.drained += 1,
-            ToControl::Failed(why) => tracing::error!("a core failed: {why}"),
+            ToControl::Failed(why) => {
+                // A server that lacks a core's rooms would answer for them all the same.
+                tracing::error!("a core failed, and the server ends with it: {why}");
+                std::process::exit(EXIT_CORE_FAILED);
+            }
             ToControl::Ready | ToControl::Signal(_) => {}
         }
     }
