@@ -432,19 +432,21 @@ impl Rooms {
         }
     }
 
-    /// Does what is due, and says when the next thing is.
-    pub fn tick(&mut self, turn: &mut Turn<'_>) -> Option<u64> {
-        while let Some(&(due, id)) = self.presence_due.front() {
-            if due > turn.now.monotonic_ms {
-                return Some(due);
-            }
-            self.presence_due.pop_front();
+    /// Does what is due.
+    pub fn tick(&mut self, turn: &mut Turn<'_>) {
+        while self.next_due().is_some_and(|due| due <= turn.now.monotonic_ms)
+            && let Some((_, id)) = self.presence_due.pop_front()
+        {
             if let Some(&slot) = self.by_id.get(&id) {
                 self.slots[slot].presence_due = false;
                 self.tell_presence(slot, None, None, turn);
             }
         }
-        None
+    }
+
+    /// When the next thing is due. Asked at the end of a turn: the core's own parcels, taken late in it, set it too.
+    pub fn next_due(&self) -> Option<u64> {
+        self.presence_due.front().map(|&(due, _)| due)
     }
 
     fn signal(&mut self, id: RoomId, author: Peer, user: &UserName, body: &OwnedBody, turn: &mut Turn<'_>) {

@@ -153,7 +153,7 @@ impl Shard {
     /// Ends the input of a turn: commits, fans out, and lists what is to be sent. Says when to come back at the latest.
     pub fn finish_turn(&mut self) -> Option<u64> {
         let turn = &mut Turn { now: self.now, lanes: &mut self.lanes, counters: &mut self.counters };
-        let rooms_due = self.rooms.tick(turn);
+        self.rooms.tick(turn);
         for _ in 0..LOCAL_ROUNDS_MAX {
             for _ in 0..LOCAL_PARCELS_MAX {
                 let Some(parcel) = turn.lanes.take_local_up() else { break };
@@ -171,7 +171,7 @@ impl Shard {
         }
         self.sessions.mark_dirty(turn);
         let sessions_due = self.sessions.tick(turn);
-        rooms_due.into_iter().chain(sessions_due).min()
+        self.rooms.next_due().into_iter().chain(sessions_due).min()
     }
 
     /// Whether there is more to do right now, without any input.

@@ -25,6 +25,7 @@ struct Pair {
     down: [VecDeque<Down>; 2],
     now_ms: u64,
     lane_parcels_max: usize,
+    due_ms: [Option<u64>; 2],
     sent: VecDeque<(usize, ConnectionId)>,
     heard: BTreeMap<(usize, u32), Vec<String>>,
 }
@@ -46,6 +47,7 @@ impl Pair {
             down: Default::default(),
             now_ms: 0,
             lane_parcels_max: limits.lane_parcels_max as usize,
+            due_ms: [None; 2],
             sent: VecDeque::new(),
             heard: BTreeMap::new(),
         }
@@ -97,7 +99,7 @@ impl Pair {
             let Some(parcel) = self.up[core].pop_front() else { break };
             shard.take_up(parcel);
         }
-        shard.finish_turn();
+        self.due_ms[core] = shard.finish_turn();
         loop {
             let actions = std::mem::take(shard.actions_mut());
             if actions.is_empty() {
@@ -380,4 +382,21 @@ fn a_room_that_was_made_anew_is_read_from_its_beginning_though_it_was_never_let_
     pair.ask(HERE, cat, 2, post(&a));
     pair.rest();
     assert_eq!(pair.hear(HERE, cat), ["2 posted 1", "message a 1"]);
+}
+
+#[test]
+fn a_core_comes_back_for_the_count_that_its_own_connections_caused() {
+    let limits = Limits { presence_members_max: 1, presence_interval_ms: 20, idle_timeout_ms: 0, ..roomy() };
+    let mut pair = Pair::new(limits);
+    let a = room("a");
+    let (ann, bob) = (pair.open(THERE, 0, "ann"), pair.open(THERE, 1, "bob"));
+    pair.ask(THERE, ann, 1, Ask::Join { room: a.as_str().into(), from: JoinFrom::Now, echo: true, presence: true });
+    pair.rest();
+    pair.ask(THERE, bob, 1, join(&a, JoinFrom::Now));
+    pair.turn(THERE);
+    assert_eq!(pair.due_ms[THERE], Some(pair.now_ms + 20), "the room is this core's own, and nothing else wakes it");
+    pair.rest();
+    pair.now_ms += 20;
+    pair.rest();
+    assert_eq!(pair.hear(THERE, ann), ["1 joined a 101/0", "presence 2"]);
 }

@@ -41,6 +41,8 @@ pub struct Pump {
     started: Instant,
     now: Now,
     accept_at_ms: Option<u64>,
+    /// No connection could be accepted since the last that was: said once.
+    is_accept_failing: bool,
     lane_parcels_max: usize,
     events: Vec<NetEvent>,
     is_draining: bool,
@@ -95,6 +97,7 @@ impl Pump {
             started: Instant::now(),
             now: Now::default(),
             accept_at_ms: None,
+            is_accept_failing: false,
             lane_parcels_max: lane_parcels_max as usize,
             events: Vec::new(),
             is_draining: false,
@@ -204,14 +207,19 @@ impl Pump {
                 net.with_bytes(received, |bytes, net| connections.received(slot, bytes, shard, net));
             }
             NetEvent::Sent(slot) => connections.sent(slot, self.now.monotonic_ms, shard, net),
-            NetEvent::Accepted(slot) => connections.accepted(slot, self.now.monotonic_ms, net),
+            NetEvent::Accepted(slot) => {
+                self.is_accept_failing = false;
+                connections.accepted(slot, self.now.monotonic_ms, net);
+            }
             NetEvent::Ended(slot) => connections.ended(slot, shard, net),
             NetEvent::Broken(slot) => connections.broken(slot, shard, net),
             NetEvent::Closed(slot) => connections.closed(slot),
             NetEvent::AcceptFailed(error) => {
                 connections.counters.accept_failures += 1;
                 if self.accept_at_ms.is_none() && !self.is_draining {
-                    tracing::warn!(%error, "no connection can be accepted: trying again in {ACCEPT_RETRY_MS} ms");
+                    if !std::mem::replace(&mut self.is_accept_failing, true) {
+                        tracing::warn!(%error, "no connection can be accepted: trying again every {ACCEPT_RETRY_MS} ms");
+                    }
                     self.accept_at_ms = Some(self.now.monotonic_ms + ACCEPT_RETRY_MS);
                 }
             }
