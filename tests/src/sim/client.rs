@@ -51,10 +51,21 @@ pub struct Connection {
     pub is_timed_out: bool,
     /// It said who it is.
     pub greeted: bool,
+    /// The page that it heard last.
+    pub last_page: Option<HeardPage>,
     ear: Ear,
     next_id: u64,
     posted: HashMap<String, u64>,
     delivered: HashSet<(String, u64, u64)>,
+}
+
+/// What a page held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeardPage {
+    /// Its first and its last message.
+    pub places: Option<(u64, u64)>,
+    /// Whether there is more in that direction.
+    pub more: bool,
 }
 
 /// A request under way.
@@ -130,6 +141,7 @@ impl Client {
             is_stalled: false,
             is_closing: false,
             is_timed_out: false,
+            last_page: None,
             ear: Ear::new(form),
             next_id: 1,
             greeted: false,
@@ -217,7 +229,7 @@ impl Client {
     }
 
     fn wish_fetch(&mut self, room: String, chance: &mut Seeded) -> Wish {
-        let sequence = Sequence(chance.below(60) as u64);
+        let sequence = Sequence(if chance.once_in(6) { u64::MAX } else { chance.below(60) as u64 });
         let from = if chance.once_in(2) { FetchFrom::Before(sequence) } else { FetchFrom::After(sequence) };
         let limit = chance.once_in(2).then(|| 1 + chance.below(20) as u64);
         self.fetch(room, from, limit)
@@ -406,6 +418,8 @@ impl Hearing<'_> {
             assert_eq!((message.room.as_str(), message.epoch), (room, epoch));
             self.truth.saw(message);
         }
+        let places = messages.first().zip(messages.last()).map(|(first, last)| (first.sequence, last.sequence));
+        self.connection.last_page = Some(HeardPage { places, more });
         self.seen.saw("fetch page");
     }
 
@@ -429,6 +443,7 @@ impl Hearing<'_> {
             assert_eq!(said.sequence, start + 1, "a hole behind {start}");
         } else {
             self.truth.spared(&said.room, said.epoch, start + 1..said.sequence, self.voice);
+            self.truth.unspared(&said.room, said.epoch, said.sequence, self.voice);
             self.seen.saw_times("echo spared", said.sequence - start - 1);
         }
         reading.position = Ok(said.sequence);
@@ -436,7 +451,7 @@ impl Hearing<'_> {
     }
 
     fn gap(&mut self, room: &str, epoch: u64, from: u64, to: u64) {
-        assert!(!self.profile.history_is_whole, "nothing was ever forgotten");
+        self.truth.gap(room, epoch, to);
         let reading = self.connection.readings.get_mut(room).expect("a gap of a room that it does not read");
         assert!(epoch == reading.epoch && from <= to);
         match reading.position {

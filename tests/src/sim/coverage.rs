@@ -13,6 +13,7 @@ pub const WANTED: &[&str] = &[
     "closed as idle",
     "connection paused",
     "cursor_ahead",
+    "cut off while closing",
     "delivery",
     "drained",
     "duplicate post",

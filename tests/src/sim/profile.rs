@@ -4,6 +4,9 @@ use banter_chat::limits::Limits;
 
 use crate::seeded::Seeded;
 
+/// More bytes of history than any seed comes to.
+pub const HISTORY_BYTES_PLENTY: u64 = 1 << 30;
+
 /// A seed's circumstances.
 #[derive(Clone, Debug)]
 pub struct Profile {
@@ -32,9 +35,9 @@ impl Profile {
     pub fn of(chance: &mut Seeded) -> Self {
         let history_is_whole = chance.once_in(2);
         let (messages_max, bytes_max) = if history_is_whole {
-            (1 << 20, 1 << 30)
+            (1 << 20, HISTORY_BYTES_PLENTY)
         } else {
-            (*chance.pick(&[1, 5, 40]), *chance.pick(&[4_096, 40_000, 1 << 30]))
+            (*chance.pick(&[1, 5, 40]), *chance.pick(&[4_096, 40_000, HISTORY_BYTES_PLENTY]))
         };
         let frame_bytes_max = 1_024;
         let limits = Limits {

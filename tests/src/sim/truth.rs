@@ -19,6 +19,10 @@ pub struct Truth {
     pub acknowledged: BTreeMap<(String, u64, u64), (Voice, Vec<u8>)>,
     /// What `echo: false` left out, to be proved to be the reader's own.
     spared: Vec<(String, u64, u64, Voice)>,
+    /// What came to a reader with `echo: false`, to be proved to be somebody else's.
+    unspared: Vec<(String, u64, u64, Voice)>,
+    /// The oldest message that each history still has.
+    first_available: HashMap<Place, u64>,
     /// Places that were answered to a key, as they were answered first.
     keyed: HashMap<(String, u64, String, String), BTreeSet<u64>>,
 }
@@ -60,6 +64,25 @@ impl Truth {
         self.spared.extend(places.map(|place| (room.to_owned(), epoch, place, voice)));
     }
 
+    /// A reader that does not want its own posts was sent this one.
+    pub fn unspared(&mut self, room: &str, epoch: u64, place: u64, voice: Voice) {
+        self.unspared.push((room.to_owned(), epoch, place, voice));
+    }
+
+    /// What a history still has, from the server itself.
+    pub fn has_from(&mut self, room: &str, epoch: u64, first_available: u64) {
+        match self.first_available.get_mut(&(room.to_owned(), epoch)) {
+            Some(first) => *first = first_available,
+            None => drop(self.first_available.insert((room.to_owned(), epoch), first_available)),
+        }
+    }
+
+    /// A reader was told that the history no longer has what is up to there.
+    pub fn gap(&self, room: &str, epoch: u64, to: u64) {
+        let first = self.first_available.get(&(room.to_owned(), epoch)).copied().unwrap_or_default();
+        assert!(to < first, "{room}: a gap up to {to}, and the history has everything from {first} on");
+    }
+
     /// Checks what can be said only at the end. `dedupe_keys_max` is how many keys a room remembers, given where every
     /// message was seen by somebody, so that those between two can be counted.
     pub fn check(&self, dedupe_keys_max: Option<usize>) {
@@ -73,6 +96,10 @@ impl Truth {
             if let Some((author, _)) = self.acknowledged.get(&(room.clone(), *epoch, *sequence)) {
                 assert_eq!(author, voice, "{room} {sequence} was left out as an own post");
             }
+        }
+        for (room, epoch, sequence, voice) in &self.unspared {
+            let author = self.acknowledged.get(&(room.clone(), *epoch, *sequence)).map(|(author, _)| author);
+            assert_ne!(author, Some(voice), "{room} {sequence} came to its author, who has echo: false");
         }
         let Some(dedupe_keys_max) = dedupe_keys_max else { return };
         for ((room, epoch, user, key), places) in &self.keyed {

@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use banter_chat::address::{ConnectionId, Core, Now};
+use banter_chat::history::RECORD_OVERHEAD_BYTES;
 use banter_chat::parcel::{Down, Up};
 use banter_chat::sessions::Welcome;
 use banter_chat::shard::{Input, Shard, ShardConfig};
@@ -11,9 +12,9 @@ use banter_protocol::request::FetchFrom;
 use banter_protocol::wire::WireForm;
 
 use super::Plan;
-use super::client::{Client, Reading, Wish};
+use super::client::{Client, HeardPage, Reading, Wish};
 use super::coverage::Coverage;
-use super::profile::Profile;
+use super::profile::{HISTORY_BYTES_PLENTY, Profile};
 use super::truth::{Truth, Voice};
 use crate::seeded::Seeded;
 
@@ -21,10 +22,15 @@ use crate::seeded::Seeded;
 const REST_ROUNDS_MAX: usize = 20_000;
 /// Rounds without anything to do that count as rest; with the time of a round, longer than any interval of the server.
 const QUIET_ROUNDS: usize = 40;
+/// Rounds in which lanes still delay.
+const DELAYED_ROUNDS: usize = 60;
 /// Milliseconds that a round takes.
 const ROUND_MS: u64 = 50;
 /// Bytes beyond `outbox_bytes_max` that the answer to one request may take.
 const ONE_ANSWER_BYTES: u64 = 32 * 1_024;
+
+/// Bytes of a message's frame beside the padding of its body, at most: the archive, the names, the key, the text.
+const FRAME_BYTES_BESIDE_PADDING: u64 = 160;
 
 /// A simulated core: a shard and its sockets.
 struct SimCore {
@@ -32,6 +38,8 @@ struct SimCore {
     sockets: Vec<Socket>,
     events: VecDeque<Event>,
     due_ms: Option<u64>,
+    /// Another core or the control thread rang since its last turn.
+    is_rung: bool,
 }
 
 #[derive(Default)]
@@ -43,6 +51,10 @@ struct Socket {
     held: VecDeque<Wish>,
     /// When the client reads again, while it does not.
     stalled_until: Option<u64>,
+    /// The client never reads again.
+    is_dead: bool,
+    /// When something came from the client last.
+    heard_ms: u64,
 }
 
 enum Event {
@@ -55,6 +67,28 @@ enum Event {
 
 struct Lane<T> {
     parcels: VecDeque<(u64, T)>,
+}
+
+impl SimCore {
+    fn id(&self, slot: usize) -> ConnectionId {
+        ConnectionId { slot: slot as u32, generation: self.sockets[slot].generation }
+    }
+
+    /// Whether nothing more is to happen to a connection: what it was sent has come, or never will and it is not ending.
+    fn is_settled(&self, slot: usize) -> bool {
+        let is_ending = || self.shard.sessions().session(self.id(slot)).is_some_and(|session| !session.is_open());
+        let socket = &self.sockets[slot];
+        socket.flight.is_none() || (socket.is_dead && !is_ending())
+    }
+
+    /// Something came from the client.
+    fn hear(&mut self, slot: usize, now_ms: u64) {
+        let id = self.id(slot);
+        self.shard.handle(id, Input::Heard);
+        if self.shard.sessions().session(id).is_some_and(|session| session.is_open()) {
+            self.sockets[slot].heard_ms = now_ms;
+        }
+    }
 }
 
 /// Everything.
@@ -95,7 +129,13 @@ impl World {
             })
         };
         let cores: Vec<_> = (0..plan.cores)
-            .map(|core| SimCore { shard: shard(core), sockets: Vec::new(), events: VecDeque::new(), due_ms: None })
+            .map(|core| SimCore {
+                shard: shard(core),
+                sockets: Vec::new(),
+                events: VecDeque::new(),
+                due_ms: None,
+                is_rung: false,
+            })
             .collect();
         let users = 1 + profile.clients * 2 / 3;
         let clients = (0..profile.clients).map(|number| Client::new(number, format!("user-{}", number % users)));
@@ -133,11 +173,29 @@ impl World {
             let core = self.chance.below(self.cores.len());
             self.turn(core);
         }
+        if self.chance.once_in(2) {
+            self.everybody_asks();
+        }
+    }
+
+    /// Everybody asks a lot at once, so that lanes are full when nothing else happens any more.
+    fn everybody_asks(&mut self) {
+        for number in 0..self.clients.len() {
+            let Some(there) = &self.clients[number].connection else { continue };
+            let (core, slot) = (there.core.index(), there.id.slot);
+            for _ in 0..20 {
+                let wish = self.clients[number].wish(&mut self.chance, &self.profile, &mut self.seen);
+                self.cores[core].events.extend(wish.map(|wish| Event::Wish(slot, wish)));
+            }
+        }
     }
 
     fn drain(&mut self) {
         self.is_draining = true;
-        self.cores.iter_mut().for_each(|core| core.shard.drain());
+        for core in &mut self.cores {
+            core.shard.drain();
+            core.is_rung = true;
+        }
     }
 
     fn step_client(&mut self, number: usize) {
@@ -189,9 +247,27 @@ impl World {
         self.cores[core].events.push_back(Event::Closed(slot));
     }
 
+    /// Whether the server's pump would take a turn now, and not sleep on.
+    fn is_awake(&self, own: usize) -> bool {
+        let core = &self.cores[own];
+        let is_due = |due: u64| due <= self.now_ms;
+        let has_parcels = |other: usize| {
+            let (up, down) = (&self.up[other][own], &self.down[other][own]);
+            down.has_some(self.turn) || (up.has_some(self.turn) && core.shard.may_take_up(Core(other as u16)))
+        };
+        core.is_rung
+            || !core.events.is_empty()
+            || core.sockets.iter().any(|socket| socket.flight.is_some() && !socket.is_dead)
+            || core.shard.is_busy()
+            || core.shard.is_waiting_for_lanes()
+            || core.due_ms.is_some_and(is_due)
+            || (0..self.cores.len()).filter(|&other| other != own).any(has_parcels)
+    }
+
     /// One turn of one core, as in the server's pump.
     fn turn(&mut self, own: usize) {
         self.turn += 1;
+        self.cores[own].is_rung = false;
         let now = Now { monotonic_ms: self.now_ms, unix_ms: 1_700_000_000_000 + self.now_ms };
         let size = self.profile.limits.lane_parcels_max as usize;
         let others: Vec<usize> = (0..self.cores.len()).filter(|&other| other != own).collect();
@@ -234,8 +310,11 @@ impl World {
             }
             let id = ConnectionId { slot, generation: socket.generation };
             match event {
-                Event::Opened(_, form) => core.shard.handle(id, Input::Opened { form, preface: &[] }),
-                Event::Heard(_) => core.shard.handle(id, Input::Heard),
+                Event::Opened(_, form) => {
+                    socket.heard_ms = self.now_ms;
+                    core.shard.handle(id, Input::Opened { form, preface: &[] });
+                }
+                Event::Heard(_) => core.hear(slot as usize, self.now_ms),
                 Event::Sent(_) => core.shard.handle(id, Input::Sent),
                 Event::Closed(_) => {
                     core.shard.handle(id, Input::Closed);
@@ -243,7 +322,8 @@ impl World {
                     socket.flight = None;
                 }
                 Event::Wish(_, wish) => {
-                    core.shard.handle(id, Input::Heard);
+                    core.hear(slot as usize, self.now_ms);
+                    let socket = &mut core.sockets[slot as usize];
                     if socket.held.is_empty() && core.shard.is_read(id) {
                         wish.with_request(|request| core.shard.handle(id, Input::Request(request)));
                     } else {
@@ -260,6 +340,9 @@ impl World {
             let (turn, is_resting) = (self.turn, self.is_resting);
             let socket = &mut self.cores[own].sockets[slot];
             if socket.stalled_until.is_some_and(|until| turn < until && !is_resting) {
+                continue;
+            }
+            if socket.is_dead {
                 continue;
             }
             socket.stalled_until = None;
@@ -281,8 +364,14 @@ impl World {
                     self.cores[own].events.push_back(Event::Heard(slot as u32));
                 }
             }
+            if client.connection.as_ref().is_some_and(|there| there.is_timed_out) {
+                let silent_ms = self.now_ms - self.cores[own].sockets[slot].heard_ms;
+                let least_ms = u64::from(self.profile.limits.idle_timeout_ms);
+                assert!(silent_ms >= least_ms, "ended as idle after {silent_ms} ms");
+            }
             if self.chance.once_in(self.profile.stalls_once_in) && !self.is_resting {
                 self.cores[own].sockets[slot].stalled_until = Some(self.turn + *self.chance.pick(&[20, 200, 600]));
+                self.cores[own].sockets[slot].is_dead = self.chance.once_in(8);
                 self.seen.saw("stalled");
             }
         }
@@ -311,6 +400,7 @@ impl World {
                 self.end(own, id, true);
             }
             for id in actions.abort {
+                self.seen.saw("cut off while closing");
                 self.end(own, id, false);
             }
         }
@@ -349,10 +439,12 @@ impl World {
         for (to, parcel) in up {
             let due = self.turn + self.chance.below(delay + 1) as u64;
             self.up[own][to.index()].put(parcel, due, size);
+            self.cores[to.index()].is_rung = true;
         }
         for (to, parcel) in down {
             let due = self.turn + self.chance.below(delay + 1) as u64;
             self.down[own][to.index()].put(parcel, due, size);
+            self.cores[to.index()].is_rung = true;
         }
     }
 
@@ -369,10 +461,31 @@ impl World {
         let (waiting, local, size) = core.shard.lanes().depth();
         assert!(local <= size, "the lane of a core to itself holds {local}");
         self.seen.saw_times("waited for a lane", u64::from(waiting > 0));
-        let (bytes, _) = core.shard.rooms().kept();
+        self.check_history(own);
+    }
+
+    /// The history of a core's rooms: within its limits, counted right, and cut only where a limit says so.
+    fn check_history(&mut self, own: usize) {
+        let limits = &self.profile.limits;
+        let rooms = self.cores[own].shard.rooms();
+        let (bytes, records) = rooms.kept();
         assert!(bytes <= limits.history_bytes_per_core_max, "{bytes} bytes of history");
-        for room in core.shard.rooms().iter() {
+        assert_eq!(records, rooms.iter().map(|room| room.history.len()).sum::<usize>(), "messages of all histories");
+        let most = RECORD_OVERHEAD_BYTES + FRAME_BYTES_BESIDE_PADDING + self.profile.body_bytes_max as u64;
+        let fits = records as u64 * RECORD_OVERHEAD_BYTES..=records as u64 * most;
+        assert!(fits.contains(&bytes), "{bytes} bytes are counted for {records} messages");
+        for room in rooms.iter() {
+            let (first, head) = (room.history.first_available().0, room.history.head().0);
             assert!(room.history.len() <= limits.history_messages_max as usize);
+            // Where bytes are no limit, only the number of messages cuts.
+            let least = if limits.history_bytes_per_core_max == HISTORY_BYTES_PLENTY {
+                head.min(limits.history_messages_max.into())
+            } else {
+                0
+            };
+            assert!(room.history.len() as u64 >= least, "{:?} was cut below {first}, at {head}", room.name);
+            assert_eq!(head + 1 - first, room.history.len() as u64, "a history is dense and ends with its head");
+            self.truth.has_from(room.name.as_str(), room.epoch.0, first);
         }
     }
 
@@ -384,9 +497,11 @@ impl World {
     }
 
     fn is_still(&self) -> bool {
-        let is_still =
-            |core: &SimCore| core.events.is_empty() && core.sockets.iter().all(|there| there.flight.is_none());
-        self.is_quiet() && self.cores.iter().all(is_still)
+        self.is_quiet()
+            && self
+                .cores
+                .iter()
+                .all(|core| core.events.is_empty() && (0..core.sockets.len()).all(|slot| core.is_settled(slot)))
     }
 
     fn heard(&self) -> u64 {
@@ -396,13 +511,15 @@ impl World {
     fn rest(&mut self) {
         self.is_resting = true;
         let mut quiet = 0;
-        for _ in 0..REST_ROUNDS_MAX {
+        for round in 0..REST_ROUNDS_MAX {
             self.now_ms += ROUND_MS;
-            // Lanes without delay from here on: the turn's number is what they are due by.
-            self.turn += self.profile.lane_delay_max as u64;
+            // Lanes without delay after a while: the turn's number is what they are due by.
+            self.turn += if round < DELAYED_ROUNDS { 1 } else { self.profile.lane_delay_max as u64 };
             let heard_before = self.heard();
             for core in 0..self.cores.len() {
-                self.turn(core);
+                if self.is_awake(core) {
+                    self.turn(core);
+                }
             }
             quiet = if self.is_quiet() && self.heard() == heard_before { quiet + 1 } else { 0 };
             if quiet >= QUIET_ROUNDS && self.is_still() {
@@ -421,11 +538,12 @@ impl World {
     /// No more wishes: everything under way arrives, and then everything must be right.
     pub fn come_to_rest(&mut self) {
         self.rest();
+        let is_reading = |client: &&Client| client.connection.is_some() && !self.is_dead(client.number);
         if self.is_draining {
-            assert!(
-                self.clients.iter().all(|client| client.connection.is_none()),
-                "a stopping server ends connections"
-            );
+            assert_eq!(self.clients.iter().filter(is_reading).count(), 0, "a stopping server ends connections");
+        }
+        self.cut_dead();
+        if self.is_draining {
             assert!(self.cores.iter().all(|core| core.shard.is_drained()), "a stopping server has an end");
             self.seen.saw("drained");
         }
@@ -436,6 +554,21 @@ impl World {
         self.check_read();
         let keys_max = self.profile.limits.dedupe_keys_max as usize;
         self.truth.check(self.profile.history_is_whole.then_some(keys_max));
+    }
+
+    fn is_dead(&self, number: usize) -> bool {
+        let connection = self.clients[number].connection.as_ref();
+        connection.is_some_and(|there| self.cores[there.core.index()].sockets[there.id.slot as usize].is_dead)
+    }
+
+    /// Those that never read go; a stopping server would cut them off with `drain_timeout_ms`.
+    fn cut_dead(&mut self) {
+        for number in 0..self.clients.len() {
+            if self.is_dead(number) {
+                self.cut(number);
+            }
+        }
+        self.rest();
     }
 
     fn check_answered(&self) {
@@ -495,24 +628,36 @@ impl World {
             };
             let mut after = first - 1;
             while after < head {
-                let wish = self.clients[asker].fetch(room.clone(), FetchFrom::After(Sequence(after)), None);
-                let Some(connection) = &self.clients[asker].connection else { return };
-                let (core, slot) = (connection.core.index(), connection.id.slot);
-                self.cores[core].events.push_back(Event::Wish(slot, wish));
-                self.rest();
-                let seen = self.truth.messages.get(&(room.clone(), epoch));
-                after += 1;
-                assert!(seen.is_some_and(|seen| seen.contains_key(&after)), "{room} {after} is in the history");
-                while seen.is_some_and(|seen| seen.contains_key(&(after + 1))) {
-                    after += 1;
-                }
+                let Some(page) = self.fetch_at_rest(asker, &room, FetchFrom::After(Sequence(after))) else { return };
+                let (start, end) = page.places.expect("a page that is not the last one holds something");
+                assert!(start == after + 1 && page.more == (end < head), "{room} from {after} to {head}: {page:?}");
+                after = end;
             }
+            let mut before = head + 1;
+            while before > first {
+                let Some(page) = self.fetch_at_rest(asker, &room, FetchFrom::Before(Sequence(before))) else { return };
+                let (start, end) = page.places.expect("a page that is not the first one holds something");
+                assert!(end + 1 == before && page.more == (start > first), "{room} before {before}: {page:?}");
+                before = start;
+            }
+            let seen = self.truth.messages.get(&(room.clone(), epoch));
+            assert!((first..=head).all(|place| seen.is_some_and(|seen| seen.contains_key(&place))));
             let acknowledged =
                 self.truth.acknowledged.range((room.clone(), epoch, 0)..=(room.clone(), epoch, u64::MAX));
             for ((_, _, place), _) in acknowledged {
                 assert!(*place <= head, "{room} {place} was acknowledged and is not in the history");
             }
         }
+    }
+
+    /// What a client gets that fetches while nothing else happens; `None` if it was taken for gone meanwhile.
+    fn fetch_at_rest(&mut self, asker: usize, room: &str, from: FetchFrom) -> Option<HeardPage> {
+        let there = self.clients[asker].connection.as_ref()?;
+        let (core, slot) = (there.core.index(), there.id.slot);
+        let wish = self.clients[asker].fetch(room.to_owned(), from, None);
+        self.cores[core].events.push_back(Event::Wish(slot, wish));
+        self.rest();
+        self.clients[asker].connection.as_mut()?.last_page.take()
     }
 
     /// Every reader has everything up to the head.
@@ -572,6 +717,10 @@ impl<T> Lane<T> {
         assert!(self.parcels.len() < size, "a parcel was sent into a full lane");
         let due = due.max(self.parcels.back().map_or(0, |(due, _)| *due));
         self.parcels.push_back((due, parcel));
+    }
+
+    fn has_some(&self, turn: u64) -> bool {
+        self.parcels.front().is_some_and(|(due, _)| *due <= turn)
     }
 
     fn take(&mut self, turn: u64) -> Option<T> {
