@@ -14,6 +14,7 @@ pub mod lanes;
 pub mod limits;
 pub mod local_room;
 pub mod parcel;
+pub mod policy;
 pub mod room;
 pub mod rooms;
 pub mod run;

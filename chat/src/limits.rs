@@ -28,12 +28,28 @@ pub struct Limits {
     pub presence_interval_ms: u32,
     /// Messages that one `fetch` may ask for.
     pub fetch_messages_max: u32,
-    /// Messages that a room keeps for resume, catch-up and `fetch`.
+    /// Messages that a room in `memory` keeps for resume, catch-up and `fetch`; 0 = as many as the next limit allows.
     pub history_messages_max: u32,
-    /// Bytes of history that one core keeps over all its rooms; the oldest go first.
+    /// Bytes of history that one core keeps in memory over all its rooms; the oldest go first.
     pub history_bytes_per_core_max: u64,
-    /// Newest keyed posts of a room whose keys are remembered.
+    /// Newest keyed posts of a room whose keys are remembered, those within `dedupe_window_ms`.
     pub dedupe_keys_max: u32,
+    /// Milliseconds that the key of a post is remembered. The log keeps what is younger, whatever its other limits say.
+    pub dedupe_window_ms: u32,
+    /// Bytes of a segment of the log, in whole pages of 4,096.
+    pub log_segment_bytes: u32,
+    /// Bytes of messages that one commit of a core's log takes; what came beyond them is the next.
+    pub log_commit_bytes_max: u32,
+    /// Bytes that the log leaves free on its disk; below them posts to logged rooms are refused with `log_full`.
+    pub log_free_bytes_min: u64,
+    /// Reads of the log that one core has under way; what is asked beyond them waits.
+    pub log_reads_max: u32,
+    /// Bytes of the log, over all cores, above which its oldest segments go; 0 = none.
+    pub retention_bytes: u64,
+    /// Hours after which a segment of the log goes, counted from its newest message; 0 = none.
+    pub retention_hours: u32,
+    /// Bytes of history that one turn of a core hands to readers that catch up.
+    pub catch_up_bytes_per_turn_max: u32,
     /// Bytes of newest frames that a room keeps ready to send on a core, for each wire form.
     pub run_bytes_max: u32,
     /// Bytes of newest frames over all rooms of a core; above it each room keeps its newest chunk only.
@@ -58,9 +74,17 @@ impl Default for Limits {
             presence_members_max: 1_000,
             presence_interval_ms: 1_000,
             fetch_messages_max: 1_000,
-            history_messages_max: 10_000,
+            history_messages_max: 0,
             history_bytes_per_core_max: 256 * 1024 * 1024,
             dedupe_keys_max: 1_000,
+            dedupe_window_ms: 300_000,
+            log_segment_bytes: 64 * 1024 * 1024,
+            log_commit_bytes_max: 1024 * 1024,
+            log_free_bytes_min: 64 * 1024 * 1024,
+            log_reads_max: 32,
+            retention_bytes: 0,
+            retention_hours: 0,
+            catch_up_bytes_per_turn_max: 256 * 1024,
             run_bytes_max: 256 * 1024,
             run_bytes_per_core_max: 128 * 1024 * 1024,
             lane_parcels_max: 4_096,
@@ -102,7 +126,7 @@ impl Limits {
         within("outbox_bytes_max", self.outbox_bytes_max.into(), u64::from(self.frame_bytes_max) * 2, 1 << 30)?;
         within("presence_interval_ms", self.presence_interval_ms.into(), 10, 600_000)?;
         within("fetch_messages_max", self.fetch_messages_max.into(), 1, 100_000)?;
-        within("history_messages_max", self.history_messages_max.into(), 1, 1 << 30)?;
+        within("history_messages_max", self.history_messages_max.into(), 0, 1 << 30)?;
         within(
             "history_bytes_per_core_max",
             self.history_bytes_per_core_max,
@@ -110,6 +134,20 @@ impl Limits {
             1 << 42,
         )?;
         within("dedupe_keys_max", self.dedupe_keys_max.into(), 1, 1 << 24)?;
+        within("dedupe_window_ms", self.dedupe_window_ms.into(), 1_000, 86_400_000)?;
+        // A commit holds at least one whole message, with what the log and the frame put around it.
+        let message_bytes_max = u64::from(self.frame_bytes_max) + 4_096;
+        within("log_commit_bytes_max", self.log_commit_bytes_max.into(), message_bytes_max, 64 * 1024 * 1024)?;
+        // A segment holds its header and at least two commits.
+        let commit_bytes_max = u64::from(self.log_commit_bytes_max) + 8_192;
+        within("log_segment_bytes", self.log_segment_bytes.into(), 4_096 + 2 * commit_bytes_max, 1 << 30)?;
+        if self.log_segment_bytes % 4_096 != 0 {
+            let must = format!("log_segment_bytes must be a multiple of 4096, and is {}", self.log_segment_bytes);
+            return Err(LimitFault { name: "log_segment_bytes", must });
+        }
+        within("log_free_bytes_min", self.log_free_bytes_min, 0, 1 << 42)?;
+        within("log_reads_max", self.log_reads_max.into(), 1, 1_024)?;
+        within("catch_up_bytes_per_turn_max", self.catch_up_bytes_per_turn_max.into(), 4_096, 1 << 30)?;
         within("run_bytes_max", self.run_bytes_max.into(), 4_096, 1 << 30)?;
         within("run_bytes_per_core_max", self.run_bytes_per_core_max, 1 << 20, 1 << 42)?;
         within("lane_parcels_max", self.lane_parcels_max.into(), 16, 1 << 20)?;

@@ -236,7 +236,8 @@ impl Rooms {
         self.kept.order.push_back((slot, room.epoch, record.sequence));
         self.kept.records += 1;
         self.kept.bytes += room.history.push(record);
-        if room.history.len() > self.limits.history_messages_max as usize {
+        let messages_max = self.limits.history_messages_max as usize;
+        if messages_max != 0 && room.history.len() > messages_max {
             self.kept.bytes -= room.history.forget_oldest();
             self.kept.records -= 1;
         }
