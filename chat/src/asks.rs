@@ -276,7 +276,7 @@ impl Sessions {
     pub(crate) fn answer(&mut self, to: ConnectionId, id: RequestId, answer: Answer, turn: &mut Turn<'_>) {
         let Some(slot) = self.slot_of(to) else { return };
         let reserved = match &answer {
-            Answer::Page { .. } => self.page_answer_bytes(),
+            Answer::Page { .. } | Answer::FetchRefused(_) => self.page_answer_bytes(),
             Answer::Members { .. } => MEMBERS_ANSWER_BYTES,
             Answer::Posted { .. } | Answer::Left { .. } | Answer::Refused(_) => SMALL_ANSWER_BYTES,
         };
@@ -296,7 +296,7 @@ impl Sessions {
                 session.write(&Event::Members { id, room: room.as_str(), count, users: &users });
             }
             Answer::Left { room } => session.write(&Event::Left { id, room: room.as_str() }),
-            Answer::Refused(refusal) => self.refuse(slot, id, &refusal, turn),
+            Answer::Refused(refusal) | Answer::FetchRefused(refusal) => self.refuse(slot, id, &refusal, turn),
         }
         self.mark_ready(slot);
         self.resume_if_light(slot);

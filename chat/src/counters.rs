@@ -25,6 +25,14 @@ pub struct Counters {
     pub batches_lagged: u64,
     /// Times that a connection stopped being read for a while.
     pub pauses: u64,
+    /// Commits of the log.
+    pub commits: u64,
+    /// Bytes of records in them.
+    pub committed_bytes: u64,
+    /// Pages of history that were read from the log.
+    pub log_pages: u64,
+    /// Reads of the log that did not find what should be there.
+    pub damaged_reads: u64,
     /// Refusals by code, at `code as usize`.
     pub refusals: [u64; ErrorCode::ALL.len() + 1],
     /// Rooms now.

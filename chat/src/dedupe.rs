@@ -1,129 +1,136 @@
 //! Which keyed posts of a room are known: a window over its newest keyed posts, so that a repeated post is told from a
 //! new one.
+//!
+//! The window: the newest `dedupe_keys_max` keyed posts of the room that are no older than `dedupe_window_ms`.
 
 use std::collections::VecDeque;
 
-use banter_protocol::ids::{PostKey, Sequence, UserName};
+use banter_log::key::{Fingerprint, KeyedPost};
+use banter_protocol::ids::Sequence;
 use rustc_hash::FxHashMap;
-
-/// The first 128 bits of BLAKE3 over user and key. At that width a collision is not a case to handle.
-type Fingerprint = u128;
-
-/// What a key stands for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct KnownPost {
-    /// The first post's place.
-    pub sequence: Sequence,
-    /// Its time.
-    pub time_ms: u64,
-    /// The first 64 bits of BLAKE3 over its body.
-    body: u64,
-}
 
 /// The window.
 #[derive(Debug, Default)]
 pub struct Dedupe {
-    known: FxHashMap<Fingerprint, KnownPost>,
-    order: VecDeque<Fingerprint>,
+    known: FxHashMap<Fingerprint, KeyedPost>,
+    /// Oldest first. An entry whose key was used again stays until its turn comes.
+    order: VecDeque<(Fingerprint, u64)>,
 }
 
 /// What the window says of a post.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// The key is new.
+    /// The key is new, or was forgotten.
     New,
     /// The same post was taken before.
-    Duplicate(KnownPost),
+    Duplicate(KeyedPost),
     /// The key was used for another body.
     Conflict,
 }
 
 impl Dedupe {
-    /// Judges a post and does not remember it.
-    pub fn judge(&self, user: &UserName, key: &PostKey, body: &[u8]) -> Verdict {
-        match self.known.get(&fingerprint(user, key)) {
+    /// Judges a post and does not remember it. Keys of posts before `since_ms` are forgotten.
+    pub fn judge(&self, fingerprint: Fingerprint, body: u64, since_ms: u64) -> Verdict {
+        match self.known.get(&fingerprint).filter(|known| known.time_ms >= since_ms) {
             None => Verdict::New,
-            Some(known) if known.body == body_hash(body) => Verdict::Duplicate(*known),
+            Some(known) if known.body == body => Verdict::Duplicate(*known),
             Some(_) => Verdict::Conflict,
         }
     }
 
-    /// Remembers a post, and forgets the oldest above the limit.
-    pub fn remember(
-        &mut self,
-        user: &UserName,
-        key: &PostKey,
-        body: &[u8],
-        sequence: Sequence,
-        time_ms: u64,
-        keys_max: u32,
-    ) {
-        let fingerprint = fingerprint(user, key);
-        if self.known.insert(fingerprint, KnownPost { sequence, time_ms, body: body_hash(body) }).is_none() {
-            self.order.push_back(fingerprint);
+    /// Remembers a post, and forgets what is above the limit or older than `since_ms`.
+    pub fn remember(&mut self, post: KeyedPost, keys_max: u32, since_ms: u64) {
+        self.order.push_back((post.fingerprint, post.sequence));
+        self.known.insert(post.fingerprint, post);
+        let is_old = |this: &Self, &(fingerprint, sequence): &(Fingerprint, u64)| {
+            this.known.get(&fingerprint).is_none_or(|known| known.sequence != sequence || known.time_ms < since_ms)
+        };
+        while self.order.len() > keys_max as usize || self.order.front().is_some_and(|oldest| is_old(self, oldest)) {
+            let Some((fingerprint, sequence)) = self.order.pop_front() else { break };
+            self.forget(fingerprint, sequence);
         }
-        while self.order.len() > keys_max as usize {
-            if let Some(oldest) = self.order.pop_front() {
-                self.known.remove(&oldest);
-            }
+    }
+
+    /// Forgets what was remembered of posts behind that place, which were refused after all.
+    pub fn forget_behind(&mut self, head: Sequence) {
+        while let Some(&(fingerprint, sequence)) = self.order.back()
+            && sequence > head.0
+        {
+            self.order.pop_back();
+            self.forget(fingerprint, sequence);
+        }
+    }
+
+    fn forget(&mut self, fingerprint: Fingerprint, sequence: u64) {
+        if self.known.get(&fingerprint).is_some_and(|known| known.sequence == sequence) {
+            self.known.remove(&fingerprint);
         }
     }
 
     /// Keys remembered.
     pub fn len(&self) -> usize {
-        self.order.len()
+        self.known.len()
     }
 
     /// Whether none is.
     pub fn is_empty(&self) -> bool {
-        self.order.is_empty()
+        self.known.is_empty()
     }
-}
-
-fn fingerprint(user: &UserName, key: &PostKey) -> Fingerprint {
-    let mut hasher = blake3::Hasher::new();
-    // No name holds a control character, so the line feed keeps the two apart.
-    hasher.update(user.as_str().as_bytes()).update(b"\n").update(key.as_str().as_bytes());
-    let digest = hasher.finalize();
-    digest.as_bytes()[..16].iter().fold(0, |number, &byte| (number << 8) | u128::from(byte))
-}
-
-fn body_hash(body: &[u8]) -> u64 {
-    blake3::hash(body).as_bytes()[..8].iter().fold(0, |number, &byte| (number << 8) | u64::from(byte))
 }
 
 #[cfg(test)]
 mod tests {
+    use banter_log::key::body_hash;
+
     use super::*;
 
-    fn user(name: &str) -> UserName {
-        UserName::new(name).unwrap()
+    fn post(user: &str, key: &str, body: &[u8], sequence: u64) -> KeyedPost {
+        KeyedPost { sequence, time_ms: sequence * 10, fingerprint: Fingerprint::of(user, key), body: body_hash(body) }
     }
 
-    fn key(text: &str) -> PostKey {
-        PostKey::new(text).unwrap()
+    fn judge(dedupe: &Dedupe, user: &str, key: &str, body: &[u8], since_ms: u64) -> Verdict {
+        dedupe.judge(Fingerprint::of(user, key), body_hash(body), since_ms)
     }
 
     #[test]
     fn a_key_belongs_to_its_user_and_its_body() {
         let mut dedupe = Dedupe::default();
-        assert_eq!(dedupe.judge(&user("ann"), &key("k"), b"1"), Verdict::New);
-        dedupe.remember(&user("ann"), &key("k"), b"1", Sequence(7), 70, 10);
-        let Verdict::Duplicate(known) = dedupe.judge(&user("ann"), &key("k"), b"1") else { panic!() };
-        assert_eq!((known.sequence, known.time_ms), (Sequence(7), 70));
-        assert_eq!(dedupe.judge(&user("ann"), &key("k"), b"2"), Verdict::Conflict);
-        assert_eq!(dedupe.judge(&user("bob"), &key("k"), b"1"), Verdict::New);
-        assert_eq!(dedupe.judge(&user("an"), &key("nk"), b"1"), Verdict::New);
+        assert_eq!(judge(&dedupe, "ann", "k", b"1", 0), Verdict::New);
+        let first = post("ann", "k", b"1", 7);
+        dedupe.remember(first, 10, 0);
+        assert_eq!(judge(&dedupe, "ann", "k", b"1", 0), Verdict::Duplicate(first));
+        assert_eq!(judge(&dedupe, "ann", "k", b"2", 0), Verdict::Conflict);
+        assert_eq!(judge(&dedupe, "bob", "k", b"1", 0), Verdict::New);
+        assert_eq!(judge(&dedupe, "an", "nk", b"1", 0), Verdict::New);
     }
 
     #[test]
     fn the_window_holds_the_newest_keys_and_no_more() {
         let mut dedupe = Dedupe::default();
-        for place in 1..=5u64 {
-            dedupe.remember(&user("ann"), &key(&place.to_string()), b"", Sequence(place), 0, 3);
-        }
-        assert_eq!((dedupe.len(), dedupe.known.len()), (3, 3));
-        assert_eq!(dedupe.judge(&user("ann"), &key("2"), b""), Verdict::New);
-        assert!(matches!(dedupe.judge(&user("ann"), &key("3"), b""), Verdict::Duplicate(_)));
+        (1..=5u64).for_each(|place| dedupe.remember(post("ann", &place.to_string(), b"", place), 3, 0));
+        assert_eq!((dedupe.len(), dedupe.order.len()), (3, 3));
+        assert_eq!(judge(&dedupe, "ann", "2", b"", 0), Verdict::New);
+        assert!(matches!(judge(&dedupe, "ann", "3", b"", 0), Verdict::Duplicate(_)));
+    }
+
+    #[test]
+    fn keys_grow_old_and_may_then_be_used_again() {
+        let mut dedupe = Dedupe::default();
+        dedupe.remember(post("ann", "k", b"1", 1), 3, 0);
+        assert!(matches!(judge(&dedupe, "ann", "k", b"1", 10), Verdict::Duplicate(_)));
+        assert_eq!(judge(&dedupe, "ann", "k", b"1", 11), Verdict::New);
+        dedupe.remember(post("ann", "k", b"2", 2), 3, 11);
+        dedupe.remember(post("ann", "l", b"2", 3), 2, 11);
+        assert!(matches!(judge(&dedupe, "ann", "k", b"2", 11), Verdict::Duplicate(known) if known.sequence == 2));
+        assert_eq!((dedupe.len(), dedupe.order.len()), (2, 2));
+    }
+
+    #[test]
+    fn refused_posts_are_forgotten() {
+        let mut dedupe = Dedupe::default();
+        (1..=4u64).for_each(|place| dedupe.remember(post("ann", &place.to_string(), b"", place), 9, 0));
+        dedupe.forget_behind(Sequence(2));
+        assert_eq!(dedupe.len(), 2);
+        assert_eq!(judge(&dedupe, "ann", "3", b"", 0), Verdict::New);
     }
 }

@@ -8,6 +8,7 @@ use banter_protocol::request::Body;
 use banter_protocol::wire::WireForm;
 
 use crate::address::{ConnectionId, Peer, SubscriptionId};
+use crate::policy::Durability;
 use crate::parcel::{Batch, Down, OwnedBody, Page, Record, Refusal, Up};
 use crate::run::{CHUNK_BYTES_MAX, Taken};
 use crate::session::{ReadState, Skip, Stage};
@@ -45,8 +46,8 @@ impl Sessions {
         match parcel {
             Down::Messages { room, batch } => self.messages(room, &batch, turn),
             Down::Answer { to, request, answer } => self.answer(to, request, answer, turn),
-            Down::Joined { to, room, echo, presence, subscription, request, epoch, head, members, page } => {
-                let joined = Joined { to, room, echo, presence, id: subscription, request, epoch, head, members };
+            Down::Joined { to, room, echo, presence, subscription: id, request, epoch, head, members, durability, page } => {
+                let joined = Joined { to, room, echo, presence, id, request, epoch, head, members, durability };
                 self.joined_down(&joined, &page, turn);
             }
             Down::JoinRefused { to, subscription, request, refusal } => {
@@ -239,7 +240,7 @@ impl Sessions {
             return;
         }
         let &Joined { echo, presence, id, request, epoch, head, members, .. } = joined;
-        let (room, durability) = (joined.room.as_str(), self.welcome.durability);
+        let (room, durability) = (joined.room.as_str(), joined.durability.name());
         self.connections[slot].write(&Event::Joined { id: request, room, epoch, sequence: head, members, durability });
         self.mark_ready(slot);
         let Some(subscription) = self.subscription_of(slot, room) else { return };
@@ -599,6 +600,7 @@ struct Joined {
     epoch: Epoch,
     head: Sequence,
     members: u64,
+    durability: Durability,
 }
 
 /// Whether a join was asked before another of the same connection. The numbers wrap.

@@ -1,4 +1,4 @@
-//! What a room remembers of its messages: the newest ones, dense, and the pages that readers get of them.
+//! What memory holds of a room's messages: the newest ones, dense, and the pages that readers get of them.
 
 use std::collections::VecDeque;
 
@@ -30,12 +30,17 @@ pub struct PageLimit {
 }
 
 impl History {
+    /// Without messages, behind those up to `head`, which memory does not hold.
+    pub fn behind(head: Sequence) -> Self {
+        History { records: VecDeque::new(), head }
+    }
+
     /// The newest message's place; 0 before the first.
     pub fn head(&self) -> Sequence {
         self.head
     }
 
-    /// The oldest message that is kept, or the one behind the head.
+    /// The oldest message that is here, or the one behind the head.
     pub fn first_available(&self) -> Sequence {
         Sequence(self.head.0 + 1 - self.records.len() as u64)
     }

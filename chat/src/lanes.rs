@@ -116,6 +116,11 @@ impl Lanes {
         self.to[to.index()].owed += 1;
     }
 
+    /// An answer that was owed is not owed any more: it comes now, or never.
+    pub fn settle(&mut self, to: Core) {
+        self.to[to.index()].owed -= 1;
+    }
+
     /// Sends an answer. There is room: it was kept when the ask was taken.
     pub fn send_answer(&mut self, to: Core, parcel: Down, was_owed: bool) {
         let lane = &mut self.to[to.index()];

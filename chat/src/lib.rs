@@ -6,6 +6,7 @@
 
 pub mod address;
 mod asks;
+pub mod commits;
 pub mod counters;
 pub mod dedupe;
 pub mod fanout;
@@ -13,6 +14,7 @@ pub mod history;
 pub mod lanes;
 pub mod limits;
 pub mod local_room;
+pub mod pages;
 pub mod parcel;
 pub mod policy;
 pub mod room;

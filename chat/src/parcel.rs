@@ -9,6 +9,7 @@ use banter_protocol::request::{BodyFormat, FetchFrom, JoinFrom};
 use bytes::Bytes;
 
 use crate::address::{ConnectionId, Peer, SubscriptionId};
+use crate::policy::Durability;
 
 /// A body on its way.
 #[derive(Clone, Debug)]
@@ -98,6 +99,20 @@ pub enum Up {
     },
 }
 
+impl Up {
+    /// The room, and the connection's core.
+    pub fn room_and_peer(&self) -> (RoomId, Peer) {
+        let of = |name: &RoomName| RoomId::of(name.as_str());
+        match self {
+            Up::Join(ask) => (of(&ask.room), ask.reader),
+            Up::Post { room, author, .. } | Up::Signal { room, author, .. } => (*room, *author),
+            Up::Fetch { room, asker, .. } | Up::Members { room, asker, .. } => (of(room), *asker),
+            Up::Leave { room, leaver, .. } => (of(room), *leaver),
+            Up::CatchUp { room, reader, .. } => (*room, *reader),
+        }
+    }
+}
+
 /// The parts of a join.
 #[derive(Debug)]
 pub struct JoinAsk {
@@ -153,6 +168,8 @@ pub enum Down {
         head: Sequence,
         /// Members, with the one who joined.
         members: u64,
+        /// When its messages are acknowledged and shown.
+        durability: Durability,
         /// The start of the replay.
         page: Page,
     },
@@ -259,6 +276,8 @@ pub enum Answer {
     },
     /// No.
     Refused(Refusal),
+    /// No, to a `fetch`, for whose page the outbox kept room.
+    FetchRefused(Refusal),
 }
 
 /// Why not.

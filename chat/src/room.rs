@@ -1,10 +1,11 @@
 //! One room on the core that owns it: its place counter, who reads it, and what they may be told.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use banter_protocol::error_code::ErrorCode;
 use banter_protocol::event::MEMBERS_LISTED_MAX;
-use banter_protocol::ids::{Cursor, Epoch, PostKey, RoomId, RoomName, Sequence, UserName};
+use banter_log::key::{Fingerprint, KeyedPost};
+use banter_protocol::ids::{Cursor, Epoch, RoomId, RoomName, Sequence, UserName};
 use banter_protocol::request::JoinFrom;
 use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
@@ -12,12 +13,13 @@ use smallvec::SmallVec;
 use crate::address::{Core, Peer};
 use crate::dedupe::{Dedupe, Verdict};
 use crate::history::History;
-use crate::parcel::{Record, Refusal};
+use crate::parcel::{Record, Refusal, Up};
+use crate::policy::RoomPolicy;
 
 /// A room.
 ///
 /// Invariants: `members` counts the connections of `readers` by user, `cores` counts them by core; `head` is the last
-/// place given, `history.head()` the last one that is committed and may be shown; they are equal between two commits.
+/// place given, `history.head()` the last one that is committed and may be shown; they are equal when no commit is open.
 #[derive(Debug)]
 pub struct Room {
     /// What lanes know it by.
@@ -26,8 +28,14 @@ pub struct Room {
     pub name: RoomName,
     /// Its history's name.
     pub epoch: Epoch,
-    /// What may be shown.
+    /// What holds for it.
+    pub policy: RoomPolicy,
+    /// What may be shown; of a logged room the part that memory holds.
     pub history: History,
+    /// While its dedupe window is being read from the log: what came meanwhile, to be taken in that order.
+    pub held: Option<Box<VecDeque<Up>>>,
+    /// The segment that held its newest message when it was last looked at what the log keeps of it.
+    pub kept_segment: u64,
     /// Messages that were committed in this turn, and go out with its end.
     pub fresh: Vec<Record>,
     /// Where its readers are.
@@ -66,18 +74,21 @@ pub enum MemberChange {
 }
 
 impl Room {
-    /// An empty room.
-    pub fn new(id: RoomId, name: RoomName, epoch: Epoch) -> Self {
+    /// A room whose newest message has the place `head`, and with nothing of it in memory.
+    pub fn new(id: RoomId, name: RoomName, policy: RoomPolicy, epoch: Epoch, head: Sequence) -> Self {
         Room {
             id,
             name,
             epoch,
-            history: History::default(),
+            policy,
+            history: History::behind(head),
+            held: None,
+            kept_segment: 0,
             fresh: Vec::new(),
             cores: SmallVec::new(),
             presence_due: false,
             idle_stamp: 0,
-            head: Sequence(0),
+            head,
             dedupe: None,
             members: BTreeMap::new(),
             readers: FxHashMap::default(),
@@ -94,9 +105,9 @@ impl Room {
         self.head == Sequence(0)
     }
 
-    /// Whether a post has a place and has not gone out yet.
-    pub fn is_committing(&self) -> bool {
-        self.head != self.history.head() || !self.fresh.is_empty()
+    /// Whether something of it is under way: a post has a place and has not gone out yet, or it is still being loaded.
+    pub fn is_busy(&self) -> bool {
+        self.head != self.history.head() || !self.fresh.is_empty() || self.held.is_some()
     }
 
     /// Members now.
@@ -124,17 +135,20 @@ impl Room {
         self.cores.iter().any(|share| share.core == core)
     }
 
-    /// The place behind which a join reads.
+    /// The place behind which a join reads; `first_available` is the oldest message that memory or log holds.
     ///
     /// # Errors
     /// `wrong_epoch` and `cursor_ahead`, which change nothing.
-    pub fn start_of(&self, from: JoinFrom, read_already: Option<Cursor>) -> Result<Sequence, Refusal> {
+    pub fn start_of(
+        &self,
+        from: JoinFrom,
+        read_already: Option<Cursor>,
+        first_available: Sequence,
+    ) -> Result<Sequence, Refusal> {
         let head = self.history.head();
         let start = match from {
             JoinFrom::Now => head,
-            JoinFrom::Last(count) => {
-                Sequence(head.0.saturating_sub(count)).max(self.history.first_available().previous())
-            }
+            JoinFrom::Last(count) => Sequence(head.0.saturating_sub(count)).max(first_available.previous()),
             JoinFrom::After(cursor) if cursor.epoch != self.epoch => {
                 return Err(Refusal::new(
                     ErrorCode::WrongEpoch,
@@ -203,14 +217,22 @@ impl Room {
         self.head
     }
 
-    /// What the dedupe window says of a keyed post.
-    pub fn judge(&self, user: &UserName, key: &PostKey, body: &[u8]) -> Verdict {
-        self.dedupe.as_ref().map_or(Verdict::New, |dedupe| dedupe.judge(user, key, body))
+    /// Takes back the places that were given behind the newest message: their posts are refused.
+    pub fn take_back(&mut self) {
+        self.head = self.history.head();
+        if let Some(dedupe) = &mut self.dedupe {
+            dedupe.forget_behind(self.head);
+        }
     }
 
-    /// The dedupe window, made when it is needed first.
-    pub fn dedupe_mut(&mut self) -> &mut Dedupe {
-        self.dedupe.get_or_insert_default()
+    /// What the dedupe window says of a keyed post.
+    pub fn judge(&self, fingerprint: Fingerprint, body: u64, since_ms: u64) -> Verdict {
+        self.dedupe.as_ref().map_or(Verdict::New, |dedupe| dedupe.judge(fingerprint, body, since_ms))
+    }
+
+    /// Remembers a keyed post.
+    pub fn remember(&mut self, post: KeyedPost, keys_max: u32, since_ms: u64) {
+        self.dedupe.get_or_insert_default().remember(post, keys_max, since_ms);
     }
 }
 
@@ -218,9 +240,11 @@ impl Room {
 mod tests {
     use super::*;
     use crate::address::ConnectionId;
+    use crate::policy::{Durability, RoomPolicies};
 
     fn room() -> Room {
-        Room::new(RoomId::of("lobby"), RoomName::new("lobby").unwrap(), Epoch(5))
+        let policy = RoomPolicies::all(Durability::Memory).otherwise;
+        Room::new(RoomId::of("lobby"), RoomName::new("lobby").unwrap(), policy, Epoch(5), Sequence(0))
     }
 
     fn user(name: &str) -> UserName {
@@ -271,9 +295,9 @@ mod tests {
     fn a_cursor_of_another_history_or_ahead_is_refused() {
         let room = room();
         let cursor = |epoch, sequence| JoinFrom::After(Cursor { epoch: Epoch(epoch), sequence: Sequence(sequence) });
-        assert_eq!(room.start_of(cursor(4, 0), None).unwrap_err().code, ErrorCode::WrongEpoch);
-        assert_eq!(room.start_of(cursor(5, 1), None).unwrap_err().code, ErrorCode::CursorAhead);
-        assert_eq!(room.start_of(cursor(5, 0), None), Ok(Sequence(0)));
+        assert_eq!(room.start_of(cursor(4, 0), None, Sequence(1)).unwrap_err().code, ErrorCode::WrongEpoch);
+        assert_eq!(room.start_of(cursor(5, 1), None, Sequence(1)).unwrap_err().code, ErrorCode::CursorAhead);
+        assert_eq!(room.start_of(cursor(5, 0), None, Sequence(1)), Ok(Sequence(0)));
     }
 
     #[test]
@@ -284,9 +308,9 @@ mod tests {
             room.history.push(Record { sequence: Sequence(place), frame, author: peer(0, 0) });
         }
         let read = |sequence| Some(Cursor { epoch: Epoch(5), sequence: Sequence(sequence) });
-        assert_eq!(room.start_of(JoinFrom::Last(5), None), Ok(Sequence(5)));
-        assert_eq!(room.start_of(JoinFrom::Last(5), read(8)), Ok(Sequence(8)));
-        assert_eq!(room.start_of(JoinFrom::Last(50), None), Ok(Sequence(0)));
-        assert_eq!(room.start_of(JoinFrom::Now, read(8)), Ok(Sequence(10)));
+        assert_eq!(room.start_of(JoinFrom::Last(5), None, Sequence(1)), Ok(Sequence(5)));
+        assert_eq!(room.start_of(JoinFrom::Last(5), read(8), Sequence(1)), Ok(Sequence(8)));
+        assert_eq!(room.start_of(JoinFrom::Last(50), None, Sequence(1)), Ok(Sequence(0)));
+        assert_eq!(room.start_of(JoinFrom::Now, read(8), Sequence(1)), Ok(Sequence(10)));
     }
 }

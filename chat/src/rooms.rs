@@ -1,25 +1,32 @@
 //! The rooms that a core owns: takes what comes up, gives places, commits, and sends what goes down to each core.
 //!
-//! The way of a post: [`Rooms::handle`] gives it a place in `open` → [`Rooms::commit`] makes it history and answers →
-//! [`Rooms::fan_out`] sends one parcel to each core that has readers.
+//! The way of a post: [`Rooms::handle`] gives it a place → its room's level is reached (`commits.rs`), it becomes history
+//! and is answered → [`Rooms::fan_out`] sends one parcel to each core that has readers. Readers that are not live get
+//! pages (`pages.rs`).
 
 use std::collections::VecDeque;
 
+use banter_log::catalog::Keeping;
+use banter_log::journal::{Ask, Journal, JournalParts};
+use banter_log::key::{Fingerprint, KeyedPost, body_hash};
 use banter_protocol::error_code::ErrorCode;
 use banter_protocol::event::{Message, PresenceState};
-use banter_protocol::ids::{Epoch, RequestId, RoomId, RoomName, Sequence, UserName};
+use banter_protocol::ids::{Epoch, PostKey, RequestId, RoomId, RoomName, Sequence, UserName};
 use banter_protocol::native;
-use banter_protocol::request::{Body, FetchFrom};
+use banter_protocol::request::Body;
 use bytes::Bytes;
 use rustc_hash::FxHashMap;
 use slab::Slab;
 
 use crate::address::{Core, Peer};
+use crate::commits::{Commits, Open};
 use crate::dedupe::Verdict;
 use crate::history::PageLimit;
 use crate::lanes::Lanes;
 use crate::limits::Limits;
-use crate::parcel::{Answer, Batch, Down, JoinAsk, OwnedBody, Record, Refusal, Up};
+use crate::pages::{PageJob, Pages};
+use crate::parcel::{Answer, Batch, Down, JoinAsk, OwnedBody, Page, Record, Refusal, Up};
+use crate::policy::RoomPolicies;
 use crate::room::{MemberChange, Room};
 use crate::turn::Turn;
 
@@ -31,14 +38,19 @@ pub fn page_bytes_max(limits: &Limits) -> usize {
 
 /// The rooms of one core.
 pub struct Rooms {
-    limits: Limits,
+    pub(crate) limits: Limits,
+    policies: RoomPolicies,
     rooms_max: usize,
-    slots: Slab<Room>,
-    by_id: FxHashMap<RoomId, usize>,
-    /// Posts that have a place, and answers that must keep their order among them.
-    open: VecDeque<Open>,
+    pub(crate) slots: Slab<Room>,
+    pub(crate) by_id: FxHashMap<RoomId, usize>,
+    /// The log; none where no room goes to it.
+    pub(crate) journal: Option<Journal>,
+    pub(crate) commits: Commits,
+    pub(crate) pages: Pages,
+    /// Rooms whose dedupe window is being read, by the ticket of the reading.
+    pub(crate) loading: FxHashMap<u32, RoomId>,
     /// Rooms with fresh messages.
-    dirty: Vec<usize>,
+    pub(crate) dirty: Vec<usize>,
     /// Cores that were left out, and what of.
     lagged: Vec<(RoomId, Core)>,
     kept: Kept,
@@ -51,12 +63,6 @@ pub struct Rooms {
     draining: bool,
     drained_untold: Vec<Core>,
     scratch: Vec<u8>,
-}
-
-/// What waits for the commit.
-enum Open {
-    Post { slot: usize, record: Record, request: RequestId, time_ms: u64 },
-    Answer { to: Peer, request: RequestId, answer: Answer },
 }
 
 /// Rooms without readers, the longest idle first. Entries are checked when they are taken: a room that was joined
@@ -73,15 +79,20 @@ struct Kept {
 }
 
 impl Rooms {
-    /// No rooms yet. Epochs count up from `first_epoch`, in steps of the number of cores; no earlier run has used or
-    /// passed it.
-    pub fn new(limits: Limits, cores: u16, first_epoch: Epoch) -> Self {
+    /// No rooms in memory yet. Epochs count up from `first_epoch`, in steps of the number of cores; no earlier run has
+    /// used or passed it.
+    pub fn new(parts: RoomsParts) -> Self {
+        let RoomsParts { limits, policies, cores, first_epoch, journal } = parts;
         Rooms {
             limits,
+            policies,
             rooms_max: limits.rooms_max.div_ceil(u32::from(cores)) as usize,
             slots: Slab::new(),
             by_id: FxHashMap::default(),
-            open: VecDeque::new(),
+            journal: journal.map(Journal::new),
+            commits: Commits::default(),
+            pages: Pages::new(limits.catch_up_bytes_per_turn_max),
+            loading: FxHashMap::default(),
             dirty: Vec::new(),
             lagged: Vec::new(),
             kept: Kept::default(),
@@ -98,17 +109,44 @@ impl Rooms {
 
     /// Takes one parcel. The caller has seen that its answer finds room ([`Lanes::may_take_up`]).
     pub fn handle(&mut self, parcel: Up, turn: &mut Turn<'_>) {
+        let (id, peer) = parcel.room_and_peer();
+        let slot = self.by_id.get(&id).copied().or_else(|| self.load_for(&parcel, id, turn));
+        if let Some(held) = slot.and_then(|slot| self.slots[slot].held.as_mut()) {
+            // The room is being loaded: what comes keeps its order, and its answer the place in the lane.
+            turn.lanes.owe(peer.core);
+            held.push_back(parcel);
+            return;
+        }
+        self.take(parcel, id, slot, turn);
+    }
+
+    /// Brings a room that the log knows into memory, where what is asked needs that.
+    fn load_for(&mut self, parcel: &Up, id: RoomId, turn: &mut Turn<'_>) -> Option<usize> {
+        let (Up::Join(_) | Up::Fetch { .. }) = parcel else { return None };
+        self.journal.as_ref()?.catalog().room(id)?;
+        let name = match parcel {
+            Up::Join(ask) => ask.room.clone(),
+            Up::Fetch { room, .. } => room.clone(),
+            _ => return None,
+        };
+        let slot = self.room_or_new(&name, turn.now.unix_ms).ok()?;
+        self.queue_if_idle(slot);
+        Some(slot)
+    }
+
+    fn take(&mut self, parcel: Up, id: RoomId, slot: Option<usize>, turn: &mut Turn<'_>) {
         match parcel {
             Up::Post { room, author, user, request, key, body } => {
                 turn.lanes.owe(author.core);
-                let post = Post { room, author, user, request, key, body };
-                if let Err(answer) = self.post(post, turn) {
-                    self.open.push_back(Open::Answer { to: author, request, answer });
+                let post = Post { author, user, request, key, body };
+                if let Err(answer) = self.post(post, slot, turn) {
+                    let is_logged = slot.is_some_and(|slot| self.slots[slot].policy.durability.is_logged());
+                    self.commits.push(is_logged, Open::Answer { to: author, room, request, answer });
                 }
             }
             Up::Join(ask) => self.join(*ask, turn),
             Up::Leave { room, leaver, user, asked } => {
-                let was_there = self.leave(&room, leaver, &user, turn);
+                let was_there = self.leave(slot, leaver, &user, turn);
                 if let Some(request) = asked {
                     // Not behind the answers of posts that wait for the commit: the answer of a join that follows
                     // does not wait either, and `left` must not come behind that.
@@ -122,46 +160,45 @@ impl Rooms {
                     turn.lanes.send_answer(leaver.core, parcel, false);
                 }
             }
-            Up::CatchUp { room, reader, subscription, after, echo } => {
-                let Some(&slot) = self.by_id.get(&room) else { return };
-                let page = self.slots[slot].history.page_after(after, self.page_limit(), (!echo).then_some(reader));
-                let parcel = Down::CaughtUp { to: reader.connection, subscription, page };
-                turn.lanes.send_answer(reader.core, parcel, false);
+            Up::CatchUp { reader, subscription, after, echo, .. } => {
+                turn.lanes.owe(reader.core);
+                self.pages.push(PageJob::CatchUp { room: id, reader, subscription, after, echo });
             }
             Up::Fetch { room, asker, request, from, messages_max } => {
-                let answer = self.fetch(room, from, messages_max);
-                let parcel = Down::Answer { to: asker.connection, request, answer };
-                turn.lanes.send_answer(asker.core, parcel, false);
+                turn.lanes.owe(asker.core);
+                self.pages.push(PageJob::Fetch { room, asker, request, from, messages_max });
             }
             Up::Members { room, asker, request } => {
-                let there = self.by_id.get(&RoomId::of(room.as_str())).map(|&slot| &self.slots[slot]);
+                let there = slot.map(|slot| &self.slots[slot]);
                 let (count, users) =
                     there.map_or_else(Default::default, |room| (room.members_count(), room.members_listed()));
                 let answer = Answer::Members { room, count, users };
                 let parcel = Down::Answer { to: asker.connection, request, answer };
                 turn.lanes.send_answer(asker.core, parcel, false);
             }
-            Up::Signal { room, author, user, body } => self.signal(room, author, &user, &body, turn),
+            Up::Signal { author, user, body, .. } => self.signal(slot, author, &user, &body, turn),
         }
     }
 
-    fn page_limit(&self) -> PageLimit {
+    pub(crate) fn page_limit(&self) -> PageLimit {
         PageLimit { messages_max: self.limits.fetch_messages_max, bytes_max: page_bytes_max(&self.limits) }
     }
 
     /// Gives a post its place, or says what it is answered instead.
-    fn post(&mut self, post: Post, turn: &mut Turn<'_>) -> Result<(), Answer> {
+    fn post(&mut self, post: Post, slot: Option<usize>, turn: &mut Turn<'_>) -> Result<(), Answer> {
         let refuse = |code, message: &'static str| Err(Answer::Refused(Refusal::new(code, message)));
         if self.draining {
             return refuse(ErrorCode::Draining, "the server is stopping: post again when you are reconnected");
         }
-        let slot = self.by_id.get(&post.room).copied();
         let Some(slot) = slot.filter(|&slot| self.slots[slot].has_reader(post.author)) else {
             return refuse(ErrorCode::NotJoined, "join the room before you post to it");
         };
         let room = &mut self.slots[slot];
-        if let Some(key) = &post.key {
-            match room.judge(&post.user, key, &post.body.bytes) {
+        let time_ms = turn.now.unix_ms;
+        let since_ms = time_ms.saturating_sub(self.limits.dedupe_window_ms.into());
+        let keyed = post.key.as_ref().map(|key| (Fingerprint::of(post.user.as_str(), key.as_str()), body_hash(&post.body.bytes)));
+        if let Some((fingerprint, body)) = keyed {
+            match room.judge(fingerprint, body, since_ms) {
                 Verdict::New => {}
                 Verdict::Conflict => {
                     return refuse(ErrorCode::KeyConflict, "this key was used for another body: take a new key");
@@ -171,18 +208,21 @@ impl Rooms {
                     return Err(Answer::Posted {
                         room: room.name.clone(),
                         epoch: room.epoch,
-                        sequence: known.sequence,
+                        sequence: Sequence(known.sequence),
                         time_ms: known.time_ms,
                         duplicate: true,
                     });
                 }
             }
         }
+        let is_logged = room.policy.durability.is_logged();
+        if is_logged && let Some(refusal) = self.journal.as_ref().and_then(crate::commits::refusal_of) {
+            return Err(Answer::Refused(refusal));
+        }
         let sequence = room.next_place();
-        let time_ms = turn.now.unix_ms;
-        if let Some(key) = &post.key {
-            let keys_max = self.limits.dedupe_keys_max;
-            room.dedupe_mut().remember(&post.user, key, &post.body.bytes, sequence, time_ms, keys_max);
+        let key = keyed.map(|(fingerprint, body)| KeyedPost { sequence: sequence.0, time_ms, fingerprint, body });
+        if let Some(key) = key {
+            room.remember(key, self.limits.dedupe_keys_max, since_ms);
         }
         self.scratch.clear();
         let message = Message {
@@ -196,48 +236,19 @@ impl Rooms {
         };
         native::write_message(&message, &mut self.scratch);
         let record = Record { sequence, frame: Bytes::copy_from_slice(&self.scratch), author: post.author };
-        self.open.push_back(Open::Post { slot, record, request: post.request, time_ms });
+        self.commits.push(is_logged, Open::Post { slot, record, request: post.request, time_ms, key });
         Ok(())
     }
 
-    /// Makes every open post history, and sends the answers in the order of the asks.
-    pub fn commit(&mut self, turn: &mut Turn<'_>) {
-        while let Some(open) = self.open.pop_front() {
-            let (to, request, answer) = match open {
-                Open::Answer { to, request, answer } => (to, request, answer),
-                Open::Post { slot, record, request, time_ms } => {
-                    let room = &mut self.slots[slot];
-                    let answer = Answer::Posted {
-                        room: room.name.clone(),
-                        epoch: room.epoch,
-                        sequence: record.sequence,
-                        time_ms,
-                        duplicate: false,
-                    };
-                    turn.counters.posts += 1;
-                    let author = record.author;
-                    if room.fresh.is_empty() {
-                        self.dirty.push(slot);
-                    }
-                    room.fresh.push(record.clone());
-                    self.keep(slot, record);
-                    (author, request, answer)
-                }
-            };
-            turn.lanes.send_answer(to.core, Down::Answer { to: to.connection, request, answer }, true);
-        }
-        turn.counters.history_bytes = self.kept.bytes;
-        turn.counters.rooms = self.slots.len() as u64;
-    }
-
     /// Adds a message to its history, and forgets the oldest above the limits.
-    fn keep(&mut self, slot: usize, record: Record) {
+    pub(crate) fn keep(&mut self, slot: usize, record: Record) {
         let room = &mut self.slots[slot];
         self.kept.order.push_back((slot, room.epoch, record.sequence));
         self.kept.records += 1;
         self.kept.bytes += room.history.push(record);
-        let messages_max = self.limits.history_messages_max as usize;
-        if messages_max != 0 && room.history.len() > messages_max {
+        let is_memory = !room.policy.durability.is_logged();
+        let messages_max = room.policy.history_messages_max as usize;
+        if is_memory && messages_max != 0 && room.history.len() > messages_max {
             self.kept.bytes -= room.history.forget_oldest();
             self.kept.records -= 1;
         }
@@ -278,7 +289,9 @@ impl Rooms {
                 }
             }
         }
-        if self.draining && self.open.is_empty() && self.lagged.is_empty() {
+        turn.counters.history_bytes = self.kept.bytes;
+        turn.counters.rooms = self.slots.len() as u64;
+        if self.draining && self.commits.is_empty() && self.lagged.is_empty() {
             self.drained_untold.retain(|&core| !turn.lanes.try_send_down(core, || Down::Drained));
         }
     }
@@ -301,20 +314,47 @@ impl Rooms {
         let parcel = match self.try_join(&ask, turn) {
             Err(refusal) => Down::JoinRefused { to, subscription, request, refusal },
             Ok((slot, start)) => {
+                let page = self.first_page(slot, start, (!ask.echo).then_some(ask.reader));
                 let room = &self.slots[slot];
-                let page = room.history.page_after(start, self.page_limit(), (!ask.echo).then_some(ask.reader));
-                let (epoch, members) = (room.epoch, room.members_count());
+                let (epoch, members, durability) = (room.epoch, room.members_count(), room.policy.durability);
                 let (room, echo, presence, head) = (ask.room, ask.echo, ask.presence, page.head);
-                Down::Joined { to, room, echo, presence, subscription, request, epoch, head, members, page }
+                Down::Joined { to, room, echo, presence, subscription, request, epoch, head, members, durability, page }
             }
         };
         turn.lanes.send_answer(core, parcel, false);
     }
 
+    /// What a join is given at once: the start of the replay where memory holds it and the turn can still afford it;
+    /// otherwise none, and the reader asks page by page.
+    fn first_page(&mut self, slot: usize, start: Sequence, spare: Option<Peer>) -> Page {
+        let first_available = self.first_available(slot);
+        let history = &self.slots[slot].history;
+        let wanted = start.next().max(first_available);
+        if wanted >= history.first_available() && (wanted > history.head() || self.pages.has_budget()) {
+            let page = history.page_after(start, self.page_limit(), spare);
+            self.pages.spend(page.messages.len());
+            return page;
+        }
+        let through = start.max(first_available.previous());
+        Page { after: start, first_available, messages: Bytes::new(), messages_count: 0, through, head: history.head() }
+    }
+
+    /// The oldest message that memory or log holds of a room, or the one behind its head.
+    pub(crate) fn first_available(&self, slot: usize) -> Sequence {
+        let room = &self.slots[slot];
+        let in_memory = room.history.first_available();
+        if !room.policy.durability.is_logged() {
+            return in_memory;
+        }
+        let in_log = self.journal.as_ref().and_then(|journal| journal.catalog().room(room.id));
+        in_log.filter(|log| log.head().next() >= in_memory).map_or(in_memory, |log| log.first().min(in_memory))
+    }
+
     fn try_join(&mut self, ask: &JoinAsk, turn: &mut Turn<'_>) -> Result<(usize, Sequence), Refusal> {
-        let slot = self.room_or_new(&ask.room)?;
+        let slot = self.room_or_new(&ask.room, turn.now.unix_ms)?;
+        let first_available = self.first_available(slot);
         let room = &mut self.slots[slot];
-        let start = match room.start_of(ask.from, ask.read_already) {
+        let start = match room.start_of(ask.from, ask.read_already, first_available) {
             Ok(start) => start,
             Err(refusal) => {
                 self.queue_if_idle(slot);
@@ -329,24 +369,62 @@ impl Rooms {
         Ok((slot, start))
     }
 
-    /// Finds the room, or makes it, if need be in the place of one that nobody reads.
-    fn room_or_new(&mut self, name: &RoomName) -> Result<usize, Refusal> {
+    /// Finds the room, or brings it from the log, or makes it; if need be in the place of one that nobody reads.
+    fn room_or_new(&mut self, name: &RoomName, unix_ms: u64) -> Result<usize, Refusal> {
         let id = RoomId::of(name.as_str());
         if let Some(&slot) = self.by_id.get(&id) {
             return Ok(slot);
         }
         if self.slots.len() >= self.rooms_max && !self.forget_idle_room() {
-            return Err(Refusal {
-                code: ErrorCode::Overloaded,
-                message: "rooms_max is reached, and every room is being read".into(),
-                retry_after_ms: Some(1_000),
-            });
+            return Err(too_many_rooms());
         }
-        let epoch = self.next_epoch;
-        self.next_epoch = Epoch(epoch.0 + self.epoch_step);
-        let slot = self.slots.insert(Room::new(id, name.clone(), epoch));
+        let policy = *self.policies.of(name.as_str());
+        let known = match &mut self.journal {
+            Some(journal) if policy.durability.is_logged() => {
+                journal.catalog_mut().keep_of_room(id, keeping(&policy, &self.limits, unix_ms));
+                journal.catalog().room(id).map(|room| (room.epoch, room.head()))
+            }
+            _ => None,
+        };
+        let (epoch, head) = known.unwrap_or_else(|| {
+            let epoch = self.next_epoch;
+            self.next_epoch = Epoch(epoch.0 + self.epoch_step);
+            (epoch, Sequence(0))
+        });
+        let slot = self.slots.insert(Room::new(id, name.clone(), policy, epoch, head));
         self.by_id.insert(id, slot);
+        if known.is_some() {
+            self.load_keys(slot, unix_ms);
+        }
         Ok(slot)
+    }
+
+    /// Has the dedupe window of a room read, if the log holds something that is young enough for it.
+    fn load_keys(&mut self, slot: usize, unix_ms: u64) {
+        let Some(journal) = &mut self.journal else { return };
+        let room = &mut self.slots[slot];
+        let since_ms = unix_ms.saturating_sub(self.limits.dedupe_window_ms.into());
+        let newest = journal.catalog().room(room.id).and_then(|log| log.spans.back());
+        if newest.is_some_and(|span| span.newest_ms >= since_ms) {
+            room.held = Some(Box::default());
+            let ticket = journal.read_keys(room.id, since_ms, self.limits.dedupe_keys_max as usize);
+            self.loading.insert(ticket, room.id);
+        }
+    }
+
+    /// The dedupe window of a room was read: what waited for it is taken.
+    pub(crate) fn loaded(&mut self, ticket: u32, keys: &[KeyedPost], turn: &mut Turn<'_>) {
+        let Some(id) = self.loading.remove(&ticket) else { return };
+        let Some(&slot) = self.by_id.get(&id) else { return };
+        let since_ms = turn.now.unix_ms.saturating_sub(self.limits.dedupe_window_ms.into());
+        for &key in keys {
+            self.slots[slot].remember(key, self.limits.dedupe_keys_max, since_ms);
+        }
+        for parcel in self.slots[slot].held.take().into_iter().flat_map(|held| *held) {
+            let (id, peer) = parcel.room_and_peer();
+            turn.lanes.settle(peer.core);
+            self.take(parcel, id, self.by_id.get(&id).copied(), turn);
+        }
     }
 
     /// Forgets the room that has been without readers the longest; those that never had a message first.
@@ -360,7 +438,7 @@ impl Rooms {
                 if !room.is_idle() || room.idle_stamp != stamp {
                     continue;
                 }
-                if room.is_committing() {
+                if room.is_busy() {
                     queue.0.push_back((id, stamp));
                     break;
                 }
@@ -396,8 +474,8 @@ impl Rooms {
     }
 
     /// Takes a reader away; `false` if it was none.
-    fn leave(&mut self, room: &RoomName, leaver: Peer, user: &UserName, turn: &mut Turn<'_>) -> bool {
-        let Some(&slot) = self.by_id.get(&RoomId::of(room.as_str())) else { return false };
+    fn leave(&mut self, slot: Option<usize>, leaver: Peer, user: &UserName, turn: &mut Turn<'_>) -> bool {
+        let Some(slot) = slot else { return false };
         let Some(change) = self.slots[slot].remove_reader(leaver, user) else { return false };
         if change == MemberChange::Changed {
             self.tell_presence(slot, Some((user.clone(), PresenceState::Left)), None, turn);
@@ -450,8 +528,9 @@ impl Rooms {
         self.presence_due.front().map(|&(due, _)| due)
     }
 
-    fn signal(&mut self, id: RoomId, author: Peer, user: &UserName, body: &OwnedBody, turn: &mut Turn<'_>) {
-        let Some(room) = self.by_id.get(&id).map(|&slot| &self.slots[slot]) else { return };
+    fn signal(&mut self, slot: Option<usize>, author: Peer, user: &UserName, body: &OwnedBody, turn: &mut Turn<'_>) {
+        let Some(room) = slot.map(|slot| &self.slots[slot]) else { return };
+        let id = room.id;
         if !room.has_reader(author) {
             return;
         }
@@ -462,19 +541,6 @@ impl Rooms {
                 turn.counters.signals_dropped += 1;
             }
         }
-    }
-
-    fn fetch(&self, name: RoomName, from: FetchFrom, messages_max: u32) -> Answer {
-        let Some(&slot) = self.by_id.get(&RoomId::of(name.as_str())) else {
-            return Answer::Page { room: name, epoch: Epoch(0), messages: Bytes::new(), more: false };
-        };
-        let room = &self.slots[slot];
-        let limit = PageLimit { messages_max, ..self.page_limit() };
-        let (messages, more) = match from {
-            FetchFrom::Before(before) => room.history.fetch_before(before, limit),
-            FetchFrom::After(after) => room.history.fetch_after(after, limit),
-        };
-        Answer::Page { room: name, epoch: room.epoch, messages, more }
     }
 
     /// From now on posts are refused; each core is told once the last batch is on its way.
@@ -490,7 +556,32 @@ impl Rooms {
         !self.lagged.is_empty() || !self.drained_untold.is_empty()
     }
 
-    /// Every room, for checks from outside.
+    /// A turn begins.
+    pub fn begin_turn(&mut self) {
+        self.pages.begin_turn();
+    }
+
+    /// Whether pages wait for the next turn.
+    pub fn has_pages_waiting(&self) -> bool {
+        self.pages.has_waiting()
+    }
+
+    /// Segments that did not hold what they should, since the last time.
+    pub fn take_damaged(&mut self) -> Vec<u64> {
+        self.pages.take_damaged()
+    }
+
+    /// What the disk is to do; the shell takes it out.
+    pub fn disk_asks(&mut self) -> Vec<Ask> {
+        self.journal.as_mut().map(|journal| std::mem::take(journal.asks_mut())).unwrap_or_default()
+    }
+
+    /// The log, for checks from outside.
+    pub fn journal(&self) -> Option<&Journal> {
+        self.journal.as_ref()
+    }
+
+    /// Every room in memory, for checks from outside.
     pub fn iter(&self) -> impl Iterator<Item = &Room> {
         self.slots.iter().map(|(_, room)| room)
     }
@@ -501,13 +592,46 @@ impl Rooms {
     }
 }
 
+/// What the rooms of a core are made of.
+#[derive(Debug)]
+pub struct RoomsParts {
+    /// The server's limits.
+    pub limits: Limits,
+    /// What holds for a room by its name.
+    pub policies: RoomPolicies,
+    /// How many cores there are.
+    pub cores: u16,
+    /// The first epoch to give.
+    pub first_epoch: Epoch,
+    /// The core's log, where any room goes to it.
+    pub journal: Option<JournalParts>,
+}
+
 struct Post {
-    room: RoomId,
     author: Peer,
     user: UserName,
     request: RequestId,
-    key: Option<banter_protocol::ids::PostKey>,
+    key: Option<PostKey>,
     body: OwnedBody,
+}
+
+pub(crate) fn too_many_rooms() -> Refusal {
+    Refusal {
+        code: ErrorCode::Overloaded,
+        message: "rooms_max is reached, and every room is being read".into(),
+        retry_after_ms: Some(1_000),
+    }
+}
+
+/// How much the log keeps of a room.
+pub(crate) fn keeping(policy: &crate::policy::RoomPolicy, limits: &Limits, unix_ms: u64) -> Keeping {
+    const HOUR_MS: u64 = 3_600_000;
+    let kept_ms = u64::from(policy.retention_hours) * HOUR_MS;
+    Keeping {
+        bytes: policy.retention_bytes,
+        since_ms: if kept_ms == 0 { 0 } else { unix_ms.saturating_sub(kept_ms) },
+        at_least_since_ms: unix_ms.saturating_sub(limits.dedupe_window_ms.into()),
+    }
 }
 
 /// Whether the oldest message of the room is that one.

@@ -7,6 +7,7 @@
 //!
 //! Where the room is this core's own, the lane is a queue in here, and the way is the same.
 
+use banter_log::journal::{Answer as DiskAnswer, Ask as DiskAsk, JournalParts};
 use banter_protocol::error_code::ErrorCode;
 use banter_protocol::fault::RequestFault;
 use banter_protocol::ids::Epoch;
@@ -19,12 +20,13 @@ use crate::fanout::Sending;
 use crate::lanes::{Lanes, Outgoing};
 use crate::limits::Limits;
 use crate::parcel::{Down, Up};
-use crate::rooms::Rooms;
+use crate::policy::RoomPolicies;
+use crate::rooms::{Rooms, RoomsParts};
 use crate::sessions::{Actions, Sessions, Welcome};
 use crate::turn::Turn;
 
 /// How a shard is made.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct ShardConfig {
     /// Which core it is.
     pub core: Core,
@@ -36,6 +38,10 @@ pub struct ShardConfig {
     pub welcome: Welcome,
     /// The first epoch that the shard may give; the epochs of different cores and runs never meet.
     pub first_epoch: Epoch,
+    /// What holds for a room by its name.
+    pub policies: RoomPolicies,
+    /// The core's log, where any room goes to it.
+    pub journal: Option<JournalParts>,
 }
 
 /// What happened.
@@ -88,10 +94,10 @@ const LOCAL_PARCELS_MAX: usize = 4_096;
 impl Shard {
     /// Nobody there yet.
     pub fn new(config: ShardConfig) -> Self {
-        let ShardConfig { core, cores, limits, welcome, first_epoch } = config;
+        let ShardConfig { core, cores, limits, welcome, first_epoch, policies, journal } = config;
         Shard {
             sessions: Sessions::new(core, cores, limits, welcome),
-            rooms: Rooms::new(limits, cores, first_epoch),
+            rooms: Rooms::new(RoomsParts { limits, policies, cores, first_epoch, journal }),
             lanes: Lanes::new(core, cores, limits.lane_parcels_max),
             counters: Counters::default(),
             now: Now::default(),
@@ -101,6 +107,7 @@ impl Shard {
     /// A turn begins: the time, and how much room the lanes to another core have (up, down).
     pub fn begin_turn(&mut self, now: Now, lane_room: impl IntoIterator<Item = (Core, usize, usize)>) {
         self.now = now;
+        self.rooms.begin_turn();
         for (core, up, down) in lane_room {
             self.lanes.set_room(core, up, down);
         }
@@ -150,6 +157,22 @@ impl Shard {
         self.sessions.take_down(parcel, turn);
     }
 
+    /// Takes what the disk did.
+    pub fn disk(&mut self, answer: DiskAnswer) {
+        let turn = &mut Turn { now: self.now, lanes: &mut self.lanes, counters: &mut self.counters };
+        self.rooms.disk(answer, turn);
+    }
+
+    /// What the disk is to do.
+    pub fn disk_asks(&mut self) -> Vec<DiskAsk> {
+        self.rooms.disk_asks()
+    }
+
+    /// Segments that were found not to hold what they should, since the last time.
+    pub fn take_damaged(&mut self) -> Vec<u64> {
+        self.rooms.take_damaged()
+    }
+
     /// Ends the input of a turn: commits, fans out, and lists what is to be sent. Says when to come back at the latest.
     pub fn finish_turn(&mut self) -> Option<u64> {
         let turn = &mut Turn { now: self.now, lanes: &mut self.lanes, counters: &mut self.counters };
@@ -160,6 +183,7 @@ impl Shard {
                 self.rooms.handle(parcel, turn);
             }
             self.rooms.commit(turn);
+            self.rooms.serve_pages(turn);
             self.rooms.fan_out(turn);
             for _ in 0..LOCAL_PARCELS_MAX {
                 let Some(parcel) = turn.lanes.take_local_down() else { break };
@@ -169,6 +193,8 @@ impl Shard {
                 break;
             }
         }
+        self.rooms.begin_commit(turn);
+        self.rooms.begin_reads(turn);
         self.sessions.mark_dirty(turn);
         let sessions_due = self.sessions.tick(turn);
         self.rooms.next_due().into_iter().chain(sessions_due).min()
@@ -176,7 +202,7 @@ impl Shard {
 
     /// Whether there is more to do right now, without any input.
     pub fn is_busy(&self) -> bool {
-        self.lanes.has_local()
+        self.lanes.has_local() || self.rooms.has_pages_waiting()
     }
 
     /// Whether something waits for room in a lane.

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use banter_chat::address::{ConnectionId, Core, Now, core_of};
 use banter_chat::limits::Limits;
 use banter_chat::parcel::{Down, Up};
+use banter_chat::policy::{Durability, RoomPolicies};
 use banter_chat::sessions::Welcome;
 use banter_chat::shard::{Input, Shard, ShardConfig};
 use banter_protocol::event::Event;
@@ -39,6 +40,8 @@ impl Pair {
                 limits,
                 welcome: Welcome { limits: String::new(), durability: "memory", run: 1 },
                 first_epoch: Epoch(100 + u64::from(core)),
+                policies: RoomPolicies::all(Durability::Memory),
+                journal: None,
             })
         };
         Pair {

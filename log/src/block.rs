@@ -145,10 +145,35 @@ impl<'a> Block<'a> {
         Some(Block { behind, records: u32_at(bytes, 32)?, body })
     }
 
+    /// Reads a block of a segment that starts with these bytes, wherever in the segment it lies.
+    pub fn read_alone(bytes: &'a [u8], segment: &SegmentHeader, offset: u64) -> Result<Self, BlockFault> {
+        let sum = checked_sum(bytes, segment).ok_or(BlockFault::Damaged)?;
+        let number_at = |at| u32_at(bytes, at).ok_or(BlockFault::Damaged);
+        let body_bytes = number_at(28)? as usize;
+        let body = bytes.get(HEADER_BYTES..HEADER_BYTES.saturating_add(body_bytes));
+        let body = body.ok_or(BlockFault::Longer(block_bytes(body_bytes)))?;
+        if crc32c::crc32c(body) != number_at(40)? {
+            return Err(BlockFault::Damaged);
+        }
+        let place = BlockPlace { segment: *segment, number: number_at(24)?, previous_sum: number_at(36)?, offset };
+        Ok(Block { behind: place.behind(block_bytes(body_bytes), sum), records: number_at(32)?, body })
+    }
+
     /// Its records.
     pub fn records(&self) -> Records<'a> {
         Records::of(self.body)
     }
+}
+
+/// Why bytes are no block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BlockFault {
+    /// It has that many bytes, which are not all there.
+    #[error("the block goes on: it has {0} bytes")]
+    Longer(usize),
+    /// They do not check.
+    #[error("the block does not check")]
+    Damaged,
 }
 
 /// Whether a later block's header of that segment lies at the start of these bytes, wherever it stands.

@@ -17,6 +17,11 @@
 #![forbid(unsafe_code)]
 
 pub mod block;
+pub mod catalog;
+pub mod index;
+pub mod journal;
+pub mod key;
+pub mod reading;
 pub mod record;
 pub mod scan;
 pub mod segment;

@@ -31,6 +31,17 @@ pub enum Level {
     Synced = 2,
 }
 
+impl Level {
+    /// The level of that number.
+    pub fn from_number(number: u8) -> Option<Self> {
+        match number {
+            1 => Some(Level::Written),
+            2 => Some(Level::Synced),
+            _ => None,
+        }
+    }
+}
+
 /// The connection that posted a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Author {
@@ -94,11 +105,8 @@ impl<'a> Records<'a> {
 
     fn read(&mut self) -> Option<Record<'a>> {
         let bytes = self.rest;
-        let level = match array(bytes, 0)? {
-            [MESSAGE, 1] => Level::Written,
-            [MESSAGE, 2] => Level::Synced,
-            _ => return None,
-        };
+        let [kind, level] = array(bytes, 0)?;
+        let level = Level::from_number(level).filter(|_| kind == MESSAGE)?;
         let author = Author { core: u16_at(bytes, 2)?, slot: u32_at(bytes, 4)?, generation: u32_at(bytes, 8)? };
         let header = FrameHeader::read(array(bytes, PREFIX_BYTES)?, u32::MAX).ok()?;
         if header.kind != FrameKind::Message {

@@ -177,7 +177,8 @@ fn shard_config(config: &Config, core: u16, first_epoch: u64) -> ShardConfig {
     let welcome = Welcome { limits, durability: config.durability.name(), run: first_epoch };
     let cores = config.cores.len() as u16;
     let first_epoch = Epoch(first_epoch + u64::from(core));
-    ShardConfig { core: Core(core), cores, limits: config.limits, welcome, first_epoch }
+    let policies = banter_chat::policy::RoomPolicies::all(banter_chat::policy::Durability::Memory);
+    ShardConfig { core: Core(core), cores, limits: config.limits, welcome, first_epoch, policies, journal: None }
 }
 
 fn connection_limits(config: &Config, connections_now: &Arc<AtomicU32>) -> ConnectionLimits {

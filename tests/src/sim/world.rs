@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, VecDeque};
 use banter_chat::address::{ConnectionId, Core, Now};
 use banter_chat::history::RECORD_OVERHEAD_BYTES;
 use banter_chat::parcel::{Down, Up};
+use banter_chat::policy::{Durability, RoomPolicies};
 use banter_chat::sessions::Welcome;
 use banter_chat::shard::{Input, Shard, ShardConfig};
 use banter_protocol::ids::{Epoch, Sequence};
@@ -126,6 +127,12 @@ impl World {
                 limits: profile.limits,
                 welcome: Welcome { limits: "a 1\n".to_owned(), durability: "memory", run: 1 },
                 first_epoch: Epoch(100 + u64::from(core)),
+                policies: {
+                    let mut policies = RoomPolicies::all(Durability::Memory);
+                    policies.otherwise.history_messages_max = profile.limits.history_messages_max;
+                    policies
+                },
+                journal: None,
             })
         };
         let cores: Vec<_> = (0..plan.cores)

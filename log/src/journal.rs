@@ -1,0 +1,461 @@
+//! One core's log as a machine: takes records, says what is to be written and read, and knows what is where.
+//!
+//! ```text
+//!  records ─▶ commit ─▶ Ask::Append ─(disk)─▶ Answer::Written ─▶ Answer::Synced
+//!  wants ──▶ read ───▶ Ask::Read ───(disk)─▶ Answer::Read ────▶ Done::Page, Done::Keys
+//! ```
+//!
+//! Invariants:
+//! - One append is in flight, and the next block starts where it ends. So a block that does not check has no successor.
+//! - After a write or sync that failed nothing is written any more ([`State::Failed`]); after one that found no space the
+//!   segment is left as it is, and writing goes on in a fresh one.
+//! - What was written is read only behind its append's answer.
+
+use std::collections::VecDeque;
+
+use slab::Slab;
+
+use crate::block::{BlockPlace, BlockWriter, block_bytes};
+use crate::catalog::Catalog;
+use crate::index::{Entry, IndexBuilder, Part};
+use crate::key::KeyedPost;
+use crate::reading::{LogFile, PageRead, PageWant, Reading, Shelf, Step};
+use crate::record::Record;
+use crate::segment::SegmentHeader;
+use banter_protocol::ids::RoomId;
+
+/// What a journal is made of.
+#[derive(Debug)]
+pub struct JournalParts {
+    /// Which start of the server this is.
+    pub run: u64,
+    /// Bytes of a segment file.
+    pub segment_bytes: u64,
+    /// Bytes of records in a commit at most, but for a single one that is larger.
+    pub commit_bytes_max: usize,
+    /// Reads under way at most.
+    pub reads_max: usize,
+    /// Where the rooms of this core lie.
+    pub catalog: Catalog,
+}
+
+/// What the disk is to do.
+#[derive(Debug)]
+pub enum Ask {
+    /// Make a segment and have it ready: [`Answer::Segment`] or [`Answer::NoSpace`] comes.
+    Prepare,
+    /// Write a block, and make it safe if said: [`Answer::Written`] and [`Answer::Synced`] come, or
+    /// [`Answer::AppendFailed`].
+    Append {
+        /// The segment.
+        segment: SegmentHeader,
+        /// Where the block starts.
+        offset: u64,
+        /// The block.
+        block: Vec<u8>,
+        /// Whether it is to be safe against a power cut.
+        sync: bool,
+    },
+    /// Nothing more is written to a segment: make all of it safe, and keep its index beside it. No answer.
+    Seal {
+        /// The segment.
+        segment: SegmentHeader,
+        /// Its index file.
+        index: Vec<u8>,
+        /// The time of its newest message, milliseconds since 1970.
+        newest_ms: u64,
+        /// Where its blocks end.
+        end_offset: u64,
+    },
+    /// Read: [`Answer::Read`] comes.
+    Read {
+        /// For the answer.
+        ticket: u32,
+        /// The segment.
+        segment: u64,
+        /// Which of its files.
+        file: LogFile,
+        /// Where the bytes start.
+        offset: u64,
+        /// How many.
+        bytes: usize,
+    },
+    /// No room of this core needs the segment any more. No answer.
+    Release {
+        /// The segment.
+        segment: u64,
+    },
+}
+
+/// What the disk did.
+#[derive(Debug)]
+pub enum Answer {
+    /// A segment is ready.
+    Segment(SegmentHeader),
+    /// None could be made: the disk is full. It is tried again, without a further ask.
+    NoSpace,
+    /// The append in flight is with the kernel.
+    Written,
+    /// The append in flight is on the disk.
+    Synced,
+    /// The append in flight failed.
+    AppendFailed {
+        /// For want of space, and not for a fault of the disk.
+        is_full: bool,
+    },
+    /// A read is done.
+    Read {
+        /// Of which ask.
+        ticket: u32,
+        /// What was read; `None`: it failed.
+        bytes: Option<Vec<u8>>,
+    },
+    /// Every room forgets what it has in that segment and before it: [`Ask::Release`] comes.
+    Cut {
+        /// The segment.
+        segment: u64,
+    },
+}
+
+/// What became of it.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Done {
+    /// The commit reached that level; a synced one is over.
+    Committed {
+        /// Whether it is safe against a power cut.
+        synced: bool,
+        /// Whether it is over.
+        is_last: bool,
+    },
+    /// The commit failed: none of its messages may be acknowledged, and none shown.
+    CommitFailed,
+    /// A page was read.
+    Page {
+        /// As it was given when the page was asked for.
+        ticket: u32,
+        /// `Err`: that segment does not hold what it should, or could not be read.
+        page: Result<PageRead, u64>,
+    },
+    /// Keys were read, oldest first.
+    Keys {
+        /// As it was given when they were asked for.
+        ticket: u32,
+        /// The keys. `Err`: the index of that segment could not be read.
+        keys: Result<Vec<KeyedPost>, u64>,
+    },
+}
+
+/// Whether posts are taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Yes.
+    Open,
+    /// No: there is no space. It may come back.
+    Full,
+    /// No, and never again in this run: a write or a sync failed.
+    Failed,
+}
+
+/// The machine.
+#[derive(Debug)]
+pub struct Journal {
+    run: u64,
+    segment_bytes: u64,
+    commit_bytes_max: usize,
+    reads_max: usize,
+    catalog: Catalog,
+    active: Option<Active>,
+    ready: Option<SegmentHeader>,
+    is_preparing: bool,
+    has_no_space: bool,
+    append: Option<Append>,
+    state: State,
+    readings: Slab<ReadingSlot>,
+    waiting: VecDeque<u32>,
+    reads: usize,
+    asks: Vec<Ask>,
+}
+
+#[derive(Debug)]
+struct Active {
+    place: BlockPlace,
+    index: IndexBuilder,
+}
+
+#[derive(Debug)]
+struct Append {
+    entries: Vec<Entry>,
+    offset: u64,
+    behind: BlockPlace,
+    sync: bool,
+}
+
+#[derive(Debug)]
+struct ReadingSlot {
+    reading: Reading,
+    is_keys: bool,
+    /// The segment that is being read.
+    segment: u64,
+}
+
+impl Journal {
+    /// A journal that has asked for its first segment.
+    pub fn new(parts: JournalParts) -> Self {
+        let mut journal = Journal {
+            run: parts.run,
+            segment_bytes: parts.segment_bytes,
+            commit_bytes_max: parts.commit_bytes_max,
+            reads_max: parts.reads_max,
+            catalog: parts.catalog,
+            active: None,
+            ready: None,
+            is_preparing: false,
+            has_no_space: false,
+            append: None,
+            state: State::Open,
+            readings: Slab::new(),
+            waiting: VecDeque::new(),
+            reads: 0,
+            asks: Vec::new(),
+        };
+        journal.prepare();
+        journal
+    }
+
+    /// Where the rooms lie.
+    pub fn catalog(&self) -> &Catalog {
+        &self.catalog
+    }
+
+    /// Where the rooms lie, to cut some.
+    pub fn catalog_mut(&mut self) -> &mut Catalog {
+        &mut self.catalog
+    }
+
+    /// Whether posts are taken.
+    pub fn state(&self) -> State {
+        self.state
+    }
+
+    /// Whether a commit may begin: none is in flight, and there is a segment, or there never will be.
+    pub fn is_idle(&self) -> bool {
+        self.append.is_none() && self.state == State::Open && (self.active.is_some() || self.ready.is_some())
+    }
+
+    /// Whether a commit is in flight.
+    pub fn is_committing(&self) -> bool {
+        self.append.is_some()
+    }
+
+    /// Bytes of records that a commit takes at most.
+    pub fn commit_bytes_max(&self) -> usize {
+        self.commit_bytes_max
+    }
+
+    /// Reads under way, and those that wait.
+    pub fn reads(&self) -> (usize, usize) {
+        (self.reads, self.waiting.len())
+    }
+
+    /// What the disk is to do; the caller takes it out.
+    pub fn asks_mut(&mut self) -> &mut Vec<Ask> {
+        &mut self.asks
+    }
+
+    /// Begins a commit. `false`: it does not fit what is left of the segment, and there is no other yet.
+    pub fn commit<'a>(&mut self, records: impl Iterator<Item = (Record<'a>, Entry)>, sync: bool) -> bool {
+        debug_assert!(self.is_idle(), "one commit at a time");
+        let (mut block, mut entries) = (BlockWriter::default(), Vec::new());
+        for (record, entry) in records {
+            block.push(&record);
+            entries.push(entry);
+        }
+        let bytes = block_bytes(block.body_bytes()) as u64;
+        let fits = |active: &Active| active.place.offset + bytes <= self.segment_bytes;
+        if !self.active.as_ref().is_some_and(fits) && !self.rotate() {
+            return false;
+        }
+        let Some(active) = &self.active else { return false };
+        let (block, behind) = block.finish(&active.place);
+        let (segment, offset) = (active.place.segment, active.place.offset);
+        self.append = Some(Append { entries, offset, behind, sync });
+        self.asks.push(Ask::Append { segment, offset, block, sync });
+        true
+    }
+
+    /// Goes on in the segment that was made ahead, and seals the one before.
+    fn rotate(&mut self) -> bool {
+        let Some(next) = self.ready.take() else {
+            if self.has_no_space {
+                self.state = State::Full;
+            }
+            return false;
+        };
+        self.seal();
+        self.active = Some(Active { place: BlockPlace::first_of(next), index: IndexBuilder::default() });
+        self.prepare();
+        true
+    }
+
+    fn prepare(&mut self) {
+        if !self.is_preparing && self.ready.is_none() {
+            self.is_preparing = true;
+            self.asks.push(Ask::Prepare);
+        }
+    }
+
+    /// Ends the segment that is being written. One without a message is left to the next start.
+    fn seal(&mut self) {
+        let Some(active) = self.active.take() else { return };
+        let segment = active.place.segment;
+        let end_offset = active.place.offset;
+        let (index, parts): (Vec<u8>, Vec<Part>) = active.index.encode(&segment, end_offset);
+        self.catalog.sealed(segment.id, &parts);
+        self.asks.push(Ask::Seal { segment, index, newest_ms: active.index.newest_ms(), end_offset });
+        if !self.catalog.needs(segment.id) {
+            self.asks.push(Ask::Release { segment: segment.id });
+        }
+    }
+
+    /// Asks for a page; the answer carries the ticket that comes back.
+    pub fn read_page(&mut self, want: PageWant) -> u32 {
+        self.read(ReadingSlot { reading: Reading::page(want, self.run), is_keys: false, segment: 0 })
+    }
+
+    /// Asks for the newest keys of a room that are no older than `since_ms`.
+    pub fn read_keys(&mut self, room: RoomId, since_ms: u64, keys_max: usize) -> u32 {
+        let reading = Reading::keys(room, since_ms, keys_max, self.run);
+        self.read(ReadingSlot { reading, is_keys: true, segment: 0 })
+    }
+
+    fn read(&mut self, slot: ReadingSlot) -> u32 {
+        let ticket = self.readings.insert(slot) as u32;
+        self.waiting.push_back(ticket);
+        ticket
+    }
+
+    /// Begins the reads that wait, as far as they may be under way. Their answers, if they need none of the disk.
+    pub fn begin_reads(&mut self, done: &mut Vec<Done>) {
+        while self.reads < self.reads_max
+            && let Some(ticket) = self.waiting.pop_front()
+        {
+            self.reads += 1;
+            self.step(ticket, None, done);
+        }
+    }
+
+    fn step(&mut self, ticket: u32, bytes: Option<&[u8]>, done: &mut Vec<Done>) {
+        let shelf = Shelf { catalog: &self.catalog, active: self.active.as_ref().map(|active| &active.index) };
+        let Some(slot) = self.readings.get_mut(ticket as usize) else { return };
+        let step = match bytes {
+            None => slot.reading.start(shelf),
+            Some(bytes) => slot.reading.take(bytes, shelf),
+        };
+        match step {
+            Step::Read { segment, file, offset, bytes } => {
+                slot.segment = segment;
+                self.asks.push(Ask::Read { ticket, segment, file, offset, bytes });
+            }
+            Step::Page(page) => self.end_read(ticket, Done::Page { ticket, page: Ok(page) }, done),
+            Step::Keys(keys) => self.end_read(ticket, Done::Keys { ticket, keys: Ok(keys) }, done),
+            Step::Lost { segment } => {
+                slot.segment = segment;
+                self.lose(ticket, done);
+            }
+        }
+    }
+
+    /// What was read is not what should be there, or could not be read.
+    fn lose(&mut self, ticket: u32, done: &mut Vec<Done>) {
+        let Some(slot) = self.readings.get(ticket as usize) else { return };
+        let segment = slot.segment;
+        let lost = if slot.is_keys {
+            Done::Keys { ticket, keys: Err(segment) }
+        } else {
+            Done::Page { ticket, page: Err(segment) }
+        };
+        self.end_read(ticket, lost, done);
+    }
+
+    fn end_read(&mut self, ticket: u32, end: Done, done: &mut Vec<Done>) {
+        self.readings.try_remove(ticket as usize);
+        self.reads -= 1;
+        done.push(end);
+    }
+
+    /// Takes what the disk did.
+    pub fn handle(&mut self, answer: Answer, done: &mut Vec<Done>) {
+        match answer {
+            Answer::Segment(header) => {
+                (self.ready, self.is_preparing, self.has_no_space) = (Some(header), false, false);
+                if self.state == State::Full {
+                    self.state = State::Open;
+                }
+            }
+            Answer::NoSpace => self.no_space(),
+            Answer::Written => self.written(done),
+            Answer::Synced => {
+                if self.append.take().is_some() {
+                    done.push(Done::Committed { synced: true, is_last: true });
+                }
+            }
+            Answer::AppendFailed { is_full } => self.append_failed(is_full, done),
+            Answer::Read { ticket, bytes } => match bytes {
+                Some(bytes) => self.step(ticket, Some(&bytes), done),
+                None => self.lose(ticket, done),
+            },
+            Answer::Cut { segment } => {
+                self.catalog.cut_segment(segment);
+                let released = self.catalog.take_released();
+                // The answer is due even where no room here needed it.
+                let own = (!released.contains(&segment)).then_some(segment);
+                self.asks.extend(released.into_iter().chain(own).map(|segment| Ask::Release { segment }));
+            }
+        }
+        let active = self.active.as_ref().map(|active| active.place.segment.id);
+        for segment in self.catalog.take_released() {
+            // The one that is being written is told when it is sealed.
+            if active != Some(segment) {
+                self.asks.push(Ask::Release { segment });
+            }
+        }
+    }
+
+    fn no_space(&mut self) {
+        self.has_no_space = true;
+        if self.active.is_none() && self.state == State::Open {
+            self.state = State::Full;
+        }
+    }
+
+    fn written(&mut self, done: &mut Vec<Done>) {
+        let Some(append) = &mut self.append else { return };
+        if let Some(active) = &mut self.active {
+            for entry in append.entries.drain(..) {
+                active.index.add(&entry, append.offset);
+                self.catalog.add_entry(&active.place.segment, &entry);
+            }
+            active.place = append.behind;
+        }
+        let is_last = !append.sync;
+        if is_last {
+            self.append = None;
+        }
+        done.push(Done::Committed { synced: false, is_last });
+    }
+
+    fn append_failed(&mut self, is_full: bool, done: &mut Vec<Done>) {
+        if self.append.take().is_none() {
+            return;
+        }
+        if is_full {
+            // What lies behind the last good block may be half a block, or a whole one whose places are given again.
+            self.seal();
+            self.prepare();
+            self.state = if self.ready.is_some() { State::Open } else { State::Full };
+        } else {
+            self.state = State::Failed;
+        }
+        done.push(Done::CommitFailed);
+    }
+}

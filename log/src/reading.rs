@@ -1,0 +1,334 @@
+//! Reads a part of a room back from the log, one disk read at a time: a page of messages, or the keys of its newest posts.
+//!
+//! ```text
+//!  Reading::page ─▶ Step::Read(index part) ─▶ Step::Read(blocks) ─▶ … ─▶ Step::Done
+//! ```
+//!
+//! Bytes from the disk are believed only behind the block's sum and rkyv's check, and only if they are the room's next
+//! message. An index that leads elsewhere ends in [`Step::Lost`], not in a wrong message.
+
+use std::collections::VecDeque;
+
+use banter_protocol::ids::{Epoch, RoomId, RoomName, Sequence};
+use banter_protocol::native::{read_message, write_message};
+
+use crate::block::{Block, BlockFault};
+use crate::catalog::{Catalog, Span};
+use crate::index::{IndexBuilder, Mark};
+use crate::key::KeyedPost;
+use crate::record::Author;
+use crate::segment::SegmentHeader;
+
+/// Bytes of the log that one read takes, unless a block is longer.
+pub const READ_BYTES: usize = 64 * 1_024;
+
+/// What a page is to hold.
+#[derive(Clone, Debug)]
+pub struct PageWant {
+    /// The room.
+    pub room: RoomName,
+    /// The epoch under which its messages are told.
+    pub epoch: Epoch,
+    /// The first message.
+    pub first: Sequence,
+    /// The last message at most.
+    pub last: Sequence,
+    /// Messages at most.
+    pub messages_max: u32,
+    /// Bytes of frames at most, but for a first message that is larger.
+    pub bytes_max: usize,
+    /// What does not fit is left out at the beginning, and not at the end.
+    pub newest: bool,
+    /// The posts of this connection of this run are left out.
+    pub spare: Option<Author>,
+}
+
+/// A page that was read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PageRead {
+    /// Whole native frames, ascending.
+    pub messages: Vec<u8>,
+    /// Messages in it.
+    pub count: u32,
+    /// The first message that was looked at and not left out at the beginning.
+    pub first: Sequence,
+    /// The last message that was looked at.
+    pub through: Sequence,
+}
+
+/// A file of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFile {
+    /// A segment's blocks.
+    Segment,
+    /// The index beside it.
+    Index,
+}
+
+/// What comes next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// These bytes are to be read and handed to [`Reading::take`].
+    Read {
+        /// The segment.
+        segment: u64,
+        /// Which of its files.
+        file: LogFile,
+        /// Where the bytes start.
+        offset: u64,
+        /// How many there are; of a segment fewer may come, at its end.
+        bytes: usize,
+    },
+    /// The page is ready.
+    Page(PageRead),
+    /// The keys are ready, oldest first.
+    Keys(Vec<KeyedPost>),
+    /// A segment does not hold what it should, or was cut meanwhile.
+    Lost {
+        /// The segment.
+        segment: u64,
+    },
+}
+
+/// A reading under way.
+#[derive(Debug)]
+pub struct Reading {
+    want: Want,
+    stage: Stage,
+    /// The run whose authors mean something.
+    run: u64,
+}
+
+#[derive(Debug)]
+enum Want {
+    Page { want: PageWant, next: Sequence, frames: VecDeque<Vec<u8>>, bytes: usize, skipped: u64 },
+    Keys { room: RoomId, since_ms: u64, keys_max: usize, before: u64, keys: VecDeque<KeyedPost> },
+}
+
+#[derive(Debug)]
+enum Stage {
+    Start,
+    Details(Span),
+    Blocks { span: Span, header: SegmentHeader, offset: u64 },
+}
+
+/// What a reading needs to know of the log around it.
+#[derive(Clone, Copy)]
+pub struct Shelf<'a> {
+    /// Where rooms lie.
+    pub catalog: &'a Catalog,
+    /// The index of the segment that is being written.
+    pub active: Option<&'a IndexBuilder>,
+}
+
+impl Reading {
+    /// A page.
+    pub fn page(want: PageWant, run: u64) -> Self {
+        let next = want.first;
+        let want = Want::Page { want, next, frames: VecDeque::new(), bytes: 0, skipped: 0 };
+        Reading { want, stage: Stage::Start, run }
+    }
+
+    /// The newest keys of a room that are no older than `since_ms`.
+    pub fn keys(room: RoomId, since_ms: u64, keys_max: usize, run: u64) -> Self {
+        let want = Want::Keys { room, since_ms, keys_max, before: u64::MAX, keys: VecDeque::new() };
+        Reading { want, stage: Stage::Start, run }
+    }
+
+    /// Begins, or goes on with the next segment.
+    pub fn start(&mut self, shelf: Shelf<'_>) -> Step {
+        match &self.want {
+            Want::Page { .. } => self.next_span(shelf),
+            Want::Keys { .. } => self.next_keys(shelf),
+        }
+    }
+
+    /// Takes the bytes of the last [`Step::Read`].
+    pub fn take(&mut self, bytes: &[u8], shelf: Shelf<'_>) -> Step {
+        match std::mem::replace(&mut self.stage, Stage::Start) {
+            Stage::Start => self.start(shelf),
+            Stage::Details(span) => {
+                let Some((marks, keys)) = span.details.and_then(|details| details.read(bytes)) else {
+                    return Step::Lost { segment: span.segment };
+                };
+                if matches!(self.want, Want::Keys { .. }) {
+                    self.add_keys(&keys, span.segment);
+                    return self.next_keys(shelf);
+                }
+                self.blocks_by(&marks, span, shelf)
+            }
+            Stage::Blocks { span, header, offset } => self.take_blocks(bytes, span, header, offset, shelf),
+        }
+    }
+
+    fn next_span(&mut self, shelf: Shelf<'_>) -> Step {
+        let Want::Page { want, next, .. } = &self.want else { return Step::Keys(Vec::new()) };
+        let id = RoomId::of(want.room.as_str());
+        let room = shelf.catalog.room(id);
+        if *next > want.last || self.is_full() {
+            return self.finish();
+        }
+        let Some(&span) = room.and_then(|room| room.span_of(*next)) else {
+            // Cut away since the page was asked for; what was read until here is right.
+            return self.finish();
+        };
+        match span.details {
+            Some(details) => self.ask_details(span, details.offset, details.bytes()),
+            None => match shelf.active.and_then(|active| active.room(id)) {
+                Some(room) => self.blocks_by(&room.marks, span, shelf),
+                None => Step::Lost { segment: span.segment },
+            },
+        }
+    }
+
+    fn ask_details(&mut self, span: Span, offset: u64, bytes: usize) -> Step {
+        self.stage = Stage::Details(span);
+        Step::Read { segment: span.segment, file: LogFile::Index, offset, bytes }
+    }
+
+    fn blocks_by(&mut self, marks: &[Mark], span: Span, shelf: Shelf<'_>) -> Step {
+        let Want::Page { next, .. } = &self.want else { return Step::Lost { segment: span.segment } };
+        let before = marks.partition_point(|mark| mark.sequence <= next.0);
+        let mark = before.checked_sub(1).and_then(|at| marks.get(at));
+        let (Some(mark), Some(&header)) = (mark, shelf.catalog.segment(span.segment)) else {
+            return Step::Lost { segment: span.segment };
+        };
+        self.ask_blocks(span, header, mark.offset, READ_BYTES)
+    }
+
+    fn ask_blocks(&mut self, span: Span, header: SegmentHeader, offset: u64, bytes: usize) -> Step {
+        self.stage = Stage::Blocks { span, header, offset };
+        Step::Read { segment: span.segment, file: LogFile::Segment, offset, bytes }
+    }
+
+    fn take_blocks(&mut self, bytes: &[u8], span: Span, header: SegmentHeader, offset: u64, shelf: Shelf<'_>) -> Step {
+        let mut at = offset;
+        loop {
+            let Some(rest) = bytes.get((at - offset) as usize..).filter(|rest| !rest.is_empty()) else {
+                return if at > offset { self.ask_blocks(span, header, at, READ_BYTES) } else { lost(&span) };
+            };
+            let block = match Block::read_alone(rest, &header, at) {
+                Ok(block) => block,
+                // Read from there again, and as much as it says; but only if that gets on.
+                Err(BlockFault::Longer(long)) if at > offset || bytes.len() < long => {
+                    return self.ask_blocks(span, header, at, long.max(READ_BYTES));
+                }
+                Err(_) if at > offset && rest.len() < crate::block::HEADER_BYTES => {
+                    return self.ask_blocks(span, header, at, READ_BYTES);
+                }
+                Err(_) => return lost(&span),
+            };
+            at = block.behind.offset;
+            if self.take_block(&block, &span, header.run).is_err() {
+                return lost(&span);
+            }
+            let Want::Page { want, next, .. } = &self.want else { return lost(&span) };
+            if *next > span.last || *next > want.last || self.is_full() {
+                return self.next_span(shelf);
+            }
+        }
+    }
+
+    /// Takes the room's messages of a block.
+    fn take_block(&mut self, block: &Block<'_>, span: &Span, run: u64) -> Result<(), ()> {
+        let this_run = self.run;
+        let Want::Page { want, next, frames, bytes, skipped } = &mut self.want else { return Err(()) };
+        let last = span.last.min(want.last);
+        for record in block.records() {
+            let record = record.map_err(drop)?;
+            let message = read_message(record.frame).map_err(drop)?;
+            if message.room != want.room.as_str() || message.sequence < *next {
+                continue;
+            }
+            if message.sequence > last {
+                break;
+            }
+            if message.sequence != *next {
+                return Err(());
+            }
+            let is_spared = run == this_run && want.spare == Some(record.author);
+            if !is_spared {
+                let full = frames.len() >= want.messages_max as usize || *bytes + record.frame.len() > want.bytes_max;
+                if full && !want.newest && !frames.is_empty() {
+                    // Nothing more fits: the page ends before this message.
+                    want.last = next.previous();
+                    return Ok(());
+                }
+                let frame = if message.epoch == want.epoch {
+                    record.frame.to_vec()
+                } else {
+                    let mut frame = Vec::with_capacity(record.frame.len());
+                    write_message(&banter_protocol::event::Message { epoch: want.epoch, ..message }, &mut frame);
+                    frame
+                };
+                *bytes += frame.len();
+                frames.push_back(frame);
+                while want.newest
+                    && frames.len() > 1
+                    && (frames.len() > want.messages_max as usize || *bytes > want.bytes_max)
+                {
+                    *bytes -= frames.pop_front().map_or(0, |frame| frame.len());
+                    *skipped += 1;
+                }
+            }
+            *next = next.next();
+        }
+        Ok(())
+    }
+
+    fn is_full(&self) -> bool {
+        match &self.want {
+            Want::Page { want, frames, bytes, .. } => {
+                !want.newest && (frames.len() >= want.messages_max as usize || *bytes >= want.bytes_max)
+            }
+            Want::Keys { .. } => false,
+        }
+    }
+
+    fn finish(&mut self) -> Step {
+        let Want::Page { want, next, frames, bytes, skipped } = &mut self.want else { return Step::Keys(Vec::new()) };
+        let mut messages = Vec::with_capacity(*bytes);
+        frames.iter().for_each(|frame| messages.extend_from_slice(frame));
+        let first = Sequence(want.first.0 + *skipped);
+        Step::Page(PageRead { messages, count: frames.len() as u32, first, through: next.previous() })
+    }
+
+    /// The segment before the last that was looked at, as long as its keys may be young enough.
+    fn next_keys(&mut self, shelf: Shelf<'_>) -> Step {
+        loop {
+            let Want::Keys { room, since_ms, keys_max, before, keys } = &mut self.want else {
+                return Step::Keys(Vec::new());
+            };
+            let spans = shelf.catalog.room(*room).map(|room| &room.spans);
+            let span = spans.and_then(|spans| spans.iter().rev().find(|span| span.segment < *before)).copied();
+            let Some(span) = span.filter(|span| span.newest_ms >= *since_ms && keys.len() < *keys_max) else {
+                return Step::Keys(std::mem::take(keys).into());
+            };
+            match span.details {
+                Some(details) if details.keys > 0 => {
+                    return self.ask_details(span, details.offset, details.bytes());
+                }
+                Some(_) => *before = span.segment,
+                None => {
+                    let id = *room;
+                    let room = shelf.active.and_then(|active| active.room(id));
+                    self.add_keys(room.map_or(&[], |room| &room.keys), span.segment);
+                }
+            }
+        }
+    }
+
+    fn add_keys(&mut self, found: &[KeyedPost], segment: u64) {
+        let Want::Keys { since_ms, keys_max, before, keys, .. } = &mut self.want else { return };
+        *before = segment;
+        for key in found.iter().rev().filter(|key| key.time_ms >= *since_ms) {
+            if keys.len() < *keys_max {
+                keys.push_front(*key);
+            }
+        }
+    }
+}
+
+fn lost(span: &Span) -> Step {
+    Step::Lost { segment: span.segment }
+}
