@@ -576,6 +576,11 @@ impl Rooms {
         self.journal.as_mut().map(|journal| std::mem::take(journal.asks_mut())).unwrap_or_default()
     }
 
+    /// Ends the log of this run. `false`: it failed, or a commit is still in flight.
+    pub fn seal_log(&mut self) -> bool {
+        self.journal.as_mut().is_none_or(Journal::end)
+    }
+
     /// The log, for checks from outside.
     pub fn journal(&self) -> Option<&Journal> {
         self.journal.as_ref()

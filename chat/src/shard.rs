@@ -168,6 +168,11 @@ impl Shard {
         self.rooms.disk_asks()
     }
 
+    /// Ends the log of this run. `false`: it failed, or a commit is still in flight.
+    pub fn seal_log(&mut self) -> bool {
+        self.rooms.seal_log()
+    }
+
     /// Segments that were found not to hold what they should, since the last time.
     pub fn take_damaged(&mut self) -> Vec<u64> {
         self.rooms.take_damaged()

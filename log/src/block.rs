@@ -131,7 +131,11 @@ impl<'a> Block<'a> {
     /// Reads the block at a place of a segment's bytes; `None` where there is no such block.
     pub fn read(segment_bytes: &'a [u8], place: &BlockPlace) -> Option<Self> {
         let start = usize::try_from(place.offset).ok()?;
-        let bytes = segment_bytes.get(start..)?;
+        Self::read_in_chain(segment_bytes.get(start..)?, place)
+    }
+
+    /// Reads the block of that place, which starts with these bytes.
+    pub fn read_in_chain(bytes: &'a [u8], place: &BlockPlace) -> Option<Self> {
         let sum = checked_sum(bytes, &place.segment)?;
         if u32_at(bytes, 24)? != place.number || u32_at(bytes, 36)? != place.previous_sum {
             return None;

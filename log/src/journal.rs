@@ -304,6 +304,16 @@ impl Journal {
         }
     }
 
+    /// Ends the run: nothing is written any more. `false`: a write failed, or is still under way.
+    pub fn end(&mut self) -> bool {
+        if self.append.is_some() || self.state == State::Failed {
+            return false;
+        }
+        self.seal();
+        self.state = State::Failed;
+        true
+    }
+
     /// Ends the segment that is being written. One without a message is left to the next start.
     fn seal(&mut self) {
         let Some(active) = self.active.take() else { return };

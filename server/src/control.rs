@@ -4,11 +4,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use banter_chat::address::{ConnectionId, Core};
+use banter_log::journal::Answer;
 use flume::{Receiver, RecvTimeoutError, Sender};
 
 use crate::http;
 use crate::mesh::Bell;
 use crate::metrics::{CoreReport, render};
+use crate::storage::keeper::KeeperState;
 
 /// The exit code when a core cannot go on: "internal software error" of sysexits.h.
 const EXIT_CORE_FAILED: i32 = 70;
@@ -33,6 +35,8 @@ pub enum ToControl {
     Report(Core, Box<CoreReport>),
     /// The core has no connections left.
     Drained,
+    /// The core ended: whether all that its log was given is on the disk.
+    LogSealed(bool),
     /// The operating system asks the server to stop.
     Signal(i32),
 }
@@ -48,9 +52,14 @@ pub enum ToCore {
     Drain,
     /// Every core is drained, or the time is over.
     Stop,
+    /// What the log's keeper did.
+    Log(Answer),
+    /// The index of that segment is on the disk.
+    LogIndexed(u64),
 }
 
-/// The control thread's end to a core.
+/// Another thread's end to a core.
+#[derive(Clone)]
 pub struct CoreLink {
     /// Its messages.
     pub messages: Sender<ToCore>,
@@ -59,7 +68,8 @@ pub struct CoreLink {
 }
 
 impl CoreLink {
-    fn send(&self, message: ToCore) {
+    /// Sends, and wakes the core.
+    pub fn send(&self, message: ToCore) {
         // A core that is gone needs no message.
         if self.messages.send(message).is_ok() {
             self.bell.ring_for_mail();
@@ -74,6 +84,7 @@ pub struct Control {
     scrapes: Vec<(Core, ConnectionId, bool)>,
     reports: Vec<Option<Box<CoreReport>>>,
     drained: usize,
+    keeper: Arc<KeeperState>,
 }
 
 /// Beyond the drain's own bound: for the cores to end.
@@ -81,9 +92,9 @@ const STOP_SLACK: Duration = Duration::from_secs(2);
 
 impl Control {
     /// With the ends to all cores.
-    pub fn new(inbox: Receiver<ToControl>, cores: Vec<CoreLink>) -> Self {
+    pub fn new(inbox: Receiver<ToControl>, cores: Vec<CoreLink>, keeper: Arc<KeeperState>) -> Self {
         let reports = cores.iter().map(|_| None).collect();
-        Control { inbox, cores, scrapes: Vec::new(), reports, drained: 0 }
+        Control { inbox, cores, scrapes: Vec::new(), reports, drained: 0, keeper }
     }
 
     /// Waits until every core accepts.
@@ -133,6 +144,12 @@ impl Control {
         self.cores.iter().for_each(|core| core.send(ToCore::Stop));
     }
 
+    /// Behind the end of every core: whether all that their logs were given is on the disk.
+    pub fn is_log_whole(&self) -> bool {
+        let sealed = self.inbox.try_iter().filter(|message| matches!(message, ToControl::LogSealed(true)));
+        sealed.count() == self.cores.len()
+    }
+
     fn handle(&mut self, message: ToControl) {
         match message {
             ToControl::Scrape { core, connection, head_only } => {
@@ -153,13 +170,13 @@ impl Control {
                 tracing::error!("a core failed, and the server ends with it: {why}");
                 std::process::exit(EXIT_CORE_FAILED);
             }
-            ToControl::Ready | ToControl::Signal(_) => {}
+            ToControl::Ready | ToControl::Signal(_) | ToControl::LogSealed(_) => {}
         }
     }
 
     fn answer_scrapes(&mut self) {
         let reports: Vec<CoreReport> = self.reports.iter_mut().filter_map(Option::take).map(|report| *report).collect();
-        let text = render(&reports);
+        let text = render(&reports, &self.keeper);
         for (core, connection, head_only) in std::mem::take(&mut self.scrapes) {
             self.cores[core.index()].send(ToCore::HttpAnswer(connection, http::metrics(&text, head_only)));
         }

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!  main ─▶ args, config ─▶ host ─▶ runtime ─▶ a thread a core: pump ─▶ net (sockets), connections (bytes ↔ shard)
-//!                                     └────▶ control (signals, metrics, stop)        └▶ mesh (lanes)
+//!                                     ├────▶ control (signals, metrics, stop)        ├▶ mesh (lanes)
+//!                                     └────▶ storage (the log's keeper)              └▶ storage (the log's disk)
 //! ```
 //!
 //! `unsafe` is in `net.rs`, `net/buffers.rs` and `host/system.rs`.
@@ -18,3 +19,4 @@ pub mod metrics;
 pub mod net;
 pub mod pump;
 pub mod runtime;
+pub mod storage;

@@ -1,9 +1,12 @@
 //! What the cores count, in Prometheus' text format.
 
 use std::fmt::Write as _;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use banter_chat::counters::Counters;
 use banter_protocol::error_code::ErrorCode;
+
+use crate::storage::keeper::KeeperState;
 
 /// What one core reports.
 #[derive(Clone, Debug, Default)]
@@ -69,6 +72,12 @@ const METRICS: &[Metric] = &[
     }),
     ("banter_history_bytes", "gauge", "Bytes of history.", |core| core.counters.history_bytes),
     ("banter_run_bytes", "gauge", "Bytes of frames that are ready to be sent.", |core| core.counters.run_bytes),
+    ("banter_commits_total", "counter", "Commits of the log.", |core| core.counters.commits),
+    ("banter_committed_bytes_total", "counter", "Bytes of records in commits.", |core| core.counters.committed_bytes),
+    ("banter_log_pages_total", "counter", "Pages of history read from the log.", |core| core.counters.log_pages),
+    ("banter_damaged_reads_total", "counter", "Reads of the log that did not find what should be there.", |core| {
+        core.counters.damaged_reads
+    }),
     ("banter_lane_parcels", "gauge", "Parcels on their way to other cores.", |core| core.lane_parcels),
     ("banter_turns_total", "counter", "Turns of the pump.", |core| core.shell.turns),
     ("banter_sleeps_total", "counter", "Times that the core slept.", |core| core.shell.sleeps),
@@ -85,14 +94,31 @@ const METRICS: &[Metric] = &[
     }),
 ];
 
+/// What the log's keeper knows: a name, a kind and a help each.
+const LOG_METRICS: &[(&str, &str, &str, fn(&KeeperState) -> &AtomicU64)] = &[
+    ("banter_log_bytes", "gauge", "Bytes of the log's segments.", |keeper| &keeper.log_bytes),
+    ("banter_log_segments", "gauge", "Segments of the log.", |keeper| &keeper.segments),
+    ("banter_log_full", "gauge", "1 while there is too little space for a segment.", |keeper| &keeper.is_full),
+    ("banter_log_checked_seconds", "gauge", "When all sealed segments had been checked, since 1970; 0 = not yet.", |keeper| {
+        &keeper.scrub_finished_s
+    }),
+    ("banter_log_damaged_segments_total", "counter", "Segments that were found damaged by the check.", |keeper| {
+        &keeper.scrub_faults
+    }),
+];
+
 /// The whole text.
-pub fn render(cores: &[CoreReport]) -> String {
+pub fn render(cores: &[CoreReport], keeper: &KeeperState) -> String {
     let mut text = String::new();
     for (name, kind, help, read) in METRICS {
         head(&mut text, name, kind, help);
         for (index, core) in cores.iter().enumerate() {
             let _ = writeln!(text, "{name}{{core=\"{index}\"}} {}", read(core));
         }
+    }
+    for (name, kind, help, read) in LOG_METRICS {
+        head(&mut text, name, kind, help);
+        let _ = writeln!(text, "{name} {}", read(keeper).load(Ordering::Relaxed));
     }
     let name = "banter_refusals_total";
     head(&mut text, name, "counter", "Refusals, by the code that the client was told.");
@@ -118,7 +144,7 @@ mod tests {
         let mut cores = vec![CoreReport::default(), CoreReport::default()];
         cores[1].counters.posts = 7;
         cores[1].counters.refused(ErrorCode::RateLimited);
-        let text = render(&cores);
+        let text = render(&cores, &KeeperState::default());
         assert!(text.contains("banter_posts_total{core=\"0\"} 0\nbanter_posts_total{core=\"1\"} 7\n"));
         assert!(text.contains("banter_refusals_total{core=\"1\",code=\"rate_limited\"} 1\n"));
         assert!(text.lines().all(|line| line.starts_with('#') || line.split(' ').count() == 2));

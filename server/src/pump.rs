@@ -18,6 +18,7 @@ use crate::control::{ToControl, ToCore};
 use crate::mesh::{Bell, Neighbour};
 use crate::metrics::CoreReport;
 use crate::net::{Net, NetEvent};
+use crate::storage::disk::Disk;
 
 /// Parcels that one turn takes from one lane, so that no neighbour keeps a core from its sockets.
 const PARCELS_A_TURN: usize = 1_024;
@@ -34,6 +35,7 @@ pub struct Pump {
     shard: Shard,
     connections: Connections,
     net: Net,
+    disk: Option<Disk>,
     neighbours: Vec<Neighbour>,
     bell: Arc<Bell>,
     inbox: flume::Receiver<ToCore>,
@@ -60,6 +62,8 @@ pub struct PumpParts {
     pub connections: Connections,
     /// Its sockets.
     pub net: Net,
+    /// Its hands on the log, where there is one.
+    pub disk: Option<Disk>,
     /// Its lanes.
     pub neighbours: Vec<Neighbour>,
     /// What wakes it.
@@ -84,12 +88,13 @@ impl AsRawFd for Wake {
 impl Pump {
     /// At rest.
     pub fn new(parts: PumpParts) -> Self {
-        let PumpParts { core, shard, connections, net, neighbours, bell, inbox, control, lane_parcels_max } = parts;
+        let PumpParts { core, shard, connections, net, disk, neighbours, bell, inbox, control, lane_parcels_max } = parts;
         Pump {
             core,
             shard,
             connections,
             net,
+            disk,
             neighbours,
             bell,
             inbox,
@@ -119,7 +124,10 @@ impl Pump {
             turns += 1;
             // A core that was told to stop has nothing that would wake it.
             if self.is_stopped || self.has_input() {
-                if turns % TURNS_BEFORE_YIELD == 0 {
+                if self.disk.as_ref().is_some_and(Disk::is_active) {
+                    // The log's reads and writes are on glommio's ring, which moves only in between.
+                    glommio::executor().yield_task_queue_now().await;
+                } else if turns % TURNS_BEFORE_YIELD == 0 {
                     glommio::yield_if_needed().await;
                 }
                 continue;
@@ -127,7 +135,22 @@ impl Pump {
             self.sleep(&wake, due_ms).await?;
         }
         self.connections.close_all(&mut self.shard, &mut self.net);
-        self.net.submit()
+        self.net.submit()?;
+        self.end_log().await;
+        Ok(())
+    }
+
+    /// Waits for the commit in flight, and seals the log, so that the next start has nothing to read through.
+    async fn end_log(&mut self) {
+        while let Some(disk) = self.disk.as_ref()
+            && (disk.is_active() || disk.has_answers())
+        {
+            glommio::executor().yield_task_queue_now().await;
+            self.take_disk();
+        }
+        let is_sealed = self.shard.seal_log();
+        self.ask_disk();
+        let _ = self.control.send(ToControl::LogSealed(is_sealed));
     }
 
     /// Whether there is something to do right now.
@@ -135,6 +158,7 @@ impl Pump {
         self.net.is_busy()
             || self.shard.is_busy()
             || self.bell.has_mail()
+            || self.disk.as_ref().is_some_and(Disk::has_answers)
             || self.neighbours.iter_mut().any(|neighbour| {
                 neighbour.down_in.has_some() || (self.shard.may_take_up(neighbour.core) && neighbour.up_in.has_some())
             })
@@ -173,10 +197,12 @@ impl Pump {
         self.shard.begin_turn(self.now, lane_room);
         self.take_events();
         self.take_mail();
+        self.take_disk();
         self.take_parcels();
         // Ahead of the shard's turn, since it may have the shard end a connection.
         self.connections.tick(self.now.monotonic_ms, &mut self.shard, &mut self.net);
         let shard_due = self.shard.finish_turn();
+        self.ask_disk();
         self.act();
         self.send_parcels();
         let connections_due = self.connections.next_due();
@@ -242,7 +268,30 @@ impl Pump {
                     self.shard.drain();
                 }
                 ToCore::Stop => self.is_stopped = true,
+                ToCore::Log(answer) => self.shard.disk(answer),
+                ToCore::LogIndexed(segment) => {
+                    if let Some(disk) = &mut self.disk {
+                        disk.indexed(segment);
+                    }
+                }
             }
+        }
+    }
+
+    fn take_disk(&mut self) {
+        let Some(disk) = &mut self.disk else { return };
+        for answer in disk.take_answers() {
+            self.shard.disk(answer);
+        }
+    }
+
+    fn ask_disk(&mut self) {
+        let Some(disk) = &mut self.disk else { return };
+        for ask in self.shard.disk_asks() {
+            disk.take(ask);
+        }
+        for segment in self.shard.take_damaged() {
+            tracing::error!(segment, "a segment of the log does not hold what it should: its readers are told of a gap");
         }
     }
 

@@ -2,13 +2,18 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
+use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use banter_chat::address::Core;
+use banter_chat::limits::Limits;
 use banter_chat::sessions::Welcome;
 use banter_chat::shard::{Shard, ShardConfig};
+use banter_log::catalog::Catalog;
+use banter_log::journal::JournalParts;
 use banter_protocol::ids::Epoch;
 use glommio::{LocalExecutorBuilder, Placement};
 use rustix::net::sockopt;
@@ -20,6 +25,11 @@ use crate::host;
 use crate::mesh::{Bell, Neighbour, lanes};
 use crate::net::Net;
 use crate::pump::{Pump, PumpParts};
+use crate::storage;
+use crate::storage::disk::Disk;
+use crate::storage::keeper::{Keeper, KeeperParts, KeeperState, ToKeeper};
+use crate::storage::ledger::Ledger;
+use crate::storage::recovery::{self, KnownSegment, Opening, RecoveryFault};
 
 /// Connections that may wait in the kernel for a core to take them.
 const BACKLOG: i32 = 4_096;
@@ -46,6 +56,9 @@ pub enum RunFault {
         /// How to mend it.
         hint: &'static str,
     },
+    /// The log cannot be used.
+    #[error("{0}")]
+    Log(#[from] RecoveryFault),
     /// A core could not start.
     #[error("a core could not start: {0}")]
     Core(String),
@@ -64,6 +77,7 @@ impl RunFault {
     pub fn exit_code(&self) -> u8 {
         match self {
             RunFault::Host(fault) => fault.exit_code(),
+            RunFault::Log(_) => host::EXIT_CONFIG,
             RunFault::Listen { .. } | RunFault::Core(_) | RunFault::System { .. } => 1,
         }
     }
@@ -85,6 +99,8 @@ pub fn run(config: &Config, listening: impl FnOnce(SocketAddr)) -> Result<(), Ru
         .collect::<io::Result<Vec<_>>>()
         .map_err(system("making an eventfd"))?;
     let (to_control, control_inbox) = flume::unbounded();
+    let (to_keeper, keeper_inbox) = flume::unbounded();
+    let mut log = open_log(config, first_epoch)?;
     let connections_now = Arc::new(AtomicU32::new(0));
     let neighbours = lanes(&bells, config.limits.lane_parcels_max);
     let mut links = Vec::new();
@@ -94,7 +110,8 @@ pub fn run(config: &Config, listening: impl FnOnce(SocketAddr)) -> Result<(), Ru
         let (messages, inbox) = flume::unbounded();
         links.push(CoreLink { messages, bell: bell.clone() });
         let core = CoreParts {
-            shard: shard_config(config, index as u16, first_epoch),
+            shard: shard_config(config, index as u16, first_epoch, log.as_mut()),
+            log: log.as_ref().map(|log| (log.folder.clone(), to_keeper.clone())),
             sockets_max: report.connections_max().min(SOCKETS_MAX) as u32,
             limits: connection_limits(config, &connections_now),
             listener,
@@ -112,7 +129,10 @@ pub fn run(config: &Config, listening: impl FnOnce(SocketAddr)) -> Result<(), Ru
         threads.push(thread);
     }
     hear_signals(to_control).map_err(system("listening for signals"))?;
-    let mut control = Control::new(control_inbox, links);
+    let keeper_state = Arc::new(KeeperState::default());
+    let keeper = log.map(|log| log.keep(config, &links, keeper_state.clone(), keeper_inbox)).transpose();
+    let keeper = keeper.map_err(system("starting the log's keeper"))?;
+    let mut control = Control::new(control_inbox, links, keeper_state);
     control.wait_until_ready().map_err(RunFault::Core)?;
     listening(address);
     control.run(Duration::from_millis(config.limits.drain_timeout_ms.into()));
@@ -121,8 +141,69 @@ pub fn run(config: &Config, listening: impl FnOnce(SocketAddr)) -> Result<(), Ru
             tracing::error!("a core ended with: {error}");
         }
     }
+    let _ = to_keeper.send(ToKeeper::Stop { is_whole: control.is_log_whole() });
+    if let Some(keeper) = keeper {
+        let _ = keeper.join();
+    }
     tracing::info!("stopped");
     Ok(())
+}
+
+/// The log as it was found at start.
+struct OpenLog {
+    folder: PathBuf,
+    run: u64,
+    catalogs: Vec<Option<Catalog>>,
+    segments: Vec<(KnownSegment, Vec<Core>)>,
+    ledger: Ledger,
+}
+
+/// Reads the log, if any room goes to it.
+fn open_log(config: &Config, run: u64) -> Result<Option<OpenLog>, RunFault> {
+    if !config.rooms.has_logged() {
+        return Ok(None);
+    }
+    let folder = storage::folder_of(&config.data);
+    let recovered = recovery::recover(&Opening {
+        folder: &folder,
+        cores: config.cores.len() as u16,
+        run,
+        break_epoch: Epoch(run),
+        accept_corruption: config.accept_corruption,
+    })?;
+    let needed_by = |id| {
+        let cores = recovered.catalogs.iter().enumerate().filter(move |(_, catalog)| catalog.needs(id));
+        cores.map(|(core, _)| Core(core as u16)).collect()
+    };
+    let segments = recovered.segments.iter().map(|known| (known.clone(), needed_by(known.header.id))).collect();
+    let catalogs = recovered.catalogs.into_iter().map(Some).collect();
+    Ok(Some(OpenLog { folder, run, catalogs, segments, ledger: recovered.ledger }))
+}
+
+impl OpenLog {
+    fn journal(&mut self, limits: &Limits, core: usize) -> JournalParts {
+        JournalParts {
+            run: self.run,
+            segment_bytes: limits.log_segment_bytes.into(),
+            commit_bytes_max: limits.log_commit_bytes_max as usize,
+            reads_max: limits.log_reads_max as usize,
+            catalog: self.catalogs.get_mut(core).and_then(Option::take).unwrap_or_default(),
+        }
+    }
+
+    /// Starts the keeper's thread.
+    fn keep(
+        self,
+        config: &Config,
+        links: &[CoreLink],
+        state: Arc<KeeperState>,
+        inbox: flume::Receiver<ToKeeper>,
+    ) -> io::Result<JoinHandle<()>> {
+        let OpenLog { folder, run, segments, ledger, .. } = self;
+        let cores = links.to_vec();
+        let keeper = Keeper::new(KeeperParts { folder, limits: config.limits, run, cores, segments, ledger, state });
+        std::thread::Builder::new().name("log-keeper".into()).spawn(move || keeper.run(&inbox))
+    }
 }
 
 /// What one core's thread is given.
@@ -130,6 +211,8 @@ struct CoreParts {
     shard: ShardConfig,
     sockets_max: u32,
     limits: ConnectionLimits,
+    /// The log's folder, and the end to its keeper.
+    log: Option<(PathBuf, flume::Sender<ToKeeper>)>,
     listener: TcpListener,
     neighbours: Vec<Neighbour>,
     bell: Arc<Bell>,
@@ -157,11 +240,13 @@ impl CoreParts {
     fn start(self) -> io::Result<Pump> {
         let core = self.shard.core;
         let lane_parcels_max = self.shard.limits.lane_parcels_max;
+        let disk = self.log.map(|(folder, keeper)| Disk::new(core, folder, self.bell.clone(), keeper));
         Ok(Pump::new(PumpParts {
             core,
             net: Net::new(self.listener, self.sockets_max, Some(self.bell.descriptor()))?,
             shard: Shard::new(self.shard),
             connections: Connections::new(core, self.limits, self.control.clone()),
+            disk,
             neighbours: self.neighbours,
             bell: self.bell,
             inbox: self.inbox,
@@ -171,14 +256,19 @@ impl CoreParts {
     }
 }
 
-fn shard_config(config: &Config, core: u16, first_epoch: u64) -> ShardConfig {
+fn shard_config(config: &Config, core: u16, run: u64, log: Option<&mut OpenLog>) -> ShardConfig {
     let limits: String =
         LIMITS.iter().map(|limit| format!("{} {}\n", limit.name, (limit.read)(&config.limits))).collect();
-    let welcome = Welcome { limits, durability: config.durability.name(), run: first_epoch };
-    let cores = config.cores.len() as u16;
-    let first_epoch = Epoch(first_epoch + u64::from(core));
-    let policies = banter_chat::policy::RoomPolicies::all(banter_chat::policy::Durability::Memory);
-    ShardConfig { core: Core(core), cores, limits: config.limits, welcome, first_epoch, policies, journal: None }
+    ShardConfig {
+        core: Core(core),
+        cores: config.cores.len() as u16,
+        limits: config.limits,
+        welcome: Welcome { limits, durability: config.durability.name(), run },
+        // The first of the run's epochs is for histories that turned out to be broken at its start.
+        first_epoch: Epoch(run + 1 + u64::from(core)),
+        policies: config.rooms.clone(),
+        journal: log.map(|log| log.journal(&config.limits, core.into())),
+    }
 }
 
 fn connection_limits(config: &Config, connections_now: &Arc<AtomicU32>) -> ConnectionLimits {

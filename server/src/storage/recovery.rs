@@ -1,0 +1,353 @@
+//! Reads the log's folder at start: what every sealed segment holds is in its index; a segment without one was being
+//! written when the server ended, and is walked, sealed, and written to no more.
+//!
+//! The time it takes is that of the segments without an index, and of the others' tables. A later run may have another
+//! number of cores: each is given what it needs of every segment.
+
+use std::fs::{self, File};
+use std::io::{self, Read as _};
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use banter_chat::address::core_of;
+use banter_log::PAGE_BYTES;
+use banter_log::catalog::{Break, Catalog};
+use banter_log::index::{self, Entry, IndexBuilder, IndexTable, Part};
+use banter_log::scan::{Ending, Scan};
+use banter_log::segment::{SegmentFault, SegmentHeader, id_of_file};
+use banter_protocol::ids::Epoch;
+use banter_protocol::native::read_message;
+
+use super::files::{DRAFT_SUFFIX, remove_segment, write_index};
+use super::ledger::{Ledger, this_boot};
+use super::{index_path, segment_path};
+
+/// How often a long recovery says how far it is.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(2);
+
+/// How a folder is opened.
+#[derive(Clone, Copy, Debug)]
+pub struct Opening<'a> {
+    /// The log's folder.
+    pub folder: &'a Path,
+    /// How many cores there are now.
+    pub cores: u16,
+    /// This start's number, above all earlier ones.
+    pub run: u64,
+    /// The epoch of histories that turn out to be broken.
+    pub break_epoch: Epoch,
+    /// Go on over damage.
+    pub accept_corruption: bool,
+}
+
+/// What was found.
+#[derive(Debug)]
+pub struct Recovered {
+    /// What each core needs to know.
+    pub catalogs: Vec<Catalog>,
+    /// Every segment, by id.
+    pub segments: Vec<KnownSegment>,
+    /// The ledger of this run, already in the folder.
+    pub ledger: Ledger,
+    /// Segments that had to be walked, and their bytes.
+    pub walked: (usize, u64),
+}
+
+/// A sealed segment.
+#[derive(Clone, Debug)]
+pub struct KnownSegment {
+    /// Its header.
+    pub header: SegmentHeader,
+    /// Bytes of its file.
+    pub file_bytes: u64,
+    /// Where its blocks end.
+    pub end_offset: u64,
+    /// The time of its newest message, milliseconds since 1970.
+    pub newest_ms: u64,
+}
+
+/// Why a folder cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum RecoveryFault {
+    /// A call failed.
+    #[error("{doing} {path}: {error}\n  to mend it: see whether the disk and its mount are well (`dmesg`, `df -h`)", path = .path.display())]
+    Disk {
+        /// What was being done.
+        doing: &'static str,
+        /// To what.
+        path: PathBuf,
+        /// What the kernel says.
+        error: io::Error,
+    },
+    /// A file that is named like a segment is none.
+    #[error("{path}: {fault}\n  to mend it: {fix}", path = .path.display(), fix = foreign_fix(.fault))]
+    NoSegment {
+        /// The file.
+        path: PathBuf,
+        /// Why it is none.
+        fault: SegmentFault,
+    },
+    /// Damage ahead of whole blocks, or a segment that is shorter than it was.
+    #[error(
+        "{path} is damaged at offset {offset}: {what}\n  to mend it: restore the folder from a copy, or start once with \
+         --accept-corruption, which keeps the file, gives up {lost}, and begins new epochs, so that no client takes a \
+         history with a hole for a whole one. `banter log check` shows all of it", path = .path.display()
+    )]
+    Corrupt {
+        /// The segment.
+        path: PathBuf,
+        /// Where it is damaged.
+        offset: u64,
+        /// How it shows.
+        what: String,
+        /// What starting over it gives up.
+        lost: String,
+    },
+}
+
+fn foreign_fix(fault: &SegmentFault) -> &'static str {
+    match fault {
+        SegmentFault::Version(_) => "start the Banter that wrote it, or give this one a folder of its own with --data DIR",
+        SegmentFault::Magic | SegmentFault::Short => {
+            "move the file away if it is not Banter's. If it was, it is damaged: restore it from a copy, or start once \
+             with --accept-corruption"
+        }
+        SegmentFault::Sum => "restore it from a copy, or start once with --accept-corruption, which puts it aside",
+    }
+}
+
+fn disk<'p>(doing: &'static str, path: &'p Path) -> impl FnOnce(io::Error) -> RecoveryFault + 'p {
+    move |error| RecoveryFault::Disk { doing, path: path.to_owned(), error }
+}
+
+/// Reads the folder, seals what was being written, and opens the ledger of this run.
+///
+/// # Errors
+/// When the disk fails, or holds what is no log of this server or damaged.
+pub fn recover(opening: &Opening<'_>) -> Result<Recovered, RecoveryFault> {
+    let folder = opening.folder;
+    fs::create_dir_all(folder).map_err(disk("making the log's folder", folder))?;
+    let ledger = Ledger::read(folder).map_err(disk("reading the ledger of", folder))?;
+    let mut walk = Walk {
+        opening,
+        paths: Vec::new(),
+        found: Vec::new(),
+        walked: (0, 0),
+        dropped: false,
+        began: Instant::now(),
+        told: Instant::now(),
+    };
+    walk.list()?;
+    for at in 0..walk.paths.len() {
+        walk.take(at)?;
+    }
+    walk.finish(ledger.unwrap_or_default())
+}
+
+struct Walk<'a> {
+    opening: &'a Opening<'a>,
+    paths: Vec<(u64, PathBuf)>,
+    found: Vec<(KnownSegment, Vec<Part>)>,
+    walked: (usize, u64),
+    /// Something was given up, as was accepted.
+    dropped: bool,
+    began: Instant,
+    told: Instant,
+}
+
+impl Walk<'_> {
+    /// The segments by id. Files that were not finished go.
+    fn list(&mut self) -> Result<(), RecoveryFault> {
+        let folder = self.opening.folder;
+        let fault = || disk("listing", folder);
+        for entry in fs::read_dir(folder).map_err(fault())? {
+            let path = entry.map_err(fault())?.path();
+            let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
+            if let Some(id) = id_of_file(name) {
+                self.paths.push((id, path));
+            } else if name.ends_with(DRAFT_SUFFIX) {
+                fs::remove_file(&path).map_err(disk("removing the draft", &path))?;
+            }
+        }
+        self.paths.sort_unstable();
+        Ok(())
+    }
+
+    fn take(&mut self, at: usize) -> Result<(), RecoveryFault> {
+        let (id, path) = self.paths[at].clone();
+        self.tell_progress(at);
+        let mut file = File::open(&path).map_err(disk("opening", &path))?;
+        let file_bytes = file.metadata().map_err(disk("reading", &path))?.len();
+        let header = match read_header(&file) {
+            Ok(header) if header.id == id => header,
+            Ok(_) => return self.no_segment(path, SegmentFault::Sum),
+            Err(fault) => return self.no_segment(path, fault),
+        };
+        if let Some(table) = read_table(&index_path(self.opening.folder, id), &header) {
+            if table.end_offset > file_bytes {
+                self.accept(RecoveryFault::Corrupt {
+                    path,
+                    offset: file_bytes,
+                    what: format!("it has {file_bytes} bytes, and its blocks ended at {}", table.end_offset),
+                    lost: "what lay behind that".to_owned(),
+                })?;
+            }
+            let IndexTable { end_offset, newest_ms, parts } = table;
+            self.found.push((KnownSegment { header, file_bytes, end_offset, newest_ms }, parts));
+            return Ok(());
+        }
+        let mut bytes = Vec::with_capacity(file_bytes as usize);
+        file.read_to_end(&mut bytes).map_err(disk("reading", &path))?;
+        self.walk_segment(path, header, &bytes)
+    }
+
+    fn tell_progress(&mut self, at: usize) {
+        if self.told.elapsed() >= PROGRESS_INTERVAL {
+            self.told = Instant::now();
+            tracing::info!("reading the log: {at} of {} segments", self.paths.len());
+        }
+    }
+
+    /// Damage: the end of it, unless the person who starts the server has accepted it.
+    fn accept(&mut self, fault: RecoveryFault) -> Result<(), RecoveryFault> {
+        if !self.opening.accept_corruption {
+            return Err(fault);
+        }
+        tracing::warn!("going on over damage, as was accepted: {fault}");
+        self.dropped = true;
+        Ok(())
+    }
+
+    fn no_segment(&mut self, path: PathBuf, fault: SegmentFault) -> Result<(), RecoveryFault> {
+        let is_later = matches!(fault, SegmentFault::Version(_));
+        let fault = RecoveryFault::NoSegment { path: path.clone(), fault };
+        if is_later {
+            return Err(fault);
+        }
+        self.accept(fault)?;
+        let mut aside = path.clone().into_os_string();
+        aside.push(".damaged");
+        fs::rename(&path, &aside).map_err(disk("putting aside", &path))
+    }
+
+    /// A segment without an index: its records make one, up to where it ends.
+    fn walk_segment(&mut self, path: PathBuf, header: SegmentHeader, bytes: &[u8]) -> Result<(), RecoveryFault> {
+        let folder = self.opening.folder;
+        self.walked = (self.walked.0 + 1, self.walked.1 + bytes.len() as u64);
+        let (index, ending) = index_of(bytes).map_err(|fault| RecoveryFault::NoSegment { path: path.clone(), fault })?;
+        let end_offset = match ending {
+            Ending::Clean { offset } => offset,
+            Ending::Torn { offset, bytes } => {
+                tracing::warn!(
+                    "{}: cut {bytes} bytes at offset {offset}, the remains of a commit that did not finish: nobody was \
+                     told of it",
+                    path.display()
+                );
+                offset
+            }
+            Ending::Corrupt { offset, later } => {
+                self.accept(RecoveryFault::Corrupt {
+                    path: path.clone(),
+                    offset,
+                    what: format!("a block does not check, and a later one at {later} does"),
+                    lost: "the messages behind that in this file".to_owned(),
+                })?;
+                offset
+            }
+        };
+        if index.parts().next().is_none() && !matches!(ending, Ending::Corrupt { .. }) {
+            remove_segment(folder, header.id);
+            return Ok(());
+        }
+        let (index_bytes, parts) = index.encode(&header, end_offset);
+        write_index(folder, header.id, &index_bytes).map_err(disk("sealing", &path))?;
+        let newest_ms = index.newest_ms();
+        self.found.push((KnownSegment { header, file_bytes: bytes.len() as u64, end_offset, newest_ms }, parts));
+        Ok(())
+    }
+
+    fn finish(self, mut ledger: Ledger) -> Result<Recovered, RecoveryFault> {
+        let Opening { folder, cores, run, break_epoch, .. } = *self.opening;
+        let runs = || self.found.iter().map(|(segment, _)| segment.header.run);
+        if let Some(found) = ledger.begin(run, &this_boot(), break_epoch, runs().max()) {
+            tracing::warn!(
+                "the machine went down under run {}: rooms whose durability is `written` go on under a new epoch",
+                found.run
+            );
+        }
+        if self.dropped {
+            ledger.breaks.push(Break { run: run.saturating_sub(1), epoch: break_epoch, every_level: true });
+        }
+        ledger.prune(runs().min().unwrap_or(u64::MAX));
+        let mut catalogs: Vec<Catalog> = (0..cores).map(|_| Catalog::default()).collect();
+        for (segment, parts) in &self.found {
+            for part in parts {
+                catalogs[core_of(part.room, cores).index()].add_part(&segment.header, part, &ledger.breaks);
+            }
+        }
+        ledger.write(folder).map_err(disk("writing the ledger of", folder))?;
+        let (rooms, segments) = (catalogs.iter().map(Catalog::len).sum::<usize>(), self.found.len());
+        tracing::info!(
+            "the log holds {rooms} rooms in {segments} segments; {} of them ({} MB) were read through, in {:.2} s",
+            self.walked.0,
+            self.walked.1 / 1_000_000,
+            self.began.elapsed().as_secs_f64()
+        );
+        let segments = self.found.into_iter().map(|(segment, _)| segment).collect();
+        Ok(Recovered { catalogs, segments, ledger, walked: self.walked })
+    }
+}
+
+fn read_header(file: &File) -> Result<SegmentHeader, SegmentFault> {
+    let mut page = vec![0; PAGE_BYTES];
+    match file.read_exact_at(&mut page, 0) {
+        Ok(()) => SegmentHeader::read(&page),
+        Err(_) => Err(SegmentFault::Short),
+    }
+}
+
+/// The table of a segment's index; `None` if there is none, or not of this segment.
+fn read_table(path: &Path, header: &SegmentHeader) -> Option<IndexTable> {
+    let file = File::open(path).ok()?;
+    let mut bytes = vec![0; index::HEADER_BYTES];
+    file.read_exact_at(&mut bytes, 0).ok()?;
+    let needed = IndexTable::bytes_needed(&bytes, header)?;
+    // A header that promises more than the file has is none; checked before anything is allocated.
+    if needed as u64 > file.metadata().ok()?.len() {
+        return None;
+    }
+    bytes.resize(needed, 0);
+    file.read_exact_at(&mut bytes, 0).ok()?;
+    IndexTable::read(&bytes, header)
+}
+
+/// The index that a segment's blocks make, and how they end. A block that checks and holds what is no message of this
+/// format ends them, as damage.
+pub fn index_of(bytes: &[u8]) -> Result<(IndexBuilder, Ending), SegmentFault> {
+    let mut scan = Scan::new(bytes)?;
+    let mut index = IndexBuilder::default();
+    loop {
+        let offset = scan.place().offset;
+        let Some(block) = scan.next() else { break };
+        for record in block.records() {
+            let entry = record.ok().and_then(|record| {
+                let message = read_message(record.frame).ok()?;
+                Some(Entry::of(&message, record.level, record.bytes()))
+            });
+            match entry {
+                Some(entry) => index.add(&entry, offset),
+                None => return Ok((index, Ending::Corrupt { offset, later: block.behind.offset })),
+            }
+        }
+    }
+    Ok((index, scan.ending()))
+}
+
+/// The bytes of a segment, for those who look at one alone.
+///
+/// # Errors
+/// What the kernel says.
+pub fn read_segment(folder: &Path, id: u64) -> io::Result<Vec<u8>> {
+    fs::read(segment_path(folder, id))
+}
