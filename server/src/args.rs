@@ -7,13 +7,14 @@ use std::path::PathBuf;
 use std::sync::LazyLock;
 
 use banter_chat::limits::Limits;
+use banter_chat::policy::Durability;
 use clap::builder::RangedU64ValueParser;
 use clap::error::ErrorKind;
 use clap::{Arg, ArgMatches, CommandFactory, FromArgMatches, Parser};
 
 use crate::config::{
-    Config, ConfigFault, CoreChoice, DEFAULT_DATA, DEFAULT_LISTEN, DEFAULT_LOG, Durability, Given, LIMITS, Place,
-    Settings, parse_listen, parse_log,
+    Config, ConfigFault, CoreChoice, DEFAULT_DATA, DEFAULT_LISTEN, DEFAULT_LOG, Given, LIMITS, Place, Settings,
+    parse_durability, parse_listen, parse_log,
 };
 use crate::host::{self, HostFault};
 
@@ -76,9 +77,8 @@ struct Flags {
     )]
     cores: Option<CoreChoice>,
 
-    #[arg(long, value_name = "LEVEL",
-        help = format!("memory, written or synced; this version has memory\n[default: {}]",
-            Durability::default().name()))]
+    #[arg(long, value_name = "LEVEL", value_parser = parse_durability,
+        help = format!("memory, written or synced [default: {}]", Durability::default().name()))]
     durability: Option<Durability>,
 
     #[arg(long, value_name = "FILTER", value_parser = parse_log,
@@ -90,6 +90,9 @@ struct Flags {
 
     #[arg(long, help = "Print the configuration in effect as such a file")]
     print_config: bool,
+
+    #[arg(long, help = "Start over damage in the log: says what it drops,\nstarts new epochs")]
+    accept_corruption: bool,
 
     #[arg(long, help = "List every limit")]
     help_limits: bool,
@@ -138,6 +141,8 @@ impl Flags {
             durability: given(self.durability, "--durability"),
             log: given(self.log, "--log"),
             limits: limits.collect(),
+            rooms: Vec::new(),
+            accept_corruption: self.accept_corruption,
         }
     }
 }
@@ -250,9 +255,35 @@ mod tests {
     }
 
     #[test]
+    fn rooms_come_from_the_file_and_what_they_leave_out_from_a_flag_too() {
+        let file = File::with("rooms", "durability = 'synced'\n[[rooms]]\nmatch = 'a'\nretention_hours = 3");
+        let config = config(&format!("--config {} --durability written", file.0.display()));
+        assert_eq!((config.durability, config.rooms.otherwise.durability), (Durability::Written, Durability::Written));
+        let policy = config.rooms.of("a");
+        assert_eq!((policy.durability, policy.retention_hours), (Durability::Written, 3));
+    }
+
+    #[test]
+    fn accepting_corruption_is_for_one_start_and_no_key() {
+        assert!(config("--accept-corruption").accept_corruption && !config("").accept_corruption);
+        assert!(!printed("--accept-corruption --print-config").contains("corruption"));
+        let file = File::with("corruption", "accept_corruption = true");
+        assert!(error(&format!("--config {}", file.0.display())).to_string().contains("unknown key"));
+    }
+
+    #[test]
+    fn every_level_is_a_flag() {
+        for level in Durability::ALL {
+            assert_eq!(config(&format!("--durability {}", level.name())).durability, level);
+        }
+    }
+
+    #[test]
     fn every_limit_is_a_flag() {
         for (limit, flag) in LIMITS.iter().zip(LIMIT_FLAGS.iter()) {
-            let value = (limit.read)(&Limits::default()).max(20) + 1;
+            // A segment is made of whole pages.
+            let step = if limit.name == "log_segment_bytes" { 4_096 } else { 1 };
+            let value = (limit.read)(&Limits::default()).max(20) + step;
             assert_eq!((limit.read)(&config(&format!("--{flag} {value}")).limits), value, "{flag}");
         }
     }
@@ -281,7 +312,7 @@ mod tests {
     #[test]
     fn help_limits_lists_every_limit_with_unit_and_default() {
         let help = printed("--help-limits");
-        assert!(help.lines().count() <= 24 && help.lines().all(|line| line.len() <= 108), "{help}");
+        assert!(help.lines().count() <= 32 && help.lines().all(|line| line.len() <= 108), "{help}");
         for (limit, flag) in LIMITS.iter().zip(LIMIT_FLAGS.iter()) {
             let line = help.lines().find(|line| line.contains(&format!("--{flag} {}", limit.unit))).expect(flag);
             assert!(line.contains(&(limit.read)(&Limits::default()).to_string()) && line.contains(limit.about));
@@ -324,7 +355,6 @@ mod tests {
     #[test]
     fn what_cannot_be_had_names_the_flag_and_exits_with_78() {
         for (line, says) in [
-            ("--durability synced", "only \"memory\" is (from --durability)"),
             ("--cores 9", "cores asks for 9 CPUs, and this process may run on 3: [0, 1, 2] (from --cores)"),
             ("--cores 7,", "cores names CPU 7"),
             ("--lane-parcels-max 1", "and is 1 (from --lane-parcels-max)"),
