@@ -10,19 +10,22 @@ use banter_chat::limits::Limits;
 use banter_chat::policy::Durability;
 use clap::builder::RangedU64ValueParser;
 use clap::error::ErrorKind;
-use clap::{Arg, ArgMatches, CommandFactory, FromArgMatches, Parser};
+use clap::{Arg, ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::config::{
     Config, ConfigFault, CoreChoice, DEFAULT_DATA, DEFAULT_LISTEN, DEFAULT_LOG, Given, LIMITS, Place, Settings,
     parse_durability, parse_listen, parse_log,
 };
 use crate::host::{self, HostFault};
+use crate::log_tool::LogTask;
 
 /// What the program is to do.
 #[derive(Debug)]
 pub enum Command {
     /// Serve.
     Run(Config),
+    /// Read the log of a server that does not run.
+    Log(LogTask),
     /// Write this to stdout and end.
     Print(String),
 }
@@ -58,6 +61,9 @@ impl ArgsError {
     name = "banter",
     bin_name = "banter",
     version,
+    override_usage = "banter [OPTIONS] | banter log check|dump DIR   (banter log --help)",
+    args_conflicts_with_subcommands = true,
+    disable_help_subcommand = true,
     after_help = "The flags up to --log are also keys of the file. Every limit is a flag too\n\
                   (--connections-max COUNT) and a key of [limits]: --help-limits lists them, each\n\
                   with its unit and default."
@@ -96,6 +102,20 @@ struct Flags {
 
     #[arg(long, help = "List every limit")]
     help_limits: bool,
+
+    #[command(subcommand)]
+    tool: Option<Tool>,
+}
+
+/// What the program does besides serving. The usage names it, so that the help stays within a screen.
+#[derive(Subcommand)]
+enum Tool {
+    /// Reads the log of a server that does not run
+    #[command(hide = true, disable_help_subcommand = true)]
+    Log {
+        #[command(subcommand)]
+        task: LogTask,
+    },
 }
 
 /// A limit's flag, in the order of [`LIMITS`]: its name with dashes.
@@ -119,6 +139,9 @@ fn parse_with(
         Err(error) => return answer(&error),
     };
     let mut flags = Flags::from_arg_matches(&matches).map_err(|error| ArgsError::Usage(usage_text(&error)))?;
+    if let Some(Tool::Log { task }) = flags.tool.take() {
+        return Ok(Command::Log(task));
+    }
     if flags.help_limits {
         return Ok(Command::Print(limits_help()));
     }
@@ -320,6 +343,20 @@ mod tests {
     }
 
     #[test]
+    fn the_log_is_read_by_a_subcommand() {
+        let task = |line: &str| match parse_line(line) {
+            Ok(Command::Log(task)) => task,
+            other => panic!("{line}: {other:?}"),
+        };
+        assert!(matches!(task("log check d --json"), LogTask::Check { dir, json: true } if dir == PathBuf::from("d")));
+        assert!(matches!(task("log check d"), LogTask::Check { json: false, .. }));
+        assert!(matches!(task("log dump d"), LogTask::Dump { room: None, .. }));
+        assert!(matches!(task("log dump d --room a"), LogTask::Dump { room: Some(room), .. } if room.as_str() == "a"));
+        let too_long = error(&format!("log dump d --room {}", "x".repeat(129)));
+        assert!(too_long.exit_code() == 2 && too_long.to_string().contains("at most 128"), "{too_long}");
+    }
+
+    #[test]
     fn the_version_is_printed() {
         assert_eq!(printed("--version"), format!("banter {}\n", env!("CARGO_PKG_VERSION")));
     }
@@ -344,7 +381,11 @@ mod tests {
             ("--rooms-max many", "'--rooms-max <COUNT>'"),
             ("--data", "a value is required for '--data <DIR>'"),
             ("--cores 1 --cores 2", "cannot be used multiple times"),
-            ("extra", "unexpected argument 'extra'"),
+            ("extra", "unrecognized subcommand 'extra'"),
+            ("log", "Usage: banter log <COMMAND>"),
+            ("log check", "<DIR>"),
+            ("log dump d --room", "a value is required for '--room <NAME>'"),
+            ("--cores 1 log check d", "cannot be used"),
         ] {
             let error = error(line);
             assert_eq!(error.exit_code(), 2, "{line}");

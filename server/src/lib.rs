@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!  main ─▶ args, config ─▶ host ─▶ runtime ─▶ a thread a core: pump ─▶ net (sockets), connections (bytes ↔ shard)
-//!                                     └────▶ control (signals, metrics, stop)        └▶ mesh (lanes)
+//!           │                         └────▶ control (signals, metrics, stop)        └▶ mesh (lanes)
+//!           └▶ log_tool (the log of a server that does not run)
 //! ```
 //!
 //! `unsafe` is in `net.rs`, `net/buffers.rs` and `host/system.rs`.
@@ -13,6 +14,7 @@ pub mod connections;
 pub mod control;
 pub mod host;
 pub mod http;
+pub mod log_tool;
 pub mod mesh;
 pub mod metrics;
 pub mod net;
