@@ -23,7 +23,7 @@ use crate::log_tool::LogTask;
 #[derive(Debug)]
 pub enum Command {
     /// Serve.
-    Run(Config),
+    Run(Box<Config>),
     /// Read the log of a server that does not run.
     Log(LogTask),
     /// Write this to stdout and end.
@@ -148,7 +148,7 @@ fn parse_with(
     let file = flags.config.take().map_or_else(|| Ok(Settings::default()), |path| Settings::read(&path))?;
     let print = flags.print_config;
     let config = flags.settings(&matches).over(file).resolve(&allowed_cpus()?)?;
-    Ok(if print { Command::Print(config.to_toml()?) } else { Command::Run(config) })
+    Ok(if print { Command::Print(config.to_toml()?) } else { Command::Run(Box::new(config)) })
 }
 
 impl Flags {
@@ -214,6 +214,8 @@ fn limits_help() -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     fn parse_line(line: &str) -> Result<Command, ArgsError> {
@@ -223,7 +225,7 @@ mod tests {
 
     fn config(line: &str) -> Config {
         match parse_line(line) {
-            Ok(Command::Run(config)) => config,
+            Ok(Command::Run(config)) => *config,
             other => panic!("{line}: {other:?}"),
         }
     }
@@ -348,7 +350,7 @@ mod tests {
             Ok(Command::Log(task)) => task,
             other => panic!("{line}: {other:?}"),
         };
-        assert!(matches!(task("log check d --json"), LogTask::Check { dir, json: true } if dir == PathBuf::from("d")));
+        assert!(matches!(task("log check d --json"), LogTask::Check { dir, json: true } if dir == Path::new("d")));
         assert!(matches!(task("log check d"), LogTask::Check { json: false, .. }));
         assert!(matches!(task("log dump d"), LogTask::Dump { room: None, .. }));
         assert!(matches!(task("log dump d --room a"), LogTask::Dump { room: Some(room), .. } if room.as_str() == "a"));

@@ -5,9 +5,9 @@
 //!                                                                                  └─▶ dump
 //! ```
 //!
-//! It only reads; the folder's lock, which it holds meanwhile, is the one file that it may make. Memory holds one segment
-//! at a time. What is found broken is a [`damage::Damage`] and the reading goes on; what keeps it from reading is a
-//! [`LogFault`] and ends it.
+//! It only reads; the folder's lock, which it holds meanwhile, is the one file that it may make. Memory holds one
+//! segment at a time. What is found broken is damage, and the reading goes on; what keeps it from reading is a
+//! [`LogFault`], and ends it.
 
 mod check;
 mod damage;

@@ -1,4 +1,4 @@
-//! End to end: `banter log check` and `banter log dump`, on logs that are whole, torn, damaged, foreign, missing or in use.
+//! End to end: `banter log check` and `banter log dump`, on logs that are whole, torn, damaged, foreign, missing, in use.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
@@ -77,7 +77,7 @@ impl Data {
     }
 }
 
-/// A segment's file, with zeros behind its blocks. In each block a message of "lobby" in JSON and one of "hall" in bytes.
+/// A segment's file, with zeros behind its blocks. Each block has a message of "lobby" in JSON and one of "hall" in bytes.
 fn segment(id: u64, first: u64, blocks: u64) -> Vec<u8> {
     let header = SegmentHeader { id, nonce: id ^ 0x5eed, core: (id % 2) as u16, run: 1, made_unix_ms: 1 };
     let (mut file, mut place) = (header.write(), BlockPlace::first_of(header));

@@ -1,7 +1,7 @@
 //! `[[rooms]]`: what holds for rooms by their names, as the file says it.
 //!
-//! The first entry whose pattern matches a room's name wins. What an entry leaves out comes from the server's own values,
-//! which are known only when file and flags are one; so an entry is a [`RoomRule`] first, and a [`RoomPolicy`] then.
+//! The first entry whose pattern matches a room's name wins. What an entry leaves out comes from the server's own
+//! values, which are known only when file and flags are one: so an entry is a [`RoomRule`] first, then a [`RoomPolicy`].
 
 use banter_chat::policy::{Durability, RoomPattern, RoomPolicies, RoomPolicy};
 use banter_protocol::ids::RoomName;
@@ -79,7 +79,7 @@ impl Document<'_> {
             let place = self.place(&entry.span());
             if rules.len() == ROOM_RULES_MAX {
                 let what = format!(
-                    "[[rooms]] has {} entries, and at most {ROOM_RULES_MAX} are allowed: say with * what holds for many",
+                    "[[rooms]] has {} entries, and at most {ROOM_RULES_MAX} are allowed: use * to say what holds for many",
                     entries.len()
                 );
                 return Err(ConfigFault::Rooms { place, what });
@@ -132,12 +132,13 @@ fn parse_pattern(text: &str) -> Result<RoomPattern, String> {
     RoomName::new(text).map(|name| RoomPattern::new(name.as_str())).map_err(|_| MUST_MATCH.to_owned())
 }
 
-/// An entry behind one that takes all of its rooms can never match. A pattern that matches another's text takes all that
-/// the other does: only its own `*` can have matched the other's.
+/// An entry behind one that takes all of its rooms can never match. A pattern that matches another's text takes all
+/// that the other does: only its own `*` can have matched the other's.
 fn check_reachable(earlier: &[RoomRule], rule: &RoomRule) -> Result<(), ConfigFault> {
     let Some(first) = earlier.iter().find(|first| first.pattern.matches(rule.pattern.as_str())) else { return Ok(()) };
     let what = format!(
-        "match = \"{}\" can never match: \"{}\" ({}) stands before it and takes all of its rooms; put it first, or remove it",
+        "match = \"{}\" can never match: \"{}\" ({}) stands before it and takes all of its rooms; put it first, or \
+         remove it",
         rule.pattern.as_str(),
         first.pattern.as_str(),
         first.place,

@@ -2,7 +2,7 @@
 
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Read, Seek, Write};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::Path;
 
 use super::{HostCause, HostFault, path_fault};
@@ -30,15 +30,15 @@ pub(super) fn claim(data: &Path) -> Result<File, HostFault> {
     Ok(lock)
 }
 
-/// Locks a data folder that is there, for somebody who only reads it. A missing lock is made if `make`; `None` means that
-/// there is none, and with `make` that none can be made: then no server can have started there either.
+/// Locks a data folder that is there, for somebody who only reads it. A missing lock is made if `make`, and if this
+/// process's user owns the folder: a lock made by another would keep the server out. `None`: there is no lock.
 ///
 /// # Errors
 /// A server, or another reader, has the folder; or its lock cannot be read.
 pub fn claim_to_read(data: &Path, make: bool) -> Result<Option<File>, HostFault> {
     let path = data.join(LOCK);
     let fault = |doing| move |error| path_fault(HostCause::Folder, doing, data, &error);
-    let opened = match open(&path, make) {
+    let opened = match open(&path, make && is_own(data)) {
         Err(error) if matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem) => {
             File::open(&path)
         }
@@ -56,6 +56,12 @@ pub fn claim_to_read(data: &Path, make: bool) -> Result<Option<File>, HostFault>
         Err(TryLockError::Error(error)) => return Err(fault("locking the data folder")(error)),
     }
     Ok(Some(lock))
+}
+
+/// Whether this process's user owns the folder.
+fn is_own(folder: &Path) -> bool {
+    let owner = |path: &Path| path.metadata().map(|found| found.uid()).ok();
+    owner(folder).is_some_and(|uid| owner(Path::new("/proc/self")) == Some(uid))
 }
 
 fn open(path: &Path, make: bool) -> std::io::Result<File> {

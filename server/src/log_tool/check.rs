@@ -1,8 +1,8 @@
 //! `banter log check`: reads every byte of a log, and says what it found, segment by segment.
 //!
 //! The segments are read in the order of their ids, in which they were made, and nothing in a room goes back: within an
-//! epoch its sequences ascend, over all segments. Sequences that are missing between two others are counted and said, and
-//! are no damage by themselves: retention drops whole segments, and may have dropped one between two of a room.
+//! epoch its sequences ascend, over all segments. Sequences that are missing between two others are counted and said,
+//! and are no damage by themselves: retention drops whole segments, and may have dropped one between two of a room.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
