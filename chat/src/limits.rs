@@ -141,7 +141,7 @@ impl Limits {
         // A segment holds its header and at least two commits.
         let commit_bytes_max = u64::from(self.log_commit_bytes_max) + 8_192;
         within("log_segment_bytes", self.log_segment_bytes.into(), 4_096 + 2 * commit_bytes_max, 1 << 30)?;
-        if self.log_segment_bytes % 4_096 != 0 {
+        if !self.log_segment_bytes.is_multiple_of(4_096) {
             let must = format!("log_segment_bytes must be a multiple of 4096, and is {}", self.log_segment_bytes);
             return Err(LimitFault { name: "log_segment_bytes", must });
         }

@@ -7,21 +7,25 @@ use std::path::PathBuf;
 use std::sync::LazyLock;
 
 use banter_chat::limits::Limits;
+use banter_chat::policy::Durability;
 use clap::builder::RangedU64ValueParser;
 use clap::error::ErrorKind;
-use clap::{Arg, ArgMatches, CommandFactory, FromArgMatches, Parser};
+use clap::{Arg, ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::config::{
-    Config, ConfigFault, CoreChoice, DEFAULT_DATA, DEFAULT_LISTEN, DEFAULT_LOG, Durability, Given, LIMITS, Place,
-    Settings, parse_listen, parse_log,
+    Config, ConfigFault, CoreChoice, DEFAULT_DATA, DEFAULT_LISTEN, DEFAULT_LOG, Given, LIMITS, Place, Settings,
+    parse_durability, parse_listen, parse_log,
 };
 use crate::host::{self, HostFault};
+use crate::log_tool::LogTask;
 
 /// What the program is to do.
 #[derive(Debug)]
 pub enum Command {
     /// Serve.
-    Run(Config),
+    Run(Box<Config>),
+    /// Read the log of a server that does not run.
+    Log(LogTask),
     /// Write this to stdout and end.
     Print(String),
 }
@@ -57,6 +61,9 @@ impl ArgsError {
     name = "banter",
     bin_name = "banter",
     version,
+    override_usage = "banter [OPTIONS] | banter log check|dump DIR   (banter log --help)",
+    args_conflicts_with_subcommands = true,
+    disable_help_subcommand = true,
     after_help = "The flags up to --log are also keys of the file. Every limit is a flag too\n\
                   (--connections-max COUNT) and a key of [limits]: --help-limits lists them, each\n\
                   with its unit and default."
@@ -76,9 +83,8 @@ struct Flags {
     )]
     cores: Option<CoreChoice>,
 
-    #[arg(long, value_name = "LEVEL",
-        help = format!("memory, written or synced; this version has memory\n[default: {}]",
-            Durability::default().name()))]
+    #[arg(long, value_name = "LEVEL", value_parser = parse_durability,
+        help = format!("memory, written or synced [default: {}]", Durability::default().name()))]
     durability: Option<Durability>,
 
     #[arg(long, value_name = "FILTER", value_parser = parse_log,
@@ -91,8 +97,25 @@ struct Flags {
     #[arg(long, help = "Print the configuration in effect as such a file")]
     print_config: bool,
 
+    #[arg(long, help = "Start over damage in the log: says what it drops,\nstarts new epochs")]
+    accept_corruption: bool,
+
     #[arg(long, help = "List every limit")]
     help_limits: bool,
+
+    #[command(subcommand)]
+    tool: Option<Tool>,
+}
+
+/// What the program does besides serving. The usage names it, so that the help stays within a screen.
+#[derive(Subcommand)]
+enum Tool {
+    /// Reads the log of a server that does not run
+    #[command(hide = true, disable_help_subcommand = true)]
+    Log {
+        #[command(subcommand)]
+        task: LogTask,
+    },
 }
 
 /// A limit's flag, in the order of [`LIMITS`]: its name with dashes.
@@ -116,13 +139,16 @@ fn parse_with(
         Err(error) => return answer(&error),
     };
     let mut flags = Flags::from_arg_matches(&matches).map_err(|error| ArgsError::Usage(usage_text(&error)))?;
+    if let Some(Tool::Log { task }) = flags.tool.take() {
+        return Ok(Command::Log(task));
+    }
     if flags.help_limits {
         return Ok(Command::Print(limits_help()));
     }
     let file = flags.config.take().map_or_else(|| Ok(Settings::default()), |path| Settings::read(&path))?;
     let print = flags.print_config;
     let config = flags.settings(&matches).over(file).resolve(&allowed_cpus()?)?;
-    Ok(if print { Command::Print(config.to_toml()?) } else { Command::Run(config) })
+    Ok(if print { Command::Print(config.to_toml()?) } else { Command::Run(Box::new(config)) })
 }
 
 impl Flags {
@@ -138,6 +164,8 @@ impl Flags {
             durability: given(self.durability, "--durability"),
             log: given(self.log, "--log"),
             limits: limits.collect(),
+            rooms: Vec::new(),
+            accept_corruption: self.accept_corruption,
         }
     }
 }
@@ -186,6 +214,8 @@ fn limits_help() -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     fn parse_line(line: &str) -> Result<Command, ArgsError> {
@@ -195,7 +225,7 @@ mod tests {
 
     fn config(line: &str) -> Config {
         match parse_line(line) {
-            Ok(Command::Run(config)) => config,
+            Ok(Command::Run(config)) => *config,
             other => panic!("{line}: {other:?}"),
         }
     }
@@ -250,9 +280,35 @@ mod tests {
     }
 
     #[test]
+    fn rooms_come_from_the_file_and_what_they_leave_out_from_a_flag_too() {
+        let file = File::with("rooms", "durability = 'synced'\n[[rooms]]\nmatch = 'a'\nretention_hours = 3");
+        let config = config(&format!("--config {} --durability written", file.0.display()));
+        assert_eq!((config.durability, config.rooms.otherwise.durability), (Durability::Written, Durability::Written));
+        let policy = config.rooms.of("a");
+        assert_eq!((policy.durability, policy.retention_hours), (Durability::Written, 3));
+    }
+
+    #[test]
+    fn accepting_corruption_is_for_one_start_and_no_key() {
+        assert!(config("--accept-corruption").accept_corruption && !config("").accept_corruption);
+        assert!(!printed("--accept-corruption --print-config").contains("corruption"));
+        let file = File::with("corruption", "accept_corruption = true");
+        assert!(error(&format!("--config {}", file.0.display())).to_string().contains("unknown key"));
+    }
+
+    #[test]
+    fn every_level_is_a_flag() {
+        for level in Durability::ALL {
+            assert_eq!(config(&format!("--durability {}", level.name())).durability, level);
+        }
+    }
+
+    #[test]
     fn every_limit_is_a_flag() {
         for (limit, flag) in LIMITS.iter().zip(LIMIT_FLAGS.iter()) {
-            let value = (limit.read)(&Limits::default()).max(20) + 1;
+            // A segment is made of whole pages.
+            let step = if limit.name == "log_segment_bytes" { 4_096 } else { 1 };
+            let value = (limit.read)(&Limits::default()).max(20) + step;
             assert_eq!((limit.read)(&config(&format!("--{flag} {value}")).limits), value, "{flag}");
         }
     }
@@ -281,11 +337,25 @@ mod tests {
     #[test]
     fn help_limits_lists_every_limit_with_unit_and_default() {
         let help = printed("--help-limits");
-        assert!(help.lines().count() <= 24 && help.lines().all(|line| line.len() <= 108), "{help}");
+        assert!(help.lines().count() <= 32 && help.lines().all(|line| line.len() <= 108), "{help}");
         for (limit, flag) in LIMITS.iter().zip(LIMIT_FLAGS.iter()) {
             let line = help.lines().find(|line| line.contains(&format!("--{flag} {}", limit.unit))).expect(flag);
             assert!(line.contains(&(limit.read)(&Limits::default()).to_string()) && line.contains(limit.about));
         }
+    }
+
+    #[test]
+    fn the_log_is_read_by_a_subcommand() {
+        let task = |line: &str| match parse_line(line) {
+            Ok(Command::Log(task)) => task,
+            other => panic!("{line}: {other:?}"),
+        };
+        assert!(matches!(task("log check d --json"), LogTask::Check { dir, json: true } if dir == Path::new("d")));
+        assert!(matches!(task("log check d"), LogTask::Check { json: false, .. }));
+        assert!(matches!(task("log dump d"), LogTask::Dump { room: None, .. }));
+        assert!(matches!(task("log dump d --room a"), LogTask::Dump { room: Some(room), .. } if room.as_str() == "a"));
+        let too_long = error(&format!("log dump d --room {}", "x".repeat(129)));
+        assert!(too_long.exit_code() == 2 && too_long.to_string().contains("at most 128"), "{too_long}");
     }
 
     #[test]
@@ -313,7 +383,11 @@ mod tests {
             ("--rooms-max many", "'--rooms-max <COUNT>'"),
             ("--data", "a value is required for '--data <DIR>'"),
             ("--cores 1 --cores 2", "cannot be used multiple times"),
-            ("extra", "unexpected argument 'extra'"),
+            ("extra", "unrecognized subcommand 'extra'"),
+            ("log", "Usage: banter log <COMMAND>"),
+            ("log check", "<DIR>"),
+            ("log dump d --room", "a value is required for '--room <NAME>'"),
+            ("--cores 1 log check d", "cannot be used"),
         ] {
             let error = error(line);
             assert_eq!(error.exit_code(), 2, "{line}");
@@ -324,7 +398,6 @@ mod tests {
     #[test]
     fn what_cannot_be_had_names_the_flag_and_exits_with_78() {
         for (line, says) in [
-            ("--durability synced", "only \"memory\" is (from --durability)"),
             ("--cores 9", "cores asks for 9 CPUs, and this process may run on 3: [0, 1, 2] (from --cores)"),
             ("--cores 7,", "cores names CPU 7"),
             ("--lane-parcels-max 1", "and is 1 (from --lane-parcels-max)"),

@@ -22,6 +22,7 @@ use std::path::Path;
 pub use cause::{DESCRIPTORS_PER_CORE, DESCRIPTORS_SHARED, MEMLOCK_BYTES_PER_CORE};
 pub use epoch::{EPOCH_MAX, next_epoch_base};
 pub use facts::{Container, Facts};
+pub use folder::claim_to_read;
 
 use crate::config::Config;
 use system::Resource;
@@ -206,11 +207,11 @@ fn path_fault(cause: HostCause, doing: &str, path: &Path, error: &io::Error) -> 
 
 /// A folder of its own for a test, gone with it.
 #[cfg(test)]
-struct TestFolder(std::path::PathBuf);
+pub(crate) struct TestFolder(pub(crate) std::path::PathBuf);
 
 #[cfg(test)]
 impl TestFolder {
-    fn new(name: &str) -> TestFolder {
+    pub(crate) fn new(name: &str) -> TestFolder {
         let path = std::env::temp_dir().join(format!("banter-host-{}-{name}", std::process::id()));
         let _ = std::fs::remove_dir_all(&path);
         std::fs::create_dir_all(&path).expect("a folder in the temporary folder");

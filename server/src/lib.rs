@@ -4,6 +4,7 @@
 //!  main ─▶ args, config ─▶ host ─▶ runtime ─▶ a thread a core: pump ─▶ net (sockets), connections (bytes ↔ shard)
 //!                                     ├────▶ control (signals, metrics, stop)        ├▶ mesh (lanes)
 //!                                     └────▶ storage (the log's keeper)              └▶ storage (the log's disk)
+//!           └▶ log_tool (the log of a server that does not run)
 //! ```
 //!
 //! `unsafe` is in `net.rs`, `net/buffers.rs` and `host/system.rs`.
@@ -14,6 +15,7 @@ pub mod connections;
 pub mod control;
 pub mod host;
 pub mod http;
+pub mod log_tool;
 pub mod mesh;
 pub mod metrics;
 pub mod net;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use banter_server::args::{self, Command};
 use banter_server::config::Config;
-use banter_server::runtime;
+use banter_server::{log_tool, runtime};
 use tracing_subscriber::EnvFilter;
 
 #[global_allocator]
@@ -14,10 +14,12 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     match args::parse(std::env::args_os()) {
         Ok(Command::Print(text)) => {
-            print!("{text}");
+            // Who has closed the pipe has read enough.
+            let _ = std::io::stdout().write_all(text.as_bytes());
             ExitCode::SUCCESS
         }
         Ok(Command::Run(config)) => serve(&config),
+        Ok(Command::Log(task)) => log_tool::run(&task),
         Err(error) => {
             eprintln!("banter: {error}");
             ExitCode::from(error.exit_code())

@@ -45,12 +45,35 @@ fn a_value_that_cannot_be_is_refused_with_what_it_must_be() {
     assert!(text.contains("asks for 5000 CPUs"), "{text}");
     let text = refusal(&["--idle-timeout-ms", "5"], EXIT_CONFIG);
     assert!(text.contains("idle_timeout_ms must be between 1000 and") && text.contains("--idle-timeout-ms"), "{text}");
-    for level in ["synced", "written"] {
-        let text = refusal(&["--durability", level, "--listen", "127.0.0.1:0"], EXIT_CONFIG);
-        assert!(text.contains(level) && text.contains("memory"), "{text}");
-    }
+    let text = refusal(&["--durability", "disk"], EXIT_USAGE);
+    assert!(text.contains("must be \"memory\", \"written\" or \"synced\""), "{text}");
     let text = refusal(&["--config", "/nowhere/banter.toml"], EXIT_CONFIG);
     assert!(text.contains("/nowhere/banter.toml"), "{text}");
+}
+
+#[test]
+fn an_entry_of_rooms_that_means_nothing_is_refused_with_its_line() {
+    let text = refusal_of_file("[[rooms]]\nmatch = 'game-*'\ndurabilty = 'memory'\n");
+    assert!(text.contains("banter.toml:3") && text.contains("did you mean \"durability\"?"), "{text}");
+    let text = refusal_of_file("[[rooms]]\nmatch = '*'\n[[rooms]]\nmatch = 'game-*'\n");
+    assert!(text.contains("banter.toml:3") && text.contains("can never match"), "{text}");
+    let text = refusal_of_file("[[rooms]]\ndurability = 'memory'\n");
+    assert!(text.contains("banter.toml:1") && text.contains("has no match"), "{text}");
+}
+
+#[test]
+fn printed_rooms_are_those_of_the_file() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let path = folder.path().join("banter.toml");
+    let text = "durability = 'written'\n[[rooms]]\nmatch = 'game-*'\ndurability = 'memory'\n[[rooms]]\nmatch = 'a*'\n";
+    std::fs::write(&path, text).expect("a file");
+    let flags = ["--print-config", "--config", path.to_str().expect("text")];
+    let (code, printed, _) = run_to_end(&flags);
+    assert_eq!(code, 0);
+    assert!(printed.contains("[[rooms]]\nmatch = \"game-*\"\ndurability = \"memory\"\n"), "{printed}");
+    assert!(printed.contains("[[rooms]]\nmatch = \"a*\"\ndurability = \"written\"\n"), "{printed}");
+    std::fs::write(&path, &printed).expect("a file");
+    assert_eq!(run_to_end(&flags).1, printed);
 }
 
 #[test]
@@ -80,7 +103,7 @@ fn welcome_tells_every_limit_by_its_name() {
         for name in &names {
             assert!(welcome["limits"][name].is_u64(), "{form:?}: {name} in {welcome}");
         }
-        assert_eq!(welcome["durability"], "memory");
+        assert_eq!(welcome["durability"], "synced");
     }
 }
 

@@ -1,8 +1,8 @@
-//! The data folder: made if missing, and locked, so that no two servers write to one.
+//! The data folder: made if missing, and locked, so that no two servers write to one, and nobody reads what one writes.
 
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
-use std::io::{Read, Seek, Write};
-use std::os::unix::fs::DirBuilderExt;
+use std::io::{ErrorKind, Read, Seek, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::Path;
 
 use super::{HostCause, HostFault, path_fault};
@@ -20,13 +20,7 @@ pub(super) fn claim(data: &Path) -> Result<File, HostFault> {
         .map_err(|error| path_fault(HostCause::Folder, "making the data folder", data, &error))?;
     let path = data.join(LOCK);
     let fault = |doing| move |error| path_fault(HostCause::Folder, doing, data, &error);
-    let mut lock = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(&path)
-        .map_err(fault("opening the lock in the data folder"))?;
+    let mut lock = open(&path, true).map_err(fault("opening the lock in the data folder"))?;
     match lock.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => return Err(in_use(data, &mut lock)),
@@ -36,6 +30,44 @@ pub(super) fn claim(data: &Path) -> Result<File, HostFault> {
     Ok(lock)
 }
 
+/// Locks a data folder that is there, for somebody who only reads it. A missing lock is made if `make`, and if this
+/// process's user owns the folder: a lock made by another would keep the server out. `None`: there is no lock.
+///
+/// # Errors
+/// A server, or another reader, has the folder; or its lock cannot be read.
+pub fn claim_to_read(data: &Path, make: bool) -> Result<Option<File>, HostFault> {
+    let path = data.join(LOCK);
+    let fault = |doing| move |error| path_fault(HostCause::Folder, doing, data, &error);
+    let opened = match open(&path, make && is_own(data)) {
+        Err(error) if matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem) => {
+            File::open(&path)
+        }
+        opened => opened,
+    };
+    let mut lock = match opened {
+        Ok(lock) => lock,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(fault("opening the lock in the data folder")(error)),
+    };
+    match lock.try_lock() {
+        // The pid is for people, and where nothing can be written they go without.
+        Ok(()) => drop(write_pid(&mut lock)),
+        Err(TryLockError::WouldBlock) => return Err(in_use_by_server(data, &mut lock)),
+        Err(TryLockError::Error(error)) => return Err(fault("locking the data folder")(error)),
+    }
+    Ok(Some(lock))
+}
+
+/// Whether this process's user owns the folder.
+fn is_own(folder: &Path) -> bool {
+    let owner = |path: &Path| path.metadata().map(|found| found.uid()).ok();
+    owner(folder).is_some_and(|uid| owner(Path::new("/proc/self")) == Some(uid))
+}
+
+fn open(path: &Path, make: bool) -> std::io::Result<File> {
+    OpenOptions::new().read(true).write(true).create(make).truncate(false).open(path)
+}
+
 fn write_pid(lock: &mut File) -> std::io::Result<()> {
     lock.set_len(0)?;
     lock.rewind()?;
@@ -43,18 +75,33 @@ fn write_pid(lock: &mut File) -> std::io::Result<()> {
 }
 
 fn in_use(data: &Path, lock: &mut File) -> HostFault {
-    let mut text = String::new();
-    // A holder that has not written its pid yet is still a holder.
-    let pid = lock.read_to_string(&mut text).ok().and_then(|_| text.trim().parse::<u32>().ok());
-    let (who, stop) = match pid {
-        Some(pid) => (format!("process {pid}"), format!("`kill {pid}`")),
-        None => ("another process".to_owned(), format!("`fuser {}` names it", data.join(LOCK).display())),
-    };
+    let (who, stop) = holder(data, lock);
     HostFault {
         cause: HostCause::FolderInUse,
         doing: format!("locking the data folder {}", data.display()),
         found: format!("{who} has it locked: two servers must not write to one folder"),
         fix: format!("stop that one ({stop}), or give this one a folder of its own with --data DIR"),
+    }
+}
+
+fn in_use_by_server(data: &Path, lock: &mut File) -> HostFault {
+    let (who, stop) = holder(data, lock);
+    HostFault {
+        cause: HostCause::FolderInUse,
+        doing: format!("locking the data folder {}", data.display()),
+        found: format!("{who} has it locked: a server writes to it, or another `banter log` reads it"),
+        fix: format!("stop that one ({stop}), or read a copy of the folder"),
+    }
+}
+
+/// Who has the lock, and how to end them.
+fn holder(data: &Path, lock: &mut File) -> (String, String) {
+    let mut text = String::new();
+    // A holder that has not written its pid yet is still a holder.
+    let pid = lock.read_to_string(&mut text).ok().and_then(|_| text.trim().parse::<u32>().ok());
+    match pid {
+        Some(pid) => (format!("process {pid}"), format!("`kill {pid}`")),
+        None => ("another process".to_owned(), format!("`fuser {}` names it", data.join(LOCK).display())),
     }
 }
 
@@ -83,6 +130,31 @@ mod tests {
         assert!(fault.found.contains(&format!("process {} has it locked", std::process::id())), "{fault}");
         drop(first);
         assert!(claim(&folder.0).is_ok());
+    }
+
+    #[test]
+    fn a_reader_is_refused_while_a_server_has_the_folder_and_a_server_while_a_reader_has_it() {
+        let folder = TestFolder::new("reader");
+        assert!(claim_to_read(&folder.0, false).unwrap().is_none() && !folder.0.join(LOCK).exists());
+        let server = claim(&folder.0).unwrap();
+        let fault = claim_to_read(&folder.0, true).unwrap_err();
+        assert_eq!(fault.cause, HostCause::FolderInUse);
+        assert!(fault.found.contains(&format!("process {}", std::process::id())), "{fault}");
+        assert!(fault.fix.contains("read a copy") && !fault.fix.contains("--data"), "{fault}");
+        drop(server);
+        let reader = claim_to_read(&folder.0, false).unwrap();
+        assert!(reader.is_some() && claim(&folder.0).is_err());
+    }
+
+    #[test]
+    fn a_lock_that_cannot_be_written_is_held_all_the_same() {
+        let folder = TestFolder::new("read-only");
+        let path = folder.0.join(LOCK);
+        std::fs::write(&path, "").unwrap();
+        // Root may write anyway; then this is the plain way once more.
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o400)).unwrap();
+        let reader = claim_to_read(&folder.0, true).unwrap();
+        assert!(reader.is_some() && claim_to_read(&folder.0, true).is_err());
     }
 
     #[test]

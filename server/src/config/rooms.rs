@@ -1,0 +1,244 @@
+//! `[[rooms]]`: what holds for rooms by their names, as the file says it.
+//!
+//! The first entry whose pattern matches a room's name wins. What an entry leaves out comes from the server's own
+//! values, which are known only when file and flags are one: so an entry is a [`RoomRule`] first, then a [`RoomPolicy`].
+
+use banter_chat::policy::{Durability, RoomPattern, RoomPolicies, RoomPolicy};
+use banter_protocol::ids::RoomName;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::file::Document;
+use super::{ConfigFault, MUST_DURABILITY, Place, Table, parse_durability};
+
+/// Entries of `[[rooms]]` at most: a room that appears is held against each of them in turn.
+pub const ROOM_RULES_MAX: usize = 1_000;
+/// As `Limits::check` has it for the server's own value.
+const HISTORY_MESSAGES_LARGEST: u64 = 1 << 30;
+
+/// The keys of an entry.
+pub(super) const ROOM_KEYS: [&str; 5] =
+    ["match", "durability", "history_messages_max", "retention_bytes", "retention_hours"];
+
+const MUST_ROOMS: &str = "must be tables, each under its own [[rooms]]";
+const MUST_MATCH: &str = "must be a room name of 1 to 128 bytes, in which * stands for any characters, like \"game-*\"";
+
+/// An entry of `[[rooms]]`.
+#[derive(Clone, Debug)]
+pub struct RoomRule {
+    /// Which rooms it is for.
+    pub pattern: RoomPattern,
+    /// Where it starts.
+    pub place: Place,
+    /// `durability`.
+    pub durability: Option<Durability>,
+    /// `history_messages_max`.
+    pub history_messages_max: Option<u32>,
+    /// `retention_bytes`.
+    pub retention_bytes: Option<u64>,
+    /// `retention_hours`.
+    pub retention_hours: Option<u32>,
+}
+
+impl RoomRule {
+    fn policy(&self, otherwise: &RoomPolicy) -> RoomPolicy {
+        RoomPolicy {
+            durability: self.durability.unwrap_or(otherwise.durability),
+            history_messages_max: self.history_messages_max.unwrap_or(otherwise.history_messages_max),
+            retention_bytes: self.retention_bytes.unwrap_or(otherwise.retention_bytes),
+            retention_hours: self.retention_hours.unwrap_or(otherwise.retention_hours),
+        }
+    }
+}
+
+/// The rules as they hold, over what holds where none of them matches.
+pub(super) fn policies(rules: &[RoomRule], otherwise: RoomPolicy) -> RoomPolicies {
+    let rules = rules.iter().map(|rule| (rule.pattern.clone(), rule.policy(&otherwise))).collect();
+    RoomPolicies { rules, otherwise }
+}
+
+/// A policy as the entry that says it.
+pub(super) fn entry(pattern: &RoomPattern, policy: &RoomPolicy) -> String {
+    format!(
+        "\n[[rooms]]\nmatch = {}\ndurability = \"{}\"\nhistory_messages_max = {}\nretention_bytes = {}\n\
+         retention_hours = {}\n",
+        toml::Value::from(pattern.as_str()),
+        policy.durability.name(),
+        policy.history_messages_max,
+        policy.retention_bytes,
+        policy.retention_hours,
+    )
+}
+
+impl Document<'_> {
+    /// The entries of `[[rooms]]`.
+    pub(super) fn rooms(&self, value: &Spanned<DeValue<'_>>) -> Result<Vec<RoomRule>, ConfigFault> {
+        let entries = value.get_ref().as_array().ok_or_else(|| self.wrong("rooms", value, MUST_ROOMS))?;
+        let mut rules: Vec<RoomRule> = Vec::new();
+        for entry in entries.iter() {
+            let place = self.place(&entry.span());
+            if rules.len() == ROOM_RULES_MAX {
+                let what = format!(
+                    "[[rooms]] has {} entries, and at most {ROOM_RULES_MAX} are allowed: use * to say what holds for many",
+                    entries.len()
+                );
+                return Err(ConfigFault::Rooms { place, what });
+            }
+            let table = entry.get_ref().as_table().ok_or_else(|| self.wrong("rooms", entry, MUST_ROOMS))?;
+            let rule = self.room(table, place)?;
+            check_reachable(&rules, &rule)?;
+            rules.push(rule);
+        }
+        Ok(rules)
+    }
+
+    fn room(&self, table: &DeTable<'_>, place: Place) -> Result<RoomRule, ConfigFault> {
+        let small = |key, value, largest| self.number(key, value, largest).map(|given| given.value as u32);
+        let mut pattern = None;
+        let mut rule = RoomRule {
+            pattern: RoomPattern::new(""),
+            place,
+            durability: None,
+            history_messages_max: None,
+            retention_bytes: None,
+            retention_hours: None,
+        };
+        for (key, value) in table {
+            match key.get_ref().as_ref() {
+                "match" => pattern = Some(self.text_value("match", value, MUST_MATCH, parse_pattern)?.value),
+                "durability" => {
+                    let given = self.text_value("durability", value, MUST_DURABILITY, parse_durability)?;
+                    rule.durability = Some(given.value);
+                }
+                "history_messages_max" => {
+                    rule.history_messages_max = Some(small("history_messages_max", value, HISTORY_MESSAGES_LARGEST)?);
+                }
+                "retention_bytes" => {
+                    rule.retention_bytes = Some(self.number("retention_bytes", value, u64::MAX)?.value);
+                }
+                "retention_hours" => rule.retention_hours = Some(small("retention_hours", value, u32::MAX.into())?),
+                unknown => return Err(self.unknown_key(&key.span(), unknown, Table::Rooms)),
+            }
+        }
+        let what =
+            || "an entry of [[rooms]] has no match: say which rooms it is for, like match = \"game-*\"".to_owned();
+        rule.pattern = pattern.ok_or_else(|| ConfigFault::Rooms { place: rule.place.clone(), what: what() })?;
+        Ok(rule)
+    }
+}
+
+/// A pattern keeps the rules of a room's name: one that breaks them matches no room.
+fn parse_pattern(text: &str) -> Result<RoomPattern, String> {
+    RoomName::new(text).map(|name| RoomPattern::new(name.as_str())).map_err(|_| MUST_MATCH.to_owned())
+}
+
+/// An entry behind one that takes all of its rooms can never match. A pattern that matches another's text takes all
+/// that the other does: only its own `*` can have matched the other's.
+fn check_reachable(earlier: &[RoomRule], rule: &RoomRule) -> Result<(), ConfigFault> {
+    let Some(first) = earlier.iter().find(|first| first.pattern.matches(rule.pattern.as_str())) else { return Ok(()) };
+    let what = format!(
+        "match = \"{}\" can never match: \"{}\" ({}) stands before it and takes all of its rooms; put it first, or \
+         remove it",
+        rule.pattern.as_str(),
+        first.pattern.as_str(),
+        first.place,
+    );
+    Err(ConfigFault::Rooms { place: rule.place.clone(), what })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{config, fault};
+    use super::*;
+
+    #[test]
+    fn what_an_entry_leaves_out_comes_from_the_server() {
+        let text = "durability = 'written'\n[limits]\nhistory_messages_max = 9\nretention_bytes = 7\n\
+                    [[rooms]]\nmatch = 'game-*'\ndurability = 'memory'\nhistory_messages_max = 100\n\
+                    [[rooms]]\nmatch = 'audit'\nretention_bytes = 5\nretention_hours = 6\n";
+        let rooms = config(text).unwrap().rooms;
+        let policy = |durability, history_messages_max, retention_bytes, retention_hours| RoomPolicy {
+            durability,
+            history_messages_max,
+            retention_bytes,
+            retention_hours,
+        };
+        assert_eq!(*rooms.of("game-7"), policy(Durability::Memory, 100, 0, 0));
+        assert_eq!(*rooms.of("audit"), policy(Durability::Written, 9, 5, 6));
+        assert_eq!(*rooms.of("lobby"), policy(Durability::Written, 9, 0, 0));
+    }
+
+    #[test]
+    fn an_unknown_key_names_its_line_and_the_nearest_known_one() {
+        assert_eq!(
+            fault("[[rooms]]\nmatch = 'a'\n\ndurabilty = 'memory'"),
+            "banter.toml:4: unknown key \"durabilty\" in [[rooms]]: did you mean \"durability\"?"
+        );
+        assert!(fault("[[rooms]]\nlisten = 'a'").ends_with("did you mean \"listen\", outside [[rooms]]?"));
+        assert!(fault("[[rooms]]\nrooms_max = 1").ends_with("did you mean \"rooms_max\" in [limits]?"));
+        assert!(fault("[[rooms]]\nretention_hour = 1").ends_with("did you mean \"retention_hours\"?"));
+        assert!(fault("[[rooms]]\nzzz = 1").ends_with(
+            "the known ones are match, durability, history_messages_max, \
+             retention_bytes, retention_hours"
+        ));
+        assert!(fault("match = 'a'").ends_with("did you mean \"match\" in [[rooms]]?"));
+    }
+
+    #[test]
+    fn a_wrong_value_names_its_key_and_what_it_must_be() {
+        assert_eq!(
+            fault("[[rooms]]\nmatch = 'a'\nretention_hours = '1d'"),
+            "banter.toml:3: retention_hours must be a whole number from 0 to 4294967295, and is '1d'"
+        );
+        let long = format!("[[rooms]]\nmatch = '{}'", "x".repeat(129));
+        for (text, says) in [
+            ("rooms = 3", "banter.toml:1: rooms must be tables, each under its own [[rooms]]"),
+            ("rooms = ['a']", "banter.toml:1: rooms must be tables"),
+            ("\n[rooms]\nmatch = 'a'", "banter.toml:2: rooms must be tables"),
+            ("[[rooms]]\nmatch = ''", "banter.toml:2: match must be a room name of 1 to 128 bytes"),
+            ("[[rooms]]\nmatch = 7", "match must be a room name"),
+            ("[[rooms]]\nmatch = \"a\\n\"", "match must be a room name"),
+            (&long, "match must be a room name"),
+            (
+                "[[rooms]]\nmatch = 'a'\ndurability = 'disk'",
+                "banter.toml:3: durability must be \"memory\", \"written\"",
+            ),
+            ("[[rooms]]\nmatch = 'a'\nhistory_messages_max = 1073741825", "from 0 to 1073741824"),
+            ("[[rooms]]\nmatch = 'a'\nretention_bytes = -1", "retention_bytes must be a whole number"),
+        ] {
+            assert!(fault(text).contains(says), "{text}: {}", fault(text));
+        }
+    }
+
+    #[test]
+    fn an_entry_without_a_pattern_is_refused_where_it_starts() {
+        let text = fault("cores = 1\n[[rooms]]\nmatch = 'a'\n[[rooms]]\ndurability = 'memory'");
+        assert!(text.starts_with("banter.toml:4: an entry of [[rooms]] has no match"), "{text}");
+    }
+
+    #[test]
+    fn an_entry_that_can_never_match_is_refused() {
+        let entries = |patterns: &[&str]| {
+            patterns.iter().map(|pattern| format!("[[rooms]]\nmatch = '{pattern}'\n")).collect::<String>()
+        };
+        assert_eq!(
+            fault(&entries(&["*", "game-*"])),
+            "banter.toml:3: match = \"game-*\" can never match: \"*\" (banter.toml:1) stands before it and takes all of \
+             its rooms; put it first, or remove it"
+        );
+        for patterns in [["**", "a"], ["a", "a"], ["game-*", "game-7"], ["game-*", "game-*-eu"], ["*", "*"]] {
+            assert!(fault(&entries(&patterns)).contains("can never match"), "{patterns:?}");
+        }
+        for patterns in [["game-7", "game-*"], ["a*", "*a"], ["game-*", "*"], ["*-eu", "game-*"], ["a", "*"]] {
+            assert_eq!(config(&entries(&patterns)).unwrap().rooms.rules.len(), 2, "{patterns:?}");
+        }
+    }
+
+    #[test]
+    fn entries_are_counted() {
+        let entries = |count: usize| (0..count).map(|n| format!("[[rooms]]\nmatch = 'r{n}'\n")).collect::<String>();
+        assert_eq!(config(&entries(ROOM_RULES_MAX)).unwrap().rooms.rules.len(), ROOM_RULES_MAX);
+        let text = fault(&entries(ROOM_RULES_MAX + 1));
+        assert!(text.starts_with("banter.toml:2001: [[rooms]] has 1001 entries, and at most 1000"), "{text}");
+    }
+}

@@ -1,0 +1,128 @@
+//! `banter log`: reads the log of a server that does not run, to check it or to write its messages out.
+//!
+//! ```text
+//!  folder (which files, the lock) ─▶ walk (one segment's blocks, records, messages) ─▶ check ─▶ report
+//!                                                                                  └─▶ dump
+//! ```
+//!
+//! It only reads; the folder's lock, which it holds meanwhile, is the one file that it may make. Memory holds one
+//! segment at a time. What is found broken is damage, and the reading goes on; what keeps it from reading is a
+//! [`LogFault`], and ends it.
+
+mod check;
+mod damage;
+mod dump;
+mod folder;
+#[cfg(test)]
+mod made;
+mod progress;
+mod report;
+mod walk;
+
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use banter_protocol::ids::RoomName;
+use clap::Subcommand;
+
+use crate::host::{EXIT_CONFIG, HostFault};
+
+/// The exit code of a log that is damaged.
+pub const EXIT_DAMAGED: u8 = 1;
+
+/// What to do with a log.
+#[derive(Clone, Debug, Subcommand)]
+pub enum LogTask {
+    /// Check every segment, block and message of a log
+    #[command(after_help = "Exit code: 0 all right (a torn tail is), 1 damaged, 2 wrong arguments, 78 the folder \
+                            cannot be read\nor is in use.")]
+    Check {
+        /// Data folder, or the folder `log` in it
+        #[arg(value_name = "DIR")]
+        dir: PathBuf,
+        /// Say it as one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Write the messages of a log to stdout, one JSON object a line, in the order of the log
+    #[command(after_help = "A body that is no JSON, or has line breaks, is written as body_base64.\nExit code: 0 all \
+                            written, 1 the log is damaged and what can be read was written, 2 wrong arguments,\n78 the \
+                            folder cannot be read or is in use.")]
+    Dump {
+        /// Data folder, or the folder `log` in it
+        #[arg(value_name = "DIR")]
+        dir: PathBuf,
+        /// Only the messages of this room
+        #[arg(long, value_name = "NAME", value_parser = parse_room)]
+        room: Option<RoomName>,
+    },
+}
+
+fn parse_room(text: &str) -> Result<RoomName, String> {
+    RoomName::new(text).map_err(|fault| format!("no room can have this name: {fault}"))
+}
+
+/// What keeps a log from being read.
+#[derive(Debug, thiserror::Error)]
+pub enum LogFault {
+    /// The folder is in use.
+    #[error(transparent)]
+    Host(#[from] HostFault),
+    /// A folder or a file cannot be opened.
+    #[error("cannot read {path}: {error}\n  to mend it: {fix}", path = .path.display(), fix = fix_of(error))]
+    Unreadable {
+        /// What cannot be opened.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// There is no log.
+    #[error(
+        "there is no log in {path}: it holds neither a folder `log` nor a file segment-*.log\n  to mend it: name the \
+         server's data folder (--data; rooms in memory leave no log)", path = .0.display()
+    )]
+    NoLog(PathBuf),
+    /// What was found cannot be told.
+    #[error("cannot write to stdout: {0}")]
+    Output(#[from] io::Error),
+}
+
+fn fix_of(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::NotFound => "name a folder that is there: the server's data folder, or the folder `log` in it",
+        io::ErrorKind::PermissionDenied => "run this as the server's user (sudo -u USER), who may read there",
+        io::ErrorKind::NotADirectory => "name the folder, not a file in it",
+        io::ErrorKind::OutOfMemory => "leave more memory to this process: a segment is read as a whole",
+        _ => "see whether the disk and its mount are well (`dmesg`)",
+    }
+}
+
+impl LogFault {
+    /// The process's exit code.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            LogFault::Host(_) | LogFault::Unreadable { .. } | LogFault::NoLog(_) => EXIT_CONFIG,
+            LogFault::Output(_) => EXIT_DAMAGED,
+        }
+    }
+}
+
+/// Does it, and says on stderr why it could not.
+#[must_use]
+pub fn run(task: &LogTask) -> ExitCode {
+    let done = match task {
+        LogTask::Check { dir, json } => check::run(dir, *json),
+        LogTask::Dump { dir, room } => dump::run(dir, room.as_ref()),
+    };
+    match done {
+        Ok(is_whole) => ExitCode::from(if is_whole { 0 } else { EXIT_DAMAGED }),
+        // Who has closed the pipe has read enough.
+        Err(LogFault::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(fault) => {
+            eprintln!("banter: {fault}");
+            ExitCode::from(fault.exit_code())
+        }
+    }
+}

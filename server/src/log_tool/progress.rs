@@ -1,0 +1,46 @@
+//! How far a long reading is, on a terminal.
+
+use std::io::{IsTerminal as _, Write as _};
+use std::time::{Duration, Instant};
+
+/// A reading that takes no longer says nothing.
+const QUIET: Duration = Duration::from_secs(2);
+/// Between two times that it says something.
+const INTERVAL: Duration = Duration::from_millis(200);
+/// Back to the start of the line, and away with what stands there.
+const CLEAR: &str = "\r\x1b[K";
+
+/// The line of a terminal that says how far it is.
+#[derive(Debug)]
+pub(super) struct Progress {
+    is_on: bool,
+    is_shown: bool,
+    next: Instant,
+    segments: usize,
+}
+
+impl Progress {
+    /// Of a reading of so many segments.
+    pub(super) fn new(segments: usize) -> Self {
+        let is_on = std::io::stderr().is_terminal();
+        Progress { is_on, is_shown: false, next: Instant::now() + QUIET, segments }
+    }
+
+    /// Says it, if it is time.
+    pub(super) fn tell(&mut self, read: usize, records: u64) {
+        if self.is_on && Instant::now() >= self.next {
+            let text = format!("{CLEAR}{read} of {} segments, {records} messages", self.segments);
+            // A terminal that has gone is no reason to end.
+            let _ = std::io::stderr().write_all(text.as_bytes());
+            self.is_shown = true;
+            self.next = Instant::now() + INTERVAL;
+        }
+    }
+
+    /// Takes the line away, so that others can stand there.
+    pub(super) fn clear(&mut self) {
+        if std::mem::take(&mut self.is_shown) {
+            let _ = std::io::stderr().write_all(CLEAR.as_bytes());
+        }
+    }
+}
