@@ -8,8 +8,8 @@ use banter_protocol::request::Body;
 use banter_protocol::wire::WireForm;
 
 use crate::address::{ConnectionId, Peer, SubscriptionId};
-use crate::policy::Durability;
 use crate::parcel::{Batch, Down, OwnedBody, Page, Record, Refusal, Up};
+use crate::policy::Durability;
 use crate::run::{CHUNK_BYTES_MAX, Taken};
 use crate::session::{ReadState, Skip, Stage};
 use crate::sessions::Sessions;
@@ -46,7 +46,19 @@ impl Sessions {
         match parcel {
             Down::Messages { room, batch } => self.messages(room, &batch, turn),
             Down::Answer { to, request, answer } => self.answer(to, request, answer, turn),
-            Down::Joined { to, room, echo, presence, subscription: id, request, epoch, head, members, durability, page } => {
+            Down::Joined {
+                to,
+                room,
+                echo,
+                presence,
+                subscription: id,
+                request,
+                epoch,
+                head,
+                members,
+                durability,
+                page,
+            } => {
                 let joined = Joined { to, room, echo, presence, id, request, epoch, head, members, durability };
                 self.joined_down(&joined, &page, turn);
             }

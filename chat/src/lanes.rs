@@ -162,9 +162,10 @@ impl Lanes {
         Some(parcel)
     }
 
-    /// Whether this core has parcels for itself.
+    /// Whether this core has parcels for itself that may be taken. Those upward wait where answers are owed for all the
+    /// room there is: a commit's end, not another turn, gets them on.
     pub fn has_local(&self) -> bool {
-        !self.local_up.is_empty() || !self.local_down.is_empty()
+        !self.local_down.is_empty() || (!self.local_up.is_empty() && self.may_take_up(self.own))
     }
 
     /// Whether a parcel waits for a full lane: here, or on another core, whose parcels are not taken while there is no

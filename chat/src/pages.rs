@@ -137,7 +137,11 @@ impl Rooms {
             return self.send_page(reader, subscription, page, turn);
         }
         let spare = (!echo).then(|| log_author(reader));
-        let want = self.want(slot, first, PageWanted { limit: self.page_limit(), last: Sequence(u64::MAX), newest: false, spare });
+        let want = self.want(
+            slot,
+            first,
+            PageWanted { limit: self.page_limit(), last: Sequence(u64::MAX), newest: false, spare },
+        );
         let job = PageJob::CatchUp { room, reader, subscription, after, echo };
         self.read_page(want, job);
     }

@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use banter_log::key::{Fingerprint, KeyedPost};
 use banter_protocol::error_code::ErrorCode;
 use banter_protocol::event::MEMBERS_LISTED_MAX;
-use banter_log::key::{Fingerprint, KeyedPost};
 use banter_protocol::ids::{Cursor, Epoch, RoomId, RoomName, Sequence, UserName};
 use banter_protocol::request::JoinFrom;
 use rustc_hash::FxHashMap;

@@ -196,7 +196,10 @@ impl Rooms {
         let room = &mut self.slots[slot];
         let time_ms = turn.now.unix_ms;
         let since_ms = time_ms.saturating_sub(self.limits.dedupe_window_ms.into());
-        let keyed = post.key.as_ref().map(|key| (Fingerprint::of(post.user.as_str(), key.as_str()), body_hash(&post.body.bytes)));
+        let keyed = post
+            .key
+            .as_ref()
+            .map(|key| (Fingerprint::of(post.user.as_str(), key.as_str()), body_hash(&post.body.bytes)));
         if let Some((fingerprint, body)) = keyed {
             match room.judge(fingerprint, body, since_ms) {
                 Verdict::New => {}

@@ -193,7 +193,8 @@ impl Catalog {
 
     /// Every room forgets what it has in a segment, and before it.
     pub fn cut_segment(&mut self, segment: u64) {
-        let rooms: Vec<RoomId> = self.rooms.iter().filter(|(_, room)| holds(room, segment)).map(|(&id, _)| id).collect();
+        let rooms: Vec<RoomId> =
+            self.rooms.iter().filter(|(_, room)| holds(room, segment)).map(|(&id, _)| id).collect();
         for room in rooms {
             self.cut_room(room, segment);
         }
@@ -308,7 +309,10 @@ mod tests {
         let room = catalog.room(RoomId(1)).unwrap();
         assert_eq!((room.first(), room.head(), room.epoch), (Sequence(1), Sequence(25), Epoch(2)));
         let of = |sequence| room.span_of(Sequence(sequence)).map(|span| span.segment);
-        assert_eq!([of(0), of(1), of(10), of(11), of(20), of(21), of(25), of(26)], [None, Some(1), Some(1), Some(3), Some(3), Some(4), Some(4), None]);
+        assert_eq!(
+            [of(0), of(1), of(10), of(11), of(20), of(21), of(25), of(26)],
+            [None, Some(1), Some(1), Some(3), Some(3), Some(4), Some(4), None]
+        );
     }
 
     #[test]

@@ -392,7 +392,10 @@ mod tests {
             let (marks, keys) = part.details.read(&file[part.details.offset as usize..]).unwrap();
             assert_eq!((&marks, &keys), (&room.marks, &room.keys));
             assert!(marks.len() > 2 && marks.len() < 14 && !keys.is_empty(), "{marks:?}");
-            assert_eq!((part.first, part.bytes), (Sequence(if part.room.0 == 0 { 2 } else { 1 }), 100 * (1 + part.last.0 - part.first.0)));
+            assert_eq!(
+                (part.first, part.bytes),
+                (Sequence(if part.room.0 == 0 { 2 } else { 1 }), 100 * (1 + part.last.0 - part.first.0))
+            );
         }
     }
 
@@ -419,7 +422,11 @@ mod tests {
     #[test]
     fn the_index_of_another_segment_is_none() {
         let (file, _) = built().encode(&SEGMENT, 777);
-        for other in [SegmentHeader { id: 8, ..SEGMENT }, SegmentHeader { nonce: 1, ..SEGMENT }, SegmentHeader { core: 0, ..SEGMENT }] {
+        for other in [
+            SegmentHeader { id: 8, ..SEGMENT },
+            SegmentHeader { nonce: 1, ..SEGMENT },
+            SegmentHeader { core: 0, ..SEGMENT },
+        ] {
             assert_eq!(IndexTable::read(&file, &other), None);
         }
     }

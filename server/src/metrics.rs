@@ -99,9 +99,12 @@ const LOG_METRICS: &[(&str, &str, &str, fn(&KeeperState) -> &AtomicU64)] = &[
     ("banter_log_bytes", "gauge", "Bytes of the log's segments.", |keeper| &keeper.log_bytes),
     ("banter_log_segments", "gauge", "Segments of the log.", |keeper| &keeper.segments),
     ("banter_log_full", "gauge", "1 while there is too little space for a segment.", |keeper| &keeper.is_full),
-    ("banter_log_checked_seconds", "gauge", "When all sealed segments had been checked, since 1970; 0 = not yet.", |keeper| {
-        &keeper.scrub_finished_s
-    }),
+    (
+        "banter_log_checked_seconds",
+        "gauge",
+        "When all sealed segments had been checked, since 1970; 0 = not yet.",
+        |keeper| &keeper.scrub_finished_s,
+    ),
     ("banter_log_damaged_segments_total", "counter", "Segments that were found damaged by the check.", |keeper| {
         &keeper.scrub_faults
     }),

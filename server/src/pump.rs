@@ -5,13 +5,14 @@
 //! other cores wake it through its [`Bell`].
 
 use std::io;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use banter_chat::address::{Core, Now};
 use banter_chat::shard::Shard;
 use glommio::io::PollableFd;
+use rustix::event::{EventfdFlags, eventfd};
 
 use crate::connections::Connections;
 use crate::control::{ToControl, ToCore};
@@ -85,10 +86,26 @@ impl AsRawFd for Wake {
     }
 }
 
+/// Lets the executor look at its rings in the midst of work. It looks only when no task can run, so the pump waits for
+/// something that is always there; yielding alone would be 100 ms, its preemption timer, until the next look.
+struct Executor(PollableFd<OwnedFd>);
+
+impl Executor {
+    fn new() -> io::Result<Self> {
+        let always_readable = eventfd(1, EventfdFlags::CLOEXEC)?;
+        PollableFd::new(always_readable).map(Executor).map_err(io::Error::other)
+    }
+
+    async fn let_in(&self) -> io::Result<()> {
+        self.0.readable().await.map_err(io::Error::other)
+    }
+}
+
 impl Pump {
     /// At rest.
     pub fn new(parts: PumpParts) -> Self {
-        let PumpParts { core, shard, connections, net, disk, neighbours, bell, inbox, control, lane_parcels_max } = parts;
+        let PumpParts { core, shard, connections, net, disk, neighbours, bell, inbox, control, lane_parcels_max } =
+            parts;
         Pump {
             core,
             shard,
@@ -118,6 +135,7 @@ impl Pump {
     pub async fn run(&mut self) -> io::Result<()> {
         let wake = PollableFd::new(Wake(self.bell.descriptor().as_raw_fd())).map_err(io::Error::other)?;
         self.net.set_waking(false);
+        let executor = Executor::new()?;
         let mut turns = 0;
         while !self.is_stopped {
             let due_ms = self.turn()?;
@@ -125,8 +143,8 @@ impl Pump {
             // A core that was told to stop has nothing that would wake it.
             if self.is_stopped || self.has_input() {
                 if self.disk.as_ref().is_some_and(Disk::is_active) {
-                    // The log's reads and writes are on glommio's ring, which moves only in between.
-                    glommio::executor().yield_task_queue_now().await;
+                    // The log's reads and writes are on glommio's ring, which moves only when no task can run.
+                    executor.let_in().await?;
                 } else if turns % TURNS_BEFORE_YIELD == 0 {
                     glommio::yield_if_needed().await;
                 }
@@ -136,21 +154,21 @@ impl Pump {
         }
         self.connections.close_all(&mut self.shard, &mut self.net);
         self.net.submit()?;
-        self.end_log().await;
-        Ok(())
+        self.end_log(&executor).await
     }
 
     /// Waits for the commit in flight, and seals the log, so that the next start has nothing to read through.
-    async fn end_log(&mut self) {
+    async fn end_log(&mut self, executor: &Executor) -> io::Result<()> {
         while let Some(disk) = self.disk.as_ref()
             && (disk.is_active() || disk.has_answers())
         {
-            glommio::executor().yield_task_queue_now().await;
+            executor.let_in().await?;
             self.take_disk();
         }
         let is_sealed = self.shard.seal_log();
         self.ask_disk();
         let _ = self.control.send(ToControl::LogSealed(is_sealed));
+        Ok(())
     }
 
     /// Whether there is something to do right now.
@@ -291,7 +309,10 @@ impl Pump {
             disk.take(ask);
         }
         for segment in self.shard.take_damaged() {
-            tracing::error!(segment, "a segment of the log does not hold what it should: its readers are told of a gap");
+            tracing::error!(
+                segment,
+                "a segment of the log does not hold what it should: its readers are told of a gap"
+            );
         }
     }
 

@@ -10,6 +10,8 @@ use banter_tests::wire_client::{Ended, Form, WireClient};
 use rustix::process::Signal;
 use serde_json::json;
 
+const MEMORY: [&str; 2] = ["--durability", "memory"];
+
 /// A client that comes back at once.
 fn eager(address: std::net::SocketAddr, user: &str, seed: u64) -> Client {
     let mut options = Options::new(UserName::new(user).expect("a name"), seed);
@@ -128,12 +130,12 @@ fn the_rust_client_posts_everything_once_over_a_link_that_keeps_breaking() {
 }
 
 #[test]
-fn a_restart_is_a_new_history_and_an_old_cursor_is_told_so() {
+fn a_restart_is_a_new_history_of_a_room_in_memory_and_an_old_cursor_is_told_so() {
     for &cores in core_counts() {
         let folder = tempfile::TempDir::new().expect("a temporary folder");
         let mut epochs = Vec::new();
         for _ in 0..3 {
-            let mut server = Start::new(cores, &[]).data(folder.path()).run();
+            let mut server = Start::new(cores, &MEMORY).data(folder.path()).run();
             let mut client = WireClient::hello(server.address(), Form::Json, "ann");
             for epoch in &epochs {
                 let after = json!({"epoch": epoch, "sequence": 1});
@@ -149,10 +151,11 @@ fn a_restart_is_a_new_history_and_an_old_cursor_is_told_so() {
     }
 }
 
-#[test]
-fn the_rust_client_goes_on_with_a_server_that_was_restarted() {
+/// A client over a proxy, a post, kill -9, another server on the same folder, and a second post: its place, and what the
+/// client was told in between.
+fn post_over_a_restart(flags: &[&str]) -> (u64, Vec<Event>) {
     let folder = tempfile::TempDir::new().expect("a temporary folder");
-    let mut server = Start::new(1, &[]).data(folder.path()).run();
+    let mut server = Start::new(1, flags).data(folder.path()).run();
     // A port that was given up may be another's by the time the second server starts: a proxy's stays.
     let proxy = CutProxy::start(server.address());
     let mut client = eager(proxy.address(), "ann", 3);
@@ -160,13 +163,23 @@ fn the_rust_client_goes_on_with_a_server_that_was_restarted() {
     client.post_json("room", "1", PATIENCE).expect("acknowledged");
     server.signal(Signal::KILL);
     server.wait(PATIENCE);
-    let second = Start::new(1, &[]).data(folder.path()).run();
+    let second = Start::new(1, flags).data(folder.path()).run();
     proxy.lead_to(second.address());
     let posted = client.post_json("room", "2", PATIENCE).expect("acknowledged by the second server");
-    assert_eq!(posted.cursor.sequence.0, 1, "the history began anew");
-    let mut was_lost = false;
+    let mut told = Vec::new();
     while let Some(event) = client.next_event(Duration::from_millis(1)).expect("a session that goes on") {
-        was_lost |= matches!(event, Event::HistoryLost { .. });
+        told.push(event);
     }
-    assert!(was_lost, "and the client says so");
+    (posted.cursor.sequence.0, told)
+}
+
+#[test]
+fn the_rust_client_goes_on_with_a_server_that_was_restarted() {
+    let is_lost = |event: &Event| matches!(event, Event::HistoryLost { .. });
+    let (sequence, told) = post_over_a_restart(&[]);
+    assert_eq!(sequence, 2, "the history goes on");
+    assert!(!told.iter().any(is_lost), "{told:?}");
+    let (sequence, told) = post_over_a_restart(&MEMORY);
+    assert_eq!(sequence, 1, "the history began anew");
+    assert!(told.iter().any(is_lost), "and the client says so: {told:?}");
 }

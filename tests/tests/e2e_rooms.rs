@@ -164,7 +164,8 @@ fn pages_go_both_ways_and_say_whether_there_is_more() {
 #[test]
 fn what_the_history_no_longer_holds_is_told_as_a_gap() {
     for &cores in core_counts() {
-        let (server, _writer, epoch) = room_with(cores, &["--history-messages-max", "10"], 30);
+        let (server, _writer, epoch) =
+            room_with(cores, &["--durability", "memory", "--history-messages-max", "10"], 30);
         for (index, form) in Form::ALL.into_iter().enumerate() {
             let mut reader = WireClient::hello_on(&server, index % cores, form, "reader");
             reader.ask(json!({"type": "join", "room": "room", "after": {"epoch": epoch, "sequence": 5}}));

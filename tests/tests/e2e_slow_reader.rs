@@ -62,7 +62,7 @@ fn read(client: &mut WireClient, from: u64, through: u64) -> Vec<(u64, u64)> {
 fn a_slow_reader_does_not_delay_the_room_and_costs_bounded_memory() {
     const MESSAGES: u64 = 1_500;
     for &cores in core_counts() {
-        let server = ServerProcess::start(cores, &["--history-messages-max", "100"]);
+        let server = ServerProcess::start(cores, &["--durability", "memory", "--history-messages-max", "100"]);
         let mut members = members(&server, cores, "busy");
         talk(&mut members, "busy", 200);
         let mut slow: Vec<WireClient> =

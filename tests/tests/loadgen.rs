@@ -52,7 +52,7 @@ fn count(report: &Value, pointer: &str) -> u64 {
 fn every_member_gets_every_message_once_and_in_order_in_every_wire_form_and_pace() {
     for &cores in core_counts() {
         // All of it, and time for it: where the machine is short of CPU a member is not to be told of a gap.
-        let server = ServerProcess::start(cores, &["--durability", "memory", "--history-messages-max", "10000000"]);
+        let server = ServerProcess::start(cores, &["--durability", "memory"]);
         for wire in ["json", "native", "ws-rkyv"] {
             for pace in ["--outstanding 1", "--outstanding 32 --complete ack", "--complete echo", "--rate 400"] {
                 let line =

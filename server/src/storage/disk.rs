@@ -239,7 +239,10 @@ async fn write_all(file: &DmaFile, block: &[u8], offset: u64) -> io::Result<()> 
         // Direct I/O goes on at a multiple of its alignment only: what lies beyond is written again, the same bytes.
         let whole = bytes - bytes % file.alignment() as usize;
         if whole == 0 {
-            return Err(io::Error::new(io::ErrorKind::WriteZero, format!("a write of {} bytes took {bytes}", rest.len())));
+            return Err(io::Error::new(
+                io::ErrorKind::WriteZero,
+                format!("a write of {} bytes took {bytes}", rest.len()),
+            ));
         }
         written += whole;
     }

@@ -152,8 +152,7 @@ impl Keeper {
         let next_id = segments.iter().map(|(known, _)| known.header.id + 1).max().unwrap_or(1);
         let segments = segments.into_iter().map(|(known, needed_by)| {
             let sealed = Some(Sealed { end_offset: known.end_offset, newest_ms: known.newest_ms });
-            let kept =
-                Kept { header: known.header, file_bytes: known.file_bytes, sealed, needed_by, is_cut: false };
+            let kept = Kept { header: known.header, file_bytes: known.file_bytes, sealed, needed_by, is_cut: false };
             (known.header.id, kept)
         });
         let now = Instant::now();
@@ -245,7 +244,8 @@ impl Keeper {
         let bytes = u64::from(self.limits.log_segment_bytes);
         let is_first = !self.segments.values().any(|kept| kept.sealed.is_none() && kept.header.core == core.0);
         let is_low = free_bytes(&self.folder).is_ok_and(|free| free < bytes + self.limits.log_free_bytes_min);
-        let header = SegmentHeader { id: self.next_id, nonce: nonce(), core: core.0, run: self.run, made_unix_ms: unix_ms() };
+        let header =
+            SegmentHeader { id: self.next_id, nonce: nonce(), core: core.0, run: self.run, made_unix_ms: unix_ms() };
         let made = if is_low {
             Err(std::io::ErrorKind::StorageFull.into())
         } else {
@@ -365,7 +365,9 @@ impl Keeper {
         match scrub.step() {
             Ok(Ok(_)) => {}
             Ok(Err(Verdict::Whole)) => self.scrub.at = None,
-            Ok(Err(Verdict::Damaged(offset))) => self.scrub_fault(segment, &format!("the block at offset {offset} does not check")),
+            Ok(Err(Verdict::Damaged(offset))) => {
+                self.scrub_fault(segment, &format!("the block at offset {offset} does not check"))
+            }
             Err(error) => self.scrub_fault(segment, &error.to_string()),
         }
     }

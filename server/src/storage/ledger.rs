@@ -151,7 +151,8 @@ mod tests {
 
     #[test]
     fn what_is_no_ledger_is_refused() {
-        for text in ["", "banter-log 1", "banter-log 2\n", "banter-log 1\nrun x open b\n", "banter-log 1\nrun 1 open\n"] {
+        for text in ["", "banter-log 1", "banter-log 2\n", "banter-log 1\nrun x open b\n", "banter-log 1\nrun 1 open\n"]
+        {
             assert_eq!(parse(text), None, "{text:?}");
         }
         let whole = ledger().text();

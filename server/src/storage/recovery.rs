@@ -108,7 +108,9 @@ pub enum RecoveryFault {
 
 fn foreign_fix(fault: &SegmentFault) -> &'static str {
     match fault {
-        SegmentFault::Version(_) => "start the Banter that wrote it, or give this one a folder of its own with --data DIR",
+        SegmentFault::Version(_) => {
+            "start the Banter that wrote it, or give this one a folder of its own with --data DIR"
+        }
         SegmentFault::Magic | SegmentFault::Short => {
             "move the file away if it is not Banter's. If it was, it is damaged: restore it from a copy, or start once \
              with --accept-corruption"
@@ -235,7 +237,8 @@ impl Walk<'_> {
     fn walk_segment(&mut self, path: PathBuf, header: SegmentHeader, bytes: &[u8]) -> Result<(), RecoveryFault> {
         let folder = self.opening.folder;
         self.walked = (self.walked.0 + 1, self.walked.1 + bytes.len() as u64);
-        let (index, ending) = index_of(bytes).map_err(|fault| RecoveryFault::NoSegment { path: path.clone(), fault })?;
+        let (index, ending) =
+            index_of(bytes).map_err(|fault| RecoveryFault::NoSegment { path: path.clone(), fault })?;
         let end_offset = match ending {
             Ending::Clean { offset } => offset,
             Ending::Torn { offset, bytes } => {
