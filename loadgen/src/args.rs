@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
 
-use crate::posts::PAYLOAD_BYTES_MIN;
+use crate::body::PAYLOAD_BYTES_MIN;
 
 /// Loads a Banter server from one core, measures it, and verifies that every member got every message once, in order.
 ///

@@ -36,7 +36,7 @@ pub fn run(target: &Target, plan: &Plan) -> Result<bool, LoadFault> {
     let mut fleet = Fleet::new(target.wire, target.server)?;
     let progress = Progress::of_opening(connections);
     let opened_at = Instant::now();
-    let crowd = Crowd { rooms: &rooms, members, connections };
+    let crowd = Crowd { rooms: &rooms, members, connections, echo: true };
     let joined = opening::open(&mut fleet, crowd, target.setup_rate, &progress)?;
     progress.finish();
     let setup = opened_at.elapsed();

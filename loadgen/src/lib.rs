@@ -12,6 +12,7 @@
 #![deny(unsafe_code)]
 
 pub mod args;
+pub mod body;
 pub mod fanout;
 pub mod fault;
 pub mod fleet;
