@@ -49,6 +49,7 @@ class Run:
 
     def ack_latency(self):
         found, disk = self.load["latency_us"]["acknowledged"], self.disk["durable_us"]
+        memory = self.memory["latency_us"]["acknowledged"]
         return {
             "rate_posts_per_s": self.load["rate_posts_per_s"],
             "ack_p50_us": found["p50"],
@@ -57,9 +58,14 @@ class Run:
             "disk_p50_us": disk["p50"],
             "disk_p99_us": disk["p99"],
             "disk_p999_us": disk["p999"],
+            "memory_ack_p50_us": memory["p50"],
+            "memory_ack_p99_us": memory["p99"],
             "p50_to_disk": found["p50"] / disk["p50"],
             "p99_to_disk": found["p99"] / disk["p99"],
-            "disturbed_share": disturbed(self.load),
+            "p50_over_memory_to_disk": (found["p50"] - memory["p50"]) / disk["p50"],
+            "p99_over_memory_to_disk": (found["p99"] - memory["p99"]) / disk["p99"],
+            "server_share": self.load["server_cpu_share"],
+            "disturbed_share": disturbed(self.load, self.memory),
         }
 
     def resume_storm(self):

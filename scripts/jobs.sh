@@ -10,6 +10,9 @@ TARGET="${CARGO_TARGET_DIR:-target}"
 BIN="$TARGET/release"
 # On the disk that is to be measured; what is made there goes again.
 DISK_FOLDER="${DISK_FOLDER:-$TARGET/disk}"
+# With fewer members a room the disk weighs more, and sends to members less.
+SYNCED_ROOMS="${SYNCED_ROOMS:-10}"
+SYNCED_MEMBERS="${SYNCED_MEMBERS:-100}"
 RESUME_CLIENTS="${RESUME_CLIENTS:-10000}"
 RESUME_MESSAGES="${RESUME_MESSAGES:-1000}"
 
@@ -24,15 +27,16 @@ fail() {
 
 # The load generator's arguments for a job: bodies of 128 bytes, JSON over WebSocket.
 job_arguments() {
-  local rooms_10="fanout --rooms 10 --members 100"
+  local rooms_10="fanout --rooms 10 --members 100" rooms_synced="fanout --rooms $SYNCED_ROOMS --members $SYNCED_MEMBERS"
   case "$1" in
   fanout-1) echo "$rooms_10 --publishers 1 --outstanding 1" ;;
   fanout-16) echo "$rooms_10 --publishers 1 --outstanding 16" ;;
   fanout-256) echo "$rooms_10 --publishers 1 --outstanding 256" ;;
   fanout-1024) echo "$rooms_10 --publishers 1 --outstanding 1024" ;;
-  fanout-10x100 | synced-throughput) echo "$rooms_10 --publishers 10 --outstanding 100" ;;
-  # A fifth of what synced-throughput reached, which bench.sh works out.
-  ack-latency) echo "$rooms_10 --publishers 10 --rate ${ACK_RATE:-20000}" ;;
+  fanout-10x100) echo "$rooms_10 --publishers 10 --outstanding 100" ;;
+  synced-throughput) echo "$rooms_synced --publishers 10 --outstanding 100" ;;
+  # A share of what synced-throughput reached, which bench.sh works out.
+  ack-latency) echo "$rooms_synced --publishers 10 --rate ${ACK_RATE:-20000}" ;;
   resume-storm) echo "resume --clients $RESUME_CLIENTS --rooms 100 --messages $RESUME_MESSAGES" ;;
   rooms-1000) echo "fanout --rooms 1000 --members 5 --publishers 5 --outstanding 1" ;;
   idle) echo "idle --connections $IDLE_CONNECTIONS --rooms 190" ;;
