@@ -81,7 +81,7 @@ floor() {
 # The floor takes its sizes from fanout-1, so that comes first in each round, wanted or not.
 first=()
 for job in "${wanted[@]}"; do
-  [[ " ${DISK_JOBS[*]} " == *" $job "* ]] || first=(fanout-1)
+  [ "$(level_of "$job")" = synced ] || first=(fanout-1)
 done
 
 for round in $(seq "$rounds"); do
@@ -89,7 +89,7 @@ for round in $(seq "$rounds"); do
     file="$results/$round.$job"
     [ ! -e "$file.load" ] || continue
     echo "round $round of $rounds: $job" >&2
-    if [[ " ${DISK_JOBS[*]} " == *" $job "* ]]; then
+    if [ "$(level_of "$job")" = synced ]; then
       disk_job "$job" "$file"
       continue
     fi
@@ -101,6 +101,6 @@ for round in $(seq "$rounds"); do
 done
 
 commit="$(git describe --always --dirty --abbrev=12 2>/dev/null || echo unknown)"
-COMMIT="$commit" SERVER_COMMAND="banter $(server_arguments "$([ ${#first[@]} -gt 0 ] || echo synced)")" LOAD_COMMAND="banter-loadgen $(load_arguments "${first[0]:-${wanted[0]}}")" \
+COMMIT="$commit" SERVER_COMMAND="banter $(server_arguments "$(level_of "${first[0]:-${wanted[0]}}")")" LOAD_COMMAND="banter-loadgen $(load_arguments "${first[0]:-${wanted[0]}}")" \
   DISK="$(df --output=source,fstype "$DISK_FOLDER" | tail -n 1 | tr -s ' ')" \
   python3 scripts/bench-report.py "$form" "$results"

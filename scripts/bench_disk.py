@@ -81,7 +81,7 @@ class Run:
             "live_during_p99_us": during["p99"],
             "p50_during_to_before": run["delivered_p50_ratio"],
             "p99_during_to_before": run["delivered_p99_ratio"],
-            "own_look_p99_us": run["own_look_us"]["p99"],
+            "own_look_away_p99_us": run["own_look_away_us"]["p99"],
             "disturbed_share": disturbed(run),
         }
 

@@ -56,6 +56,11 @@ load_arguments() {
   esac
 }
 
+# The durability that a job is measured at.
+level_of() {
+  if [[ " ${DISK_JOBS[*]} " == *" $1 "* ]]; then echo synced; else echo memory; fi
+}
+
 # What the server is started with at a durability, but for its data folder. "N," is CPU N alone, where N would be a count.
 server_arguments() {
   echo "--listen 127.0.0.1:0 --cores $SERVER_CPU, --durability ${1:-memory} --posts-per-second-max 0 --connections-max 0"

@@ -25,8 +25,8 @@ pub struct ResumeOutcome<'a> {
     pub storm: &'a Storm<'a>,
     /// What happened while it lasted.
     pub window: Moment,
-    /// Times between two looks at the live load's sockets.
-    pub looks: &'a Latencies,
+    /// How long each look away from the live load's sockets was.
+    pub looks_away: &'a Latencies,
     /// Whether all checks held.
     pub verified: bool,
 }
@@ -68,7 +68,7 @@ pub struct ResumeReport {
     pub delivered_p99_ratio: f64,
     pub acknowledged_p50_ratio: f64,
     pub acknowledged_p99_ratio: f64,
-    pub own_look_us: Quantiles,
+    pub own_look_away_us: Quantiles,
     pub verification: ResumeVerification,
 }
 
@@ -128,7 +128,7 @@ impl ResumeVerification {
 impl ResumeReport {
     /// Works the figures out.
     pub fn new(outcome: &ResumeOutcome<'_>) -> Self {
-        let ResumeOutcome { job, fill, quiet, live, storm, window, looks, .. } = *outcome;
+        let ResumeOutcome { job, fill, quiet, live, storm, window, looks_away, .. } = *outcome;
         let (seconds, deliveries) = (window.at.as_secs_f64(), storm.deliveries as f64);
         let server_cpu_s = window.server_cpu.map(|cpu| cpu.as_secs_f64());
         let share = |time: Duration| ratio(time.as_secs_f64(), seconds);
@@ -167,7 +167,7 @@ impl ResumeReport {
             acknowledged_p99_ratio: ratio(during.acknowledged.p99, before.acknowledged.p99),
             live_before_us: before,
             live_during_us: during,
-            own_look_us: Quantiles::of(looks),
+            own_look_away_us: Quantiles::of(looks_away),
             verification: ResumeVerification::of(outcome),
         }
     }
@@ -187,7 +187,7 @@ impl ResumeReport {
         table.quantiles("ack, before", &self.live_before_us.acknowledged);
         table.quantiles("ack, during", &self.live_during_us.acknowledged);
         table.quantiles("storm to resumed", &self.resumed_us);
-        table.quantiles("own looks apart", &self.own_look_us);
+        table.quantiles("own looks away", &self.own_look_away_us);
         let ratios = format!(
             "p50 {:.2}, p99 {:.2} to members; p50 {:.2}, p99 {:.2} of acknowledgements",
             self.delivered_p50_ratio,

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! The live load has sockets of its own, which are looked at between any two reads of the storm: what its members wait
-//! for is then the server and not this program. The longest time between two looks is reported beside the latencies.
+//! for is then the server and not this program. How long it looked away each time is reported beside the latencies.
 
 use std::time::{Duration, Instant};
 
@@ -56,11 +56,20 @@ pub fn run(job: &Resume) -> Result<bool, LoadFault> {
     let quiet = run_alone(&mut live, &plan)?;
     let missed =
         Missed { rooms: &rooms, before: &before, messages: job.messages, payload_bytes: job.payload, by: job.by };
-    let (mut storm, window, looks) = run_storm(&mut live, job, missed)?;
+    let (mut storm, window, looks_away) = run_storm(&mut live, job, missed)?;
     let verified = storm.finish() & live.load.finish();
     let (live, storm) = (&live.load, &storm);
-    ResumeReport::new(&ResumeOutcome { job, fill, quiet: &quiet, live, storm, window, looks: &looks, verified })
-        .print(target.json);
+    ResumeReport::new(&ResumeOutcome {
+        job,
+        fill,
+        quiet: &quiet,
+        live,
+        storm,
+        window,
+        looks_away: &looks_away,
+        verified,
+    })
+    .print(target.json);
     Ok(verified)
 }
 
@@ -100,15 +109,15 @@ fn run_alone(live: &mut Run<'_>, plan: &Plan) -> Result<AllLatencies, LoadFault>
     Ok(std::mem::take(&mut live.load.latencies))
 }
 
-/// The live load beside the storm: the storm, what happened while it lasted, and the times between two looks at the
-/// live load's sockets.
+/// The live load beside the storm: the storm, what happened while it lasted, and how long each look away from the live
+/// load's sockets was.
 fn run_storm<'a>(
     live: &mut Run<'_>,
     job: &Resume,
     missed: Missed<'a>,
 ) -> Result<(Storm<'a>, Moment, Latencies), LoadFault> {
     let mut fleet = Fleet::with_small_turns(job.target.wire, job.target.server)?;
-    let mut looks = Latencies::default();
+    let mut looks_away = Latencies::default();
     let before = live.moment()?;
     live.load.measure(before.at..Duration::MAX);
     let started = Instant::now();
@@ -118,10 +127,9 @@ fn run_storm<'a>(
     // A broken promise ends the storm at once: the rest of it would prove nothing.
     while !storm.is_over() && storm.verifier.broken.is_nothing() && started.elapsed() < job.storm_max {
         live.post_what_is_due(live.started.elapsed())?;
+        looks_away.record(looked_at.elapsed());
         live.turn(patience)?;
-        let now = Instant::now();
-        looks.record(now - looked_at);
-        looked_at = now;
+        looked_at = Instant::now();
         let ready = storm.turn(&mut fleet, job.opening as usize)?;
         patience = if ready == 0 { LOOK_MAX } else { Duration::ZERO };
         progress.opened(storm.done());
@@ -135,5 +143,5 @@ fn run_storm<'a>(
         storm.turn(&mut fleet, job.opening as usize)?;
     }
     live.drain()?;
-    Ok((storm, window, looks))
+    Ok((storm, window, looks_away))
 }
