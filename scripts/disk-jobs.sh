@@ -46,6 +46,7 @@ ack_latency() {
 restart() {
   local folder tail_bytes empty_s tail_s sealed_s
   folder="$(mktemp -d -p "$DISK_FOLDER")"
+  RESTART_FOLDER="$folder"
   time_start "$folder/empty" && empty_s="$START_S" && end_started TERM
 
   make_history "$folder/tail" "$RESTART_TAIL_MIB" KILL
@@ -89,6 +90,7 @@ time_start() {
   mkfifo "$1.said"
   exec {said}<>"$1.said"
   rm -f "$1.said"
+  STARTED_SAID="$said"
   from="${EPOCHREALTIME/[.,]/}"
   # shellcheck disable=SC2046  # words on purpose
   "$BIN/banter" $(server_arguments "${2:-synced}") --data "$1" >&"$said" 2>"$1.complaints" </dev/null &
@@ -101,7 +103,6 @@ time_start() {
   to="${EPOCHREALTIME/[.,]/}"
   START_S="$(awk -v us=$((to - from)) 'BEGIN { printf "%.6f", us / 1e6 }')"
   STARTED_ADDRESS="${line#listening on }"
-  STARTED_SAID="$said"
 }
 
 # end_started SIGNAL
@@ -115,5 +116,5 @@ end_started() {
 
 clean_disk_jobs() {
   end_started KILL
-  [ -z "${MADE_FOLDER:-}" ] || rm -rf "$MADE_FOLDER"
+  rm -rf "${MADE_FOLDER:-}" "${RESTART_FOLDER:-}"
 }
