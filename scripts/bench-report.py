@@ -247,6 +247,8 @@ def main():
         return counters(subject)
     if what == "floor-arguments":
         return floor_arguments(subject)
+    if what == "written-bytes":
+        return bench_disk.written_bytes(subject)
     if what == "posts-rate":
         return bench_disk.posts_rate(subject, sys.argv[3])
     jobs, disk_jobs = read_rounds(subject), read_disk_rounds(subject)

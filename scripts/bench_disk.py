@@ -123,6 +123,23 @@ def posts_rate(prefix, share):
     print(max(1, round(run["posts_per_s"] * float(share))))
 
 
+def written_bytes(folder):
+    """Bytes of a folder's segments up to the last one that is not zero: the rest was made ahead and holds nothing."""
+    print(sum(map(end_of_data, Path(folder).rglob("segment-*.log"))))
+
+
+def end_of_data(path, step=1 << 20):
+    end = path.stat().st_size
+    with path.open("rb") as file:
+        while end > 0:
+            start = max(0, end - step)
+            file.seek(start)
+            if kept := file.read(end - start).rstrip(b"\0"):
+                return start + len(kept)
+            end = start
+    return 0
+
+
 def targets(summary):
     """What is aimed at, and whether it is reached."""
     found = summary.get("restart", {}).get("sealed_s")

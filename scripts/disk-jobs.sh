@@ -52,7 +52,7 @@ restart() {
   make_history "$folder/tail" "$RESTART_TAIL_MIB" KILL
   # An index is derived and says that its segment was sealed; without it every segment is a tail.
   find "$folder/tail" -name '*.index' -delete
-  tail_bytes="$(find "$folder/tail" -name 'segment-*.log' -printf '%s\n' | awk '{ sum += $1 } END { print sum + 0 }')"
+  tail_bytes="$(python3 scripts/bench-report.py written-bytes "$folder/tail")"
   "$BIN/disk-floor" read --folder "$folder/tail" --seconds "$SECONDS_MEASURED" --cpu "$SERVER_CPU" --json >"$1.disk"
   "$BIN/disk-floor" forget --folder "$folder/tail"
   time_start "$folder/tail" && tail_s="$START_S" && end_started TERM
