@@ -10,6 +10,8 @@ import sys
 import urllib.request
 from pathlib import Path
 
+import bench_disk
+
 # As bench.sh names them, in the order of the table.
 JOBS = ["fanout-1", "fanout-16", "fanout-256", "fanout-1024", "fanout-10x100", "rooms-1000", "idle"]
 # The floor that the absolute target of fanout-16 was set beside, of the process alone: where the kernel is slower, so may
@@ -91,6 +93,14 @@ def read_rounds(folder):
     return {job: [Run(str(path).removesuffix(".load")) for path in paths] for job, paths in found.items() if paths}
 
 
+def read_disk_rounds(folder):
+    """The same of the jobs on a disk."""
+    by_round = lambda path: int(path.name.split(".")[0])
+    found = {job: sorted(Path(folder).glob(f"*.{job}.load"), key=by_round) for job in bench_disk.JOBS}
+    made = lambda path: bench_disk.Run(str(path).removesuffix(".load"))
+    return {job: list(map(made, paths)) for job, paths in found.items() if paths}
+
+
 def summarize(runs):
     """Figure → its median, least and greatest."""
     found = [run.figures() for run in runs]
@@ -125,7 +135,7 @@ def targets(summary):
     one, many = median("fanout-1", "cpu_us"), median("rooms-1000", "cpu_us")
     at_most("rooms-1000: CPU a delivery, divided by fanout-1's", many / one if one and many else None, 1.9)
     at_most("idle: resident bytes a connection", median("idle", "resident_bytes"), 800)
-    return found
+    return found + bench_disk.targets(summary)
 
 
 def host():
@@ -138,6 +148,7 @@ def host():
         "memory_gib": round(memory, 1),
         "kernel": platform.release(),
         "tcp_congestion_control": control,
+        "disk": os.environ.get("DISK", "unknown"),
         "commit": os.environ.get("COMMIT", "unknown"),
         "server_command": os.environ.get("SERVER_COMMAND", ""),
         "load_command": os.environ.get("LOAD_COMMAND", ""),
@@ -177,11 +188,25 @@ def text(value):
     return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.3f}"
 
 
-def table(summary, jobs):
+def table(summary, jobs, disk_jobs):
     """Lines for people."""
     for name, value in host().items():
         print(f"{name:<24}{value}")
-    print(f"{'rounds':<24}{max(len(runs) for runs in jobs.values())}; medians, with least and greatest in brackets\n")
+    rounds = max(len(runs) for runs in (*jobs.values(), *disk_jobs.values()))
+    print(f"{'rounds':<24}{rounds}; medians, with least and greatest in brackets")
+    if jobs:
+        memory_table(summary, jobs)
+    bench_disk.table(summary, text)
+    print()
+    for found in targets(summary):
+        word = "reached" if found["is_reached"] else "MISSED"
+        print(f"{word:<9}{found['target']}: {text(found['value'])} (limit {text(found['limit'])})")
+    for caution in (*cautions(jobs), *bench_disk.cautions(disk_jobs)):
+        print(f"CAUTION  {caution}")
+
+
+def memory_table(summary, jobs):
+    """A line a job that needs no disk."""
     columns = [
         ("cpu_us", "CPU us/delivery", True),
         ("softirq_us", "softirq", False),
@@ -197,8 +222,8 @@ def table(summary, jobs):
         ("disturbed_share", "others", False),
     ]
     width = lambda heading, spread: 24 if spread else max(9, len(heading) + 2)
-    print(f"{'job':<14}" + "".join(f"{heading:>{width(heading, spread)}}" for _, heading, spread in columns))
-    for job in (job for job in summary if job != "idle"):
+    print(f"\n{'job':<14}" + "".join(f"{heading:>{width(heading, spread)}}" for _, heading, spread in columns))
+    for job in (job for job in jobs if job != "idle"):
         line = f"{job:<14}"
         for name, heading, spread in columns:
             cell = "-"
@@ -214,12 +239,6 @@ def table(summary, jobs):
                  for name, all_ in idle.items())
         print(f"\nidle: {count} connections; bytes a connection: {', '.join(parts)}")
         print("      kernel memory is the whole host's: both ends of each connection, and whatever else ran")
-    print()
-    for found in targets(summary):
-        word = "reached" if found["is_reached"] else "MISSED"
-        print(f"{word:<9}{found['target']}: {text(found['value'])} (limit {text(found['limit'])})")
-    for caution in cautions(jobs):
-        print(f"CAUTION  {caution}")
 
 
 def main():
@@ -228,15 +247,21 @@ def main():
         return counters(subject)
     if what == "floor-arguments":
         return floor_arguments(subject)
-    jobs = read_rounds(subject)
-    summary = {job: summarize(runs) for job, runs in jobs.items()}
+    if what == "written-bytes":
+        return bench_disk.written_bytes(subject)
+    if what == "posts-rate":
+        return bench_disk.posts_rate(subject, sys.argv[3])
+    jobs, disk_jobs = read_rounds(subject), read_disk_rounds(subject)
+    summary = {job: summarize(runs) for job, runs in (*jobs.items(), *disk_jobs.items())}
     if what == "json":
         rounds = {job: [{"load": run.load, "floors": run.floors} for run in runs] for job, runs in jobs.items()}
-        whole = {"host": host(), "summary": summary, "targets": targets(summary), "cautions": list(cautions(jobs))}
+        rounds |= {job: [run.raw() for run in runs] for job, runs in disk_jobs.items()}
+        told = [*cautions(jobs), *bench_disk.cautions(disk_jobs)]
+        whole = {"host": host(), "summary": summary, "targets": targets(summary), "cautions": told}
         print(json.dumps({**whole, "rounds": rounds}, indent=1))
     else:
-        table(summary, jobs)
-    return 0 if all(run.is_verified() for runs in jobs.values() for run in runs) else 1
+        table(summary, jobs, disk_jobs)
+    return 0 if all(run.is_verified() for runs in (*jobs.values(), *disk_jobs.values()) for run in runs) else 1
 
 
 if __name__ == "__main__":

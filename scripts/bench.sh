@@ -1,13 +1,19 @@
 #!/usr/bin/env bash
 # Measures the server beside the floor, in turns, and prints medians: scripts/bench.sh [--rounds N] [--json] [JOB …]
 #
-# Jobs: fanout-1 fanout-16 fanout-256 fanout-1024 fanout-10x100 rooms-1000 idle (default: all). Each has a fresh server.
-# From outside: SECONDS_MEASURED (5), WARMUP_SECONDS (2), SERVER_CPU (0), LOAD_CPU (1), IDLE_CONNECTIONS (19000).
+# Jobs: fanout-1 fanout-16 fanout-256 fanout-1024 fanout-10x100 rooms-1000 idle (default: these). Each has a fresh server.
+# On a disk: synced-throughput ack-latency resume-storm restart. "disk" is these four.
+# From outside: SECONDS_MEASURED (5), WARMUP_SECONDS (2), SERVER_CPU (0), LOAD_CPU (1), IDLE_CONNECTIONS (19000),
+# DISK_FOLDER (target/disk), SYNCED_ROOMS (10), SYNCED_MEMBERS (100, at least 10), ACK_SHARE (0.2), RESUME_CLIENTS (10000),
+# RESUME_MESSAGES (1000), RESTART_TAIL_MIB (512), RESTART_SEALED_MIB (10240), RESTART_SEALED_FOLDER (made and removed),
+# BUILD (1; 0: measure the programs that are there).
 # Exit code: 0 measured and verified, 1 a run was not verified, 3 could not be run. A target that is missed is said only.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=scripts/jobs.sh
 source scripts/jobs.sh
+# shellcheck source=scripts/disk-jobs.sh
+source scripts/disk-jobs.sh
 
 rounds=3
 form=table
@@ -16,36 +22,40 @@ while [ $# -gt 0 ]; do
   case "$1" in
   --rounds) rounds="${2:?--rounds needs a number}" && shift ;;
   --json) form=json ;;
-  -h | --help) sed -n '2,6s/^# \{0,1\}//p' "$0" && exit ;;
+  -h | --help) sed -n '2,10s/^# \{0,1\}//p' "$0" && exit ;;
   -*) fail "no option is called $1 (--rounds N, --json)" ;;
+  disk) wanted+=("${DISK_JOBS[@]}") ;;
   *) job_arguments "$1" >/dev/null && wanted+=("$1") ;;
   esac
   shift
 done
-[ ${#wanted[@]} -gt 0 ] || wanted=("${JOBS[@]}")
+[ ${#wanted[@]} -gt 0 ] || wanted=("${MEMORY_JOBS[@]}")
 
+export PYTHONDONTWRITEBYTECODE=1
 command -v python3 >/dev/null || fail "python3 works the medians out: apt-get install python3"
-echo "building" >&2
-cargo build --release --quiet --locked -p banter-server -p banter-loadgen -p banter-benches
+if [ "${BUILD:-1}" != 0 ]; then
+  echo "building" >&2
+  cargo build --release --quiet --locked -p banter-server -p banter-loadgen -p banter-benches
+fi
 prepare_host
 
 results="$(mktemp -d)"
 load=""
-trap 'kill $load 2>/dev/null || true; stop_server; rm -rf "$results"' EXIT
+trap 'kill $load 2>/dev/null || true; stop_server; clean_disk_jobs; rm -rf "$results"' EXIT
 
 # The counters that tell how much one submit and one send carry.
 sample() {
   python3 scripts/bench-report.py counters "http://$SERVER_ADDRESS/metrics" >"$1" || rm -f "$1"
 }
 
-# run JOB FILE: the figures as JSON, and the server's counters early and late in the measured time beside them.
+# run JOB FILE [LEVEL]: the figures as JSON, and the server's counters early and late in the measured time beside them.
 run() {
-  start_server
+  start_server "${3:-memory}"
   # shellcheck disable=SC2046  # words on purpose
   "$BIN/banter-loadgen" $(load_arguments "$1") --json \
     --server "$SERVER_ADDRESS" --cpu "$LOAD_CPU" --pid "$SERVER_PID" >"$2.load" &
   load=$!
-  if [ "$1" != idle ]; then
+  if [[ " idle resume-storm " != *" $1 "* ]]; then
     sleep $((WARMUP_SECONDS + 2))
     sample "$2.early"
     sleep $((SECONDS_MEASURED > 3 ? SECONDS_MEASURED - 3 : 1))
@@ -68,12 +78,21 @@ floor() {
   "$BIN/floor" "${common[@]}" --batch 0 >"$1.floor-round"
 }
 
+# The floor takes its sizes from fanout-1, so that comes first in each round, wanted or not.
+first=()
+for job in "${wanted[@]}"; do
+  [ "$(level_of "$job")" = synced ] || first=(fanout-1)
+done
+
 for round in $(seq "$rounds"); do
-  # The floor takes its sizes from here, so this comes first in each round, wanted or not.
-  for job in fanout-1 "${wanted[@]}"; do
+  for job in "${first[@]}" "${wanted[@]}"; do
     file="$results/$round.$job"
     [ ! -e "$file.load" ] || continue
     echo "round $round of $rounds: $job" >&2
+    if [ "$(level_of "$job")" = synced ]; then
+      disk_job "$job" "$file"
+      continue
+    fi
     run "$job" "$file"
     case "$job" in
     fanout-1 | fanout-16) echo "round $round of $rounds: floor" >&2 && floor "$file" "$results/$round.fanout-1" ;;
@@ -82,5 +101,6 @@ for round in $(seq "$rounds"); do
 done
 
 commit="$(git describe --always --dirty --abbrev=12 2>/dev/null || echo unknown)"
-COMMIT="$commit" SERVER_COMMAND="banter $(server_arguments)" LOAD_COMMAND="banter-loadgen $(load_arguments fanout-1)" \
+COMMIT="$commit" SERVER_COMMAND="banter $(server_arguments "$(level_of "${first[0]:-${wanted[0]}}")")" LOAD_COMMAND="banter-loadgen $(load_arguments "${first[0]:-${wanted[0]}}")" \
+  DISK="$(df --output=source,fstype "$DISK_FOLDER" | tail -n 1 | tr -s ' ')" \
   python3 scripts/bench-report.py "$form" "$results"

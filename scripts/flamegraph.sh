@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Records the server at work and draws it: scripts/flamegraph.sh JOB [NAME]  →  flamegraphs/NAME.svg (default: JOB.svg)
 #
-# JOB is one of bench.sh's: fanout-1 fanout-16 fanout-256 fanout-1024 fanout-10x100 rooms-1000 idle. For idle the opening
-# of the connections is recorded. It needs perf (Debian: linux-perf) and the right to use it.
+# JOB is one of bench.sh's (scripts/bench.sh --help), but for restart. For idle the opening of the connections is
+# recorded. It needs perf (Debian: linux-perf) and the right to use it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # Frame pointers make stacks whole; so the server is built apart from the one that is measured.
@@ -33,7 +33,7 @@ prepare_host
 folder="$(mktemp -d)"
 load=""
 trap 'kill $load 2>/dev/null || true; stop_server; rm -rf "$folder"' EXIT
-start_server
+start_server "$(level_of "$job")"
 seconds="$SECONDS_MEASURED"
 # shellcheck disable=SC2046  # words on purpose
 "$BIN/banter-loadgen" $(load_arguments "$job") --server "$SERVER_ADDRESS" --cpu "$LOAD_CPU" --pid "$SERVER_PID" \

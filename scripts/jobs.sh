@@ -8,8 +8,17 @@ SECONDS_MEASURED="${SECONDS_MEASURED:-5}"
 IDLE_CONNECTIONS="${IDLE_CONNECTIONS:-19000}"
 TARGET="${CARGO_TARGET_DIR:-target}"
 BIN="$TARGET/release"
+# On the disk that is to be measured; what is made there goes again.
+DISK_FOLDER="${DISK_FOLDER:-$TARGET/disk}"
+# With fewer members a room the disk weighs more, and sends to members less.
+SYNCED_ROOMS="${SYNCED_ROOMS:-10}"
+SYNCED_MEMBERS="${SYNCED_MEMBERS:-100}"
+RESUME_CLIENTS="${RESUME_CLIENTS:-10000}"
+RESUME_MESSAGES="${RESUME_MESSAGES:-1000}"
 
-JOBS=(fanout-1 fanout-16 fanout-256 fanout-1024 fanout-10x100 rooms-1000 idle)
+MEMORY_JOBS=(fanout-1 fanout-16 fanout-256 fanout-1024 fanout-10x100 rooms-1000 idle)
+DISK_JOBS=(synced-throughput ack-latency resume-storm restart)
+JOBS=("${MEMORY_JOBS[@]}" "${DISK_JOBS[@]}")
 
 fail() {
   echo "${0##*/}: $*" >&2
@@ -18,15 +27,21 @@ fail() {
 
 # The load generator's arguments for a job: bodies of 128 bytes, JSON over WebSocket.
 job_arguments() {
-  local rooms_10="fanout --rooms 10 --members 100"
+  local rooms_10="fanout --rooms 10 --members 100" rooms_synced="fanout --rooms $SYNCED_ROOMS --members $SYNCED_MEMBERS"
   case "$1" in
   fanout-1) echo "$rooms_10 --publishers 1 --outstanding 1" ;;
   fanout-16) echo "$rooms_10 --publishers 1 --outstanding 16" ;;
   fanout-256) echo "$rooms_10 --publishers 1 --outstanding 256" ;;
   fanout-1024) echo "$rooms_10 --publishers 1 --outstanding 1024" ;;
   fanout-10x100) echo "$rooms_10 --publishers 10 --outstanding 100" ;;
+  synced-throughput) echo "$rooms_synced --publishers 10 --outstanding 100" ;;
+  # A share of what synced-throughput reached, which bench.sh works out.
+  ack-latency) echo "$rooms_synced --publishers 10 --rate ${ACK_RATE:-20000}" ;;
+  resume-storm) echo "resume --clients $RESUME_CLIENTS --rooms 100 --messages $RESUME_MESSAGES" ;;
   rooms-1000) echo "fanout --rooms 1000 --members 5 --publishers 5 --outstanding 1" ;;
   idle) echo "idle --connections $IDLE_CONNECTIONS --rooms 190" ;;
+  # Its history is made by make-history.
+  restart) echo "" ;;
   *) fail "no job is called $1; there are: ${JOBS[*]}" ;;
   esac
 }
@@ -37,13 +52,19 @@ load_arguments() {
   job="$(job_arguments "$1")" || exit 3
   case "$1" in
   idle) echo "$job --wire json" ;;
+  resume-storm) echo "$job --wire json --payload 128 --warmup $WARMUP_SECONDS --before $SECONDS_MEASURED" ;;
   *) echo "$job --wire json --payload 128 --warmup $WARMUP_SECONDS --duration $SECONDS_MEASURED" ;;
   esac
 }
 
-# What the server is started with, but for its data folder. "N," is CPU N alone, where N would be a count.
+# The durability that a job is measured at.
+level_of() {
+  if [[ " ${DISK_JOBS[*]} " == *" $1 "* ]]; then echo synced; else echo memory; fi
+}
+
+# What the server is started with at a durability, but for its data folder. "N," is CPU N alone, where N would be a count.
 server_arguments() {
-  echo "--listen 127.0.0.1:0 --cores $SERVER_CPU, --durability memory --posts-per-second-max 0 --connections-max 0"
+  echo "--listen 127.0.0.1:0 --cores $SERVER_CPU, --durability ${1:-memory} --posts-per-second-max 0 --connections-max 0"
 }
 
 prepare_host() {
@@ -54,6 +75,7 @@ prepare_host() {
   done
   [ "$SERVER_CPU" != "$LOAD_CPU" ] || fail "the server and the load need a CPU each: set SERVER_CPU and LOAD_CPU"
   ulimit -n "$(ulimit -Hn)"
+  mkdir -p "$DISK_FOLDER"
   local descriptors
   descriptors="$(ulimit -n)"
   if [ "$descriptors" != unlimited ] && [ "$IDLE_CONNECTIONS" -gt $((descriptors - 100)) ]; then
@@ -63,13 +85,15 @@ prepare_host() {
   fi
 }
 
-# Starts a server of its own; SERVER_PID, SERVER_ADDRESS and SERVER_FOLDER say where it is.
+# start_server [LEVEL]: a server of its own; SERVER_PID, SERVER_ADDRESS and SERVER_FOLDER say where it is. A log is on
+# the disk that is to be measured.
 start_server() {
-  SERVER_FOLDER="$(mktemp -d)"
+  local level="${1:-memory}"
+  if [ "$level" = memory ]; then SERVER_FOLDER="$(mktemp -d)"; else SERVER_FOLDER="$(mktemp -d -p "$DISK_FOLDER")"; fi
   # The server's own process opens it, which may be after the first look.
   : >"$SERVER_FOLDER/out"
   # shellcheck disable=SC2046  # words on purpose
-  "$BIN/banter" $(server_arguments) --data "$SERVER_FOLDER/data" \
+  "$BIN/banter" $(server_arguments "$level") --data "$SERVER_FOLDER/data" \
     >"$SERVER_FOLDER/out" 2>"$SERVER_FOLDER/log" </dev/null &
   SERVER_PID=$!
   local tries

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
 
-use crate::posts::PAYLOAD_BYTES_MIN;
+use crate::body::PAYLOAD_BYTES_MIN;
 
 /// Loads a Banter server from one core, measures it, and verifies that every member got every message once, in order.
 ///
@@ -28,6 +28,8 @@ pub enum Job {
     Pingpong(Pingpong),
     /// Joined connections that say nothing: the server's memory for each
     Idle(Idle),
+    /// Many clients come back at once and are owed messages, beside a live load
+    Resume(Resume),
 }
 
 /// How frames travel.
@@ -166,6 +168,62 @@ pub struct Idle {
     pub target: Target,
 }
 
+/// First posts --messages to each of --rooms. Then a small live load runs in rooms of its own, alone for --before, and
+/// on while --clients connect all at once and join behind a cursor from before those messages. The live load's
+/// latencies before and during that storm are compared, and every client must get every missed message once, in order.
+#[derive(Debug, ClapArgs)]
+pub struct Resume {
+    /// Clients that come back; a multiple of --rooms
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub clients: u32,
+    /// Rooms that they come back to
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub rooms: u32,
+    /// Messages that each has missed
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub messages: u64,
+    /// A body's bytes on the wire: a JSON text with its quotes
+    #[arg(long, value_name = "BYTES", default_value_t = 128, value_parser = payload_bytes)]
+    pub payload: usize,
+    /// How a client says where it was
+    #[arg(long, value_enum, default_value_t = By::After)]
+    pub by: By,
+    /// Clients that may be between connecting and joined
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=4000))]
+    pub opening: u32,
+    /// Seconds that the storm may take
+    #[arg(long, value_name = "S", default_value = "60", value_parser = seconds)]
+    pub storm_max: Duration,
+    /// Rooms of the live load
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
+    pub live_rooms: u32,
+    /// Members of each, one of whom posts
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
+    pub live_members: u32,
+    /// Posts a second of the live load in total
+    #[arg(long, value_name = "N", default_value_t = 500, value_parser = clap::value_parser!(u64).range(1..))]
+    pub live_rate: u64,
+    /// Seconds of live load that are measured before the storm
+    #[arg(long, value_name = "S", default_value = "5", value_parser = seconds)]
+    pub before: Duration,
+    /// Seconds of live load before that
+    #[arg(long, value_name = "S", default_value = "2", value_parser = seconds)]
+    pub warmup: Duration,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub target: Target,
+}
+
+/// How a client that comes back says where it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum By {
+    /// By its cursor
+    After,
+    /// By the number of messages that it wants
+    Last,
+}
+
 /// What a fan-out does, whichever command asked for it.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -233,6 +291,22 @@ impl Pingpong {
     }
 }
 
+impl Resume {
+    /// The plan of the live load; the storm sets its end.
+    pub fn live_plan(&self) -> Plan {
+        const DRAIN: Duration = Duration::from_secs(10);
+        Plan {
+            name: "resume",
+            rooms: self.live_rooms,
+            members: self.live_members,
+            publishers: 1,
+            payload_bytes: self.payload,
+            pace: Pace::Open { posts_per_s: self.live_rate },
+            time: Time { duration: self.before, warmup: self.warmup, drain: DRAIN },
+        }
+    }
+}
+
 fn seconds(text: &str) -> Result<Duration, String> {
     let seconds: f64 = text.parse().map_err(|_| "a number of seconds, as 2 or 0.5".to_owned())?;
     Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
@@ -263,7 +337,7 @@ mod tests {
     #[test]
     fn the_command_line_is_well_formed_and_its_help_fits_a_screen() {
         Args::command().debug_assert();
-        for job in ["fanout", "pingpong", "idle"] {
+        for job in ["fanout", "pingpong", "idle", "resume"] {
             let mut command = Args::command();
             let help = command.find_subcommand_mut(job).unwrap().render_help().to_string();
             assert!(help.lines().count() <= 40, "{job}: {} lines", help.lines().count());

@@ -36,7 +36,7 @@ pub fn run(target: &Target, plan: &Plan) -> Result<bool, LoadFault> {
     let mut fleet = Fleet::new(target.wire, target.server)?;
     let progress = Progress::of_opening(connections);
     let opened_at = Instant::now();
-    let crowd = Crowd { rooms: &rooms, members, connections };
+    let crowd = Crowd { rooms: &rooms, members, connections, echo: true };
     let joined = opening::open(&mut fleet, crowd, target.setup_rate, &progress)?;
     progress.finish();
     let setup = opened_at.elapsed();
@@ -49,13 +49,14 @@ pub fn run(target: &Target, plan: &Plan) -> Result<bool, LoadFault> {
     Ok(verified)
 }
 
-struct Run<'a> {
+/// A fan-out under way. `resume` has one beside its storm.
+pub(crate) struct Run<'a> {
     target: &'a Target,
     plan: &'a Plan,
     rooms: &'a [String],
     fleet: Fleet,
-    load: Load,
-    started: Instant,
+    pub(crate) load: Load,
+    pub(crate) started: Instant,
     /// Publishers with something to flush.
     unflushed: Vec<usize>,
     schedule: Option<Schedule>,
@@ -64,7 +65,13 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    fn new(target: &'a Target, plan: &'a Plan, rooms: &'a [String], fleet: Fleet, joined: &[Joined]) -> Self {
+    pub(crate) fn new(
+        target: &'a Target,
+        plan: &'a Plan,
+        rooms: &'a [String],
+        fleet: Fleet,
+        joined: &[Joined],
+    ) -> Self {
         let started = Instant::now();
         let (complete, schedule) = match plan.pace {
             Pace::Closed { complete, .. } => (Some(complete), None),
@@ -126,7 +133,7 @@ impl<'a> Run<'a> {
         (index % rooms * members + index / rooms) as usize
     }
 
-    fn post_what_is_due(&mut self, now: Duration) -> Result<(), LoadFault> {
+    pub(crate) fn post_what_is_due(&mut self, now: Duration) -> Result<(), LoadFault> {
         let publishers = self.publishers();
         while let Some((number, at)) = self.schedule.as_mut().and_then(|schedule| schedule.take_due(now)) {
             self.post(self.publisher(number % publishers), at)?;
@@ -154,7 +161,7 @@ impl<'a> Run<'a> {
     }
 
     /// Reads what comes, until the next post is due at the latest.
-    fn turn(&mut self, patience: Duration) -> Result<(), LoadFault> {
+    pub(crate) fn turn(&mut self, patience: Duration) -> Result<(), LoadFault> {
         let due = self.schedule.map(|schedule| schedule.next_at().saturating_sub(self.started.elapsed()));
         let patience = patience.min(TURN_MAX).min(due.unwrap_or(TURN_MAX));
         let turned = self.fleet.turn(patience, &mut self.load);
@@ -166,7 +173,7 @@ impl<'a> Run<'a> {
     }
 
     /// Posts nothing more, and waits for what is under way.
-    fn drain(&mut self) -> Result<(), LoadFault> {
+    pub(crate) fn drain(&mut self) -> Result<(), LoadFault> {
         self.schedule = None;
         let deadline = Instant::now() + self.plan.time.drain;
         let mut quiet_until = Instant::now() + AFTERMATH;
@@ -182,7 +189,7 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    fn moment(&self) -> Result<Moment, LoadFault> {
+    pub(crate) fn moment(&self) -> Result<Moment, LoadFault> {
         let mut totals = self.load.totals;
         totals.traffic = self.fleet.traffic;
         Ok(Moment {

@@ -9,6 +9,14 @@ use std::net::SocketAddr;
 pub enum LoadFault {
     #[error("--publishers {publishers} is more than --members {members}: a publisher is one of the members")]
     TooManyPublishers { publishers: u32, members: u32 },
+    #[error("--clients {clients} cannot be spread evenly over --rooms {rooms}: make it a multiple")]
+    UnevenClients { clients: u32, rooms: u32 },
+    #[error("{filled} of {wanted} messages were acknowledged, then nothing happened for {seconds} s")]
+    FillStuck { filled: u64, wanted: u64, seconds: u64 },
+    #[error(
+        "room {room} answered sequence {found} where {due} was due: somebody else posts there; use another --room-prefix"
+    )]
+    FillForeign { room: String, found: u64, due: u64 },
     #[error("cannot connect to {server}: {error}{}", connect_hint(error))]
     Connect { server: SocketAddr, error: io::Error },
     #[error(

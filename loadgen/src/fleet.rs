@@ -15,10 +15,15 @@ use crate::fault::{LoadFault, host};
 use crate::scan::{self, FRAME_BYTES_MAX, Seen};
 use crate::scan_json::Openings;
 use crate::sys::Epoll;
-use crate::wire::Writer;
+use crate::wire::{Entry, Writer};
 
 /// Bytes that one read takes at most: about a thousand frames.
 const READ_BYTES_MAX: usize = 256 << 10;
+/// Ready connections that one turn serves at most. Few, so that posts are not kept waiting behind reads.
+const READY_MAX: usize = 256;
+/// The same where another fleet is served in turns with this one and must not wait: about 30 us of reading.
+const SMALL_READ_BYTES_MAX: usize = 32 << 10;
+const SMALL_READY_MAX: usize = 2;
 /// Connections from one source address: below the 28,232 ports that Linux gives out by default.
 const CONNECTIONS_PER_SOURCE: usize = 25_000;
 
@@ -64,6 +69,7 @@ pub struct Fleet {
     epoll: Epoll,
     connections: Vec<Connection>,
     buffer: Box<[u8]>,
+    read_bytes_max: usize,
     writer: Writer,
     /// What went through the sockets so far.
     pub traffic: Traffic,
@@ -75,12 +81,30 @@ impl Fleet {
     /// # Errors
     /// When the host gives no epoll.
     pub fn new(wire: Wire, server: SocketAddr) -> Result<Self, LoadFault> {
+        Self::with_turns_of(wire, server, READY_MAX, READ_BYTES_MAX)
+    }
+
+    /// A fleet whose turns are short, for one that is served beside another.
+    ///
+    /// # Errors
+    /// When the host gives no epoll.
+    pub fn with_small_turns(wire: Wire, server: SocketAddr) -> Result<Self, LoadFault> {
+        Self::with_turns_of(wire, server, SMALL_READY_MAX, SMALL_READ_BYTES_MAX)
+    }
+
+    fn with_turns_of(
+        wire: Wire,
+        server: SocketAddr,
+        ready_max: usize,
+        read_bytes_max: usize,
+    ) -> Result<Self, LoadFault> {
         Ok(Fleet {
             wire,
             server,
-            epoll: Epoll::new().map_err(host("making an epoll"))?,
+            epoll: Epoll::new(ready_max).map_err(host("making an epoll"))?,
             connections: Vec::new(),
-            buffer: vec![0; READ_BYTES_MAX + FRAME_BYTES_MAX + 64].into(),
+            buffer: vec![0; read_bytes_max + FRAME_BYTES_MAX + 64].into(),
+            read_bytes_max,
             writer: Writer::new(wire),
             traffic: Traffic::default(),
         })
@@ -127,8 +151,8 @@ impl Fleet {
     ///
     /// # Errors
     /// When the connection is gone.
-    pub fn hello_and_join(&mut self, number: usize, user: &str, room: &str) -> Result<(), LoadFault> {
-        self.writer.hello_and_join(user, room, &mut self.connections[number].unwritten);
+    pub fn hello_and_join(&mut self, number: usize, user: &str, entry: Entry<'_>) -> Result<(), LoadFault> {
+        self.writer.hello_and_join(user, entry, &mut self.connections[number].unwritten);
         self.flush(number)
     }
 
@@ -185,7 +209,7 @@ impl Fleet {
     fn read(&mut self, number: usize, sink: &mut impl Sink) -> Result<(), LoadFault> {
         let connection = &mut self.connections[number];
         let kept = connection.partial.len();
-        let read = match connection.stream.read(&mut self.buffer[kept..kept + READ_BYTES_MAX]) {
+        let read = match connection.stream.read(&mut self.buffer[kept..kept + self.read_bytes_max]) {
             Ok(0) => return Err(self.lost(number, &io::Error::new(ErrorKind::UnexpectedEof, "the server closed it"))),
             Ok(read) => read,
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => return Ok(()),

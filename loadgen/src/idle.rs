@@ -42,7 +42,8 @@ pub fn run(job: &Idle) -> Result<bool, LoadFault> {
     let mut fleet = Fleet::new(target.wire, target.server)?;
     let progress = Progress::of_opening(connections);
     let opened_at = Instant::now();
-    opening::open(&mut fleet, Crowd { rooms: &rooms, members, connections }, target.setup_rate, &progress)?;
+    let crowd = Crowd { rooms: &rooms, members, connections, echo: true };
+    opening::open(&mut fleet, crowd, target.setup_rate, &progress)?;
     progress.finish();
     let setup = opened_at.elapsed();
 

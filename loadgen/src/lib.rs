@@ -12,8 +12,10 @@
 #![deny(unsafe_code)]
 
 pub mod args;
+pub mod body;
 pub mod fanout;
 pub mod fault;
+pub mod fill;
 pub mod fleet;
 pub mod idle;
 pub mod load;
@@ -23,9 +25,12 @@ pub mod posts;
 pub mod process;
 pub mod progress;
 pub mod report;
+pub mod report_resume;
+pub mod resume;
 pub mod scan;
 pub mod scan_json;
 pub mod schedule;
+pub mod storm;
 #[allow(unsafe_code, reason = "the one place for system calls")]
 mod sys;
 pub mod verify;
@@ -43,5 +48,6 @@ pub fn run(args: &Args) -> Result<bool, LoadFault> {
         Job::Fanout(job) => fanout::run(&job.target, &job.plan()),
         Job::Pingpong(job) => fanout::run(&job.target, &job.plan()),
         Job::Idle(job) => idle::run(job),
+        Job::Resume(job) => resume::run(job),
     }
 }

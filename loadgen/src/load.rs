@@ -96,6 +96,12 @@ impl Load {
         Ok((room, slot, self.posts.body(slot)))
     }
 
+    /// Times the posts that are meant to be sent within that time, and no other that is posted from now on. What is under
+    /// way keeps what it was.
+    pub fn measure(&mut self, window: std::ops::Range<Duration>) {
+        self.measured = window;
+    }
+
     /// Posts that somebody still waits for.
     pub fn under_way(&self) -> usize {
         self.posts.len()

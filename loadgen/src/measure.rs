@@ -15,12 +15,14 @@ const LATENCY_DIGITS: u8 = 3;
 #[derive(Clone, Debug)]
 pub struct Latencies(Histogram<u32>);
 
-impl Latencies {
-    fn new() -> Self {
+impl Default for Latencies {
+    fn default() -> Self {
         let histogram = Histogram::new_with_bounds(1, LATENCY_MAX.as_nanos() as u64, LATENCY_DIGITS);
         Latencies(histogram.expect("the bounds are constants that hdrhistogram takes"))
     }
+}
 
+impl Latencies {
     /// One more.
     #[inline]
     pub fn record(&mut self, latency: Duration) {
@@ -54,7 +56,7 @@ impl Latencies {
 }
 
 /// The latencies of a run: of posts that were meant to be sent within the measured window, from that moment on.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct AllLatencies {
     /// Until the publisher has the acknowledgement.
     pub acknowledged: Latencies,
@@ -64,13 +66,6 @@ pub struct AllLatencies {
     pub echoed: Latencies,
     /// Until the last member has it.
     pub complete: Latencies,
-}
-
-impl Default for AllLatencies {
-    fn default() -> Self {
-        let new = Latencies::new;
-        AllLatencies { acknowledged: new(), delivered: new(), echoed: new(), complete: new() }
-    }
 }
 
 /// What was counted from the start on.
@@ -207,7 +202,7 @@ mod tests {
 
     #[test]
     fn latencies_keep_three_digits_and_do_not_overflow() {
-        let mut latencies = Latencies::new();
+        let mut latencies = Latencies::default();
         (1..=1000).for_each(|us| latencies.record(Duration::from_micros(us)));
         assert!((latencies.quantile_us(0.5) - 500.0).abs() < 1.0);
         assert!((latencies.max_us() - 1000.0).abs() < 1.1);

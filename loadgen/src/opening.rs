@@ -9,6 +9,7 @@ use crate::progress::Progress;
 use crate::scan::Seen;
 use crate::scan_json::Openings;
 use crate::sys;
+use crate::wire::Entry;
 
 /// Connections that are being opened at a time: well below the backlog of a listener (4096 on current kernels, 128 on
 /// old ones), for one that overflows costs a second of TCP's patience.
@@ -36,11 +37,13 @@ pub struct Crowd<'a> {
     pub members: usize,
     /// Connections in all.
     pub connections: usize,
+    /// Whether they want their own posts back.
+    pub echo: bool,
 }
 
 impl Crowd<'_> {
-    fn room(&self, connection: usize) -> &str {
-        &self.rooms[connection / self.members]
+    fn entry(&self, connection: usize) -> Entry<'_> {
+        Entry { echo: self.echo, ..Entry::now(&self.rooms[connection / self.members]) }
     }
 }
 
@@ -126,7 +129,7 @@ pub fn open(fleet: &mut Fleet, crowd: Crowd<'_>, rate: u32, progress: &Progress)
         }
         for connection in std::mem::take(&mut opening.upgraded) {
             opening.stages[connection] = Stage::Asked;
-            fleet.hello_and_join(connection, &format!("u{connection}"), crowd.room(connection))?;
+            fleet.hello_and_join(connection, &format!("u{connection}"), crowd.entry(connection))?;
         }
         let before = opening.joined_count;
         let patience = Duration::from_secs_f64(1.0 / f64::from(rate)).min(Duration::from_millis(100));

@@ -1,14 +1,12 @@
 //! The posts that are under way: what each carries, who still waits for it, and where the room put it.
 //!
-//! A body is a JSON text: 8 hex digits of the post's slot, 8 of the slot's generation, then a filler that every body of
-//! the run shares. So a member needs no table of bodies to see which post it reads and whether its bytes are whole.
+//! A body's token is the post's slot and the slot's generation, 32 bits each. So a member needs no table of bodies to see
+//! which post it reads and whether its bytes are whole.
 
 use std::time::Duration;
 
-/// Hex digits of slot and generation.
-const TOKEN_BYTES: usize = 16;
-/// The smallest body: the token and its quotes.
-pub const PAYLOAD_BYTES_MIN: usize = TOKEN_BYTES + 2;
+use crate::body::Template;
+
 /// Posts that may be under way: what an open loop can be behind before it gives up (about 200 MB of slots).
 pub const POSTS_UNDER_WAY_MAX: usize = 4 << 20;
 
@@ -65,19 +63,13 @@ pub enum BadBody {
 pub struct Posts {
     slots: Vec<Post>,
     free: Vec<Slot>,
-    /// A body with room for the token.
-    body: Vec<u8>,
+    body: Template,
 }
 
 impl Posts {
     /// An empty table for bodies of that size.
     pub fn new(payload_bytes: usize) -> Self {
-        let filler = b"the quick brown fox jumps over the lazy dog; ";
-        let mut body = vec![b'"'];
-        body.extend_from_slice(&[b'0'; TOKEN_BYTES]);
-        body.extend(filler.iter().cycle().take(payload_bytes.saturating_sub(PAYLOAD_BYTES_MIN)));
-        body.push(b'"');
-        Posts { slots: Vec::new(), free: Vec::new(), body }
+        Posts { slots: Vec::new(), free: Vec::new(), body: Template::new(payload_bytes) }
     }
 
     /// Posts under way.
@@ -129,10 +121,7 @@ impl Posts {
     /// The body of an open post.
     pub fn body(&mut self, slot: Slot) -> &[u8] {
         let token = u64::from(slot) << 32 | u64::from(self.slots[slot as usize].generation);
-        for (index, digit) in self.body[1..=TOKEN_BYTES].iter_mut().enumerate() {
-            *digit = b"0123456789abcdef"[(token >> (60 - 4 * index)) as usize & 0xF];
-        }
-        &self.body
+        self.body.write(token)
     }
 
     /// The open post that a body belongs to.
@@ -140,11 +129,7 @@ impl Posts {
     /// # Errors
     /// When there is none, or the body is not as it was posted.
     pub fn find(&mut self, body: &[u8]) -> Result<(Slot, &mut Post), BadBody> {
-        let filler = 1 + TOKEN_BYTES..;
-        if body.len() != self.body.len() || body[0] != b'"' || body[filler.clone()] != self.body[filler] {
-            return Err(BadBody::Altered);
-        }
-        let token = read_hex(&body[1..=TOKEN_BYTES]).ok_or(BadBody::Altered)?;
+        let token = self.body.read(body).ok_or(BadBody::Altered)?;
         let slot = (token >> 32) as Slot;
         match self.slots.get_mut(slot as usize) {
             Some(post) if post.is_open && post.generation == token as u32 => Ok((slot, post)),
@@ -172,22 +157,10 @@ impl Posts {
     }
 }
 
-fn read_hex(digits: &[u8]) -> Option<u64> {
-    let mut number = 0;
-    for &digit in digits {
-        let value = match digit {
-            b'0'..=b'9' => digit - b'0',
-            b'a'..=b'f' => digit - b'a' + 10,
-            _ => return None,
-        };
-        number = number << 4 | u64::from(value);
-    }
-    Some(number)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::body::PAYLOAD_BYTES_MIN;
 
     fn new(waiting: u32) -> NewPost {
         NewPost { room: 3, publisher: 4, waiting, intended: Duration::ZERO, is_measured: true }

@@ -17,6 +17,11 @@ impl Progress {
         Self::new(connections as u64, "opening  {bar:40} {pos}/{len} joined")
     }
 
+    /// For so many messages that are posted beforehand.
+    pub fn of_filling(messages: u64) -> Self {
+        Self::new(messages, "filling  {bar:40} {pos} acknowledged")
+    }
+
     /// For a run of that length.
     pub fn of_run(length: Duration) -> Self {
         Self::new(length.as_millis() as u64, "{prefix:8} {bar:40} {msg}")

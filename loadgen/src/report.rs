@@ -98,7 +98,8 @@ pub struct Quantiles {
 }
 
 impl Quantiles {
-    fn of(latencies: &Latencies) -> Self {
+    /// Of a histogram.
+    pub fn of(latencies: &Latencies) -> Self {
         let at = |share| latencies.quantile_us(share);
         Quantiles {
             count: latencies.len(),
@@ -126,7 +127,7 @@ pub struct Verification {
     pub described: Vec<String>,
 }
 
-fn ratio(dividend: f64, divisor: f64) -> f64 {
+pub(crate) fn ratio(dividend: f64, divisor: f64) -> f64 {
     if divisor > 0.0 { dividend / divisor } else { 0.0 }
 }
 
@@ -359,7 +360,7 @@ impl Wire {
     }
 }
 
-fn print_json(report: &impl Serialize) {
+pub(crate) fn print_json(report: &impl Serialize) {
     match serde_json::to_string_pretty(report) {
         Ok(text) => println!("{text}"),
         Err(error) => eprintln!("banter-loadgen: the report cannot be written: {error}"),
@@ -368,19 +369,19 @@ fn print_json(report: &impl Serialize) {
 
 /// Lines with their names in a column of their own.
 #[derive(Default)]
-struct Table(String);
+pub(crate) struct Table(pub(crate) String);
 
 impl Table {
-    fn line(&mut self, name: &str, text: String) {
+    pub(crate) fn line(&mut self, name: &str, text: String) {
         self.0.push_str(&format!("{name:<16}{text}\n"));
     }
 
-    fn heading(&mut self, name: &str, columns: &[&str]) {
+    pub(crate) fn heading(&mut self, name: &str, columns: &[&str]) {
         let columns: String = columns.iter().map(|column| format!("{column:>12}")).collect();
         self.line(name, columns);
     }
 
-    fn quantiles(&mut self, name: &str, found: &Quantiles) {
+    pub(crate) fn quantiles(&mut self, name: &str, found: &Quantiles) {
         let Quantiles { count, p50, p90, p99, p999, max, .. } = found;
         self.line(name, format!("{p50:>12.1}{p90:>12.1}{p99:>12.1}{p999:>12.1}{max:>12.1}{count:>12}"));
     }

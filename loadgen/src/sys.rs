@@ -7,9 +7,6 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
-/// Ready descriptors that one wait reports at most. Small, so that posts are not kept waiting behind reads.
-const READY_MAX: usize = 256;
-
 /// What a descriptor is ready for, and the number it was registered under.
 pub(crate) struct Ready {
     pub(crate) number: usize,
@@ -25,12 +22,13 @@ pub(crate) struct Epoll {
 }
 
 impl Epoll {
-    pub(crate) fn new() -> io::Result<Self> {
+    /// One whose waits report `ready_max` ready descriptors at most.
+    pub(crate) fn new(ready_max: usize) -> io::Result<Self> {
         // SAFETY: the call takes no pointer.
         let descriptor = check(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })?;
         // SAFETY: the kernel has just made this descriptor for us, and nobody else knows it.
         let descriptor = unsafe { OwnedFd::from_raw_fd(descriptor) };
-        Ok(Epoll { descriptor, events: vec![libc::epoll_event { events: 0, u64: 0 }; READY_MAX], found: 0 })
+        Ok(Epoll { descriptor, events: vec![libc::epoll_event { events: 0, u64: 0 }; ready_max], found: 0 })
     }
 
     pub(crate) fn add(&self, what: BorrowedFd<'_>, number: usize, wants_write: bool) -> io::Result<()> {

@@ -73,9 +73,15 @@ impl Verifier {
 
     /// A member joined, and was told the room's head.
     pub fn joined(&mut self, member: usize, head: u64) {
-        self.next[member] = head + 1;
+        self.next[member] = head.saturating_add(1);
         let room = self.room_of(member);
         self.heads[room] = self.heads[room].max(head);
+    }
+
+    /// The sequence that must come next to a member; 0: it has not joined.
+    #[inline]
+    pub fn next(&self, member: usize) -> u64 {
+        self.next[member]
     }
 
     /// A member got the message of that place.
@@ -95,7 +101,7 @@ impl Verifier {
         if next != 0 && sequence > next {
             let text = format!("member {member} got sequence {sequence} where {next} was due");
             self.break_(|broken| &mut broken.holes, sequence - next, text);
-            self.next[member] = sequence + 1;
+            self.next[member] = sequence.saturating_add(1);
         } else {
             let text = format!("member {member} got sequence {sequence} again or late, {next} was due");
             self.break_(|broken| &mut broken.repeats_or_reorders, 1, text);
@@ -105,8 +111,8 @@ impl Verifier {
     /// A member was told that these will not come.
     pub fn gap(&mut self, member: usize, from: u64, to: u64) {
         let text = format!("member {member} was told a gap from {from} to {to}");
-        self.break_(|broken| &mut broken.told_gaps, to.saturating_sub(from) + 1, text);
-        self.next[member] = self.next[member].max(to + 1);
+        self.break_(|broken| &mut broken.told_gaps, to.saturating_sub(from).saturating_add(1), text);
+        self.next[member] = self.next[member].max(to.saturating_add(1));
     }
 
     /// A post has that place, by an acknowledgement or by a delivery. `known` is what was heard before; 0: nothing.
@@ -155,7 +161,8 @@ impl Verifier {
     }
 
     fn break_(&mut self, counter: Counter, times: u64, text: String) {
-        *counter(&mut self.broken) += times;
+        let count = counter(&mut self.broken);
+        *count = count.saturating_add(times);
         if self.described.len() < DESCRIBED_MAX {
             self.described.push(text);
         }

@@ -1,10 +1,12 @@
 //! What a member says, in each of the three wire forms.
 
 use banter_protocol::frame::PREAMBLE;
+use banter_protocol::ids::Cursor;
 use banter_protocol::native;
 use banter_protocol::request::{Ask, Body, BodyFormat, JoinFrom, Request};
 use banter_protocol::websocket::{FrameKind, write_masked_frame};
 use banter_protocol::wire::{SUBPROTOCOL_JSON, SUBPROTOCOL_RKYV};
+use std::fmt;
 use std::io::Write;
 use std::net::SocketAddr;
 
@@ -17,6 +19,39 @@ const UPGRADE_ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 const MASK: [u8; 4] = [0x37, 0xFA, 0x21, 0x3D];
 /// An HTTP answer that is longer than this is none to an upgrade.
 const ANSWER_BYTES_MAX: usize = 16 << 10;
+
+/// How a member joins.
+#[derive(Clone, Copy, Debug)]
+pub struct Entry<'a> {
+    /// The room.
+    pub room: &'a str,
+    /// Where its reading starts.
+    pub from: JoinFrom,
+    /// Whether it wants its own posts back.
+    pub echo: bool,
+}
+
+impl<'a> Entry<'a> {
+    /// From now on, and everything.
+    pub fn now(room: &'a str) -> Self {
+        Entry { room, from: JoinFrom::Now, echo: true }
+    }
+}
+
+/// The field of a JSON `join` that says where to start.
+struct Place(JoinFrom);
+
+impl fmt::Display for Place {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            JoinFrom::Now => Ok(()),
+            JoinFrom::Last(count) => write!(out, r#","last":{count}"#),
+            JoinFrom::After(Cursor { epoch, sequence }) => {
+                write!(out, r#","after":{{"epoch":{},"sequence":{}}}"#, epoch.0, sequence.0)
+            }
+        }
+    }
+}
 
 /// Writes requests. The buffers are kept, so that a post allocates nothing.
 #[derive(Debug)]
@@ -85,15 +120,17 @@ impl Writer {
     }
 
     /// Appends `hello` and, right behind it, `join`.
-    pub fn hello_and_join(&mut self, user: &str, room: &str, out: &mut Vec<u8>) {
+    pub fn hello_and_join(&mut self, user: &str, entry: Entry<'_>, out: &mut Vec<u8>) {
+        let Entry { room, from, echo } = entry;
         match self.wire {
             Wire::Json => {
                 self.json(format_args!(r#"{{"type":"hello","id":1,"user":"{user}"}}"#), out);
-                self.json(format_args!(r#"{{"type":"join","id":2,"room":"{room}"}}"#), out);
+                let from = Place(from);
+                self.json(format_args!(r#"{{"type":"join","id":2,"room":"{room}"{from},"echo":{echo}}}"#), out);
             }
             Wire::Native | Wire::WsRkyv => {
                 self.native(&Request { id: Some(1), ask: Ask::Hello { user: user.into(), token: None } }, out);
-                let join = Ask::Join { room: room.into(), from: JoinFrom::Now, echo: true, presence: false };
+                let join = Ask::Join { room: room.into(), from, echo, presence: false };
                 self.native(&Request { id: Some(2), ask: join }, out);
             }
         }
@@ -140,6 +177,7 @@ impl Writer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use banter_protocol::ids::{Epoch, Sequence};
     use banter_protocol::ingress::{Incoming, Ingress};
     use banter_protocol::wire::WireForm;
 
@@ -167,13 +205,20 @@ mod tests {
 
     #[test]
     fn a_server_reads_the_same_requests_in_every_form() {
+        let after = JoinFrom::After(Cursor { epoch: Epoch(1 << 60), sequence: Sequence(9) });
+        for from in [JoinFrom::Now, JoinFrom::Last(50), after] {
+            reads_the_same(from);
+        }
+    }
+
+    fn reads_the_same(from: JoinFrom) {
         let forms =
             [(Wire::Json, WireForm::Json), (Wire::Native, WireForm::Native), (Wire::WsRkyv, WireForm::WebSocketRkyv)];
         let read: Vec<_> = forms
             .map(|(wire, form)| {
                 let mut writer = Writer::new(wire);
                 let mut bytes = Vec::new();
-                writer.hello_and_join("u1", "load-0", &mut bytes);
+                writer.hello_and_join("u1", Entry { room: "load-0", from, echo: false }, &mut bytes);
                 writer.post("load-0", 7, b"\"body\"", &mut bytes);
                 if form.is_websocket() {
                     writer.pong(b"x", &mut bytes);
@@ -182,6 +227,7 @@ mod tests {
             })
             .into();
         assert_eq!(read[0].len(), 3);
+        assert!(read[0][1].contains(&format!("from: {from:?}, echo: false")), "{:?}", read[0]);
         assert!(read[0][2].contains("id: Some(7)"), "{:?}", read[0]);
         assert_eq!(read[0], read[1]);
         assert_eq!(read[1], read[2]);

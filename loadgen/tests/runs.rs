@@ -124,11 +124,52 @@ fn idle_connections_are_held_and_memory_is_told_by_connection() {
 }
 
 #[test]
+fn clients_that_come_back_get_what_they_missed_beside_a_live_load() {
+    for wire in ["json", "native", "ws-rkyv"] {
+        for by in ["after", "last"] {
+            let line = format!(
+                "resume --clients 12 --rooms 3 --messages 50 --by {by} --live-rooms 2 --live-members 2 --live-rate 300 \
+                 --before 0.3 --warmup 0.1 --wire {wire}"
+            );
+            let (code, report, stderr) = run(Flaw::None, &line);
+            assert_eq!(code, VERIFIED, "{line}: {stderr} {report}");
+            assert_eq!(report["verification"]["deliveries"], 600);
+            assert_eq!(report["resumed_us"]["count"], 12);
+            assert_eq!(report["live_before_us"]["acknowledged"]["count"], 90, "posts meant for the measured time");
+            assert!(report["verification"]["live_deliveries"].as_u64().unwrap() > 180);
+        }
+    }
+}
+
+#[test]
+fn a_replay_that_is_not_what_was_missed_fails_the_run() {
+    let flaws = [
+        (Flaw::Drops, "holes"),
+        (Flaw::Repeats, "repeats_or_reorders"),
+        (Flaw::Reorders, "holes"),
+        (Flaw::Alters, "altered"),
+    ];
+    for (flaw, name) in flaws {
+        // The live load posts too little to show the flaw itself.
+        let line = "resume --clients 4 --rooms 2 --messages 20 --live-rooms 2 --live-rate 2 --live-members 1 \
+                    --before 0.2 --warmup 0.1 --storm-max 5";
+        let (code, report, stderr) = run(flaw, line);
+        assert_eq!(code, NOT_VERIFIED, "{flaw:?}: {stderr} {report}");
+        assert!(report["verification"]["broken"][name].as_u64().unwrap() > 0, "{flaw:?}: {report}");
+    }
+}
+
+#[test]
 fn people_get_a_table() {
     let server = Server::start(Flaw::None);
     let output = load(server, &format!("pingpong {SHORT} --pid {}", std::process::id()));
     let table = String::from_utf8(output.stdout).unwrap();
     for word in ["post to echo", "server CPU", "verified", "p99.9"] {
+        assert!(table.contains(word), "{word}: {table}");
+    }
+    let line = "resume --clients 10 --messages 5 --before 0.1 --warmup 0 --live-rooms 1 --live-members 1";
+    let table = String::from_utf8(load(server, line).stdout).unwrap();
+    for word in ["member, during", "during / before", "10 of 10 clients, 50 of 50 messages"] {
         assert!(table.contains(word), "{word}: {table}");
     }
 }
@@ -138,6 +179,7 @@ fn what_cannot_be_run_is_said_before_anything_is_opened() {
     let nobody = "127.0.0.1:9".parse().unwrap();
     for (line, words) in [
         ("fanout --members 2 --publishers 3", "--publishers 3 is more than --members 2"),
+        ("resume --clients 10 --rooms 3", "--clients 10 cannot be spread evenly over --rooms 3"),
         ("idle --connections 99999999", "descriptors are needed"),
         ("pingpong --pid 4194304", "process 4194304 cannot be measured"),
         ("pingpong --cpu 1000", "cannot pin to CPU 1000"),

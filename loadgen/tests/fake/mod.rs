@@ -9,7 +9,7 @@ use banter_protocol::event::{Event, Message};
 use banter_protocol::http::write_upgrade_response;
 use banter_protocol::ids::{Epoch, RequestId, Sequence};
 use banter_protocol::ingress::{Incoming, Ingress};
-use banter_protocol::request::{Ask, Body};
+use banter_protocol::request::{Ask, Body, JoinFrom};
 use banter_protocol::websocket::FrameKind;
 use banter_protocol::wire::{SUBPROTOCOL_JSON, SUBPROTOCOL_RKYV, WireForm};
 
@@ -43,6 +43,8 @@ struct Room {
     sequence: u64,
     members: Vec<usize>,
     held: Vec<u8>,
+    /// The bodies of all messages; the first has sequence 1.
+    history: Vec<Vec<u8>>,
 }
 
 struct Connection {
@@ -65,7 +67,7 @@ pub struct Server {
 enum Owned {
     Upgrade(String, Option<&'static str>),
     Hello(RequestId, String),
-    Join(RequestId, String),
+    Join(RequestId, String, JoinFrom, bool),
     Post(RequestId, String, Vec<u8>),
     Ping(RequestId),
     Nothing,
@@ -158,16 +160,37 @@ impl Server {
                 connection.form.write_keep_alive(&mut connection.out);
                 self.send(number, &Event::Welcome { id, session: "s", user: &user, limits: "", durability: "memory" });
             }
-            Owned::Join(id, room) => {
-                let found = self.rooms.entry(room.clone()).or_default();
-                found.members.push(number);
-                let (sequence, members) = (Sequence(found.sequence), found.members.len() as u64);
-                let (room, durability) = (&*room, "memory");
-                self.send(number, &Event::Joined { id, room, epoch: Epoch(7), sequence, members, durability });
-            }
+            Owned::Join(id, room, from, echo) => self.join(number, id, &room, from, echo),
             Owned::Post(id, room, body) => self.post(number, id, &room, body),
             Owned::Ping(id) => self.send(number, &Event::Pong { id }),
             Owned::Nothing => {}
+        }
+    }
+
+    /// `echo: false` is taken for "no messages at all": who asks for it here is alone in its room.
+    fn join(&mut self, number: usize, id: RequestId, name: &str, from: JoinFrom, echo: bool) {
+        let room = self.rooms.entry(name.to_owned()).or_default();
+        if echo {
+            room.members.push(number);
+        }
+        let (head, members) = (room.sequence, room.members.len() as u64);
+        let after = match from {
+            JoinFrom::Now => head,
+            JoinFrom::Last(count) => head - count,
+            JoinFrom::After(cursor) => cursor.sequence.0,
+        };
+        let missed = room.history[after as usize..].to_vec();
+        let (epoch, sequence, durability) = (Epoch(7), Sequence(head), "memory");
+        self.send(number, &Event::Joined { id, room: name, epoch, sequence, members, durability });
+        let form = self.connections[number].form;
+        for (sequence, body) in (after + 1..).zip(missed) {
+            let body = Body { format: banter_protocol::request::BodyFormat::Json, bytes: &body };
+            let message =
+                Message { epoch, sequence: Sequence(sequence), time_ms: 1, room: name, user: "u", key: None, body };
+            let mut bytes = Vec::new();
+            form.write_event(&Event::Message(message), &mut bytes);
+            let bytes = self.spoil(name, sequence, true, bytes);
+            self.connections[number].out.extend(bytes);
         }
     }
 
@@ -180,6 +203,7 @@ impl Server {
             body[last] ^= 1;
         }
         let user = self.connections[number].user.clone();
+        room.history.push(body.clone());
         let body = Body { format: banter_protocol::request::BodyFormat::Json, bytes: &body };
         let (epoch, sequence_) = (Epoch(7), Sequence(sequence));
         let message = Message { epoch, sequence: sequence_, time_ms: 1, room: name, user: &user, key: None, body };
@@ -244,7 +268,7 @@ fn own(incoming: Incoming<'_>) -> Owned {
         }
         Incoming::Request(request) => match request.ask {
             Ask::Hello { user, .. } => Owned::Hello(request.id, user.into_owned()),
-            Ask::Join { room, .. } => Owned::Join(request.id, room.into_owned()),
+            Ask::Join { room, from, echo, .. } => Owned::Join(request.id, room.into_owned(), from, echo),
             Ask::Post { room, body, .. } => Owned::Post(request.id, room.into_owned(), body.bytes.to_vec()),
             Ask::Ping => Owned::Ping(request.id),
             other => panic!("the load generator does not ask {other:?}"),
