@@ -174,7 +174,9 @@ impl Rooms {
             FetchFrom::After(after) if after.next().max(first_available) >= in_memory => {
                 history.fetch_after(after, limit)
             }
-            FetchFrom::Before(before) if before > in_memory || first_available >= in_memory => {
+            FetchFrom::Before(before)
+                if first_available >= in_memory || (before > in_memory && !history.is_empty()) =>
+            {
                 // Where memory begins, the log goes on.
                 let (messages, more) = history.fetch_before(before, limit);
                 (messages, more || (first_available < in_memory && before > first_available))
@@ -186,7 +188,7 @@ impl Rooms {
                 return self.read_page(want, PageJob::Fetch { room, asker, request, from, messages_max });
             }
             FetchFrom::Before(before) => {
-                let last = before.previous();
+                let last = before.previous().min(history.head());
                 let first = self.first_before(slot, last, limit).max(first_available);
                 let want = self.want(slot, first, PageWanted { limit, last, newest: true, spare: None });
                 return self.read_page(want, PageJob::Fetch { room, asker, request, from, messages_max });

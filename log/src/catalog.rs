@@ -36,6 +36,19 @@ pub struct RoomLog {
     pub spans: VecDeque<Span>,
     /// The level of its newest message.
     level: Level,
+    /// The start of the server that wrote its newest message.
+    run: u64,
+}
+
+/// Messages of a room that should lie between two segments, and do not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hole {
+    /// The first that is missing.
+    pub from: Sequence,
+    /// The last that is missing.
+    pub to: Sequence,
+    /// The segment before them.
+    pub behind: u64,
 }
 
 /// What one segment holds of a room.
@@ -121,8 +134,10 @@ impl Catalog {
         self.segments.contains_key(&id)
     }
 
-    /// Adds what a sealed segment holds of a room; segments come in the order of their ids.
-    pub fn add_part(&mut self, segment: &SegmentHeader, part: &Part, breaks: &[Break]) {
+    /// Adds what a sealed segment holds of a room; segments come in the order of their ids. Says what is missing before
+    /// it, unless that was given up under a break.
+    pub fn add_part(&mut self, segment: &SegmentHeader, part: &Part, breaks: &[Break]) -> Option<Hole> {
+        let hole = self.hole_before(part, breaks);
         let span = Span {
             segment: segment.id,
             first: part.first,
@@ -134,8 +149,21 @@ impl Catalog {
         self.add_span(part.room, span, *segment);
         let epoch = epoch_behind(breaks, segment.run, part.level).unwrap_or(part.epoch);
         if let Some(room) = self.rooms.get_mut(&part.room) {
-            (room.epoch, room.level) = (epoch, part.level);
+            (room.epoch, room.level, room.run) = (epoch, part.level, segment.run);
         }
+        hole
+    }
+
+    fn hole_before(&self, part: &Part, breaks: &[Break]) -> Option<Hole> {
+        let known = self.rooms.get(&part.room)?;
+        let given_up = |there: &Break| there.every_level && known.run <= there.run;
+        let is_hole = part.first > known.head().next() && !breaks.iter().any(given_up);
+        let hole = || Hole {
+            from: known.head().next(),
+            to: part.first.previous(),
+            behind: known.spans.back().map_or(0, |span| span.segment),
+        };
+        is_hole.then(hole)
     }
 
     /// Adds a message of the segment that is being written.
@@ -143,7 +171,7 @@ impl Catalog {
         let is_next = |span: &&mut Span| span.segment == segment.id && span.last.next() == entry.sequence;
         let bytes = u64::from(entry.record_bytes);
         if let Some(room) = self.rooms.get_mut(&entry.room) {
-            (room.epoch, room.level) = (entry.epoch, entry.level);
+            (room.epoch, room.level, room.run) = (entry.epoch, entry.level, segment.run);
             if let Some(span) = room.spans.back_mut().filter(is_next) {
                 (span.last, span.bytes) = (entry.sequence, span.bytes + bytes);
                 span.newest_ms = span.newest_ms.max(entry.time_ms);
@@ -154,7 +182,7 @@ impl Catalog {
         let span = Span { segment: segment.id, first, last, bytes, newest_ms: entry.time_ms, details: None };
         self.add_span(entry.room, span, *segment);
         if let Some(room) = self.rooms.get_mut(&entry.room) {
-            (room.epoch, room.level) = (entry.epoch, entry.level);
+            (room.epoch, room.level, room.run) = (entry.epoch, entry.level, segment.run);
         }
     }
 
@@ -163,6 +191,7 @@ impl Catalog {
             epoch: Epoch(0),
             spans: VecDeque::new(),
             level: Level::Synced,
+            run: segment.run,
         });
         let mut dropped = Vec::new();
         if !known.spans.is_empty() && span.first > known.head().next() {
@@ -330,10 +359,23 @@ mod tests {
     #[test]
     fn behind_a_hole_everything_before_it_is_out_of_reach() {
         let mut catalog = Catalog::default();
-        catalog.add_part(&segment(1, 1), &part(1, 1, 10), &[]);
-        catalog.add_part(&segment(2, 1), &part(1, 12, 12), &[]);
+        assert_eq!(catalog.add_part(&segment(1, 1), &part(1, 1, 10), &[]), None);
+        let hole = catalog.add_part(&segment(2, 1), &part(1, 12, 12), &[]);
+        assert_eq!(hole, Some(Hole { from: Sequence(11), to: Sequence(11), behind: 1 }));
         assert_eq!(bounds(&catalog, 1), Some((12, 12)));
         assert_eq!(catalog.take_released(), [1]);
+    }
+
+    #[test]
+    fn a_hole_that_was_given_up_is_none() {
+        let hole = |breaks: &[Break]| {
+            let mut catalog = Catalog::default();
+            catalog.add_part(&segment(1, 3), &part(1, 1, 10), breaks);
+            catalog.add_part(&segment(2, 5), &part(1, 15, 20), breaks).is_some()
+        };
+        let there = |run, every_level| Break { run, epoch: Epoch(9), every_level };
+        assert!(hole(&[]) && hole(&[there(3, false)]) && hole(&[there(2, true)]));
+        assert!(!hole(&[there(3, true)]) && !hole(&[there(4, true)]));
     }
 
     #[test]
@@ -356,7 +398,9 @@ mod tests {
     fn what_is_kept_of_a_room_is_its_newest_in_whole_segments() {
         let room = || {
             let mut catalog = Catalog::default();
-            (1..=4).for_each(|id| catalog.add_part(&segment(id, 1), &part(1, id * 10 - 9, id * 10), &[]));
+            for id in 1..=4 {
+                catalog.add_part(&segment(id, 1), &part(1, id * 10 - 9, id * 10), &[]);
+            }
             catalog
         };
         let kept = |keeping| {

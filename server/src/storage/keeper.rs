@@ -324,12 +324,14 @@ impl Keeper {
         let bytes_max = self.limits.retention_bytes;
         let mut cut = Vec::new();
         for (&id, kept) in self.segments.iter().filter(|(_, kept)| !kept.is_cut) {
-            let Some(sealed) = kept.sealed.filter(|sealed| sealed.newest_ms < window_ms) else { continue };
+            let Some(sealed) = kept.sealed else { continue };
             let is_above = bytes_max != 0 && bytes > bytes_max;
-            if is_above || sealed.newest_ms < since_ms {
-                bytes -= kept.file_bytes;
-                cut.push(id);
+            if sealed.newest_ms >= window_ms || !(is_above || sealed.newest_ms < since_ms) {
+                // In the order in which they were made: a room must not lose what lies in the midst of it.
+                break;
             }
+            bytes -= kept.file_bytes;
+            cut.push(id);
         }
         for segment in cut {
             self.cut(segment);

@@ -270,8 +270,41 @@ impl Walk<'_> {
         Ok(())
     }
 
-    fn finish(self, mut ledger: Ledger) -> Result<Recovered, RecoveryFault> {
-        let Opening { folder, cores, run, break_epoch, .. } = *self.opening;
+    /// What each core needs of each segment. A room whose messages do not follow each other lacks a segment.
+    fn catalogs(&mut self, ledger: &mut Ledger) -> Result<Vec<Catalog>, RecoveryFault> {
+        let Opening { folder, cores, .. } = *self.opening;
+        let mut catalogs: Vec<Catalog> = (0..cores).map(|_| Catalog::default()).collect();
+        let mut holes = Vec::new();
+        for (segment, parts) in &self.found {
+            for part in parts {
+                let catalog = &mut catalogs[core_of(part.room, cores).index()];
+                holes.extend(catalog.add_part(&segment.header, part, &ledger.breaks));
+            }
+        }
+        let Some(first) = holes.first() else { return Ok(catalogs) };
+        self.accept(RecoveryFault::Corrupt {
+            path: segment_path(folder, first.behind),
+            offset: 0,
+            what: format!(
+                "behind it, messages of {} rooms are missing (of one of them {} to {}): a segment is gone, or the folder \
+                 is a copy that was not made by `banter log backup`",
+                holes.len(),
+                first.from.0,
+                first.to.0
+            ),
+            lost: "what these rooms have before that".to_owned(),
+        })?;
+        self.dropped = false;
+        ledger.breaks.push(self.break_of_all());
+        self.catalogs(ledger)
+    }
+
+    fn break_of_all(&self) -> Break {
+        Break { run: self.opening.run.saturating_sub(1), epoch: self.opening.break_epoch, every_level: true }
+    }
+
+    fn finish(mut self, mut ledger: Ledger) -> Result<Recovered, RecoveryFault> {
+        let Opening { folder, run, break_epoch, .. } = *self.opening;
         let runs = || self.found.iter().map(|(segment, _)| segment.header.run);
         if let Some(found) = ledger.begin(run, &this_boot(), break_epoch, runs().max()) {
             tracing::warn!(
@@ -280,15 +313,10 @@ impl Walk<'_> {
             );
         }
         if self.dropped {
-            ledger.breaks.push(Break { run: run.saturating_sub(1), epoch: break_epoch, every_level: true });
+            ledger.breaks.push(self.break_of_all());
         }
         ledger.prune(runs().min().unwrap_or(u64::MAX));
-        let mut catalogs: Vec<Catalog> = (0..cores).map(|_| Catalog::default()).collect();
-        for (segment, parts) in &self.found {
-            for part in parts {
-                catalogs[core_of(part.room, cores).index()].add_part(&segment.header, part, &ledger.breaks);
-            }
-        }
+        let catalogs = self.catalogs(&mut ledger)?;
         ledger.write(folder).map_err(disk("writing the ledger of", folder))?;
         let (rooms, segments) = (catalogs.iter().map(Catalog::len).sum::<usize>(), self.found.len());
         tracing::info!(
