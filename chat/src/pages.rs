@@ -255,7 +255,7 @@ impl Rooms {
                 turn.counters.damaged_reads += 1;
                 self.pages.damaged.push(segment);
                 if let Some(journal) = &mut self.journal {
-                    journal.catalog_mut().cut_room(job.room(), segment);
+                    journal.catalog_mut().give_up(job.room(), segment);
                 }
                 return self.pages.waiting.push_front(job);
             }

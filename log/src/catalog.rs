@@ -231,10 +231,18 @@ impl Catalog {
 
     /// A room forgets what it has in a segment, and before it.
     pub fn cut_room(&mut self, id: RoomId, segment: u64) {
-        let Some(room) = self.rooms.get_mut(&id) else { return };
-        if !holds(room, segment) {
-            return;
-        }
+        let cut = self.take_spans(id, segment);
+        cut.into_iter().for_each(|segment| self.release(segment));
+    }
+
+    /// A segment does not hold what it should of a room: the room goes on behind it. The files stay for those who may
+    /// mend them, until retention takes them.
+    pub fn give_up(&mut self, id: RoomId, segment: u64) {
+        self.take_spans(id, segment);
+    }
+
+    fn take_spans(&mut self, id: RoomId, segment: u64) -> Vec<u64> {
+        let Some(room) = self.rooms.get_mut(&id).filter(|room| holds(room, segment)) else { return Vec::new() };
         let mut cut = Vec::new();
         while let Some(span) = room.spans.pop_front() {
             cut.push(span.segment);
@@ -245,7 +253,7 @@ impl Catalog {
         if room.spans.is_empty() {
             self.rooms.remove(&id);
         }
-        cut.into_iter().for_each(|segment| self.release(segment));
+        cut
     }
 
     /// A room forgets its oldest spans above what is to be kept of it; the newest stays.
@@ -392,6 +400,15 @@ mod tests {
         assert_eq!((bounds(&catalog, 2), catalog.take_released()), (None, vec![1]));
         catalog.cut_segment(3);
         assert!(catalog.is_empty() && !catalog.needs(3));
+    }
+
+    #[test]
+    fn what_is_damaged_is_given_up_and_its_files_stay() {
+        let mut catalog = Catalog::default();
+        (1..=3).for_each(|id| assert_eq!(catalog.add_part(&segment(id, 1), &part(1, id * 10 - 9, id * 10), &[]), None));
+        catalog.give_up(RoomId(1), 2);
+        assert_eq!((bounds(&catalog, 1), catalog.take_released()), (Some((21, 30)), vec![]));
+        assert!(catalog.needs(1) && catalog.needs(2));
     }
 
     #[test]

@@ -5,10 +5,11 @@
 //!                                                                                  └─▶ dump
 //! ```
 //!
-//! It only reads; the folder's lock, which it holds meanwhile, is the one file that it may make. Memory holds one
+//! `backup` copies, and needs no lock for that. The others only read; the folder's lock, which it holds meanwhile, is the one file that it may make. Memory holds one
 //! segment at a time. What is found broken is damage, and the reading goes on; what keeps it from reading is a
 //! [`LogFault`], and ends it.
 
+mod backup;
 mod check;
 mod damage;
 mod dump;
@@ -44,6 +45,17 @@ pub enum LogTask {
         /// Say it as one JSON object
         #[arg(long)]
         json: bool,
+    },
+    /// Copy the log of a data folder, also of a running server's: a prefix of it with all that was acknowledged before
+    #[command(after_help = "The copy is a data folder: start a server on it with --data TO.\nExit code: 0 copied, 2 \
+                            wrong arguments, 78 a folder cannot be read or written.")]
+    Backup {
+        /// Data folder
+        #[arg(value_name = "DIR")]
+        dir: PathBuf,
+        /// Where the copy goes; made if needed, and empty
+        #[arg(value_name = "TO")]
+        to: PathBuf,
     },
     /// Write the messages of a log to stdout, one JSON object a line, in the order of the log
     #[command(after_help = "A body that is no JSON, or has line breaks, is written as body_base64.\nExit code: 0 all \
@@ -83,6 +95,17 @@ pub enum LogFault {
          server's data folder (--data; rooms in memory leave no log)", path = .0.display()
     )]
     NoLog(PathBuf),
+    /// The copy's folder holds something.
+    #[error("{path} is not empty\n  to mend it: name a folder that is new or empty", path = .0.display())]
+    NotEmpty(PathBuf),
+    /// The copy cannot be written.
+    #[error("cannot write to {path}: {error}\n  to mend it: see that there is space (`df -h`) and a right to write", path = .path.display())]
+    Unwritable {
+        /// The copy's folder.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
     /// What was found cannot be told.
     #[error("cannot write to stdout: {0}")]
     Output(#[from] io::Error),
@@ -103,7 +126,11 @@ impl LogFault {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
-            LogFault::Host(_) | LogFault::Unreadable { .. } | LogFault::NoLog(_) => EXIT_CONFIG,
+            LogFault::Host(_)
+            | LogFault::Unreadable { .. }
+            | LogFault::Unwritable { .. }
+            | LogFault::NotEmpty(_)
+            | LogFault::NoLog(_) => EXIT_CONFIG,
             LogFault::Output(_) => EXIT_DAMAGED,
         }
     }
@@ -114,6 +141,7 @@ impl LogFault {
 pub fn run(task: &LogTask) -> ExitCode {
     let done = match task {
         LogTask::Check { dir, json } => check::run(dir, *json),
+        LogTask::Backup { dir, to } => backup::run(dir, to),
         LogTask::Dump { dir, room } => dump::run(dir, room.as_ref()),
     };
     match done {

@@ -339,21 +339,49 @@ fn damage_in_a_sealed_segment_is_told_as_a_gap_and_never_as_a_wrong_message() {
 fn a_copy_of_a_running_servers_folder_restores_what_was_acknowledged_before_it() {
     let folder = TempDir::new().expect("a temporary folder");
     let copy = TempDir::new().expect("a temporary folder");
+    let copy = copy.path().join("copy");
     let server = start(1, folder.path(), &SMALL);
     let mut ann = hello(&server, "ann");
     let epoch = ann.join("room")["epoch"].clone();
     post_many(&mut ann, "room", 1..=300);
-    let acknowledged = 300;
     let busy = std::thread::spawn(move || {
         post_many(&mut ann, "room", 301..=500);
         ann
     });
-    let status = std::process::Command::new("cp").arg("-a").arg(folder.path()).arg(copy.path().join("data")).status();
-    assert!(status.is_ok_and(|status| status.success()));
+    let backup = || run_to_end(&["log", "backup", folder.path().to_str().expect("text"), copy.to_str().expect("text")]);
+    let (code, out, error) = backup();
+    assert_eq!(code, 0, "{error}");
+    assert!(out.contains("copied "), "{out}");
     drop(busy.join().expect("a writer ends"));
-    let restored = start(1, &copy.path().join("data"), &SMALL);
+    assert_eq!(backup().0, 78, "not over what is there");
+    let (code, out, _) = run_to_end(&["log", "check", copy.to_str().expect("text")]);
+    assert_eq!(code, 0, "{out}");
+    let restored = start(1, &copy, &SMALL);
     let mut reader = hello(&restored, "reader");
     let messages = fetch_all(&mut reader, "room", true);
-    assert!(messages.len() >= acknowledged);
+    assert!(messages.len() >= 300);
     check_all(&messages, 1, messages.len() as u64, &epoch);
+}
+
+#[test]
+fn a_segment_that_is_gone_from_the_midst_is_damage() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let server = start(1, folder.path(), &SMALL);
+    let mut ann = hello(&server, "ann");
+    ann.join("room");
+    post_many(&mut ann, "room", 1..=300);
+    stop(server, Signal::TERM);
+    fs::remove_file(&segments(folder.path())[2]).expect("a segment");
+    let data = folder.path().to_str().expect("text");
+    let (code, _, error) = run_to_end(&["--data", data, "--listen", "127.0.0.1:0", "--cores", "1"]);
+    assert_eq!(code, 78, "{error}");
+    assert!(error.contains("messages of 1 rooms are missing"), "{error}");
+    for flags in [&["--accept-corruption"][..], &[]] {
+        let server = start(1, folder.path(), flags);
+        let mut ann = hello(&server, "ann");
+        let epoch = ann.join("room")["epoch"].clone();
+        let messages = fetch_all(&mut ann, "room", false);
+        check_all(&messages, messages[0]["sequence"].as_u64().expect("a number"), 300, &epoch);
+        stop(server, Signal::KILL);
+    }
 }

@@ -78,6 +78,16 @@ impl LogFolder {
     }
 }
 
+/// The log's folder in a data folder, and the ids of its segments, ascending, without a lock: for a copy.
+pub(super) fn segments_of(data: &Path) -> Result<(PathBuf, Vec<u64>), LogFault> {
+    let log = data.join(LOG);
+    if !log.is_dir() {
+        return Err(LogFault::NoLog(data.to_owned()));
+    }
+    let (segments, _) = list(&log)?;
+    Ok((log, segments))
+}
+
 fn locate(dir: &Path) -> Result<Location, LogFault> {
     let log = dir.join(LOG);
     let fault = |path: &Path, error| LogFault::Unreadable { path: path.to_owned(), error };

@@ -29,7 +29,8 @@ impl Progress {
     /// Says it, if it is time.
     pub(super) fn tell(&mut self, read: usize, records: u64) {
         if self.is_on && Instant::now() >= self.next {
-            let text = format!("{CLEAR}{read} of {} segments, {records} messages", self.segments);
+            let messages = if records > 0 { format!(", {records} messages") } else { String::new() };
+            let text = format!("{CLEAR}{read} of {} segments{messages}", self.segments);
             // A terminal that has gone is no reason to end.
             let _ = std::io::stderr().write_all(text.as_bytes());
             self.is_shown = true;
