@@ -143,7 +143,7 @@ impl Rooms {
             PageWanted { limit: self.page_limit(), last: Sequence(u64::MAX), newest: false, spare },
         );
         let job = PageJob::CatchUp { room, reader, subscription, after, echo };
-        self.read_page(want, job);
+        self.read_page(slot, want, job);
     }
 
     fn send_page(&mut self, reader: Peer, subscription: SubscriptionId, page: Page, turn: &mut Turn<'_>) {
@@ -171,6 +171,7 @@ impl Rooms {
         let history = &self.slots[slot].history;
         let in_memory = history.first_available();
         let page = match from {
+            FetchFrom::Before(before) if before <= first_available => (Bytes::new(), false),
             FetchFrom::After(after) if after.next().max(first_available) >= in_memory => {
                 history.fetch_after(after, limit)
             }
@@ -185,13 +186,13 @@ impl Rooms {
                 let first = after.next().max(first_available);
                 let wanted = PageWanted { limit, last: Sequence(u64::MAX), newest: false, spare: None };
                 let want = self.want(slot, first, wanted);
-                return self.read_page(want, PageJob::Fetch { room, asker, request, from, messages_max });
+                return self.read_page(slot, want, PageJob::Fetch { room, asker, request, from, messages_max });
             }
             FetchFrom::Before(before) => {
                 let last = before.previous().min(history.head());
                 let first = self.first_before(slot, last, limit).max(first_available);
                 let want = self.want(slot, first, PageWanted { limit, last, newest: true, spare: None });
-                return self.read_page(want, PageJob::Fetch { room, asker, request, from, messages_max });
+                return self.read_page(slot, want, PageJob::Fetch { room, asker, request, from, messages_max });
             }
         };
         let epoch = self.slots[slot].epoch;
@@ -238,16 +239,20 @@ impl Rooms {
         }
     }
 
-    fn read_page(&mut self, want: PageWant, job: PageJob) {
+    fn read_page(&mut self, slot: usize, want: PageWant, job: PageJob) {
         // Only a room that the log knows has a message that memory has not.
         let Some(journal) = &mut self.journal else { return };
         let ticket = journal.read_page(want);
         self.pages.reading.insert(ticket, job);
+        self.slots[slot].pages_read += 1;
     }
 
     /// A page was read from the log.
     pub(crate) fn page_read(&mut self, ticket: u32, page: Result<PageRead, u64>, turn: &mut Turn<'_>) {
         let Some(job) = self.pages.reading.remove(&ticket) else { return };
+        // Nobody forgets a room of which something is being read.
+        let Some(&slot) = self.by_id.get(&job.room()) else { return };
+        self.slots[slot].pages_read -= 1;
         let read = match page {
             Ok(read) => read,
             Err(segment) => {
@@ -260,10 +265,14 @@ impl Rooms {
                 return self.pages.waiting.push_front(job);
             }
         };
+        if read.through < read.first {
+            // It was cut before anything of it was read: there is another beginning now.
+            return self.pages.waiting.push_front(job);
+        }
         turn.counters.log_pages += 1;
         match job {
-            PageJob::CatchUp { room, reader, subscription, after, .. } => {
-                let head = self.by_id.get(&room).map_or(after, |&slot| self.slots[slot].history.head());
+            PageJob::CatchUp { reader, subscription, after, .. } => {
+                let head = self.slots[slot].history.head();
                 let page = Page {
                     after,
                     first_available: if read.first > after.next() { read.first } else { after.next() },
@@ -275,10 +284,8 @@ impl Rooms {
                 self.send_page(reader, subscription, page, turn);
             }
             PageJob::Fetch { room, asker, request, from, .. } => {
-                let there = self.by_id.get(&RoomId::of(room.as_str())).copied();
-                let (epoch, head, first_available) = there.map_or_else(Default::default, |slot| {
-                    (self.slots[slot].epoch, self.slots[slot].history.head(), self.first_available(slot))
-                });
+                let first_available = self.first_available(slot);
+                let (epoch, head) = (self.slots[slot].epoch, self.slots[slot].history.head());
                 let more = match from {
                     FetchFrom::After(_) => read.through < head,
                     FetchFrom::Before(_) => read.first > first_available,

@@ -34,6 +34,8 @@ pub struct Room {
     pub history: History,
     /// While its dedupe window is being read from the log: what came meanwhile, to be taken in that order.
     pub held: Option<Box<VecDeque<Up>>>,
+    /// Pages of it that are being read from the log.
+    pub pages_read: u32,
     /// The segment that held its newest message when it was last looked at what the log keeps of it.
     pub kept_segment: u64,
     /// Messages that were committed in this turn, and go out with its end.
@@ -83,6 +85,7 @@ impl Room {
             policy,
             history: History::behind(head),
             held: None,
+            pages_read: 0,
             kept_segment: 0,
             fresh: Vec::new(),
             cores: SmallVec::new(),
@@ -105,9 +108,10 @@ impl Room {
         self.head == Sequence(0)
     }
 
-    /// Whether something of it is under way: a post has a place and has not gone out yet, or it is still being loaded.
+    /// Whether something of it is under way: a post has a place and has not gone out yet, or
+    /// something of it is being read from the log.
     pub fn is_busy(&self) -> bool {
-        self.head != self.history.head() || !self.fresh.is_empty() || self.held.is_some()
+        self.head != self.history.head() || !self.fresh.is_empty() || self.held.is_some() || self.pages_read > 0
     }
 
     /// Members now.

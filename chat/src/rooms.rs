@@ -342,9 +342,12 @@ impl Rooms {
         Page { after: start, first_available, messages: Bytes::new(), messages_count: 0, through, head: history.head() }
     }
 
-    /// The oldest message that memory or log holds of a room, or the one behind its head.
     pub(crate) fn first_available(&self, slot: usize) -> Sequence {
-        let room = &self.slots[slot];
+        self.history_start(&self.slots[slot])
+    }
+
+    /// The oldest message that memory or log holds of a room, or the one behind its head.
+    pub fn history_start(&self, room: &Room) -> Sequence {
         let in_memory = room.history.first_available();
         if !room.policy.durability.is_logged() {
             return in_memory;

@@ -12,8 +12,9 @@
 //!      32     4  records
 //!      36     4  sum of the block before: its header's; 0 for the first
 //!      40     4  CRC-32C of the body
-//!      44     4  CRC-32C of the 44 bytes before
-//!      48    16  reserved: 0
+//!      44     4  blocks before this one that were known to be on the disk when it was written
+//!      48     4  CRC-32C of the 48 bytes before
+//!      52    12  reserved: 0
 //!      64     n  body: records, then zeros to 4 KiB
 //! ```
 
@@ -25,7 +26,8 @@ use crate::{FORMAT_VERSION, PAGE_BYTES};
 /// Bytes of a block's header.
 pub const HEADER_BYTES: usize = 64;
 const MAGIC: &[u8; 4] = b"BLCK";
-const SUMMED_BYTES: usize = 44;
+const SYNCED_AT: usize = 44;
+const SUMMED_BYTES: usize = 48;
 
 /// Where the next block of a segment goes, and what it has to say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +38,9 @@ pub struct BlockPlace {
     pub number: u32,
     /// The sum of the block before.
     pub previous_sum: u32,
+    /// Blocks before it that are known to be on the disk. Where a commit need not be synced, a power cut may leave a
+    /// later block and take an earlier one; only up to here is that damage.
+    pub synced: u32,
     /// Where it starts in the file; a multiple of [`PAGE_BYTES`].
     pub offset: u64,
 }
@@ -43,7 +48,7 @@ pub struct BlockPlace {
 impl BlockPlace {
     /// The first block of a segment.
     pub fn first_of(segment: SegmentHeader) -> Self {
-        BlockPlace { segment, number: 0, previous_sum: 0, offset: PAGE_BYTES as u64 }
+        BlockPlace { segment, number: 0, previous_sum: 0, synced: 0, offset: PAGE_BYTES as u64 }
     }
 
     /// The place behind a block of that many bytes, padding included.
@@ -52,6 +57,7 @@ impl BlockPlace {
             segment: self.segment,
             number: self.number + 1,
             previous_sum: sum,
+            synced: self.synced,
             offset: self.offset + block_bytes as u64,
         }
     }
@@ -107,6 +113,7 @@ impl BlockWriter {
         header.extend_from_slice(&self.records.to_le_bytes());
         header.extend_from_slice(&place.previous_sum.to_le_bytes());
         header.extend_from_slice(&body_sum.to_le_bytes());
+        header.extend_from_slice(&place.synced.to_le_bytes());
         let sum = crc32c::crc32c(&header);
         header.extend_from_slice(&sum.to_le_bytes());
         header.resize(HEADER_BYTES, 0);
@@ -159,7 +166,8 @@ impl<'a> Block<'a> {
         if crc32c::crc32c(body) != number_at(40)? {
             return Err(BlockFault::Damaged);
         }
-        let place = BlockPlace { segment: *segment, number: number_at(24)?, previous_sum: number_at(36)?, offset };
+        let (number, previous_sum, synced) = (number_at(24)?, number_at(36)?, number_at(SYNCED_AT)?);
+        let place = BlockPlace { segment: *segment, number, previous_sum, synced, offset };
         Ok(Block { behind: place.behind(block_bytes(body_bytes), sum), records: number_at(32)?, body })
     }
 
@@ -180,9 +188,10 @@ pub enum BlockFault {
     Damaged,
 }
 
-/// Whether a later block's header of that segment lies at the start of these bytes, wherever it stands.
-pub fn is_later_header(bytes: &[u8], place: &BlockPlace) -> bool {
-    checked_sum(bytes, &place.segment).is_some() && u32_at(bytes, 24).is_some_and(|number| number > place.number)
+/// Whether the header of a block of that segment lies at the start of these bytes that was written when the block of
+/// that place was on the disk already.
+pub fn is_proof_of(bytes: &[u8], place: &BlockPlace) -> bool {
+    checked_sum(bytes, &place.segment).is_some() && u32_at(bytes, SYNCED_AT).is_some_and(|synced| synced > place.number)
 }
 
 /// The header's sum, if there is a header of that segment.
@@ -193,7 +202,7 @@ fn checked_sum(bytes: &[u8], segment: &SegmentHeader) -> Option<u32> {
         && u16_at(bytes, 6)? == segment.core
         && u64_at(bytes, 8)? == segment.id
         && u64_at(bytes, 16)? == segment.nonce
-        && bytes.get(48..HEADER_BYTES)?.iter().all(|&byte| byte == 0)
+        && bytes.get(SUMMED_BYTES + 4..HEADER_BYTES)?.iter().all(|&byte| byte == 0)
         && crc32c::crc32c(&bytes[..SUMMED_BYTES]) == sum;
     is_ours.then_some(sum)
 }

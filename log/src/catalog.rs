@@ -79,6 +79,29 @@ pub struct Break {
     pub every_level: bool,
 }
 
+/// What happened to a log before this start, as far as its segments do not say it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Past<'a> {
+    /// Where histories broke.
+    pub breaks: &'a [Break],
+    /// Segments that were dropped in order, as ranges from the first id to the last.
+    pub dropped: &'a [(u64, u64)],
+}
+
+impl Past<'_> {
+    /// The epoch under which a room goes on whose newest message was written by that start at that level.
+    fn epoch_behind(&self, run: u64, level: Level) -> Option<Epoch> {
+        let concerns = |there: &&Break| run <= there.run && (there.every_level || level == Level::Written);
+        self.breaks.iter().filter(concerns).map(|there| there.epoch).max()
+    }
+
+    /// Whether what is missing between two segments, the first written by `run`, was dropped or given up.
+    fn explains(&self, run: u64, behind: u64, before: u64) -> bool {
+        self.dropped.iter().any(|&(first, last)| first < before && last > behind)
+            || self.breaks.iter().any(|there| there.every_level && run <= there.run)
+    }
+}
+
 impl RoomLog {
     /// Its newest message.
     pub fn head(&self) -> Sequence {
@@ -136,8 +159,8 @@ impl Catalog {
 
     /// Adds what a sealed segment holds of a room; segments come in the order of their ids. Says what is missing before
     /// it, unless that was given up under a break.
-    pub fn add_part(&mut self, segment: &SegmentHeader, part: &Part, breaks: &[Break]) -> Option<Hole> {
-        let hole = self.hole_before(part, breaks);
+    pub fn add_part(&mut self, segment: &SegmentHeader, part: &Part, past: Past<'_>) -> Option<Hole> {
+        let hole = self.hole_before(segment, part, past);
         let span = Span {
             segment: segment.id,
             first: part.first,
@@ -147,23 +170,18 @@ impl Catalog {
             details: Some(part.details),
         };
         self.add_span(part.room, span, *segment);
-        let epoch = epoch_behind(breaks, segment.run, part.level).unwrap_or(part.epoch);
+        let epoch = past.epoch_behind(segment.run, part.level).unwrap_or(part.epoch);
         if let Some(room) = self.rooms.get_mut(&part.room) {
             (room.epoch, room.level, room.run) = (epoch, part.level, segment.run);
         }
         hole
     }
 
-    fn hole_before(&self, part: &Part, breaks: &[Break]) -> Option<Hole> {
+    fn hole_before(&self, segment: &SegmentHeader, part: &Part, past: Past<'_>) -> Option<Hole> {
         let known = self.rooms.get(&part.room)?;
-        let given_up = |there: &Break| there.every_level && known.run <= there.run;
-        let is_hole = part.first > known.head().next() && !breaks.iter().any(given_up);
-        let hole = || Hole {
-            from: known.head().next(),
-            to: part.first.previous(),
-            behind: known.spans.back().map_or(0, |span| span.segment),
-        };
-        is_hole.then(hole)
+        let behind = known.spans.back()?.segment;
+        let is_hole = part.first > known.head().next() && !past.explains(known.run, behind, segment.id);
+        is_hole.then(|| Hole { from: known.head().next(), to: part.first.previous(), behind })
     }
 
     /// Adds a message of the segment that is being written.
@@ -298,12 +316,6 @@ fn holds(room: &RoomLog, segment: u64) -> bool {
     room.spans.iter().any(|span| span.segment == segment)
 }
 
-/// The epoch under which a room goes on whose newest message was written by that start at that level.
-fn epoch_behind(breaks: &[Break], run: u64, level: Level) -> Option<Epoch> {
-    let concerns = |there: &&Break| run <= there.run && (there.every_level || level == Level::Written);
-    breaks.iter().filter(concerns).map(|there| there.epoch).max()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -338,8 +350,8 @@ mod tests {
     #[test]
     fn spans_follow_each_other_and_each_message_has_one() {
         let mut catalog = Catalog::default();
-        catalog.add_part(&segment(1, 1), &part(1, 1, 10), &[]);
-        catalog.add_part(&segment(3, 1), &part(1, 11, 20), &[]);
+        catalog.add_part(&segment(1, 1), &part(1, 1, 10), Past::default());
+        catalog.add_part(&segment(3, 1), &part(1, 11, 20), Past::default());
         for sequence in 21..=25 {
             catalog.add_entry(&segment(4, 2), &entry(1, sequence));
         }
@@ -355,11 +367,11 @@ mod tests {
     #[test]
     fn a_place_that_was_refused_and_given_again_counts_as_given_last() {
         let mut catalog = Catalog::default();
-        catalog.add_part(&segment(1, 1), &part(1, 1, 10), &[]);
-        catalog.add_part(&segment(2, 1), &part(1, 8, 12), &[]);
+        catalog.add_part(&segment(1, 1), &part(1, 1, 10), Past::default());
+        catalog.add_part(&segment(2, 1), &part(1, 8, 12), Past::default());
         let room = catalog.room(RoomId(1)).unwrap();
         assert_eq!((room.spans[0].last, room.spans[1].first, room.head()), (Sequence(7), Sequence(8), Sequence(12)));
-        catalog.add_part(&segment(3, 1), &part(1, 1, 2), &[]);
+        catalog.add_part(&segment(3, 1), &part(1, 1, 2), Past::default());
         assert_eq!(bounds(&catalog, 1), Some((1, 2)));
         assert_eq!(catalog.take_released(), [2, 1]);
     }
@@ -367,8 +379,8 @@ mod tests {
     #[test]
     fn behind_a_hole_everything_before_it_is_out_of_reach() {
         let mut catalog = Catalog::default();
-        assert_eq!(catalog.add_part(&segment(1, 1), &part(1, 1, 10), &[]), None);
-        let hole = catalog.add_part(&segment(2, 1), &part(1, 12, 12), &[]);
+        assert_eq!(catalog.add_part(&segment(1, 1), &part(1, 1, 10), Past::default()), None);
+        let hole = catalog.add_part(&segment(2, 1), &part(1, 12, 12), Past::default());
         assert_eq!(hole, Some(Hole { from: Sequence(11), to: Sequence(11), behind: 1 }));
         assert_eq!(bounds(&catalog, 1), Some((12, 12)));
         assert_eq!(catalog.take_released(), [1]);
@@ -376,11 +388,14 @@ mod tests {
 
     #[test]
     fn a_hole_that_was_given_up_is_none() {
-        let hole = |breaks: &[Break]| {
+        let hole_in = |past: Past<'_>| {
             let mut catalog = Catalog::default();
-            catalog.add_part(&segment(1, 3), &part(1, 1, 10), breaks);
-            catalog.add_part(&segment(2, 5), &part(1, 15, 20), breaks).is_some()
+            catalog.add_part(&segment(1, 3), &part(1, 1, 10), past);
+            catalog.add_part(&segment(4, 5), &part(1, 15, 20), past).is_some()
         };
+        let hole = |breaks: &[Break]| hole_in(Past { breaks, dropped: &[] });
+        let dropped = |range| !hole_in(Past { breaks: &[], dropped: &[range] });
+        assert!(dropped((2, 2)) && dropped((1, 2)) && dropped((3, 9)) && !dropped((0, 1)) && !dropped((4, 4)));
         let there = |run, every_level| Break { run, epoch: Epoch(9), every_level };
         assert!(hole(&[]) && hole(&[there(3, false)]) && hole(&[there(2, true)]));
         assert!(!hole(&[there(3, true)]) && !hole(&[there(4, true)]));
@@ -390,9 +405,9 @@ mod tests {
     fn a_cut_takes_the_oldest_and_releases_segments_that_nobody_needs() {
         let mut catalog = Catalog::default();
         for id in 1..=3 {
-            catalog.add_part(&segment(id, 1), &part(1, id * 10 - 9, id * 10), &[]);
+            catalog.add_part(&segment(id, 1), &part(1, id * 10 - 9, id * 10), Past::default());
         }
-        catalog.add_part(&segment(1, 1), &part(2, 1, 5), &[]);
+        catalog.add_part(&segment(1, 1), &part(2, 1, 5), Past::default());
         catalog.cut_room(RoomId(1), 2);
         assert_eq!((bounds(&catalog, 1), bounds(&catalog, 2)), (Some((21, 30)), Some((1, 5))));
         assert_eq!(catalog.take_released(), [2]);
@@ -405,7 +420,9 @@ mod tests {
     #[test]
     fn what_is_damaged_is_given_up_and_its_files_stay() {
         let mut catalog = Catalog::default();
-        (1..=3).for_each(|id| assert_eq!(catalog.add_part(&segment(id, 1), &part(1, id * 10 - 9, id * 10), &[]), None));
+        (1..=3).for_each(|id| {
+            assert_eq!(catalog.add_part(&segment(id, 1), &part(1, id * 10 - 9, id * 10), Past::default()), None)
+        });
         catalog.give_up(RoomId(1), 2);
         assert_eq!((bounds(&catalog, 1), catalog.take_released()), (Some((21, 30)), vec![]));
         assert!(catalog.needs(1) && catalog.needs(2));
@@ -416,7 +433,7 @@ mod tests {
         let room = || {
             let mut catalog = Catalog::default();
             for id in 1..=4 {
-                catalog.add_part(&segment(id, 1), &part(1, id * 10 - 9, id * 10), &[]);
+                catalog.add_part(&segment(id, 1), &part(1, id * 10 - 9, id * 10), Past::default());
             }
             catalog
         };
@@ -441,12 +458,20 @@ mod tests {
         ];
         let epoch = |run, level| {
             let mut catalog = Catalog::default();
-            catalog.add_part(&segment(1, run), &Part { level, ..part(1, 1, 2) }, &breaks);
+            catalog.add_part(
+                &segment(1, run),
+                &Part { level, ..part(1, 1, 2) },
+                Past { breaks: &breaks, dropped: &[] },
+            );
             catalog.room(RoomId(1)).unwrap().epoch.0
         };
         assert_eq!([epoch(8, Level::Written), epoch(7, Level::Synced), epoch(4, Level::Written)], [1, 70, 70]);
         let mut catalog = Catalog::default();
-        catalog.add_part(&segment(1, 5), &Part { level: Level::Synced, ..part(1, 1, 2) }, &breaks[..1]);
+        catalog.add_part(
+            &segment(1, 5),
+            &Part { level: Level::Synced, ..part(1, 1, 2) },
+            Past { breaks: &breaks[..1], dropped: &[] },
+        );
         assert_eq!(catalog.room(RoomId(1)).unwrap().epoch, Epoch(1), "what is on the disk is safe");
     }
 }

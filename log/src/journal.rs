@@ -377,8 +377,13 @@ impl Journal {
 
     /// What was read is not what should be there, or could not be read.
     fn lose(&mut self, ticket: u32, done: &mut Vec<Done>) {
-        let Some(slot) = self.readings.get(ticket as usize) else { return };
+        let Some(slot) = self.readings.get_mut(ticket as usize) else { return };
         let segment = slot.segment;
+        if !self.catalog.needs(segment) {
+            // It was cut meanwhile, and is not damaged.
+            slot.reading.leave(segment);
+            return self.step(ticket, None, done);
+        }
         let lost = if slot.is_keys {
             Done::Keys { ticket, keys: Err(segment) }
         } else {
@@ -406,6 +411,9 @@ impl Journal {
             Answer::Written => self.written(done),
             Answer::Synced => {
                 if self.append.take().is_some() {
+                    if let Some(active) = &mut self.active {
+                        active.place.synced = active.place.number;
+                    }
                     done.push(Done::Committed { synced: true, is_last: true });
                 }
             }

@@ -143,6 +143,14 @@ impl Reading {
         }
     }
 
+    /// That segment was cut while it was read: what comes next lies elsewhere, or nowhere.
+    pub fn leave(&mut self, segment: u64) {
+        self.stage = Stage::Start;
+        if let Want::Keys { before, .. } = &mut self.want {
+            *before = (*before).min(segment);
+        }
+    }
+
     /// Takes the bytes of the last [`Step::Read`].
     pub fn take(&mut self, bytes: &[u8], shelf: Shelf<'_>) -> Step {
         match std::mem::replace(&mut self.stage, Stage::Start) {

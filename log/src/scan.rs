@@ -1,11 +1,11 @@
 //! Walks a segment from its first block to where it ends, and says how it ends: clean, torn, or corrupt.
 //!
-//! A commit is in flight alone: no block is written before the one ahead of it is on the disk. So bytes that do not check
-//! are the torn tail of the last commit, which nobody was told of, unless a valid later block lies behind them: then
-//! something that was once whole has been damaged.
+//! A commit is in flight alone, and each block says up to which one everything was on the disk when it was written. So
+//! bytes that do not check are the torn tail of what was not synced, unless a later block says that they were on the disk:
+//! then something that was once whole has been damaged.
 
 use crate::PAGE_BYTES;
-use crate::block::{Block, BlockPlace, is_later_header};
+use crate::block::{Block, BlockPlace, is_proof_of};
 use crate::segment::{SegmentFault, SegmentHeader};
 
 /// Blocks of a segment, one after another.
@@ -64,7 +64,7 @@ impl<'a> Scan<'a> {
         let offset = self.place.offset;
         let rest = self.bytes.get(offset as usize..).unwrap_or(&[]);
         let Some(last) = rest.iter().rposition(|&byte| byte != 0) else { return Ending::Clean { offset } };
-        let later = (PAGE_BYTES..=last).step_by(PAGE_BYTES).find(|&at| is_later_header(&rest[at..], &self.place));
+        let later = (PAGE_BYTES..=last).step_by(PAGE_BYTES).find(|&at| is_proof_of(&rest[at..], &self.place));
         match later {
             Some(at) => Ending::Corrupt { offset, later: offset + at as u64 },
             None => Ending::Torn { offset, bytes: last as u64 + 1 },
@@ -124,6 +124,7 @@ mod tests {
                 let author = Author { core: 1, slot: 2, generation: 3 };
                 block.push(&Record { level: Level::Synced, author, frame: &frame(sequence) });
             }
+            place.synced = place.number;
             let (bytes, behind) = block.finish(&place);
             file.extend_from_slice(&bytes);
             place = behind;

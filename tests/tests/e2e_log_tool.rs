@@ -90,6 +90,7 @@ fn segment(id: u64, first: u64, blocks: u64) -> Vec<u8> {
             let frame = frame(room, sequence, Body { format, bytes: body });
             block.push(&Record { level: Level::Synced, author, frame: &frame });
         }
+        place.synced = place.number;
         let (bytes, behind) = block.finish(&place);
         file.extend_from_slice(&bytes);
         place = behind;

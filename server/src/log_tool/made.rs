@@ -65,6 +65,7 @@ impl Made {
         let mut block = BlockWriter::default();
         let author = Author { core: 1, slot: 2, generation: 3 };
         frames.iter().for_each(|frame| block.push(&Record { level: Level::Synced, author, frame }));
+        self.place.synced = self.place.number;
         let (bytes, behind) = block.finish(&self.place);
         self.bytes.extend_from_slice(&bytes);
         self.place = behind;

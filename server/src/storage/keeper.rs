@@ -307,9 +307,19 @@ impl Keeper {
         }
         self.segments.remove(&segment);
         self.unsealed.retain(|(_, id, _)| *id != segment);
+        // Told first: a start that finds it gone has to know why.
+        self.tell_ledger(segment);
         remove_segment(&self.folder, segment);
-        let oldest_run = self.segments.values().map(|kept| kept.header.run).min().unwrap_or(self.run);
-        self.ledger.prune(oldest_run);
+    }
+
+    fn tell_ledger(&mut self, dropped: u64) {
+        let segments = &self.segments;
+        self.ledger.drop_segment(dropped, |from, to| segments.range(from..to).next().is_some());
+        let oldest_run = segments.values().map(|kept| kept.header.run).min().unwrap_or(self.run);
+        self.ledger.prune(oldest_run, segments.keys().next().copied().unwrap_or(u64::MAX));
+        if let Err(error) = self.ledger.write(&self.folder) {
+            tracing::warn!(%error, "cannot write the log's ledger");
+        }
     }
 
     /// Has the oldest segments forgotten, above what is to be kept: never one that is being written, and never one with

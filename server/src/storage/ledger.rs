@@ -5,6 +5,7 @@
 //!  banter-log 1
 //!  run 3645440000000 open 3f2a…            the last start, `open` or `closed`, and the machine's boot
 //!  break 3645430000000 3645440000000 written
+//!  dropped 12 14                           segments that retention took from between others that are there
 //! ```
 
 use std::fmt::Write as _;
@@ -12,7 +13,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use banter_log::catalog::Break;
+use banter_log::catalog::{Break, Past};
 use banter_protocol::ids::Epoch;
 
 use super::files::write_whole;
@@ -29,6 +30,8 @@ pub struct Ledger {
     pub last: Option<LastRun>,
     /// Where histories broke, oldest first.
     pub breaks: Vec<Break>,
+    /// Segments that retention took, as ranges from the first id to the last, ascending.
+    pub dropped: Vec<(u64, u64)>,
 }
 
 /// The last start of the server on this folder.
@@ -78,6 +81,9 @@ impl Ledger {
             let levels = if there.every_level { "all" } else { "written" };
             let _ = writeln!(text, "break {} {} {levels}", there.run, there.epoch.0);
         }
+        for (first, last) in &self.dropped {
+            let _ = writeln!(text, "dropped {first} {last}");
+        }
         text
     }
 
@@ -95,9 +101,29 @@ impl Ledger {
         found
     }
 
-    /// Forgets breaks that no segment is old enough for.
-    pub fn prune(&mut self, oldest_run: u64) {
+    /// Forgets breaks that no segment is old enough for, and what was dropped before every segment.
+    pub fn prune(&mut self, oldest_run: u64, oldest_id: u64) {
         self.breaks.retain(|there| there.run >= oldest_run);
+        self.dropped.retain(|&(_, last)| last > oldest_id);
+    }
+
+    /// A segment is dropped. Ranges with no segment between them become one, so that there are no more of them than
+    /// segments; `is_there` says whether there is one between two ids.
+    pub fn drop_segment(&mut self, id: u64, is_there: impl Fn(u64, u64) -> bool) {
+        self.dropped.push((id, id));
+        self.dropped.sort_unstable();
+        self.dropped.dedup_by(|later, earlier| {
+            let joins = !is_there(earlier.1, later.0);
+            if joins {
+                earlier.1 = earlier.1.max(later.1);
+            }
+            joins
+        });
+    }
+
+    /// What the catalog needs to know of it.
+    pub fn past(&self) -> Past<'_> {
+        Past { breaks: &self.breaks, dropped: &self.dropped }
     }
 }
 
@@ -119,6 +145,7 @@ fn parse(text: &str) -> Option<Ledger> {
                 epoch: Epoch(epoch.parse().ok()?),
                 every_level: levels == "all",
             }),
+            ["dropped", first, last] => ledger.dropped.push((first.parse().ok()?, last.parse().ok()?)),
             _ => return None,
         }
     }
@@ -136,7 +163,21 @@ mod tests {
                 Break { run: 3, epoch: Epoch(40), every_level: false },
                 Break { run: 5, epoch: Epoch(60), every_level: true },
             ],
+            dropped: vec![(4, 9), (12, 12)],
         }
+    }
+
+    #[test]
+    fn dropped_segments_become_ranges_between_those_that_are_there() {
+        let mut ledger = Ledger::default();
+        let there = [2, 7, 11];
+        let is_there = |from, to| there.iter().any(|id| (from..to).contains(id));
+        for id in [5, 3, 8, 4, 10, 6, 8] {
+            ledger.drop_segment(id, is_there);
+        }
+        assert_eq!(ledger.dropped, [(3, 6), (8, 10)]);
+        ledger.prune(0, 7);
+        assert_eq!(ledger.dropped, [(8, 10)]);
     }
 
     #[test]

@@ -278,7 +278,7 @@ impl Walk<'_> {
         for (segment, parts) in &self.found {
             for part in parts {
                 let catalog = &mut catalogs[core_of(part.room, cores).index()];
-                holes.extend(catalog.add_part(&segment.header, part, &ledger.breaks));
+                holes.extend(catalog.add_part(&segment.header, part, ledger.past()));
             }
         }
         let Some(first) = holes.first() else { return Ok(catalogs) };
@@ -315,7 +315,8 @@ impl Walk<'_> {
         if self.dropped {
             ledger.breaks.push(self.break_of_all());
         }
-        ledger.prune(runs().min().unwrap_or(u64::MAX));
+        let oldest_id = self.found.first().map_or(u64::MAX, |(segment, _)| segment.header.id);
+        ledger.prune(runs().min().unwrap_or(u64::MAX), oldest_id);
         let catalogs = self.catalogs(&mut ledger)?;
         ledger.write(folder).map_err(disk("writing the ledger of", folder))?;
         let (rooms, segments) = (catalogs.iter().map(Catalog::len).sum::<usize>(), self.found.len());

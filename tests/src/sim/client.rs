@@ -474,7 +474,10 @@ impl Hearing<'_> {
             (ErrorCode::RateLimited, Asked::Post { .. }) => self.seen.saw("rate_limited"),
             (ErrorCode::Overloaded, Asked::Join { .. }) => self.seen.saw("rooms_per_connection_max"),
             (ErrorCode::KeyConflict, Asked::Post { key: Some(_), .. }) => self.seen.saw("key_conflict"),
-            (ErrorCode::WrongEpoch, Asked::Join { room, from: JoinFrom::After(_), .. }) => {
+            (ErrorCode::WrongEpoch, Asked::Join { room, from: JoinFrom::After(cursor), .. }) => {
+                // What the log keeps for good goes on under one epoch.
+                let is_kept = self.profile.is_synced(room) && self.profile.history_is_whole;
+                assert!(!is_kept || cursor.sequence.0 == 0 || cursor.sequence.0 > 1_000_000, "{room}: {cursor:?}");
                 self.cursors.remove(room);
                 self.seen.saw("wrong_epoch");
             }
@@ -482,6 +485,9 @@ impl Hearing<'_> {
                 assert!(cursor.sequence.0 >= 1_000_000, "a cursor that the server gave is never ahead");
                 self.seen.saw("cursor_ahead");
             }
+            (ErrorCode::LogFull, Asked::Post { .. }) => self.seen.saw("log_full"),
+            (ErrorCode::LogFailed, Asked::Post { .. }) => self.seen.saw("log_failed"),
+            (ErrorCode::Overloaded, Asked::Fetch { .. }) => {}
             (ErrorCode::Draining, Asked::Post { .. } | Asked::Join { .. }) => {}
             _ => panic!("{asked:?} was refused with {code:?}"),
         }

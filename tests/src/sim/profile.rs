@@ -1,7 +1,9 @@
 //! The limits that a seed runs under: mostly tight, so that every one of them is reached.
 
 use banter_chat::limits::Limits;
+use banter_chat::policy::{Durability, RoomPattern, RoomPolicies, RoomPolicy};
 
+use super::disk::Faults;
 use crate::seeded::Seeded;
 
 /// More bytes of history than any seed comes to.
@@ -28,6 +30,14 @@ pub struct Profile {
     pub drains_at: Option<usize>,
     /// Whether any message may have been forgotten.
     pub history_is_whole: bool,
+    /// What holds for a room.
+    pub policies: RoomPolicies,
+    /// What may go wrong with the disk.
+    pub faults: Faults,
+    /// The server dies once in so many steps; 0 = never.
+    pub crashes_once_in: usize,
+    /// The oldest segment is forgotten once in so many steps; 0 = never.
+    pub cuts_once_in: usize,
 }
 
 impl Profile {
@@ -58,7 +68,12 @@ impl Profile {
             lane_parcels_max: *chance.pick(&[16, 16, 64, 4_096]),
             ..Limits::default()
         };
-        let whole = history_is_whole && limits.rooms_max > 100;
+        let is_logged = chance.once_in(2);
+        let limits = Limits { log_reads_max: *chance.pick(&[1, 4, 32]), ..limits };
+        let policies = policies(is_logged, &limits, chance);
+        let cuts_once_in = if is_logged { *chance.pick(&[0, 0, 60]) } else { 0 };
+        let is_kept = policies.rules.is_empty() && is_logged && cuts_once_in == 0;
+        let whole = (history_is_whole || is_kept) && limits.rooms_max > 100 && cuts_once_in == 0;
         let steps = *chance.pick(&[200, 600, 1_500]);
         Profile {
             clients: 2 + chance.below(12),
@@ -70,6 +85,35 @@ impl Profile {
             steps,
             limits,
             history_is_whole: whole,
+            policies,
+            faults: faults(chance),
+            crashes_once_in: if is_logged { *chance.pick(&[0, 100, 400]) } else { 0 },
+            cuts_once_in,
         }
+    }
+
+    /// Whether the log keeps what is acknowledged in the room of that name, whatever happens.
+    pub fn is_synced(&self, room: &str) -> bool {
+        self.policies.of(room).durability == Durability::Synced
+    }
+}
+
+/// Every room in memory, or synced, or one of each level and more.
+fn policies(is_logged: bool, limits: &Limits, chance: &mut Seeded) -> RoomPolicies {
+    let history_messages_max = limits.history_messages_max;
+    let policy = |durability| RoomPolicy { history_messages_max, ..RoomPolicies::all(durability).otherwise };
+    let rule = |room: &str, durability| (RoomPattern::new(room), policy(durability));
+    let mixed = vec![rule("room-0", Durability::Written), rule("room-1", Durability::Memory)];
+    let level = if is_logged { Durability::Synced } else { Durability::Memory };
+    let rules = if is_logged && chance.once_in(2) { mixed } else { Vec::new() };
+    RoomPolicies { rules, otherwise: policy(level) }
+}
+
+fn faults(chance: &mut Seeded) -> Faults {
+    Faults {
+        append_once_in: *chance.pick(&[0, 0, 0, 60]),
+        full_once_in: *chance.pick(&[0, 0, 40]),
+        no_space_once_in: *chance.pick(&[0, 0, 3]),
+        delay_max: *chance.pick(&[0, 3, 20]),
     }
 }

@@ -77,6 +77,30 @@ impl Truth {
         }
     }
 
+    /// The server died: what it said last of its histories no longer holds.
+    pub fn server_is_gone(&mut self) {
+        self.first_available.clear();
+    }
+
+    /// A place behind `head` that was acknowledged or shown in a history.
+    pub fn known_behind(&self, room: &str, epoch: u64, head: u64) -> Option<u64> {
+        let behind = (room.to_owned(), epoch, head + 1)..=(room.to_owned(), epoch, u64::MAX);
+        let acknowledged = self.acknowledged.range(behind).next().map(|((_, _, place), _)| *place);
+        let shown = || self.messages.get(&(room.to_owned(), epoch))?.range(head + 1..).next().map(|(place, _)| *place);
+        acknowledged.or_else(shown)
+    }
+
+    /// Whether anything was acknowledged in a room.
+    pub fn was_acknowledged(&self, room: &str) -> bool {
+        self.acknowledged_elsewhere(room, u64::MAX).is_some()
+    }
+
+    /// Whether anything was acknowledged in a room under another epoch than that.
+    pub fn acknowledged_elsewhere(&self, room: &str, epoch: u64) -> Option<u64> {
+        let all = (room.to_owned(), 0, 0)..=(room.to_owned(), u64::MAX, u64::MAX);
+        self.acknowledged.range(all).map(|((_, epoch, _), _)| *epoch).find(|&other| other != epoch)
+    }
+
     /// A reader was told that the history no longer has what is up to there.
     pub fn gap(&self, room: &str, epoch: u64, to: u64) {
         let first = self.first_available.get(&(room.to_owned(), epoch)).copied().unwrap_or_default();

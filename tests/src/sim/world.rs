@@ -5,9 +5,12 @@ use std::collections::{BTreeSet, VecDeque};
 use banter_chat::address::{ConnectionId, Core, Now};
 use banter_chat::history::RECORD_OVERHEAD_BYTES;
 use banter_chat::parcel::{Down, Up};
-use banter_chat::policy::{Durability, RoomPolicies};
+use banter_chat::room::Room;
+use banter_chat::rooms::Rooms;
 use banter_chat::sessions::Welcome;
 use banter_chat::shard::{Input, Shard, ShardConfig};
+use banter_log::catalog::Catalog;
+use banter_log::journal::Answer;
 use banter_protocol::ids::{Epoch, Sequence};
 use banter_protocol::request::FetchFrom;
 use banter_protocol::wire::WireForm;
@@ -15,10 +18,14 @@ use banter_protocol::wire::WireForm;
 use super::Plan;
 use super::client::{Client, HeardPage, Reading, Wish};
 use super::coverage::Coverage;
+use super::crash::{Crash, journal_parts};
+use super::disk::SimDisk;
 use super::profile::{HISTORY_BYTES_PLENTY, Profile};
 use super::truth::{Truth, Voice};
 use crate::seeded::Seeded;
 
+/// Bytes of a segment: a few commits.
+const SEGMENT_BYTES: usize = 24 * 4_096;
 /// Rounds of turns until everything has to be at rest.
 const REST_ROUNDS_MAX: usize = 20_000;
 /// Rounds without anything to do that count as rest; with the time of a round, longer than any interval of the server.
@@ -41,6 +48,8 @@ struct SimCore {
     due_ms: Option<u64>,
     /// Another core or the control thread rang since its last turn.
     is_rung: bool,
+    /// Segments that the keeper has it forget.
+    cuts: Vec<u64>,
 }
 
 #[derive(Default)]
@@ -102,6 +111,8 @@ pub struct World {
     cores: Vec<SimCore>,
     up: Vec<Vec<Lane<Up>>>,
     down: Vec<Vec<Lane<Down>>>,
+    disk: SimDisk,
+    run: u64,
     clients: Vec<Client>,
     truth: Truth,
     seen: Coverage,
@@ -120,40 +131,18 @@ impl World {
         if plan.verbose {
             println!("{profile:#?}");
         }
-        let shard = |core| {
-            Shard::new(ShardConfig {
-                core: Core(core),
-                cores: plan.cores,
-                limits: profile.limits,
-                welcome: Welcome { limits: "a 1\n".to_owned(), durability: "memory", run: 1 },
-                first_epoch: Epoch(100 + u64::from(core)),
-                policies: {
-                    let mut policies = RoomPolicies::all(Durability::Memory);
-                    policies.otherwise.history_messages_max = profile.limits.history_messages_max;
-                    policies
-                },
-                journal: None,
-            })
-        };
-        let cores: Vec<_> = (0..plan.cores)
-            .map(|core| SimCore {
-                shard: shard(core),
-                sockets: Vec::new(),
-                events: VecDeque::new(),
-                due_ms: None,
-                is_rung: false,
-            })
-            .collect();
         let users = 1 + profile.clients * 2 / 3;
         let clients = (0..profile.clients).map(|number| Client::new(number, format!("user-{}", number % users)));
-        World {
+        let mut world = World {
             plan,
             chance,
             turn: 0,
             now_ms: 1_000,
-            up: lanes(plan.cores),
-            down: lanes(plan.cores),
-            cores,
+            up: Vec::new(),
+            down: Vec::new(),
+            cores: Vec::new(),
+            disk: SimDisk::new(plan.cores, SEGMENT_BYTES, profile.faults),
+            run: 0,
             clients: clients.collect(),
             truth: Truth::default(),
             seen: Coverage::default(),
@@ -161,7 +150,72 @@ impl World {
             is_resting: false,
             ended: Vec::new(),
             profile,
-        }
+        };
+        world.disk.begin(1, |_| BTreeSet::new());
+        world.start(1, (0..plan.cores).map(|_| Catalog::default()).collect());
+        world
+    }
+
+    /// A server begins to run.
+    pub fn start(&mut self, run: u64, catalogs: Vec<Catalog>) {
+        let (limits, cores) = (self.profile.limits, self.plan.cores);
+        self.run = run;
+        (self.up, self.down) = (lanes(cores), lanes(cores));
+        let has_log = self.profile.policies.has_logged();
+        let parts = |catalog| journal_parts(run, SEGMENT_BYTES as u64, limits.log_reads_max as usize, catalog);
+        let shard = |(core, catalog)| {
+            Shard::new(ShardConfig {
+                core: Core(core),
+                cores,
+                limits,
+                welcome: Welcome { limits: "a 1\n".to_owned(), durability: "memory", run },
+                first_epoch: Epoch(run + 1 + u64::from(core)),
+                policies: self.profile.policies.clone(),
+                journal: has_log.then(|| parts(catalog)),
+            })
+        };
+        let shards = (0..cores).zip(catalogs).map(shard);
+        self.cores = shards
+            .map(|shard| SimCore {
+                shard,
+                sockets: Vec::new(),
+                events: VecDeque::new(),
+                due_ms: None,
+                is_rung: true,
+                cuts: Vec::new(),
+            })
+            .collect();
+    }
+
+    /// Every connection is gone with the server.
+    pub fn lose_connections(&mut self) {
+        self.clients.iter_mut().for_each(Client::vanish);
+        self.truth.server_is_gone();
+    }
+
+    /// The run that is on.
+    pub fn run(&self) -> u64 {
+        self.run
+    }
+
+    /// Cores of the server.
+    pub fn core_count(&self) -> u16 {
+        self.plan.cores
+    }
+
+    /// Whether everything is printed.
+    pub fn is_verbose(&self) -> bool {
+        self.plan.verbose
+    }
+
+    /// What happened so far.
+    pub fn seen_mut(&mut self) -> &mut Coverage {
+        &mut self.seen
+    }
+
+    /// The disk, and where chance comes from.
+    pub fn disk_and_chance(&mut self) -> (&mut SimDisk, &mut Seeded) {
+        (&mut self.disk, &mut self.chance)
     }
 
     /// Steps of chance.
@@ -170,6 +224,7 @@ impl World {
             if self.profile.drains_at == Some(step) {
                 self.drain();
             }
+            self.disturb();
             for _ in 0..1 + self.chance.below(3) {
                 let client = self.chance.below(self.clients.len());
                 self.step_client(client);
@@ -182,6 +237,25 @@ impl World {
         }
         if self.chance.once_in(2) {
             self.everybody_asks();
+        }
+    }
+
+    /// The server dies, or a segment is forgotten, by chance.
+    fn disturb(&mut self) {
+        let Profile { crashes_once_in, cuts_once_in, .. } = self.profile;
+        if crashes_once_in != 0 && !self.is_draining && self.chance.once_in(crashes_once_in) {
+            let crash = *self.chance.pick(&[Crash::Killed, Crash::PowerCut]);
+            self.crash(crash);
+        }
+        if cuts_once_in != 0
+            && self.chance.once_in(cuts_once_in)
+            && let Some(segment) = self.disk.oldest_sealed()
+        {
+            for core in &mut self.cores {
+                core.cuts.push(segment);
+                core.is_rung = true;
+            }
+            self.seen.saw("segment cut");
         }
     }
 
@@ -263,6 +337,7 @@ impl World {
             down.has_some(self.turn) || (up.has_some(self.turn) && core.shard.may_take_up(Core(other as u16)))
         };
         core.is_rung
+            || self.disk.is_due(own, self.turn)
             || !core.events.is_empty()
             || core.sockets.iter().any(|socket| socket.flight.is_some() && !socket.is_dead)
             || core.shard.is_busy()
@@ -287,6 +362,12 @@ impl World {
             .collect();
         self.cores[own].shard.begin_turn(now, room);
         self.take_events(own);
+        for segment in std::mem::take(&mut self.cores[own].cuts) {
+            self.cores[own].shard.disk(Answer::Cut { segment });
+        }
+        for answer in self.disk.work(own, self.turn, &mut self.chance, &mut self.seen) {
+            self.cores[own].shard.disk(answer);
+        }
         for &other in &others {
             while let Some(parcel) = self.down[other][own].take(self.turn) {
                 self.cores[own].shard.take_down(parcel);
@@ -297,6 +378,9 @@ impl World {
             }
         }
         self.cores[own].due_ms = self.cores[own].shard.finish_turn();
+        let asks = self.cores[own].shard.disk_asks();
+        self.disk.ask(own, asks, self.turn, &mut self.chance);
+        assert_eq!(self.cores[own].shard.take_damaged(), [0; 0], "nothing that was written is lost");
         self.act(own);
         self.send_parcels(own);
         self.check_limits(own);
@@ -483,6 +567,11 @@ impl World {
         assert!(fits.contains(&bytes), "{bytes} bytes are counted for {records} messages");
         for room in rooms.iter() {
             let (first, head) = (room.history.first_available().0, room.history.head().0);
+            assert_eq!(head + 1 - first, room.history.len() as u64, "a history is dense and ends with its head");
+            if room.policy.durability.is_logged() {
+                self.truth.has_from(room.name.as_str(), room.epoch.0, rooms.history_start(room).0);
+                continue;
+            }
             assert!(room.history.len() <= limits.history_messages_max as usize);
             // Where bytes are no limit, only the number of messages cuts.
             let least = if limits.history_bytes_per_core_max == HISTORY_BYTES_PLENTY {
@@ -491,7 +580,6 @@ impl World {
                 0
             };
             assert!(room.history.len() as u64 >= least, "{:?} was cut below {first}, at {head}", room.name);
-            assert_eq!(head + 1 - first, room.history.len() as u64, "a history is dense and ends with its head");
             self.truth.has_from(room.name.as_str(), room.epoch.0, first);
         }
     }
@@ -500,7 +588,9 @@ impl World {
     fn is_quiet(&self) -> bool {
         let lanes_empty = self.up.iter().flatten().all(|lane| lane.parcels.is_empty())
             && self.down.iter().flatten().all(|lane| lane.parcels.is_empty());
-        lanes_empty && self.cores.iter().all(|core| !core.shard.is_busy() && !core.shard.is_waiting_for_lanes())
+        lanes_empty
+            && self.disk.is_idle()
+            && self.cores.iter().all(|core| !core.shard.is_busy() && !core.shard.is_waiting_for_lanes())
     }
 
     fn is_still(&self) -> bool {
@@ -517,11 +607,12 @@ impl World {
 
     fn rest(&mut self) {
         self.is_resting = true;
+        self.disk.is_kind = true;
         let mut quiet = 0;
         for round in 0..REST_ROUNDS_MAX {
             self.now_ms += ROUND_MS;
             // Lanes without delay after a while: the turn's number is what they are due by.
-            self.turn += if round < DELAYED_ROUNDS { 1 } else { self.profile.lane_delay_max as u64 };
+            self.turn += if round < DELAYED_ROUNDS { 1 } else { self.profile.lane_delay_max.max(1) as u64 };
             let heard_before = self.heard();
             for core in 0..self.cores.len() {
                 if self.is_awake(core) {
@@ -537,9 +628,11 @@ impl World {
             let shard = &core.shard;
             let flights = core.sockets.iter().filter(|socket| socket.flight.is_some()).count();
             let (is_busy, is_waiting) = (shard.is_busy(), shard.is_waiting_for_lanes());
-            format!("busy {is_busy}, waiting {is_waiting}, {} events, {flights} sends", core.events.len())
+            let log = shard.rooms().journal().map(|log| (log.state(), log.is_committing(), log.reads()));
+            format!("busy {is_busy}, waiting {is_waiting}, {} events, {flights} sends, log {log:?}", core.events.len())
         });
-        panic!("it does not come to rest: {}", cores.collect::<Vec<_>>().join("; "));
+        let disk = self.disk.describe();
+        panic!("it does not come to rest: {}; {disk}", cores.collect::<Vec<_>>().join("; "));
     }
 
     /// No more wishes: everything under way arrives, and then everything must be right.
@@ -591,9 +684,10 @@ impl World {
         }
     }
 
-    fn room_on_server(&self, name: &str) -> Option<&banter_chat::room::Room> {
-        let mut found = self.cores.iter().flat_map(|core| core.shard.rooms().iter());
-        found.find(|room| room.name.as_str() == name)
+    fn room_on_server(&self, name: &str) -> Option<(&Rooms, &Room)> {
+        let rooms = self.cores.iter().map(|core| core.shard.rooms());
+        let mut found = rooms.flat_map(|rooms| rooms.iter().map(move |room| (rooms, room)));
+        found.find(|(_, room)| room.name.as_str() == name)
     }
 
     /// Who is where: what the server says is what the clients know.
@@ -607,7 +701,7 @@ impl World {
                 })
             };
             let users: BTreeSet<&str> = readers().map(|(client, _)| client.user.as_str()).collect();
-            let listed = self.room_on_server(&name).map(|room| room.members_listed()).unwrap_or_default();
+            let listed = self.room_on_server(&name).map(|(_, room)| room.members_listed()).unwrap_or_default();
             assert_eq!(listed.lines().collect::<BTreeSet<_>>(), users, "members of {name}");
             for (client, reading) in readers().filter(|(_, reading)| reading.presence) {
                 let number = client.number;
@@ -627,12 +721,25 @@ impl World {
             else {
                 return;
             };
+            if self.room_on_server(&room).is_none() {
+                // It may lie in the log alone; to ask for it brings it to memory.
+                drop(self.fetch_at_rest(asker, &room, FetchFrom::After(Sequence(0))));
+            }
             let Some((epoch, first, head)) = self
                 .room_on_server(&room)
-                .map(|room| (room.epoch.0, room.history.first_available().0, room.history.head().0))
+                .map(|(rooms, room)| (room.epoch.0, rooms.history_start(room).0, room.history.head().0))
             else {
+                assert!(!self.is_kept(&room) || !self.truth.was_acknowledged(&room), "{room} is gone");
                 continue;
             };
+            if self.is_kept(&room) {
+                let elsewhere = self.truth.acknowledged_elsewhere(&room, epoch);
+                assert_eq!(
+                    elsewhere, None,
+                    "{room} goes on as {epoch}, and something was acknowledged in another history"
+                );
+            }
+            assert_eq!(self.truth.known_behind(&room, epoch, head), None, "{room} ends at {head}");
             let mut after = first - 1;
             while after < head {
                 let Some(page) = self.fetch_at_rest(asker, &room, FetchFrom::After(Sequence(after))) else { return };
@@ -649,12 +756,12 @@ impl World {
             }
             let seen = self.truth.messages.get(&(room.clone(), epoch));
             assert!((first..=head).all(|place| seen.is_some_and(|seen| seen.contains_key(&place))));
-            let acknowledged =
-                self.truth.acknowledged.range((room.clone(), epoch, 0)..=(room.clone(), epoch, u64::MAX));
-            for ((_, _, place), _) in acknowledged {
-                assert!(*place <= head, "{room} {place} was acknowledged and is not in the history");
-            }
         }
+    }
+
+    /// Whether the log has to hold everything that was ever acknowledged in a room.
+    fn is_kept(&self, room: &str) -> bool {
+        self.profile.is_synced(room) && self.profile.history_is_whole
     }
 
     /// What a client gets that fetches while nothing else happens; `None` if it was taken for gone meanwhile.
@@ -676,7 +783,9 @@ impl World {
             readings.extend(connection.readings.iter().map(|(room, reading)| (voice, room.clone(), reading.clone())));
         }
         for (voice, name, reading) in readings {
-            let Some(room) = self.room_on_server(&name).filter(|room| room.epoch.0 == reading.epoch) else { continue };
+            let Some((_, room)) = self.room_on_server(&name).filter(|(_, room)| room.epoch.0 == reading.epoch) else {
+                continue;
+            };
             let head = room.history.head().0;
             let position = reading.position.unwrap_or_else(|(_, high)| high);
             if reading.echo {
