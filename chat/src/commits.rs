@@ -100,7 +100,8 @@ impl Rooms {
             self.complete(open, turn);
         }
         while self.commits.flight.is_empty()
-            && let Some(open) = self.commits.queued.pop_front_if(|open| matches!(open, Open::Answer { .. }))
+            && matches!(self.commits.queued.front(), Some(Open::Answer { .. }))
+            && let Some(open) = self.commits.queued.pop_front()
         {
             self.complete(open, turn);
         }

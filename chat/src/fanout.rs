@@ -18,6 +18,9 @@ use crate::turn::Turn;
 /// Own posts that a subscription leaves out of the run at a time; above it, it catches up through the history, which
 /// leaves them out as well.
 const SKIPS_MAX: usize = 64;
+/// Pages of history that one core's connections have asked for at a time; the others wait their turn. So a crowd that comes
+/// back fills no lane, in which live posts would wait behind it.
+const PAGES_ASKED_MAX: u32 = 16;
 /// Bytes that are copied together into one send when a connection has frames from several places.
 const GATHERED_BYTES_MAX: usize = 16 * 1_024;
 
@@ -302,6 +305,21 @@ impl Sessions {
     }
 
     fn caught_up(&mut self, to: ConnectionId, id: SubscriptionId, page: &Page, turn: &mut Turn<'_>) {
+        self.pages_asked -= 1;
+        self.take_page(to, id, page, turn);
+        while self.pages_asked < PAGES_ASKED_MAX
+            && let Some(next) = self.pages_wanted.pop_front()
+        {
+            let Some(slot) = self.slot_of(next) else { continue };
+            self.connections[slot].page_queued = false;
+            // One that has something to send first asks by itself, when that is done.
+            if !self.connections[slot].in_flight && self.connections[slot].outbox.is_empty() {
+                self.ask_catch_up(slot, turn);
+            }
+        }
+    }
+
+    fn take_page(&mut self, to: ConnectionId, id: SubscriptionId, page: &Page, turn: &mut Turn<'_>) {
         let Some(slot) = self.slot_of(to) else { return };
         self.connections[slot].page_asked = false;
         self.mark_ready(slot);
@@ -500,8 +518,15 @@ impl Sessions {
     /// Asks the next page for a subscription that is behind. One page at a time, and only when everything before it
     /// was sent: that is what bounds a slow reader.
     fn ask_catch_up(&mut self, slot: usize, turn: &mut Turn<'_>) {
-        let session = &self.connections[slot];
+        let id = self.id_of(slot);
+        let session = &mut self.connections[slot];
         if session.behind == 0 || session.page_asked || !session.is_open() {
+            return;
+        }
+        if self.pages_asked >= PAGES_ASKED_MAX {
+            if !std::mem::replace(&mut session.page_queued, true) {
+                self.pages_wanted.push_back(id);
+            }
             return;
         }
         let behind = session
@@ -516,6 +541,7 @@ impl Sessions {
         let subscription = SubscriptionId { slot: subscription, join: reading.join };
         let reader = self.peer_of(slot);
         self.connections[slot].page_asked = true;
+        self.pages_asked += 1;
         // The next one is another's turn.
         self.connections[slot].subscriptions.rotate_left(1);
         self.send_up_to(slot, owner, Up::CatchUp { room, reader, subscription, after, echo }, turn);

@@ -33,6 +33,8 @@ pub struct Session {
     pub was_pinged: bool,
     /// A page for one of its subscriptions is on its way.
     pub page_asked: bool,
+    /// It waits for its turn to ask for a page.
+    pub page_queued: bool,
     /// A presence event was replaced by a count that is still to be told.
     pub has_stale_presence: bool,
     /// One of its subscriptions does not want its own posts.
@@ -120,6 +122,7 @@ impl Session {
             is_paused: false,
             was_pinged: false,
             page_asked: false,
+            page_queued: false,
             has_stale_presence: false,
             spares_own: false,
             reserved_bytes: 0,

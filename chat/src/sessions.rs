@@ -54,6 +54,9 @@ pub struct Sessions {
     pub(crate) actions: Actions,
     pub(crate) scratch: Vec<u8>,
     pub(crate) paused_by_lane: Vec<VecDeque<ConnectionId>>,
+    /// Pages of history that are asked for, and the connections that wait to ask.
+    pub(crate) pages_asked: u32,
+    pub(crate) pages_wanted: VecDeque<ConnectionId>,
     pub(crate) joins: u32,
     sweep_due_ms: u64,
     idle: Option<Timers<ConnectionId>>,
@@ -120,6 +123,8 @@ impl Sessions {
             actions: Actions::default(),
             scratch: Vec::new(),
             paused_by_lane: (0..cores).map(|_| VecDeque::new()).collect(),
+            pages_asked: 0,
+            pages_wanted: VecDeque::new(),
             joins: 0,
             sweep_due_ms: 0,
             // Looked at four times in its length: pinged at half, ended at the whole, never a quarter late.

@@ -94,8 +94,10 @@ const METRICS: &[Metric] = &[
     }),
 ];
 
-/// What the log's keeper knows: a name, a kind and a help each.
-const LOG_METRICS: &[(&str, &str, &str, fn(&KeeperState) -> &AtomicU64)] = &[
+/// A metric of the log's keeper: its name, kind and help, and where its value stands.
+type LogMetric = (&'static str, &'static str, &'static str, fn(&KeeperState) -> &AtomicU64);
+
+const LOG_METRICS: &[LogMetric] = &[
     ("banter_log_bytes", "gauge", "Bytes of the log's segments.", |keeper| &keeper.log_bytes),
     ("banter_log_segments", "gauge", "Segments of the log.", |keeper| &keeper.segments),
     ("banter_log_full", "gauge", "1 while there is too little space for a segment.", |keeper| &keeper.is_full),

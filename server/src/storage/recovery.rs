@@ -129,7 +129,7 @@ fn disk<'p>(doing: &'static str, path: &'p Path) -> impl FnOnce(io::Error) -> Re
 /// When the disk fails, or holds what is no log of this server or damaged.
 pub fn recover(opening: &Opening<'_>) -> Result<Recovered, RecoveryFault> {
     let folder = opening.folder;
-    fs::create_dir_all(folder).map_err(disk("making the log's folder", folder))?;
+    make_folder(folder).map_err(disk("making the log's folder", folder))?;
     let ledger = Ledger::read(folder).map_err(disk("reading the ledger of", folder))?;
     let mut walk = Walk {
         opening,
@@ -145,6 +145,20 @@ pub fn recover(opening: &Opening<'_>) -> Result<Recovered, RecoveryFault> {
         walk.take(at)?;
     }
     walk.finish(ledger.unwrap_or_default())
+}
+
+/// Makes the log's folder, and has the folders above it remember it: without that a power cut in the first run takes all.
+fn make_folder(folder: &Path) -> io::Result<()> {
+    fs::create_dir_all(folder)?;
+    for above in folder.ancestors().skip(1).take(2) {
+        let above = if above.as_os_str().is_empty() { Path::new(".") } else { above };
+        match File::open(above).and_then(|above| above.sync_all()) {
+            // The folder around the data folder may be another user's; what could be known of it is.
+            Err(error) if error.kind() != io::ErrorKind::PermissionDenied => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 struct Walk<'a> {
