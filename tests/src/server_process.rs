@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::{Mutex, OnceLock, mpsc};
 use std::time::{Duration, Instant};
 
@@ -40,8 +40,11 @@ pub fn program() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     PROGRAM.get_or_init(|| {
         let own = std::env::current_exe().expect("a test has a path");
-        // target/PROFILE/deps/own
-        let folder = own.ancestors().nth(2).expect("cargo's folders").to_owned();
+        // target/PROFILE/deps/own is a test, target/PROFILE/own a program.
+        let mut folder = own.parent().expect("cargo's folders").to_owned();
+        if folder.ends_with("deps") {
+            folder.pop();
+        }
         let mut build = Command::new(env!("CARGO"));
         build.args(["build", "--quiet", "-p", "banter-server"]).current_dir(env!("CARGO_MANIFEST_DIR"));
         if folder.ends_with("release") {
@@ -80,8 +83,29 @@ impl<'a> Start<'a> {
         Start { data: Some(data), ..self }
     }
 
+    /// Starts it, and kills it after that time, whatever it is doing.
+    pub fn kill_while_starting(self, after: Duration) {
+        let (mut server, _stdout) = self.spawn();
+        std::thread::sleep(after);
+        server.kill();
+    }
+
     /// Starts it, and waits until it listens.
     pub fn run(self) -> ServerProcess {
+        let (mut server, stdout) = self.spawn();
+        let (tell, told) = mpsc::channel();
+        std::thread::spawn(move || {
+            let mut line = String::new();
+            let _ = BufReader::new(stdout).read_line(&mut line);
+            let _ = tell.send(line);
+        });
+        let line = told.recv_timeout(PATIENCE).expect("the server says where it listens");
+        let address = line.trim_end().strip_prefix("listening on ").and_then(|address| address.parse().ok());
+        server.address = address.unwrap_or_else(|| panic!("the server said {line:?} and\n{}", server.log()));
+        server
+    }
+
+    fn spawn(self) -> (ServerProcess, ChildStdout) {
         let folder = TempDir::new().expect("a temporary folder");
         let data = self.data.map_or_else(|| folder.path().join("data"), Path::to_owned);
         let log = folder.path().join("log");
@@ -99,17 +123,7 @@ impl<'a> Start<'a> {
         command.stderr(File::create(&log).expect("a file in the temporary folder"));
         let mut child = command.spawn().expect("the server starts");
         let stdout = child.stdout.take().expect("stdout is piped");
-        let mut server = ServerProcess { child, address: ([127, 0, 0, 1], 0).into(), log, _folder: folder };
-        let (tell, told) = mpsc::channel();
-        std::thread::spawn(move || {
-            let mut line = String::new();
-            let _ = BufReader::new(stdout).read_line(&mut line);
-            let _ = tell.send(line);
-        });
-        let line = told.recv_timeout(PATIENCE).expect("the server says where it listens");
-        let address = line.trim_end().strip_prefix("listening on ").and_then(|address| address.parse().ok());
-        server.address = address.unwrap_or_else(|| panic!("the server said {line:?} and\n{}", server.log()));
-        server
+        (ServerProcess { child, address: ([127, 0, 0, 1], 0).into(), log, _folder: folder }, stdout)
     }
 }
 
@@ -146,6 +160,12 @@ impl ServerProcess {
     pub fn signal(&self, signal: Signal) {
         let pid = Pid::from_raw(self.pid() as i32).expect("a pid is not 0");
         kill_process(pid, signal).expect("the server is there");
+    }
+
+    /// Kills it with SIGKILL, and waits until it is gone.
+    pub fn kill(&mut self) {
+        self.child.kill().expect("the server is a child of this process");
+        self.wait(PATIENCE);
     }
 
     /// Waits for its end.
