@@ -3,6 +3,7 @@
 pub mod audit;
 pub mod crash;
 pub mod cut_proxy;
+pub mod fuse_disk;
 pub mod ledger;
 pub mod load;
 pub mod neighbours;
