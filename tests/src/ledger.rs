@@ -130,8 +130,6 @@ pub enum Fault {
     EpochChanged,
     /// Acknowledged although it was sent after the log had failed.
     PostedAfterFailure,
-    /// Something that has to go on while posts are refused did not.
-    Stopped,
 }
 
 #[derive(Default)]
@@ -302,6 +300,13 @@ impl Ledger {
                 self.add(Fault::ShownAndLost, format!("{shown:?}"));
             }
         }
+    }
+
+    /// A log failed at that time, under the load that was recorded last: whatever was sent later is not to be acknowledged.
+    pub fn judge_failure(&mut self, failed_at: Instant) {
+        let later = |post: &&Post| post.sent_at > failed_at && matches!(post.answer, Answer::Posted(_));
+        let wrong: Vec<String> = self.posts().filter(later).map(|post| format!("post {}", post.id)).collect();
+        wrong.into_iter().for_each(|what| self.add(Fault::PostedAfterFailure, what));
     }
 
     fn missing(&self, room: usize, id: u64, place: Place) -> Option<Fault> {

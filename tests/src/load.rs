@@ -30,7 +30,7 @@ pub struct Plan {
     pub writers: usize,
     /// Posts that one of them has under way at most.
     pub outstanding: usize,
-    /// Posts that one of them sends at most; then it reads until its connection ends.
+    /// Posts that one of them sends at most; then it leaves.
     pub posts_max: usize,
 }
 
@@ -172,7 +172,7 @@ struct Writer {
 impl Writer {
     fn write(mut self) -> Vec<Post> {
         loop {
-            let stopped = self.stop.load(Relaxed);
+            let stopped = self.stop.load(Relaxed) || self.posts.len() >= self.plan.posts_max;
             if stopped && self.open.is_empty() {
                 return self.posts;
             }
