@@ -16,6 +16,7 @@ pub mod seeded;
 pub mod server_process;
 pub mod sim;
 pub mod sys;
+pub mod toy;
 pub mod trial;
 pub mod wire_client;
 

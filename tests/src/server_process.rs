@@ -63,6 +63,7 @@ pub struct Start<'a> {
     cores: usize,
     descriptors_max: Option<u32>,
     data: Option<&'a Path>,
+    program: Option<&'a Path>,
 }
 
 impl<'a> Start<'a> {
@@ -81,6 +82,12 @@ impl<'a> Start<'a> {
     #[must_use]
     pub fn data(self, data: &'a Path) -> Self {
         Start { data: Some(data), ..self }
+    }
+
+    /// Another program, which takes the same flags.
+    #[must_use]
+    pub fn program(self, program: &'a Path) -> Self {
+        Start { program: Some(program), ..self }
     }
 
     /// Starts it, and kills it after that time, whatever it is doing.
@@ -110,11 +117,12 @@ impl<'a> Start<'a> {
         let data = self.data.map_or_else(|| folder.path().join("data"), Path::to_owned);
         let log = folder.path().join("log");
         let mut command = match self.descriptors_max {
-            None => Command::new(program()),
+            None => Command::new(self.program.unwrap_or_else(|| program())),
             // The shell lowers the hard limit, and becomes the program.
             Some(limit) => {
                 let mut shell = Command::new("sh");
-                shell.args(["-c", &format!("ulimit -n {limit} && exec \"$0\" \"$@\"")]).arg(program());
+                shell.args(["-c", &format!("ulimit -n {limit} && exec \"$0\" \"$@\"")]);
+                shell.arg(self.program.unwrap_or_else(|| program()));
                 shell
             }
         };

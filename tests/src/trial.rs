@@ -1,7 +1,7 @@
 //! A server that is started again and again on one data folder, loaded and audited: what all judges of the log share.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::audit;
@@ -33,6 +33,8 @@ pub struct Setup {
     pub body_bytes_max: usize,
     /// The load.
     pub plan: Plan,
+    /// The server, where it is not `banter`.
+    pub program: Option<PathBuf>,
 }
 
 impl Setup {
@@ -42,7 +44,7 @@ impl Setup {
         let small_log = ["--log-segment-bytes=4194304", "--log-commit-bytes-max=131072", "--frame-bytes-max=16384"];
         let flags = if durability == "memory" { Vec::new() } else { small_log.map(str::to_owned).to_vec() };
         let durability = durability.to_owned();
-        Setup { cores: 1, durability, flags, seed, rooms: 6, body_bytes_max: 9_000, plan }
+        Setup { cores: 1, durability, flags, seed, rooms: 6, body_bytes_max: 9_000, plan, program: None }
     }
 
     /// Whether a restart loses everything, as it may.
@@ -101,7 +103,11 @@ impl Trial {
         let mut flags = vec!["--durability", &self.setup.durability, "--log", "warn"];
         flags.extend(limits);
         flags.extend(self.setup.flags.iter().map(String::as_str));
-        run(Start::new(self.setup.cores, &flags).data(data))
+        let start = Start::new(self.setup.cores, &flags).data(data);
+        run(match &self.setup.program {
+            Some(program) => start.program(program),
+            None => start,
+        })
     }
 
     /// Starts the server, checks everything that was promised before, and posts again what was not answered.
