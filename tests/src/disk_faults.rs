@@ -9,15 +9,18 @@ use std::time::{Duration, Instant};
 
 use crate::audit;
 use crate::fuse_disk::{DiskFault, FuseDisk};
+use crate::ledger::Fault;
 use crate::load::Load;
 use crate::report::Report;
-use crate::server_process::{ServerProcess, wait_until};
+use crate::server_process::{ServerProcess, holds_within, wait_until};
 use crate::trial::{Setup, Trial};
 
 /// Posts that are acknowledged before anything happens.
 const WARM_POSTS: u64 = 50;
 /// Refusals that show that it is no accident.
 const REFUSALS: u64 = 20;
+/// How soon a log that failed has to refuse posts.
+const REFUSED_MAX: Duration = Duration::from_secs(5);
 /// Posts that show that posting goes on.
 const GOES_ON_POSTS: u64 = 100;
 /// How soon posting has to go on by itself once there is space.
@@ -84,10 +87,10 @@ impl Run<'_> {
         wait_until("posts are acknowledged", || progress.posted.load(Relaxed) >= WARM_POSTS);
         match trouble {
             Trouble::Fault(fault) => {
-                self.fail(&server, &load, fault);
+                let failed_at = self.fail(&server, &load, fault);
                 // Every post that is under way gets an answer, a refused one too.
                 load.stop(&mut self.trial.ledger);
-                self.judge_failure(fault, progress.log_failed.load(Relaxed) > 0);
+                failed_at.into_iter().for_each(|at| self.trial.ledger.judge_failure(at));
                 self.cut(&mut server, is_torn);
             }
             Trouble::Full | Trouble::Cut => {
@@ -104,24 +107,24 @@ impl Run<'_> {
         self.count("log_full answers", progress.log_full.load(Relaxed));
     }
 
-    fn fail(&self, server: &ServerProcess, load: &Load, fault: DiskFault) {
-        let posted = || load.progress.posted.load(Relaxed);
-        self.disk.arm(fault);
-        wait_until("the fault happens", || self.disk.fired().is_some());
-        let before = posted();
-        wait_until("posts are refused", || {
-            let is_mended = fault == DiskFault::ShortWrite && posted() >= before + GOES_ON_POSTS;
-            is_mended || load.progress.log_failed.load(Relaxed) >= REFUSALS
-        });
-        audit::reading_goes_on(server.address(), self.trial.setup.rooms);
-    }
-
-    /// A short write may be made whole by another one; any other fault ends the log.
-    fn judge_failure(&mut self, fault: DiskFault, was_refused: bool) {
-        if fault != DiskFault::ShortWrite || was_refused {
-            let fired = self.disk.fired().expect("it was waited for");
-            self.trial.ledger.judge_failure(fired);
+    /// Lets the fault happen; when it did, if it did.
+    fn fail(&mut self, server: &ServerProcess, load: &Load, fault: DiskFault) -> Option<Instant> {
+        let (disk, progress) = (self.disk, &load.progress);
+        disk.arm(fault);
+        if !holds_within(REFUSED_MAX, || disk.fired().is_some()) {
+            self.trial.ledger.add(Fault::NotRefused, format!("{fault:?} found no write or sync in {REFUSED_MAX:?}"));
+            return None;
         }
+        let before = progress.posted.load(Relaxed);
+        let is_refused = || progress.log_failed.load(Relaxed) >= REFUSALS;
+        let goes_on = || progress.posted.load(Relaxed) >= before + GOES_ON_POSTS;
+        // A short write may be made whole by another one; any other fault ends the log.
+        let is_mended = || fault == DiskFault::ShortWrite && goes_on() && progress.log_failed.load(Relaxed) == 0;
+        if !holds_within(REFUSED_MAX, || is_refused() || is_mended()) {
+            self.trial.ledger.add(Fault::NotRefused, format!("{REFUSED_MAX:?} after {fault:?}"));
+        }
+        audit::reading_goes_on(server.address(), self.trial.setup.rooms);
+        if is_refused() { disk.fired() } else { None }
     }
 
     fn fill_up(&mut self, server: &ServerProcess, load: &Load) {

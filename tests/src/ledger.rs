@@ -130,6 +130,8 @@ pub enum Fault {
     EpochChanged,
     /// Acknowledged although it was sent after the log had failed.
     PostedAfterFailure,
+    /// The disk failed, and posts were not refused; or nothing was written or synced that could have failed.
+    NotRefused,
 }
 
 #[derive(Default)]

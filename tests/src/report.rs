@@ -59,6 +59,7 @@ impl Report {
             ("altered", fault(Fault::Altered)),
             ("epochs_changed", fault(Fault::EpochChanged)),
             ("posted_after_failure", fault(Fault::PostedAfterFailure)),
+            ("not_refused", fault(Fault::NotRefused)),
         ];
         let counts = counts.map(|(name, count)| (name.to_owned(), count as u64)).into_iter();
         let restarts = [("restart_ms_p50", self.restart_ms_p50), ("restart_ms_max", self.restart_ms_max)];

@@ -21,12 +21,20 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(5);
 
 /// Waits until a condition holds.
 #[track_caller]
-pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
+pub fn wait_until(what: &str, holds: impl FnMut() -> bool) {
+    assert!(holds_within(PATIENCE, holds), "not within {PATIENCE:?}: {what}");
+}
+
+/// Waits until a condition holds, or that long; whether it holds.
+pub fn holds_within(limit: Duration, mut holds: impl FnMut() -> bool) -> bool {
+    let deadline = Instant::now() + limit;
     while !holds() {
-        assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
+        if Instant::now() >= deadline {
+            return false;
+        }
         std::thread::sleep(LOOK_INTERVAL);
     }
+    true
 }
 
 /// The numbers of cores to test with: one and two, or one where this process may not run on more.

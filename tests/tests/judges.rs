@@ -57,12 +57,24 @@ fn crash_finds_what_a_kill_shows() {
 
 #[test]
 fn disk_faults_finds_what_only_a_disk_shows() {
-    for mistake in ["no-sync", "ignores-sync-error", "retries-sync", "ignores-short-write", "no-folder-sync"] {
-        match disk_troubles(mistake) {
-            Some(Ok(report)) => assert!(!report.is_clean(), "{mistake} was not found"),
-            // A log that does not fail never refuses: that is found by waiting for it.
-            Some(Err(text)) => assert!(text.starts_with("not within"), "{mistake}: {text}"),
-            None => return,
-        }
+    let mistakes = [
+        ("no-sync", Fault::Lost),
+        ("ignores-sync-error", Fault::NotRefused),
+        ("retries-sync", Fault::NotRefused),
+        ("ignores-short-write", Fault::Lost),
+        ("no-folder-sync", Fault::Lost),
+        ("shows-early", Fault::ShownAndLost),
+    ];
+    for (mistake, fault) in mistakes {
+        let Some(found) = disk_troubles(mistake) else { return };
+        let report = found.expect("a mistake is counted, and stops no check");
+        assert!(report.faults.contains_key(&fault), "{mistake}: {report:#?}");
+    }
+}
+
+#[test]
+fn disk_faults_finds_a_log_that_stays_full() {
+    if let Some(found) = disk_troubles("stays-full") {
+        assert!(found.expect_err("a wait fails").contains("posts are accepted again"));
     }
 }

@@ -27,7 +27,7 @@ pub enum DiskFault {
     WriteEio,
     /// The next sync fails, and what it was to make durable never will be.
     FsyncEio,
-    /// The next write writes half, and says so.
+    /// The next write of two pages or more writes half, and says so. (Half of a page may hold all that matters.)
     ShortWrite,
 }
 
@@ -255,7 +255,7 @@ impl Store {
         if self.fires(file, DiskFault::WriteEio) {
             return Err(Errno::EIO);
         }
-        if self.fires(file, DiskFault::ShortWrite) {
+        if bytes.len() >= 2 * PAGE_BYTES && self.fires(file, DiskFault::ShortWrite) {
             bytes = &bytes[..bytes.len() / 2 / SECTOR_BYTES * SECTOR_BYTES];
         }
         let to = from + bytes.len();

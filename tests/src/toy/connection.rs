@@ -77,6 +77,8 @@ fn serve_native(mut stream: TcpStream, world: &Mutex<World>) {
 
 fn serve_websocket(stream: TcpStream, world: &Mutex<World>) {
     let mut form = Form::Json;
+    // The error's size is the library's choice.
+    #[allow(clippy::result_large_err)]
     let confirm = |request: &Upgrade, mut response: Response| {
         if let Some(asked) = request.headers().get("sec-websocket-protocol") {
             form = Form::Rkyv;

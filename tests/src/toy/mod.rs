@@ -36,7 +36,7 @@ pub enum Mistake {
     NoFolderSync,
     /// Forgets keys when it ends.
     ForgetsKeys,
-    /// Loses the newest record at a start.
+    /// Loses the newest records at a start.
     LosesNewest,
     /// Shows a message before it is durable.
     ShowsEarly,
