@@ -53,18 +53,6 @@ impl Setup {
     }
 }
 
-/// A level that the server has: the one that is asked for, or else `memory`, and that loudly.
-pub fn durability_or_memory(level: &str) -> &str {
-    let data = tempfile::TempDir::new().expect("a temporary folder");
-    let data = data.path().join("data");
-    let asked = ["--durability", level, "--data", data.to_str().expect("text"), "--print-config"];
-    if crate::server_process::run_to_end(&asked).0 == 0 {
-        return level;
-    }
-    eprintln!("SKIPPED: this server does not know --durability {level}; only the judge itself is tried, with memory");
-    "memory"
-}
-
 /// The trial.
 pub struct Trial {
     /// How it is set up.

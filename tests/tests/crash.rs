@@ -6,7 +6,7 @@ use banter_tests::audit;
 use banter_tests::crash::Run;
 use banter_tests::ledger::Fault;
 use banter_tests::server_process::core_counts;
-use banter_tests::trial::{Setup, Trial, durability_or_memory};
+use banter_tests::trial::{Setup, Trial};
 use banter_tests::wire_client::Form;
 
 /// Any number more by the program `crash`.
@@ -14,11 +14,10 @@ const CYCLES: usize = 25;
 
 #[test]
 fn nothing_acknowledged_or_shown_is_lost_by_kills_under_load() {
-    let durability = durability_or_memory("synced");
     for &cores in core_counts() {
         let folder = tempfile::TempDir::new().expect("a temporary folder");
         let seed = 40 + cores as u64;
-        let setup = Setup { cores, ..Setup::new(durability, seed) };
+        let setup = Setup { cores, ..Setup::new("synced", seed) };
         let report = Run { cycles: CYCLES, vary_cores: false, setup }.run(&folder.path().join("data"), |_, _| {});
         report.assert_clean();
         assert!(report.acknowledged > CYCLES, "a load that gets nothing done proves nothing");

@@ -2,13 +2,10 @@
 
 use banter_tests::disk_faults::{ROUNDS_OF_ALL, is_segment, run};
 use banter_tests::fuse_disk::FuseDisk;
-use banter_tests::trial::{Setup, durability_or_memory};
+use banter_tests::trial::Setup;
 
 #[test]
 fn no_trouble_with_the_disk_loses_what_was_acknowledged() {
-    if durability_or_memory("synced") != "synced" {
-        return;
-    }
     let folder = tempfile::TempDir::new().expect("a temporary folder");
     let disk = match FuseDisk::mount(folder.path(), is_segment) {
         Ok(disk) => disk,

@@ -4,7 +4,7 @@ use std::fs;
 
 use banter_tests::disk_faults::{FREE_BYTES_MIN, wait_full, wait_resumed};
 use banter_tests::loop_disk::LoopDisk;
-use banter_tests::trial::{Setup, Trial, durability_or_memory};
+use banter_tests::trial::{Setup, Trial};
 
 const DISK_MIB: u64 = 32;
 const BALLAST_BYTES: usize = 10 << 20;
@@ -19,9 +19,6 @@ fn small_setup() -> Setup {
 
 #[test]
 fn a_full_disk_refuses_posts_only_and_takes_them_again_by_itself() {
-    if durability_or_memory("synced") != "synced" {
-        return;
-    }
     let disk = match LoopDisk::make(DISK_MIB) {
         Ok(disk) => disk,
         Err(error) => return eprintln!("SKIPPED: no ext4 on a loop device here: {error}"),

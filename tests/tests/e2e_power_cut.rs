@@ -2,7 +2,7 @@
 
 use banter_tests::loop_disk::LoopDisk;
 use banter_tests::power_cut::run;
-use banter_tests::trial::{Setup, durability_or_memory};
+use banter_tests::trial::Setup;
 
 /// Any number more by the program `power-cut`.
 const ROUNDS: usize = 4;
@@ -10,9 +10,6 @@ const DISK_MIB: u64 = 512;
 
 #[test]
 fn a_power_cut_under_load_loses_nothing_acknowledged() {
-    if durability_or_memory("synced") != "synced" {
-        return;
-    }
     match LoopDisk::make(DISK_MIB) {
         Ok(mut disk) => run(Setup::new("synced", 51), ROUNDS, &mut disk, |_| {}).assert_clean(),
         Err(error) => eprintln!("SKIPPED: no ext4 on a loop device here: {error}"),

@@ -25,7 +25,7 @@ fn crashes(mistake: &str) -> Report {
 }
 
 /// Runs every trouble; none where there is no FUSE, and the panic's text where a wait or a check failed.
-fn disk_troubles(mistake: &str) -> Option<Result<Report, String>> {
+fn disk_troubles(mistake: &str, rounds: usize) -> Option<Result<Report, String>> {
     let folder = tempfile::TempDir::new().expect("a temporary folder");
     let disk = match FuseDisk::mount(folder.path(), is_segment) {
         Ok(disk) => disk,
@@ -34,7 +34,7 @@ fn disk_troubles(mistake: &str) -> Option<Result<Report, String>> {
             return None;
         }
     };
-    let run = || disk_faults::run(setup(mistake), ROUNDS_OF_ALL, &disk, |_, _| {});
+    let run = || disk_faults::run(setup(mistake), rounds, &disk, |_, _| {});
     Some(catch_unwind(AssertUnwindSafe(run)).map_err(|panic| match panic.downcast::<String>() {
         Ok(text) => *text,
         Err(_) => "another panic".to_owned(),
@@ -44,7 +44,7 @@ fn disk_troubles(mistake: &str) -> Option<Result<Report, String>> {
 #[test]
 fn a_right_log_is_found_right() {
     crashes("none").assert_clean();
-    if let Some(report) = disk_troubles("none") {
+    if let Some(report) = disk_troubles("none", ROUNDS_OF_ALL) {
         report.expect("every trouble is gone through").assert_clean();
     }
 }
@@ -66,7 +66,7 @@ fn disk_faults_finds_what_only_a_disk_shows() {
         ("shows-early", Fault::ShownAndLost),
     ];
     for (mistake, fault) in mistakes {
-        let Some(found) = disk_troubles(mistake) else { return };
+        let Some(found) = disk_troubles(mistake, ROUNDS_OF_ALL / 2) else { return };
         let report = found.expect("a mistake is counted, and stops no check");
         assert!(report.faults.contains_key(&fault), "{mistake}: {report:#?}");
     }
@@ -74,7 +74,7 @@ fn disk_faults_finds_what_only_a_disk_shows() {
 
 #[test]
 fn disk_faults_finds_a_log_that_stays_full() {
-    if let Some(found) = disk_troubles("stays-full") {
+    if let Some(found) = disk_troubles("stays-full", ROUNDS_OF_ALL / 2) {
         assert!(found.expect_err("a wait fails").contains("posts are accepted again"));
     }
 }

@@ -79,7 +79,7 @@ impl FuseDisk {
         self.arm(DiskFault::FsyncEio);
     }
 
-    /// The next write of two pages or more writes half, and says so.
+    /// The next write of two pages or more writes half and says so, and the first attempt at the rest fails.
     pub fn short_next_write(&self) {
         self.arm(DiskFault::ShortWrite);
     }

@@ -27,7 +27,12 @@ pub enum DiskFault {
     WriteEio,
     /// The next sync fails, and what it was to make durable never will be.
     FsyncEio,
-    /// The next write of two pages or more writes half, and says so. (Half of a page may hold all that matters.)
+    /// The next write of two pages or more writes half and says so, and the write behind it fails. (Half of a page may
+    /// hold all that matters.)
+    ///
+    /// Without that failure io_uring would complete the write by itself, as it does for every regular file, so that
+    /// nobody would see it; and, over FUSE with direct I/O, complete it at the wrong place: the kernel (6.18) leaves the
+    /// position of an asynchronous write as it was. With it io_uring gives up, and tells the short count.
     ShortWrite,
 }
 
@@ -67,6 +72,8 @@ pub struct Store {
     /// Which files faults are for, by their name.
     is_faulty: fn(&str) -> bool,
     armed: Option<DiskFault>,
+    /// The file of which half of a write is missing, until somebody tries to write the rest.
+    cut_short: Option<u64>,
     fired: Option<Instant>,
     /// Counts power cuts: a file that was opened before one is of no use behind it.
     generation: u64,
@@ -79,9 +86,9 @@ impl Store {
     /// An empty one. Faults happen to files whose name is accepted.
     pub fn new(is_faulty: fn(&str) -> bool) -> Self {
         let nodes = BTreeMap::from([(ROOT, Node::folder())]);
-        let (armed, fired) = (None, None);
-        let capacity_bytes = ROOMY_BYTES;
-        Store { nodes, next_number: ROOT + 1, capacity_bytes, is_faulty, armed, fired, generation: 0, is_on: true }
+        let (armed, cut_short, fired, generation) = (None, None, None, 0);
+        let (next_number, capacity_bytes, is_on) = (ROOT + 1, ROOMY_BYTES, true);
+        Store { nodes, next_number, capacity_bytes, is_faulty, armed, cut_short, fired, generation, is_on }
     }
 
     /// Lets a fault happen once.
@@ -129,7 +136,7 @@ impl Store {
     /// selection, as a disk with a cache does it. Everything fails until the power is on again.
     pub fn cut_power(&mut self, mut torn: Option<&mut Seeded>) {
         self.generation += 1;
-        (self.is_on, self.armed) = (false, None);
+        (self.is_on, self.armed, self.cut_short) = (false, None, None);
         let kept = self.reachable(|node| match node {
             Node::Folder { durable, .. } => Some(durable),
             Node::File { .. } => None,
@@ -252,11 +259,12 @@ impl Store {
 
     /// Writes bytes into a file, and says how many.
     pub fn write(&mut self, file: u64, from: usize, mut bytes: &[u8]) -> Done<usize> {
-        if self.fires(file, DiskFault::WriteEio) {
+        if self.cut_short.take_if(|short| *short == file).is_some() || self.fires(file, DiskFault::WriteEio) {
             return Err(Errno::EIO);
         }
         if bytes.len() >= 2 * PAGE_BYTES && self.fires(file, DiskFault::ShortWrite) {
             bytes = &bytes[..bytes.len() / 2 / SECTOR_BYTES * SECTOR_BYTES];
+            self.cut_short = Some(file);
         }
         let to = from + bytes.len();
         self.grow(file, to)?;

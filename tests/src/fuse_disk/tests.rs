@@ -101,6 +101,7 @@ fn writes_fail_and_fall_short_once() {
         disk.short_next_write();
         let two = Box::new(Block([1; 8_192]));
         assert_eq!(file.write_at(&two.0, 0).expect("written"), 4_096);
+        assert_eq!(file.write_at(&two.0[4_096..], 4_096).expect_err("io_uring's own attempt").raw_os_error(), Some(5));
         assert_eq!(file.write_at(&two.0, 0).expect("once"), 8_192);
     });
 }
