@@ -1,11 +1,23 @@
 //! What the tests of the whole share: the golden files, and chance that comes from a seed.
 
+pub mod audit;
+pub mod crash;
 pub mod cut_proxy;
+pub mod disk_faults;
+pub mod fuse_disk;
+pub mod ledger;
+pub mod load;
+pub mod loop_disk;
 pub mod neighbours;
+pub mod power_cut;
 pub mod raw_peer;
+pub mod report;
 pub mod seeded;
 pub mod server_process;
 pub mod sim;
+pub mod sys;
+pub mod toy;
+pub mod trial;
 pub mod wire_client;
 
 /// The golden files: frames as they must stay, see `tests/golden/README.md`.

@@ -56,6 +56,16 @@ impl Seeded {
     }
 }
 
+/// A seed that is another each time, for a program that prints it.
+///
+/// # Panics
+/// When the clock is before 1970.
+pub fn any_seed() -> u64 {
+    let time = std::time::UNIX_EPOCH.elapsed().expect("a clock behind 1970").as_nanos() as u64;
+    // Short enough to be typed again.
+    Seeded::new(time ^ u64::from(std::process::id())).number() >> 32
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::{Mutex, OnceLock, mpsc};
 use std::time::{Duration, Instant};
 
@@ -21,12 +21,20 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(5);
 
 /// Waits until a condition holds.
 #[track_caller]
-pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
+pub fn wait_until(what: &str, holds: impl FnMut() -> bool) {
+    assert!(holds_within(PATIENCE, holds), "not within {PATIENCE:?}: {what}");
+}
+
+/// Waits until a condition holds, or that long; whether it holds.
+pub fn holds_within(limit: Duration, mut holds: impl FnMut() -> bool) -> bool {
+    let deadline = Instant::now() + limit;
     while !holds() {
-        assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
+        if Instant::now() >= deadline {
+            return false;
+        }
         std::thread::sleep(LOOK_INTERVAL);
     }
+    true
 }
 
 /// The numbers of cores to test with: one and two, or one where this process may not run on more.
@@ -40,8 +48,11 @@ pub fn program() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     PROGRAM.get_or_init(|| {
         let own = std::env::current_exe().expect("a test has a path");
-        // target/PROFILE/deps/own
-        let folder = own.ancestors().nth(2).expect("cargo's folders").to_owned();
+        // target/PROFILE/deps/own is a test, target/PROFILE/own a program.
+        let mut folder = own.parent().expect("cargo's folders").to_owned();
+        if folder.ends_with("deps") {
+            folder.pop();
+        }
         let mut build = Command::new(env!("CARGO"));
         build.args(["build", "--quiet", "-p", "banter-server"]).current_dir(env!("CARGO_MANIFEST_DIR"));
         if folder.ends_with("release") {
@@ -60,6 +71,7 @@ pub struct Start<'a> {
     cores: usize,
     descriptors_max: Option<u32>,
     data: Option<&'a Path>,
+    program: Option<&'a Path>,
 }
 
 impl<'a> Start<'a> {
@@ -80,26 +92,22 @@ impl<'a> Start<'a> {
         Start { data: Some(data), ..self }
     }
 
+    /// Another program, which takes the same flags.
+    #[must_use]
+    pub fn program(self, program: &'a Path) -> Self {
+        Start { program: Some(program), ..self }
+    }
+
+    /// Starts it, and kills it after that time, whatever it is doing.
+    pub fn kill_while_starting(self, after: Duration) {
+        let (mut server, _stdout) = self.spawn();
+        std::thread::sleep(after);
+        server.kill();
+    }
+
     /// Starts it, and waits until it listens.
     pub fn run(self) -> ServerProcess {
-        let folder = TempDir::new().expect("a temporary folder");
-        let data = self.data.map_or_else(|| folder.path().join("data"), Path::to_owned);
-        let log = folder.path().join("log");
-        let mut command = match self.descriptors_max {
-            None => Command::new(program()),
-            // The shell lowers the hard limit, and becomes the program.
-            Some(limit) => {
-                let mut shell = Command::new("sh");
-                shell.args(["-c", &format!("ulimit -n {limit} && exec \"$0\" \"$@\"")]).arg(program());
-                shell
-            }
-        };
-        command.args(["--listen", "127.0.0.1:0", "--cores", &self.cores.to_string(), "--data"]).arg(&data);
-        command.args(self.flags).stdin(Stdio::null()).stdout(Stdio::piped());
-        command.stderr(File::create(&log).expect("a file in the temporary folder"));
-        let mut child = command.spawn().expect("the server starts");
-        let stdout = child.stdout.take().expect("stdout is piped");
-        let mut server = ServerProcess { child, address: ([127, 0, 0, 1], 0).into(), log, _folder: folder };
+        let (mut server, stdout) = self.spawn();
         let (tell, told) = mpsc::channel();
         std::thread::spawn(move || {
             let mut line = String::new();
@@ -110,6 +118,28 @@ impl<'a> Start<'a> {
         let address = line.trim_end().strip_prefix("listening on ").and_then(|address| address.parse().ok());
         server.address = address.unwrap_or_else(|| panic!("the server said {line:?} and\n{}", server.log()));
         server
+    }
+
+    fn spawn(self) -> (ServerProcess, ChildStdout) {
+        let folder = TempDir::new().expect("a temporary folder");
+        let data = self.data.map_or_else(|| folder.path().join("data"), Path::to_owned);
+        let log = folder.path().join("log");
+        let mut command = match self.descriptors_max {
+            None => Command::new(self.program.unwrap_or_else(|| program())),
+            // The shell lowers the hard limit, and becomes the program.
+            Some(limit) => {
+                let mut shell = Command::new("sh");
+                shell.args(["-c", &format!("ulimit -n {limit} && exec \"$0\" \"$@\"")]);
+                shell.arg(self.program.unwrap_or_else(|| program()));
+                shell
+            }
+        };
+        command.args(["--listen", "127.0.0.1:0", "--cores", &self.cores.to_string(), "--data"]).arg(&data);
+        command.args(self.flags).stdin(Stdio::null()).stdout(Stdio::piped());
+        command.stderr(File::create(&log).expect("a file in the temporary folder"));
+        let mut child = command.spawn().expect("the server starts");
+        let stdout = child.stdout.take().expect("stdout is piped");
+        (ServerProcess { child, address: ([127, 0, 0, 1], 0).into(), log, _folder: folder }, stdout)
     }
 }
 
@@ -146,6 +176,12 @@ impl ServerProcess {
     pub fn signal(&self, signal: Signal) {
         let pid = Pid::from_raw(self.pid() as i32).expect("a pid is not 0");
         kill_process(pid, signal).expect("the server is there");
+    }
+
+    /// Kills it with SIGKILL, and waits until it is gone.
+    pub fn kill(&mut self) {
+        self.child.kill().expect("the server is a child of this process");
+        self.wait(PATIENCE);
     }
 
     /// Waits for its end.

@@ -15,6 +15,7 @@ use banter_protocol::{json, native};
 use rustix::net::{AddressFamily, SocketType, socket, sockopt};
 use serde_json::{Value, json};
 use tungstenite::client::IntoClientRequest as _;
+use tungstenite::error::ProtocolError::ResetWithoutClosingHandshake;
 use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::{Message, WebSocket};
 
@@ -335,7 +336,9 @@ fn read_websocket(socket: &mut WebSocket<TcpStream>, form: Form, unread: &mut Ve
         }
         Ok(other) => panic!("{other:?} does not belong to {form:?}"),
         Err(tungstenite::Error::Io(error)) => return Err(end_of(&error)),
-        Err(tungstenite::Error::ConnectionClosed) => return Err(Ended::Eof),
+        Err(tungstenite::Error::ConnectionClosed | tungstenite::Error::Protocol(ResetWithoutClosingHandshake)) => {
+            return Err(Ended::Eof);
+        }
         Err(error) => {
             eprintln!("the WebSocket broke: {error:?}");
             return Err(Ended::Broken);

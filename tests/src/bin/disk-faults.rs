@@ -1,0 +1,46 @@
+//! Lets the server's disk fail, fill up and lose power under load, and checks that nothing acknowledged is gone.
+
+use std::process::ExitCode;
+
+use banter_tests::disk_faults::{ROUNDS_OF_ALL, is_segment, run};
+use banter_tests::fuse_disk::FuseDisk;
+use banter_tests::seeded;
+use banter_tests::trial::Setup;
+use clap::Parser;
+
+/// Each round: load, one trouble with the disk, a power cut, a restart, and a check of all that was promised.
+#[derive(Parser)]
+struct Args {
+    /// Troubles
+    #[arg(long, default_value_t = ROUNDS_OF_ALL)]
+    rounds: usize,
+    /// Chance; another each time without
+    #[arg(long)]
+    seed: Option<u64>,
+    /// The server's durability
+    #[arg(long, default_value = "synced")]
+    durability: String,
+    /// Print the counts as JSON
+    #[arg(long)]
+    json: bool,
+    /// More flags of the server
+    #[arg(last = true)]
+    flags: Vec<String>,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let seed = args.seed.unwrap_or_else(seeded::any_seed);
+    eprintln!("seed {seed}");
+    let folder = tempfile::TempDir::new().expect("a temporary folder");
+    let disk = match FuseDisk::mount(folder.path(), is_segment) {
+        Ok(disk) => disk,
+        Err(error) => {
+            println!("SKIPPED: no FUSE here: {error}");
+            return ExitCode::SUCCESS;
+        }
+    };
+    let mut setup = Setup::new(&args.durability, seed);
+    setup.flags.extend(args.flags);
+    run(setup, args.rounds, &disk, |round, trouble| eprintln!("{round} of {}: {trouble}", args.rounds)).tell(args.json)
+}

@@ -1,0 +1,88 @@
+//! The counts that a judge of the log prints at its end, for people or as JSON.
+
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+
+use serde_json::json;
+
+use crate::ledger::Fault;
+
+/// What a run was about, and what it found.
+#[derive(Debug)]
+pub struct Report {
+    /// Runs the same choices again.
+    pub seed: u64,
+    /// Loads that were ended by a fault.
+    pub rounds: usize,
+    /// Posts that were sent.
+    pub sent: usize,
+    /// Posts that were acknowledged.
+    pub acknowledged: usize,
+    /// Posts that were refused.
+    pub refused: usize,
+    /// Posts without a key that were never answered: they may have landed once or not at all.
+    pub unanswered: usize,
+    /// Messages that the live members were shown.
+    pub shown: usize,
+    /// Faults by kind; a kind that was not found is not here.
+    pub faults: BTreeMap<Fault, usize>,
+    /// The first of them, in words.
+    pub examples: Vec<String>,
+    /// From the start of the process to its listening, recovery included.
+    pub restart_ms_p50: u64,
+    /// The longest of these.
+    pub restart_ms_max: u64,
+    /// What this judge counts besides.
+    pub more: Vec<(String, u64)>,
+}
+
+impl Report {
+    /// Whether nothing was found.
+    pub fn is_clean(&self) -> bool {
+        self.faults.is_empty()
+    }
+
+    /// Every count with its name, faults with 0 too.
+    fn counts(&self) -> Vec<(String, u64)> {
+        let fault = |kind| self.faults.get(&kind).copied().unwrap_or(0);
+        let counts = [
+            ("rounds", self.rounds),
+            ("posts_sent", self.sent),
+            ("acknowledged", self.acknowledged),
+            ("refused", self.refused),
+            ("unanswered", self.unanswered),
+            ("shown", self.shown),
+            ("lost", fault(Fault::Lost)),
+            ("repeated", fault(Fault::Repeated)),
+            ("reordered", fault(Fault::Reordered)),
+            ("shown_and_lost", fault(Fault::ShownAndLost)),
+            ("altered", fault(Fault::Altered)),
+            ("epochs_changed", fault(Fault::EpochChanged)),
+            ("posted_after_failure", fault(Fault::PostedAfterFailure)),
+            ("not_refused", fault(Fault::NotRefused)),
+        ];
+        let counts = counts.map(|(name, count)| (name.to_owned(), count as u64)).into_iter();
+        let restarts = [("restart_ms_p50", self.restart_ms_p50), ("restart_ms_max", self.restart_ms_max)];
+        counts.chain(restarts.map(|(name, ms)| (name.to_owned(), ms))).chain(self.more.iter().cloned()).collect()
+    }
+
+    /// Prints it, and gives the program's end: a failure unless it is clean.
+    pub fn tell(&self, as_json: bool) -> ExitCode {
+        if as_json {
+            let counts: BTreeMap<String, u64> = self.counts().into_iter().collect();
+            println!("{}", json!({"seed": self.seed, "counts": counts, "examples": self.examples}));
+        } else {
+            self.counts().iter().for_each(|(name, count)| println!("{count:>10}  {name}"));
+            self.examples.iter().for_each(|example| println!("{example}"));
+            println!("seed {}: {}", self.seed, if self.is_clean() { "nothing found" } else { "FAILED" });
+        }
+        if self.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    }
+
+    /// Prints it, and panics unless it is clean.
+    #[track_caller]
+    pub fn assert_clean(&self) {
+        let _ = self.tell(false);
+        assert!(self.is_clean(), "{:#?}", self.examples);
+    }
+}

@@ -1,0 +1,80 @@
+//! The judges of the log find each mistake that a server makes on purpose, and none in one that makes none.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+
+use banter_tests::crash;
+use banter_tests::disk_faults::{self, ROUNDS_OF_ALL, is_segment};
+use banter_tests::fuse_disk::FuseDisk;
+use banter_tests::ledger::Fault;
+use banter_tests::report::Report;
+use banter_tests::trial::Setup;
+
+const TOY: &str = env!("CARGO_BIN_EXE_toy-server");
+
+fn setup(mistake: &str) -> Setup {
+    let mut setup = Setup::new("synced", 61);
+    setup.flags.extend(["--mistake".to_owned(), mistake.to_owned()]);
+    setup.program = Some(Path::new(TOY).to_owned());
+    setup
+}
+
+fn crashes(mistake: &str) -> Report {
+    let folder = tempfile::TempDir::new().expect("a temporary folder");
+    crash::Run { cycles: 4, vary_cores: false, setup: setup(mistake) }.run(&folder.path().join("data"), |_, _| {})
+}
+
+/// Runs every trouble; none where there is no FUSE, and the panic's text where a wait or a check failed.
+fn disk_troubles(mistake: &str, rounds: usize) -> Option<Result<Report, String>> {
+    let folder = tempfile::TempDir::new().expect("a temporary folder");
+    let disk = match FuseDisk::mount(folder.path(), is_segment) {
+        Ok(disk) => disk,
+        Err(error) => {
+            eprintln!("SKIPPED: no FUSE here: {error}");
+            return None;
+        }
+    };
+    let run = || disk_faults::run(setup(mistake), rounds, &disk, |_, _| {});
+    Some(catch_unwind(AssertUnwindSafe(run)).map_err(|panic| match panic.downcast::<String>() {
+        Ok(text) => *text,
+        Err(_) => "another panic".to_owned(),
+    }))
+}
+
+#[test]
+fn a_right_log_is_found_right() {
+    crashes("none").assert_clean();
+    if let Some(report) = disk_troubles("none", ROUNDS_OF_ALL) {
+        report.expect("every trouble is gone through").assert_clean();
+    }
+}
+
+#[test]
+fn crash_finds_what_a_kill_shows() {
+    assert!(crashes("loses-newest").faults.contains_key(&Fault::Lost));
+    assert!(crashes("forgets-keys").faults.contains_key(&Fault::Repeated));
+}
+
+#[test]
+fn disk_faults_finds_what_only_a_disk_shows() {
+    let mistakes = [
+        ("no-sync", Fault::Lost),
+        ("ignores-sync-error", Fault::NotRefused),
+        ("retries-sync", Fault::NotRefused),
+        ("ignores-short-write", Fault::Lost),
+        ("no-folder-sync", Fault::Lost),
+        ("shows-early", Fault::ShownAndLost),
+    ];
+    for (mistake, fault) in mistakes {
+        let Some(found) = disk_troubles(mistake, ROUNDS_OF_ALL / 2) else { return };
+        let report = found.expect("a mistake is counted, and stops no check");
+        assert!(report.faults.contains_key(&fault), "{mistake}: {report:#?}");
+    }
+}
+
+#[test]
+fn disk_faults_finds_a_log_that_stays_full() {
+    if let Some(found) = disk_troubles("stays-full", ROUNDS_OF_ALL / 2) {
+        assert!(found.expect_err("a wait fails").contains("posts are accepted again"));
+    }
+}
