@@ -723,7 +723,7 @@ impl World {
             };
             if self.room_on_server(&room).is_none() {
                 // It may lie in the log alone; to ask for it brings it to memory.
-                drop(self.fetch_at_rest(asker, &room, FetchFrom::After(Sequence(0))));
+                let _ = self.fetch_at_rest(asker, &room, FetchFrom::After(Sequence(0)));
             }
             let Some((epoch, first, head)) = self
                 .room_on_server(&room)
