@@ -353,8 +353,8 @@ impl Sessions {
         }
     }
 
-    /// Does what is due, and says when the next thing is.
-    pub fn tick(&mut self, turn: &mut Turn<'_>) -> Option<u64> {
+    /// Does what is due.
+    pub fn tick(&mut self, turn: &mut Turn<'_>) {
         let now_ms = turn.now.monotonic_ms;
         while let Some(id) = self.idle.as_mut().and_then(|idle| idle.take_due(now_ms)) {
             self.check_idle(id, turn);
@@ -372,6 +372,10 @@ impl Sessions {
             self.sweep_due_ms = now_ms + SWEEP_INTERVAL_MS;
         }
         turn.counters.run_bytes = self.run_bytes;
+    }
+
+    /// When the next thing is due.
+    pub fn next_due(&self) -> Option<u64> {
         let sweep = (!self.swept.is_empty()).then_some(self.sweep_due_ms);
         let idle = self.idle.as_ref().and_then(Timers::next_due);
         [sweep, idle, self.closing.next_due()].into_iter().flatten().min()

@@ -178,8 +178,8 @@ impl Shard {
         self.rooms.take_damaged()
     }
 
-    /// Ends the input of a turn: commits, fans out, and lists what is to be sent. Says when to come back at the latest.
-    pub fn finish_turn(&mut self) -> Option<u64> {
+    /// Ends the input of a turn: commits, fans out, and lists what is to be sent.
+    pub fn finish_turn(&mut self) {
         let turn = &mut Turn { now: self.now, lanes: &mut self.lanes, counters: &mut self.counters };
         self.rooms.tick(turn);
         for _ in 0..LOCAL_ROUNDS_MAX {
@@ -201,8 +201,12 @@ impl Shard {
         self.rooms.begin_commit(turn);
         self.rooms.begin_reads(turn);
         self.sessions.mark_dirty(turn);
-        let sessions_due = self.sessions.tick(turn);
-        self.rooms.next_due().into_iter().chain(sessions_due).min()
+        self.sessions.tick(turn);
+    }
+
+    /// When to come back at the latest. Asked when the turn's actions are done, since they set deadlines too.
+    pub fn next_due(&self) -> Option<u64> {
+        self.rooms.next_due().into_iter().chain(self.sessions.next_due()).min()
     }
 
     /// Whether there is more to do right now, without any input.

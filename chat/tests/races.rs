@@ -102,7 +102,7 @@ impl Pair {
             let Some(parcel) = self.up[core].pop_front() else { break };
             shard.take_up(parcel);
         }
-        self.due_ms[core] = shard.finish_turn();
+        shard.finish_turn();
         loop {
             let actions = std::mem::take(shard.actions_mut());
             if actions.is_empty() {
@@ -115,6 +115,7 @@ impl Pair {
                 self.sent.push_back((core, id));
             }
         }
+        self.due_ms[core] = shard.next_due();
         let outgoing = shard.outgoing_mut();
         self.up[other].extend(std::mem::take(&mut outgoing.up).into_iter().map(|(_, parcel)| parcel));
         self.down[other].extend(std::mem::take(&mut outgoing.down).into_iter().map(|(_, parcel)| parcel));

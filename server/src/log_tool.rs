@@ -46,7 +46,7 @@ pub enum LogTask {
         #[arg(long)]
         json: bool,
     },
-    /// Copy the log of a data folder, also of a running server's: a prefix of it with all that was acknowledged before
+    /// Copy the log of a data folder, also of a running server's
     #[command(after_help = "The copy is a data folder: start a server on it with --data TO.\nExit code: 0 copied, 2 \
                             wrong arguments, 78 a folder cannot be read or written.")]
     Backup {

@@ -260,10 +260,17 @@ impl Net {
         if self.wakes_ms.is_some_and(|wakes_ms| wakes_ms <= due_ms) {
             return;
         }
-        self.wakes_ms = Some(due_ms);
+        let is_set = self.wakes_ms.replace(due_ms).is_some();
         *self.timeout = Timespec::from(std::time::Duration::from_millis(due_ms.saturating_sub(now_ms).max(1)));
-        let timeout = opcode::Timeout::new(&raw const *self.timeout).build();
-        self.push(timeout.user_data(Operation::Timeout.user_data(0)));
+        let own = Operation::Timeout.user_data(0);
+        if is_set {
+            // Moved, and not another one beside it: of those there would be no end. One that has just gone off wakes anyway.
+            let update = opcode::TimeoutUpdate::new(own, &raw const *self.timeout).build();
+            self.push(update.user_data(Operation::Cancel.user_data(0)));
+        } else {
+            let timeout = opcode::Timeout::new(&raw const *self.timeout).build();
+            self.push(timeout.user_data(own));
+        }
     }
 
     fn push(&mut self, entry: squeue::Entry) {

@@ -219,11 +219,11 @@ impl Pump {
         self.take_parcels();
         // Ahead of the shard's turn, since it may have the shard end a connection.
         self.connections.tick(self.now.monotonic_ms, &mut self.shard, &mut self.net);
-        let shard_due = self.shard.finish_turn();
+        self.shard.finish_turn();
         self.ask_disk();
         self.act();
         self.send_parcels();
-        let connections_due = self.connections.next_due();
+        let (shard_due, connections_due) = (self.shard.next_due(), self.connections.next_due());
         self.check_drained();
         self.net.submit()?;
         let lanes_due = self.shard.is_waiting_for_lanes().then_some(self.now.monotonic_ms + LANE_RETRY_MS);

@@ -377,11 +377,12 @@ impl World {
                 self.cores[own].shard.take_up(parcel);
             }
         }
-        self.cores[own].due_ms = self.cores[own].shard.finish_turn();
+        self.cores[own].shard.finish_turn();
         let asks = self.cores[own].shard.disk_asks();
         self.disk.ask(own, asks, self.turn, &mut self.chance);
         assert_eq!(self.cores[own].shard.take_damaged(), [0; 0], "nothing that was written is lost");
         self.act(own);
+        self.cores[own].due_ms = self.cores[own].shard.next_due();
         self.send_parcels(own);
         self.check_limits(own);
     }
