@@ -125,9 +125,9 @@ impl Control {
             };
             match message {
                 Ok(ToControl::Signal(signal)) if deadline.is_none() => {
-                    tracing::info!(signal, "stopping: no new connections, what was acknowledged is delivered");
                     deadline = Some(Instant::now() + drain_timeout + STOP_SLACK);
                     self.cores.iter().for_each(|core| core.send(ToCore::Drain));
+                    tracing::info!(signal, "stopping: no new connections, what was acknowledged is delivered");
                 }
                 Ok(ToControl::Signal(signal)) => {
                     tracing::warn!(signal, "a second signal: stopping at once");
@@ -166,8 +166,9 @@ impl Control {
             }
             ToControl::Drained => self.drained += 1,
             ToControl::Failed(why) => {
-                // A server that lacks a core's rooms would answer for them all the same.
-                tracing::error!("a core failed, and the server ends with it: {why}");
+                // A server that lacks a core's rooms would answer for them all the same. Not through the log, whose
+                // thread ends with the process.
+                eprintln!("banter: a core failed, and the server ends with it: {why}");
                 std::process::exit(EXIT_CORE_FAILED);
             }
             ToControl::Ready | ToControl::Signal(_) | ToControl::LogSealed(_) => {}

@@ -1,12 +1,16 @@
 //! The program `banter`: arguments in, exit code out.
 
-use std::io::Write as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
 use banter_server::args::{self, Command};
 use banter_server::config::Config;
 use banter_server::{log_tool, runtime};
+use tracing_appender::non_blocking::NonBlockingBuilder;
 use tracing_subscriber::EnvFilter;
+
+/// Lines of the log that wait to be written.
+const LOG_LINES_MAX: usize = 10_000;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -29,7 +33,12 @@ fn main() -> ExitCode {
 
 fn serve(config: &Config) -> ExitCode {
     let filter = EnvFilter::try_new(&config.log).unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+    // Lines are written by a thread of their own, and above its queue they are dropped: a stderr that takes nothing, a
+    // stalled disk or a full pipe, must not stop a core.
+    let (writer, _flushed_at_the_end) =
+        NonBlockingBuilder::default().buffered_lines_limit(LOG_LINES_MAX).lossy(true).finish(std::io::stderr());
+    let is_terminal = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_ansi(is_terminal).with_target(false).init();
     let listening = |address| {
         let mut stdout = std::io::stdout().lock();
         // Whoever started the server may have closed its end; serving goes on.
