@@ -258,6 +258,13 @@ impl Sessions {
         let (room, durability) = (joined.room.as_str(), joined.durability.name());
         self.connections[slot].write(&Event::Joined { id: request, room, epoch, sequence: head, members, durability });
         self.mark_ready(slot);
+        // Whoever it was for: batches that come behind it follow on its head.
+        if let Some(&here) = self.room_by_id.get(&RoomId::of(room))
+            && self.rooms[here as usize].epoch == epoch
+            && self.rooms[here as usize].head.is_some()
+        {
+            self.advance(here, page.head, turn);
+        }
         let Some(subscription) = self.subscription_of(slot, room) else { return };
         let reading = &mut self.subscriptions[subscription as usize];
         if is_earlier(id.join, reading.first_join) {

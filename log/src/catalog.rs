@@ -100,6 +100,11 @@ impl Past<'_> {
         self.dropped.iter().any(|&(first, last)| first < before && last > behind)
             || self.breaks.iter().any(|there| there.every_level && run <= there.run)
     }
+
+    /// Whether a power cut may have taken messages of that level from what that run wrote, and left later ones.
+    fn may_have_taken(&self, run: u64, level: Level) -> bool {
+        level == Level::Written && self.breaks.iter().any(|there| run <= there.run)
+    }
 }
 
 impl RoomLog {
@@ -161,6 +166,10 @@ impl Catalog {
     /// it, unless that was given up under a break.
     pub fn add_part(&mut self, segment: &SegmentHeader, part: &Part, past: Past<'_>) -> Option<Hole> {
         let hole = self.hole_before(segment, part, past);
+        if hole.is_some() && past.may_have_taken(segment.run, part.level) {
+            // What lies behind was not safe either; the room goes on from what is whole, under its new epoch.
+            return None;
+        }
         let span = Span {
             segment: segment.id,
             first: part.first,
@@ -399,6 +408,20 @@ mod tests {
         let there = |run, every_level| Break { run, epoch: Epoch(9), every_level };
         assert!(hole(&[]) && hole(&[there(3, false)]) && hole(&[there(2, true)]));
         assert!(!hole(&[there(3, true)]) && !hole(&[there(4, true)]));
+    }
+
+    #[test]
+    fn behind_what_a_power_cut_took_nothing_counts_and_what_is_whole_stays() {
+        let breaks = [Break { run: 5, epoch: Epoch(50), every_level: false }];
+        let past = Past { breaks: &breaks, dropped: &[] };
+        let written = |first, last| Part { level: Level::Written, ..part(1, first, last) };
+        let mut catalog = Catalog::default();
+        catalog.add_part(&segment(1, 5), &written(1, 10), past);
+        assert_eq!(catalog.add_part(&segment(2, 5), &written(15, 20), past), None);
+        assert_eq!((bounds(&catalog, 1), catalog.needs(2)), (Some((1, 10)), false));
+        assert_eq!(catalog.add_part(&segment(3, 6), &written(11, 12), past), None);
+        assert_eq!(bounds(&catalog, 1), Some((1, 12)), "the next run went on from there");
+        assert!(catalog.add_part(&segment(4, 6), &written(20, 21), past).is_some(), "that one was not cut off");
     }
 
     #[test]

@@ -24,7 +24,7 @@ use crate::log_tool::LogTask;
 pub enum Command {
     /// Serve.
     Run(Box<Config>),
-    /// Read the log of a server that does not run.
+    /// Check, write out or copy a log.
     Log(LogTask),
     /// Write this to stdout and end.
     Print(String),
@@ -61,7 +61,7 @@ impl ArgsError {
     name = "banter",
     bin_name = "banter",
     version,
-    override_usage = "banter [OPTIONS] | banter log check|dump DIR   (banter log --help)",
+    override_usage = "banter [OPTIONS] | banter log check|dump|backup DIR  (banter log --help)",
     args_conflicts_with_subcommands = true,
     disable_help_subcommand = true,
     after_help = "The flags up to --log are also keys of the file. Every limit is a flag too\n\
@@ -110,7 +110,7 @@ struct Flags {
 /// What the program does besides serving. The usage names it, so that the help stays within a screen.
 #[derive(Subcommand)]
 enum Tool {
-    /// Reads the log of a server that does not run
+    /// Checks a log, writes its messages out, or copies it
     #[command(hide = true, disable_help_subcommand = true)]
     Log {
         #[command(subcommand)]

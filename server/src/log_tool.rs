@@ -1,4 +1,4 @@
-//! `banter log`: reads the log of a server that does not run, to check it or to write its messages out.
+//! `banter log`: checks a log, writes its messages out, or copies it.
 //!
 //! ```text
 //!  folder (which files, the lock) ─▶ walk (one segment's blocks, records, messages) ─▶ check ─▶ report

@@ -38,7 +38,12 @@ fn serve(config: &Config) -> ExitCode {
     let (writer, _flushed_at_the_end) =
         NonBlockingBuilder::default().buffered_lines_limit(LOG_LINES_MAX).lossy(true).finish(std::io::stderr());
     let is_terminal = std::io::stderr().is_terminal();
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_ansi(is_terminal).with_target(false).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(writer)
+        .with_ansi(is_terminal)
+        .with_target(false)
+        .init();
     let listening = |address| {
         let mut stdout = std::io::stdout().lock();
         // Whoever started the server may have closed its end; serving goes on.

@@ -33,6 +33,11 @@ pub fn next_epoch_base(data: &Path, unix_ms: u64) -> Result<u64, HostFault> {
     Ok(base)
 }
 
+/// A number above all that a server can have given until then, if its clock was right.
+pub fn epoch_by_clock(unix_ms: u64) -> u64 {
+    (unix_ms << MILLISECOND_SHIFT).min(EPOCH_MAX - 1)
+}
+
 /// Above every number that the clock and the kept base stand for; none if it would leave no room below [`EPOCH_MAX`].
 fn base_after(stored: Option<u64>, unix_ms: u64) -> Option<u64> {
     let by_clock = unix_ms.checked_mul(1 << MILLISECOND_SHIFT)?;

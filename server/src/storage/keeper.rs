@@ -3,7 +3,7 @@
 //!
 //! No core ever waits for it but for want of a segment. A segment goes when every core has said that it needs it no more.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -139,6 +139,8 @@ struct Scrubbing {
     at: Option<(u64, Scrub)>,
     last_id: u64,
     next_round: Instant,
+    /// Segments that were told of already.
+    damaged: BTreeSet<u64>,
 }
 
 fn unix_ms() -> u64 {
@@ -168,7 +170,7 @@ impl Keeper {
             retry_at: None,
             retention_at: now,
             ledger,
-            scrub: Scrubbing { at: None, last_id: 0, next_round: now },
+            scrub: Scrubbing { at: None, last_id: 0, next_round: now, damaged: BTreeSet::new() },
             state,
         }
     }
@@ -306,6 +308,7 @@ impl Keeper {
             self.scrub.at = None;
         }
         self.segments.remove(&segment);
+        self.scrub.damaged.remove(&segment);
         self.unsealed.retain(|(_, id, _)| *id != segment);
         // Told first: a start that finds it gone has to know why.
         self.tell_ledger(segment);
@@ -386,6 +389,9 @@ impl Keeper {
 
     fn scrub_fault(&mut self, segment: u64, what: &str) {
         self.scrub.at = None;
+        if !self.scrub.damaged.insert(segment) {
+            return;
+        }
         self.state.scrub_faults.fetch_add(1, Ordering::Relaxed);
         tracing::error!(
             "{} is damaged: {what}. Its readers are told of a gap; see to the disk (`dmesg`), and restore the file from a copy",

@@ -35,6 +35,8 @@ impl Scrub {
     /// What the kernel says.
     pub fn new(folder: &Path, segment: SegmentHeader, end_offset: u64) -> io::Result<Self> {
         let file = File::open(segment_path(folder, segment.id))?;
+        // From the disk, and not from the page cache. A file system without such advice is read as it is.
+        let _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed);
         let mut page = vec![0; PAGE_BYTES];
         file.read_exact_at(&mut page, 0)?;
         // A header that changed makes the first block one of another segment.
