@@ -248,6 +248,13 @@ impl Sessions {
     }
 
     fn joined_down(&mut self, joined: &Joined, page: &Page, turn: &mut Turn<'_>) {
+        // Also where its connection is gone: batches that come behind it follow on its head.
+        if let Some(&here) = self.room_by_id.get(&RoomId::of(joined.room.as_str()))
+            && self.rooms[here as usize].epoch == joined.epoch
+            && self.rooms[here as usize].head.is_some()
+        {
+            self.advance(here, page.head, turn);
+        }
         let Some(slot) = self.slot_of(joined.to) else { return };
         self.release(slot, self.page_answer_bytes());
         self.resume_if_light(slot);
@@ -258,13 +265,6 @@ impl Sessions {
         let (room, durability) = (joined.room.as_str(), joined.durability.name());
         self.connections[slot].write(&Event::Joined { id: request, room, epoch, sequence: head, members, durability });
         self.mark_ready(slot);
-        // Whoever it was for: batches that come behind it follow on its head.
-        if let Some(&here) = self.room_by_id.get(&RoomId::of(room))
-            && self.rooms[here as usize].epoch == epoch
-            && self.rooms[here as usize].head.is_some()
-        {
-            self.advance(here, page.head, turn);
-        }
         let Some(subscription) = self.subscription_of(slot, room) else { return };
         let reading = &mut self.subscriptions[subscription as usize];
         if is_earlier(id.join, reading.first_join) {
