@@ -17,9 +17,10 @@ use banter_protocol::error_code::ErrorCode;
 use banter_protocol::ids::{RequestId, RoomId};
 
 use crate::address::Peer;
+use crate::loading::keeping;
 use crate::parcel::{Answer, Down, Record, Refusal};
 use crate::policy::Durability;
-use crate::rooms::{Rooms, keeping};
+use crate::rooms::Rooms;
 use crate::turn::Turn;
 
 /// When to try again what a full disk refused, in milliseconds.

@@ -6,6 +6,7 @@
 
 pub mod address;
 mod asks;
+mod catching;
 pub mod commits;
 pub mod counters;
 pub mod dedupe;
@@ -13,6 +14,7 @@ pub mod fanout;
 pub mod history;
 pub mod lanes;
 pub mod limits;
+mod loading;
 pub mod local_room;
 pub mod pages;
 pub mod parcel;

@@ -12,8 +12,9 @@ use rustc_hash::FxHashMap;
 use crate::address::{Peer, SubscriptionId};
 use crate::commits::log_author;
 use crate::history::PageLimit;
+use crate::loading::too_many_rooms;
 use crate::parcel::{Answer, Down, Page};
-use crate::rooms::{Rooms, too_many_rooms};
+use crate::rooms::Rooms;
 use crate::turn::Turn;
 
 /// A page that somebody waits for. Its answer is owed.

@@ -6,12 +6,11 @@
 
 use std::collections::VecDeque;
 
-use banter_log::catalog::Keeping;
 use banter_log::journal::{Ask, Journal, JournalParts};
 use banter_log::key::{Fingerprint, KeyedPost, body_hash};
 use banter_protocol::error_code::ErrorCode;
 use banter_protocol::event::{Message, PresenceState};
-use banter_protocol::ids::{Epoch, PostKey, RequestId, RoomId, RoomName, Sequence, UserName};
+use banter_protocol::ids::{Epoch, PostKey, RequestId, RoomId, Sequence, UserName};
 use banter_protocol::native;
 use banter_protocol::request::Body;
 use bytes::Bytes;
@@ -24,6 +23,7 @@ use crate::dedupe::Verdict;
 use crate::history::PageLimit;
 use crate::lanes::Lanes;
 use crate::limits::Limits;
+use crate::loading::IdleQueue;
 use crate::pages::{PageJob, Pages};
 use crate::parcel::{Answer, Batch, Down, JoinAsk, OwnedBody, Page, Record, Refusal, Up};
 use crate::policy::RoomPolicies;
@@ -39,8 +39,8 @@ pub fn page_bytes_max(limits: &Limits) -> usize {
 /// The rooms of one core.
 pub struct Rooms {
     pub(crate) limits: Limits,
-    policies: RoomPolicies,
-    rooms_max: usize,
+    pub(crate) policies: RoomPolicies,
+    pub(crate) rooms_max: usize,
     pub(crate) slots: Slab<Room>,
     pub(crate) by_id: FxHashMap<RoomId, usize>,
     /// The log; none where no room goes to it.
@@ -53,29 +53,24 @@ pub struct Rooms {
     pub(crate) dirty: Vec<usize>,
     /// Cores that were left out, and what of.
     lagged: Vec<(RoomId, Core)>,
-    kept: Kept,
-    idle_blank: IdleQueue,
-    idle_kept: IdleQueue,
+    pub(crate) kept: Kept,
+    pub(crate) idle_blank: IdleQueue,
+    pub(crate) idle_kept: IdleQueue,
     presence_due: VecDeque<(u64, RoomId)>,
-    next_epoch: Epoch,
+    pub(crate) next_epoch: Epoch,
     /// The cores count in turn, so that no two of them give the same epoch.
-    epoch_step: u64,
+    pub(crate) epoch_step: u64,
     draining: bool,
     drained_untold: Vec<Core>,
     scratch: Vec<u8>,
 }
 
-/// Rooms without readers, the longest idle first. Entries are checked when they are taken: a room that was joined
-/// again has another stamp.
-#[derive(Default)]
-struct IdleQueue(VecDeque<(RoomId, u64)>);
-
 /// The order in which messages of all rooms came, so that the oldest of the core goes first.
 #[derive(Default)]
-struct Kept {
+pub(crate) struct Kept {
     order: VecDeque<(usize, Epoch, Sequence)>,
-    records: usize,
-    bytes: u64,
+    pub(crate) records: usize,
+    pub(crate) bytes: u64,
 }
 
 impl Rooms {
@@ -120,21 +115,7 @@ impl Rooms {
         self.take(parcel, id, slot, turn);
     }
 
-    /// Brings a room that the log knows into memory, where what is asked needs that.
-    fn load_for(&mut self, parcel: &Up, id: RoomId, turn: &mut Turn<'_>) -> Option<usize> {
-        let (Up::Join(_) | Up::Fetch { .. }) = parcel else { return None };
-        self.journal.as_ref()?.catalog().room(id)?;
-        let name = match parcel {
-            Up::Join(ask) => ask.room.clone(),
-            Up::Fetch { room, .. } => room.clone(),
-            _ => return None,
-        };
-        let slot = self.room_or_new(&name, turn.now.unix_ms).ok()?;
-        self.queue_if_idle(slot);
-        Some(slot)
-    }
-
-    fn take(&mut self, parcel: Up, id: RoomId, slot: Option<usize>, turn: &mut Turn<'_>) {
+    pub(crate) fn take(&mut self, parcel: Up, id: RoomId, slot: Option<usize>, turn: &mut Turn<'_>) {
         match parcel {
             Up::Post { room, author, user, request, key, body } => {
                 turn.lanes.owe(author.core);
@@ -375,110 +356,6 @@ impl Rooms {
         Ok((slot, start))
     }
 
-    /// Finds the room, or brings it from the log, or makes it; if need be in the place of one that nobody reads.
-    fn room_or_new(&mut self, name: &RoomName, unix_ms: u64) -> Result<usize, Refusal> {
-        let id = RoomId::of(name.as_str());
-        if let Some(&slot) = self.by_id.get(&id) {
-            return Ok(slot);
-        }
-        if self.slots.len() >= self.rooms_max && !self.forget_idle_room() {
-            return Err(too_many_rooms());
-        }
-        let policy = *self.policies.of(name.as_str());
-        let known = match &mut self.journal {
-            Some(journal) if policy.durability.is_logged() => {
-                journal.catalog_mut().keep_of_room(id, keeping(&policy, &self.limits, unix_ms));
-                journal.catalog().room(id).map(|room| (room.epoch, room.head()))
-            }
-            _ => None,
-        };
-        let (epoch, head) = known.unwrap_or_else(|| {
-            let epoch = self.next_epoch;
-            self.next_epoch = Epoch(epoch.0 + self.epoch_step);
-            (epoch, Sequence(0))
-        });
-        let slot = self.slots.insert(Room::new(id, name.clone(), policy, epoch, head));
-        self.by_id.insert(id, slot);
-        if known.is_some() {
-            self.load_keys(slot, unix_ms);
-        }
-        Ok(slot)
-    }
-
-    /// Has the dedupe window of a room read, if the log holds something that is young enough for it.
-    fn load_keys(&mut self, slot: usize, unix_ms: u64) {
-        let Some(journal) = &mut self.journal else { return };
-        let room = &mut self.slots[slot];
-        let since_ms = unix_ms.saturating_sub(self.limits.dedupe_window_ms.into());
-        let newest = journal.catalog().room(room.id).and_then(|log| log.spans.back());
-        if newest.is_some_and(|span| span.newest_ms >= since_ms) {
-            room.held = Some(Box::default());
-            let ticket = journal.read_keys(room.id, since_ms, self.limits.dedupe_keys_max as usize);
-            self.loading.insert(ticket, room.id);
-        }
-    }
-
-    /// The dedupe window of a room was read: what waited for it is taken.
-    pub(crate) fn loaded(&mut self, ticket: u32, keys: &[KeyedPost], turn: &mut Turn<'_>) {
-        let Some(id) = self.loading.remove(&ticket) else { return };
-        let Some(&slot) = self.by_id.get(&id) else { return };
-        let since_ms = turn.now.unix_ms.saturating_sub(self.limits.dedupe_window_ms.into());
-        for &key in keys {
-            self.slots[slot].remember(key, self.limits.dedupe_keys_max, since_ms);
-        }
-        for parcel in self.slots[slot].held.take().into_iter().flat_map(|held| *held) {
-            let (id, peer) = parcel.room_and_peer();
-            turn.lanes.settle(peer.core);
-            self.take(parcel, id, self.by_id.get(&id).copied(), turn);
-        }
-    }
-
-    /// Forgets the room that has been without readers the longest; those that never had a message first.
-    fn forget_idle_room(&mut self) -> bool {
-        for blank in [true, false] {
-            loop {
-                let queue = if blank { &mut self.idle_blank } else { &mut self.idle_kept };
-                let Some((id, stamp)) = queue.0.pop_front() else { break };
-                let Some(&slot) = self.by_id.get(&id) else { continue };
-                let room = &self.slots[slot];
-                if !room.is_idle() || room.idle_stamp != stamp {
-                    continue;
-                }
-                if room.is_busy() {
-                    queue.0.push_back((id, stamp));
-                    break;
-                }
-                let mut room = self.slots.remove(slot);
-                self.by_id.remove(&id);
-                while !room.history.is_empty() {
-                    self.kept.bytes -= room.history.forget_oldest();
-                    self.kept.records -= 1;
-                }
-                return true;
-            }
-        }
-        false
-    }
-
-    fn queue_if_idle(&mut self, slot: usize) {
-        let stamp_next = self.slots[slot].idle_stamp + 1;
-        let room = &mut self.slots[slot];
-        if !room.is_idle() {
-            return;
-        }
-        room.idle_stamp = stamp_next;
-        let entry = (room.id, stamp_next);
-        let queue = if room.is_blank() { &mut self.idle_blank } else { &mut self.idle_kept };
-        queue.0.push_back(entry);
-        // A room that comes and goes leaves old entries: at most as many as there are rooms.
-        if queue.0.len() > 2 * self.slots.len() + 64 {
-            let (slots, by_id) = (&self.slots, &self.by_id);
-            queue.0.retain(|(id, stamp)| {
-                by_id.get(id).is_some_and(|&slot| slots[slot].is_idle() && slots[slot].idle_stamp == *stamp)
-            });
-        }
-    }
-
     /// Takes a reader away; `false` if it was none.
     fn leave(&mut self, slot: Option<usize>, leaver: Peer, user: &UserName, turn: &mut Turn<'_>) -> bool {
         let Some(slot) = slot else { return false };
@@ -624,25 +501,6 @@ struct Post {
     request: RequestId,
     key: Option<PostKey>,
     body: OwnedBody,
-}
-
-pub(crate) fn too_many_rooms() -> Refusal {
-    Refusal {
-        code: ErrorCode::Overloaded,
-        message: "rooms_max is reached, and every room is being read".into(),
-        retry_after_ms: Some(1_000),
-    }
-}
-
-/// How much the log keeps of a room.
-pub(crate) fn keeping(policy: &crate::policy::RoomPolicy, limits: &Limits, unix_ms: u64) -> Keeping {
-    const HOUR_MS: u64 = 3_600_000;
-    let kept_ms = u64::from(policy.retention_hours) * HOUR_MS;
-    Keeping {
-        bytes: policy.retention_bytes,
-        since_ms: if kept_ms == 0 { 0 } else { unix_ms.saturating_sub(kept_ms) },
-        at_least_since_ms: unix_ms.saturating_sub(limits.dedupe_window_ms.into()),
-    }
 }
 
 /// Whether the oldest message of the room is that one.

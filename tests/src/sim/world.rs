@@ -1,26 +1,24 @@
 //! The shell of the simulated world: follows the server's pump turn by turn, with chance where the pump has a kernel.
 
+mod checks;
+
 use std::collections::{BTreeSet, VecDeque};
 
 use banter_chat::address::{ConnectionId, Core, Now};
-use banter_chat::history::RECORD_OVERHEAD_BYTES;
 use banter_chat::parcel::{Down, Up};
-use banter_chat::room::Room;
-use banter_chat::rooms::Rooms;
 use banter_chat::sessions::Welcome;
 use banter_chat::shard::{Input, Shard, ShardConfig};
 use banter_log::catalog::Catalog;
 use banter_log::journal::Answer;
-use banter_protocol::ids::{Epoch, Sequence};
-use banter_protocol::request::FetchFrom;
+use banter_protocol::ids::Epoch;
 use banter_protocol::wire::WireForm;
 
 use super::Plan;
-use super::client::{Client, HeardPage, Reading, Wish};
+use super::client::{Client, Reading, Wish};
 use super::coverage::Coverage;
 use super::crash::{Crash, journal_parts};
 use super::disk::SimDisk;
-use super::profile::{HISTORY_BYTES_PLENTY, Profile};
+use super::profile::Profile;
 use super::truth::{Truth, Voice};
 use crate::seeded::Seeded;
 
@@ -34,12 +32,6 @@ const QUIET_ROUNDS: usize = 40;
 const DELAYED_ROUNDS: usize = 60;
 /// Milliseconds that a round takes.
 const ROUND_MS: u64 = 50;
-/// Bytes beyond `outbox_bytes_max` that the answer to one request may take.
-const ONE_ANSWER_BYTES: u64 = 32 * 1_024;
-
-/// Bytes of a message's frame beside the padding of its body, at most: the archive, the names, the key, the text.
-const FRAME_BYTES_BESIDE_PADDING: u64 = 160;
-
 /// A simulated core: a shard and its sockets.
 struct SimCore {
     shard: Shard,
@@ -540,51 +532,6 @@ impl World {
         }
     }
 
-    fn check_limits(&mut self, own: usize) {
-        let limits = &self.profile.limits;
-        let core = &self.cores[own];
-        for (slot, socket) in core.sockets.iter().enumerate() {
-            let id = ConnectionId { slot: slot as u32, generation: socket.generation };
-            let Some(session) = core.shard.sessions().session(id) else { continue };
-            let most = u64::from(limits.outbox_bytes_max) + ONE_ANSWER_BYTES;
-            assert!(session.waiting_bytes() <= most, "{} bytes wait for a connection", session.waiting_bytes());
-            assert!(session.subscriptions.len() <= limits.rooms_per_connection_max as usize);
-        }
-        let (waiting, local, size) = core.shard.lanes().depth();
-        assert!(local <= size, "the lane of a core to itself holds {local}");
-        self.seen.saw_times("waited for a lane", u64::from(waiting > 0));
-        self.check_history(own);
-    }
-
-    /// The history of a core's rooms: within its limits, counted right, and cut only where a limit says so.
-    fn check_history(&mut self, own: usize) {
-        let limits = &self.profile.limits;
-        let rooms = self.cores[own].shard.rooms();
-        let (bytes, records) = rooms.kept();
-        assert!(bytes <= limits.history_bytes_per_core_max, "{bytes} bytes of history");
-        assert_eq!(records, rooms.iter().map(|room| room.history.len()).sum::<usize>(), "messages of all histories");
-        let most = RECORD_OVERHEAD_BYTES + FRAME_BYTES_BESIDE_PADDING + self.profile.body_bytes_max as u64;
-        let fits = records as u64 * RECORD_OVERHEAD_BYTES..=records as u64 * most;
-        assert!(fits.contains(&bytes), "{bytes} bytes are counted for {records} messages");
-        for room in rooms.iter() {
-            let (first, head) = (room.history.first_available().0, room.history.head().0);
-            assert_eq!(head + 1 - first, room.history.len() as u64, "a history is dense and ends with its head");
-            if room.policy.durability.is_logged() {
-                self.truth.has_from(room.name.as_str(), room.epoch.0, rooms.history_start(room).0);
-                continue;
-            }
-            assert!(room.history.len() <= limits.history_messages_max as usize);
-            // Where bytes are no limit, only the number of messages cuts.
-            let least = if limits.history_bytes_per_core_max == HISTORY_BYTES_PLENTY {
-                head.min(limits.history_messages_max.into())
-            } else {
-                0
-            };
-            assert!(room.history.len() as u64 >= least, "{:?} was cut below {first}, at {head}", room.name);
-            self.truth.has_from(room.name.as_str(), room.epoch.0, first);
-        }
-    }
-
     /// Whether nothing is under way; the question whether a client is there may be, since it comes forever.
     fn is_quiet(&self) -> bool {
         let lanes_empty = self.up.iter().flatten().all(|lane| lane.parcels.is_empty())
@@ -634,188 +581,6 @@ impl World {
         });
         let disk = self.disk.describe();
         panic!("it does not come to rest: {}; {disk}", cores.collect::<Vec<_>>().join("; "));
-    }
-
-    /// No more wishes: everything under way arrives, and then everything must be right.
-    pub fn come_to_rest(&mut self) {
-        self.rest();
-        let is_reading = |client: &&Client| client.connection.is_some() && !self.is_dead(client.number);
-        if self.is_draining {
-            assert_eq!(self.clients.iter().filter(is_reading).count(), 0, "a stopping server ends connections");
-        }
-        self.cut_dead();
-        if self.is_draining {
-            assert!(self.cores.iter().all(|core| core.shard.is_drained()), "a stopping server has an end");
-            self.seen.saw("drained");
-        }
-        self.check_answered();
-        self.check_members();
-        self.read_everything();
-        self.check_answered();
-        self.check_read();
-        let keys_max = self.profile.limits.dedupe_keys_max as usize;
-        self.truth.check(self.profile.history_is_whole.then_some(keys_max));
-    }
-
-    fn is_dead(&self, number: usize) -> bool {
-        let connection = self.clients[number].connection.as_ref();
-        connection.is_some_and(|there| self.cores[there.core.index()].sockets[there.id.slot as usize].is_dead)
-    }
-
-    /// Those that never read go; a stopping server would cut them off with `drain_timeout_ms`.
-    fn cut_dead(&mut self) {
-        for number in 0..self.clients.len() {
-            if self.is_dead(number) {
-                self.cut(number);
-            }
-        }
-        self.rest();
-    }
-
-    fn check_answered(&self) {
-        for client in &self.clients {
-            if let Some(connection) = &client.connection {
-                assert!(
-                    connection.asked.is_empty(),
-                    "client {} waits for answers: {:?}",
-                    client.number,
-                    connection.asked
-                );
-            }
-        }
-    }
-
-    fn room_on_server(&self, name: &str) -> Option<(&Rooms, &Room)> {
-        let rooms = self.cores.iter().map(|core| core.shard.rooms());
-        let mut found = rooms.flat_map(|rooms| rooms.iter().map(move |room| (rooms, room)));
-        found.find(|(_, room)| room.name.as_str() == name)
-    }
-
-    /// Who is where: what the server says is what the clients know.
-    fn check_members(&self) {
-        for number in 0..self.profile.rooms {
-            let name = format!("room-{number}");
-            let readers = || {
-                self.clients.iter().filter_map(|client| {
-                    let reading = client.connection.as_ref()?.readings.get(&name)?;
-                    Some((client, reading))
-                })
-            };
-            let users: BTreeSet<&str> = readers().map(|(client, _)| client.user.as_str()).collect();
-            let listed = self.room_on_server(&name).map(|(_, room)| room.members_listed()).unwrap_or_default();
-            assert_eq!(listed.lines().collect::<BTreeSet<_>>(), users, "members of {name}");
-            for (client, reading) in readers().filter(|(_, reading)| reading.presence) {
-                let number = client.number;
-                assert_eq!(reading.members, users.len() as u64, "{name}: members as client {number} was told last");
-            }
-        }
-    }
-
-    /// Fetches every history that somebody is connected to ask for.
-    fn read_everything(&mut self) {
-        for number in 0..self.profile.rooms {
-            let room = format!("room-{number}");
-            let Some(asker) = self
-                .clients
-                .iter()
-                .position(|client| client.connection.as_ref().is_some_and(|connection| connection.greeted))
-            else {
-                return;
-            };
-            if self.room_on_server(&room).is_none() {
-                // It may lie in the log alone; to ask for it brings it to memory.
-                let _ = self.fetch_at_rest(asker, &room, FetchFrom::After(Sequence(0)));
-            }
-            let Some((epoch, first, head)) = self
-                .room_on_server(&room)
-                .map(|(rooms, room)| (room.epoch.0, rooms.history_start(room).0, room.history.head().0))
-            else {
-                assert!(!self.is_kept(&room) || !self.truth.was_acknowledged(&room), "{room} is gone");
-                continue;
-            };
-            if self.is_kept(&room) {
-                let elsewhere = self.truth.acknowledged_elsewhere(&room, epoch);
-                assert_eq!(
-                    elsewhere, None,
-                    "{room} goes on as {epoch}, and something was acknowledged in another history"
-                );
-            }
-            assert_eq!(self.truth.known_behind(&room, epoch, head), None, "{room} ends at {head}");
-            let mut after = first - 1;
-            while after < head {
-                let Some(page) = self.fetch_at_rest(asker, &room, FetchFrom::After(Sequence(after))) else { return };
-                let (start, end) = page.places.expect("a page that is not the last one holds something");
-                assert!(start == after + 1 && page.more == (end < head), "{room} from {after} to {head}: {page:?}");
-                after = end;
-            }
-            let mut before = head + 1;
-            while before > first {
-                let Some(page) = self.fetch_at_rest(asker, &room, FetchFrom::Before(Sequence(before))) else { return };
-                let (start, end) = page.places.expect("a page that is not the first one holds something");
-                assert!(end + 1 == before && page.more == (start > first), "{room} before {before}: {page:?}");
-                before = start;
-            }
-            let seen = self.truth.messages.get(&(room.clone(), epoch));
-            assert!((first..=head).all(|place| seen.is_some_and(|seen| seen.contains_key(&place))));
-        }
-    }
-
-    /// Whether the log has to hold everything that was ever acknowledged in a room.
-    fn is_kept(&self, room: &str) -> bool {
-        self.profile.is_synced(room) && self.profile.history_is_whole
-    }
-
-    /// What a client gets that fetches while nothing else happens; `None` if it was taken for gone meanwhile.
-    fn fetch_at_rest(&mut self, asker: usize, room: &str, from: FetchFrom) -> Option<HeardPage> {
-        let there = self.clients[asker].connection.as_ref()?;
-        let (core, slot) = (there.core.index(), there.id.slot);
-        let wish = self.clients[asker].fetch(room.to_owned(), from, None);
-        self.cores[core].events.push_back(Event::Wish(slot, wish));
-        self.rest();
-        self.clients[asker].connection.as_mut()?.last_page.take()
-    }
-
-    /// Every reader has everything up to the head.
-    fn check_read(&mut self) {
-        let mut readings = std::mem::take(&mut self.ended);
-        for client in &self.clients {
-            let Some(connection) = &client.connection else { continue };
-            let voice = (client.number, client.connections);
-            readings.extend(connection.readings.iter().map(|(room, reading)| (voice, room.clone(), reading.clone())));
-        }
-        for (voice, name, reading) in readings {
-            let Some((_, room)) = self.room_on_server(&name).filter(|(_, room)| room.epoch.0 == reading.epoch) else {
-                continue;
-            };
-            let head = room.history.head().0;
-            let position = reading.position.unwrap_or_else(|(_, high)| high);
-            if reading.echo {
-                assert_eq!(position, head, "{name}: how far client {} has read", voice.0);
-            } else {
-                assert!(position <= head);
-                self.truth.spared(&name, reading.epoch, position + 1..head + 1, voice);
-            }
-        }
-    }
-
-    /// All connections go, and nothing may stay of them.
-    pub fn everybody_leaves(&mut self) {
-        for number in 0..self.clients.len() {
-            self.cut(number);
-        }
-        self.rest();
-        for core in &self.cores {
-            let counters = core.shard.counters();
-            assert_eq!((counters.connections, counters.subscriptions, counters.subscriptions_behind), (0, 0, 0));
-            assert_eq!((counters.run_bytes, core.shard.sessions().open_count()), (0, 0));
-            assert!(core.shard.rooms().iter().all(|room| room.is_idle() && room.members_count() == 0));
-            self.seen.saw_times("fell behind", counters.fell_behind);
-            self.seen.saw_times("batch lagged", counters.batches_lagged);
-            self.seen.saw_times("connection paused", counters.pauses);
-            self.seen.saw_times("signal dropped", counters.signals_dropped);
-        }
-        let rooms: BTreeSet<&String> = self.truth.messages.keys().map(|(room, _)| room).collect();
-        self.seen.saw_times("room forgotten", (self.truth.messages.len() - rooms.len()) as u64);
     }
 
     /// What happened.

@@ -1,0 +1,118 @@
+//! How a subscription that fell behind comes back: page by page out of the history, until a page reaches the head.
+//!
+//! Invariant: while a connection waits in `pages_wanted`, [`PAGES_ASKED_MAX`] pages are asked for; whoever brings one has
+//! the next ask.
+
+use banter_protocol::event::Event;
+use banter_protocol::frame::Frames;
+
+use crate::address::{ConnectionId, SubscriptionId};
+use crate::parcel::{Page, Up};
+use crate::session::ReadState;
+use crate::sessions::Sessions;
+use crate::turn::Turn;
+
+/// Pages of history that one core's connections have asked for at a time; the others wait their turn. So a crowd that comes
+/// back fills no lane, in which live posts would wait behind it.
+const PAGES_ASKED_MAX: u32 = 16;
+
+impl Sessions {
+    /// From here on the subscription is sent pages of the history.
+    pub(crate) fn fall_behind(&mut self, subscription: u32, turn: &mut Turn<'_>) {
+        self.stop_reading(subscription, turn);
+        let reading = &mut self.subscriptions[subscription as usize];
+        reading.state = ReadState::Behind;
+        let slot = reading.connection as usize;
+        self.connections[slot].behind += 1;
+        turn.counters.fell_behind += 1;
+        turn.counters.subscriptions_behind += 1;
+        self.mark_ready(slot);
+    }
+
+    /// Asks the next page for a subscription that is behind. One page at a time, and only when everything before it
+    /// was sent: that is what bounds a slow reader.
+    pub(crate) fn ask_catch_up(&mut self, slot: usize, turn: &mut Turn<'_>) {
+        let id = self.id_of(slot);
+        let session = &mut self.connections[slot];
+        if session.behind == 0 || session.page_asked || !session.is_open() {
+            return;
+        }
+        if self.pages_asked >= PAGES_ASKED_MAX {
+            if !std::mem::replace(&mut session.page_queued, true) {
+                self.pages_wanted.push_back(id);
+            }
+            return;
+        }
+        let behind = session
+            .subscriptions
+            .iter()
+            .find(|&&reading| self.subscriptions[reading as usize].state == ReadState::Behind);
+        let Some(&subscription) = behind else { return };
+        let reading = &self.subscriptions[subscription as usize];
+        let here = &self.rooms[reading.room as usize];
+        let (room, owner) = (here.id, here.owner);
+        let (after, echo) = (reading.sequence, reading.echo);
+        let subscription = SubscriptionId { slot: subscription, join: reading.join };
+        let reader = self.peer_of(slot);
+        self.connections[slot].page_asked = true;
+        self.pages_asked += 1;
+        // The next one is another's turn.
+        self.connections[slot].subscriptions.rotate_left(1);
+        self.send_up_to(slot, owner, Up::CatchUp { room, reader, subscription, after, echo }, turn);
+    }
+
+    pub(crate) fn caught_up(&mut self, to: ConnectionId, id: SubscriptionId, page: &Page, turn: &mut Turn<'_>) {
+        self.pages_asked -= 1;
+        self.take_page(to, id, page, turn);
+        while self.pages_asked < PAGES_ASKED_MAX
+            && let Some(next) = self.pages_wanted.pop_front()
+        {
+            let Some(slot) = self.slot_of(next) else { continue };
+            self.connections[slot].page_queued = false;
+            // One that has something to send first asks by itself, when that is done.
+            if !self.connections[slot].in_flight && self.connections[slot].outbox.is_empty() {
+                self.ask_catch_up(slot, turn);
+            }
+        }
+    }
+
+    fn take_page(&mut self, to: ConnectionId, id: SubscriptionId, page: &Page, turn: &mut Turn<'_>) {
+        let Some(slot) = self.slot_of(to) else { return };
+        self.connections[slot].page_asked = false;
+        self.mark_ready(slot);
+        let Some((_, subscription)) = self.reading(to, id) else { return };
+        let reading = &self.subscriptions[subscription as usize];
+        if reading.state == ReadState::Behind && reading.sequence == page.after {
+            self.deliver_page(slot, subscription, page, turn);
+        }
+    }
+
+    /// Writes a page's gap and messages, and lets the subscription go on: live, if the page reached the head.
+    pub(crate) fn deliver_page(&mut self, slot: usize, subscription: u32, page: &Page, turn: &mut Turn<'_>) {
+        let reading = &self.subscriptions[subscription as usize];
+        let room = reading.room;
+        let here = &self.rooms[room as usize];
+        let session = &mut self.connections[slot];
+        if page.first_available > page.after.next() {
+            let (from, to) = (page.after.next(), page.first_available.previous());
+            session.write(&Event::Gap { room: here.name.as_str(), epoch: here.epoch, from, to });
+            turn.counters.gaps += 1;
+        }
+        for frame in Frames(&page.messages).flatten() {
+            let written = session.form.write_message(frame, &mut session.outbox);
+            debug_assert!(written.is_ok(), "a page holds messages that this server encoded");
+        }
+        turn.counters.deliveries += u64::from(page.messages_count);
+        let form = session.form;
+        self.subscriptions[subscription as usize].sequence = page.through;
+        self.advance(room, page.head, turn);
+        if page.through == page.head && self.rooms[room as usize].head == Some(page.head) {
+            self.stop_reading(subscription, turn);
+            let reading = &mut self.subscriptions[subscription as usize];
+            reading.position = self.rooms[room as usize].add_live(form);
+            reading.state = ReadState::Live;
+        } else if self.subscriptions[subscription as usize].state == ReadState::Joining {
+            self.fall_behind(subscription, turn);
+        }
+    }
+}
