@@ -236,8 +236,12 @@ impl Rooms {
     fn complete(&mut self, open: Open, turn: &mut Turn<'_>) {
         let (to, request, answer) = match open {
             Open::Answer { to, request, answer, .. } => (to, request, answer),
-            Open::Post { slot, record, request, time_ms, .. } => {
+            Open::Post { slot, record, request, time_ms, key } => {
                 let room = &mut self.slots[slot];
+                if key.is_some() {
+                    let since_ms = turn.now.unix_ms.saturating_sub(self.limits.dedupe_window_ms.into());
+                    room.key_is_history(self.limits.dedupe_keys_max, since_ms);
+                }
                 let answer = Answer::Posted {
                     room: room.name.clone(),
                     epoch: room.epoch,

@@ -84,7 +84,8 @@ impl Rooms {
         let Some(&slot) = self.by_id.get(&id) else { return };
         let since_ms = turn.now.unix_ms.saturating_sub(self.limits.dedupe_window_ms.into());
         for &key in keys {
-            self.slots[slot].remember(key, self.limits.dedupe_keys_max, since_ms);
+            self.slots[slot].remember(key);
+            self.slots[slot].key_is_history(self.limits.dedupe_keys_max, since_ms);
         }
         for parcel in self.slots[slot].held.take().into_iter().flat_map(|held| *held) {
             let (id, peer) = parcel.room_and_peer();

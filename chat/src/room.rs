@@ -234,9 +234,16 @@ impl Room {
         self.dedupe.as_ref().map_or(Verdict::New, |dedupe| dedupe.judge(fingerprint, body, since_ms))
     }
 
-    /// Remembers a keyed post.
-    pub fn remember(&mut self, post: KeyedPost, keys_max: u32, since_ms: u64) {
-        self.dedupe.get_or_insert_default().remember(post, keys_max, since_ms);
+    /// Remembers a keyed post, which may still be refused.
+    pub fn remember(&mut self, post: KeyedPost) {
+        self.dedupe.get_or_insert_default().remember(post);
+    }
+
+    /// The oldest keyed post that could be refused is history now.
+    pub fn key_is_history(&mut self, keys_max: u32, since_ms: u64) {
+        if let Some(dedupe) = &mut self.dedupe {
+            dedupe.is_history(keys_max, since_ms);
+        }
     }
 }
 

@@ -206,7 +206,7 @@ impl Rooms {
         let sequence = room.next_place();
         let key = keyed.map(|(fingerprint, body)| KeyedPost { sequence: sequence.0, time_ms, fingerprint, body });
         if let Some(key) = key {
-            room.remember(key, self.limits.dedupe_keys_max, since_ms);
+            room.remember(key);
         }
         self.scratch.clear();
         let message = Message {
