@@ -355,7 +355,7 @@ mod tests {
     const SEGMENT: SegmentHeader = SegmentHeader { id: 7, nonce: 99, core: 1, run: 3, made_unix_ms: 5 };
 
     fn entry(room: u128, sequence: u64) -> Entry {
-        let key = (sequence % 2 == 0).then_some(KeyedPost {
+        let key = sequence.is_multiple_of(2).then_some(KeyedPost {
             sequence,
             time_ms: 10 * sequence,
             fingerprint: Fingerprint(u128::from(sequence) << 70),

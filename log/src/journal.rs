@@ -477,3 +477,6 @@ impl Journal {
         done.push(Done::CommitFailed);
     }
 }
+
+#[cfg(test)]
+mod tests;
