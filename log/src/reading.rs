@@ -160,7 +160,7 @@ impl Reading {
                     return Step::Lost { segment: span.segment };
                 };
                 if matches!(self.want, Want::Keys { .. }) {
-                    self.add_keys(&keys, span.segment);
+                    self.add_keys(&keys, &span);
                     return self.next_keys(shelf);
                 }
                 self.blocks_by(&marks, span, shelf)
@@ -329,16 +329,18 @@ impl Reading {
                 None => {
                     let id = *room;
                     let room = shelf.active.and_then(|active| active.room(id));
-                    self.add_keys(room.map_or(&[], |room| &room.keys), span.segment);
+                    self.add_keys(room.map_or(&[], |room| &room.keys), &span);
                 }
             }
         }
     }
 
-    fn add_keys(&mut self, found: &[KeyedPost], segment: u64) {
+    /// Places that were refused and given again are another span's, and so are their keys.
+    fn add_keys(&mut self, found: &[KeyedPost], span: &Span) {
         let Want::Keys { since_ms, keys_max, before, keys, .. } = &mut self.want else { return };
-        *before = segment;
-        for key in found.iter().rev().filter(|key| key.time_ms >= *since_ms) {
+        *before = span.segment;
+        let is_there = |key: &&KeyedPost| (span.first.0..=span.last.0).contains(&key.sequence);
+        for key in found.iter().rev().filter(|key| key.time_ms >= *since_ms).filter(is_there) {
             if keys.len() < *keys_max {
                 keys.push_front(*key);
             }

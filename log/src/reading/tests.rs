@@ -321,3 +321,23 @@ fn keys_behind_a_segment_that_is_cut_meanwhile_are_all_there_are() {
     let Done::Keys { keys, .. } = rig.done.remove(0) else { panic!("no keys") };
     assert_eq!(keys.unwrap().iter().map(|key| key.sequence).collect::<Vec<_>>(), [9, 10, 11, 12]);
 }
+
+#[test]
+fn the_key_of_a_refused_post_is_forgotten_once_its_place_is_given_again() {
+    let mut rig = Rig::new(1 << 20);
+    let keyed = |sequence| Post { is_keyed: true, ..Post::at(sequence) };
+    rig.commit(&[keyed(1)]);
+    assert!(rig.begin(&[keyed(2), keyed(3)], true));
+    for ask in rig.asks() {
+        if let crate::journal::Ask::Append { segment, offset, block, .. } = ask {
+            rig.perform(crate::journal::Ask::Append { segment, offset, block, sync: false });
+        }
+    }
+    rig.answer(Answer::AppendFailed { is_full: true });
+    rig.work();
+    rig.commit(&[Post::at(2), keyed(3)]);
+    rig.commit(&[keyed(4)]);
+    let known = |keys: Vec<crate::key::KeyedPost>| keys.iter().map(|key| key.sequence).collect::<Vec<_>>();
+    assert_eq!(known(rig.keys(0, 99).unwrap()), [1, 3, 4]);
+    assert_eq!(known(reopened(&mut rig, RUN + 1).keys(0, 99).unwrap()), [1, 3, 4]);
+}
