@@ -314,7 +314,7 @@ impl Journal {
         true
     }
 
-    /// Ends the segment that is being written. One without a message is left to the next start.
+    /// Ends the segment that is being written. One without a message is needed by nobody, and goes.
     fn seal(&mut self) {
         let Some(active) = self.active.take() else { return };
         let segment = active.place.segment;
@@ -477,3 +477,6 @@ impl Journal {
         done.push(Done::CommitFailed);
     }
 }
+
+#[cfg(test)]
+mod tests;

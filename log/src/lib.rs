@@ -23,6 +23,8 @@ pub mod journal;
 pub mod key;
 pub mod reading;
 pub mod record;
+#[cfg(test)]
+mod rig;
 pub mod scan;
 pub mod segment;
 

@@ -109,7 +109,7 @@ enum Want {
 enum Stage {
     Start,
     Details(Span),
-    Blocks { span: Span, header: SegmentHeader, offset: u64 },
+    Blocks { span: Span, header: SegmentHeader, offset: u64, asked_bytes: usize },
 }
 
 /// What a reading needs to know of the log around it.
@@ -160,12 +160,14 @@ impl Reading {
                     return Step::Lost { segment: span.segment };
                 };
                 if matches!(self.want, Want::Keys { .. }) {
-                    self.add_keys(&keys, span.segment);
+                    self.add_keys(&keys, &span);
                     return self.next_keys(shelf);
                 }
                 self.blocks_by(&marks, span, shelf)
             }
-            Stage::Blocks { span, header, offset } => self.take_blocks(bytes, span, header, offset, shelf),
+            Stage::Blocks { span, header, offset, asked_bytes } => {
+                self.take_blocks((bytes, asked_bytes), span, header, offset, shelf)
+            }
         }
     }
 
@@ -205,11 +207,18 @@ impl Reading {
     }
 
     fn ask_blocks(&mut self, span: Span, header: SegmentHeader, offset: u64, bytes: usize) -> Step {
-        self.stage = Stage::Blocks { span, header, offset };
+        self.stage = Stage::Blocks { span, header, offset, asked_bytes: bytes };
         Step::Read { segment: span.segment, file: LogFile::Segment, offset, bytes }
     }
 
-    fn take_blocks(&mut self, bytes: &[u8], span: Span, header: SegmentHeader, offset: u64, shelf: Shelf<'_>) -> Step {
+    fn take_blocks(
+        &mut self,
+        (bytes, asked_bytes): (&[u8], usize),
+        span: Span,
+        header: SegmentHeader,
+        offset: u64,
+        shelf: Shelf<'_>,
+    ) -> Step {
         let mut at = offset;
         loop {
             let Some(rest) = bytes.get((at - offset) as usize..).filter(|rest| !rest.is_empty()) else {
@@ -217,8 +226,8 @@ impl Reading {
             };
             let block = match Block::read_alone(rest, &header, at) {
                 Ok(block) => block,
-                // Read from there again, and as much as it says; but only if that gets on.
-                Err(BlockFault::Longer(long)) if at > offset || bytes.len() < long => {
+                // Read from there again, and as much as it says; but only if that gets on: a file may end before it.
+                Err(BlockFault::Longer(long)) if at > offset || asked_bytes < long => {
                     return self.ask_blocks(span, header, at, long.max(READ_BYTES));
                 }
                 Err(_) if at > offset && rest.len() < crate::block::HEADER_BYTES => {
@@ -320,16 +329,18 @@ impl Reading {
                 None => {
                     let id = *room;
                     let room = shelf.active.and_then(|active| active.room(id));
-                    self.add_keys(room.map_or(&[], |room| &room.keys), span.segment);
+                    self.add_keys(room.map_or(&[], |room| &room.keys), &span);
                 }
             }
         }
     }
 
-    fn add_keys(&mut self, found: &[KeyedPost], segment: u64) {
+    /// Places that were refused and given again are another span's, and so are their keys.
+    fn add_keys(&mut self, found: &[KeyedPost], span: &Span) {
         let Want::Keys { since_ms, keys_max, before, keys, .. } = &mut self.want else { return };
-        *before = segment;
-        for key in found.iter().rev().filter(|key| key.time_ms >= *since_ms) {
+        *before = span.segment;
+        let is_there = |key: &&KeyedPost| (span.first.0..=span.last.0).contains(&key.sequence);
+        for key in found.iter().rev().filter(|key| key.time_ms >= *since_ms).filter(is_there) {
             if keys.len() < *keys_max {
                 keys.push_front(*key);
             }
@@ -340,3 +351,6 @@ impl Reading {
 fn lost(span: &Span) -> Step {
     Step::Lost { segment: span.segment }
 }
+
+#[cfg(test)]
+mod tests;

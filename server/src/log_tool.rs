@@ -15,7 +15,7 @@ mod damage;
 mod dump;
 mod folder;
 #[cfg(test)]
-mod made;
+pub(crate) mod made;
 mod progress;
 mod report;
 mod walk;

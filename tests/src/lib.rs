@@ -5,6 +5,7 @@ pub mod crash;
 pub mod cut_proxy;
 pub mod disk_faults;
 pub mod fuse_disk;
+pub mod golden_log;
 pub mod ledger;
 pub mod load;
 pub mod loop_disk;

@@ -8,9 +8,11 @@ use banter_protocol::ids::{Epoch, Sequence};
 use banter_protocol::native::write_message;
 use banter_protocol::request::{Body, BodyFormat};
 
+use crate::storage::recovery::index_of;
+
 /// A message as a test says it.
 #[derive(Clone, Copy)]
-pub(super) struct Post<'a> {
+pub(crate) struct Post<'a> {
     pub room: &'a str,
     pub epoch: u64,
     pub sequence: u64,
@@ -21,13 +23,13 @@ pub(super) struct Post<'a> {
 
 impl Post<'static> {
     /// One of the room "lobby" in epoch 1.
-    pub(super) fn at(sequence: u64) -> Self {
+    pub(crate) fn at(sequence: u64) -> Self {
         Post { room: "lobby", epoch: 1, sequence, key: None, format: BodyFormat::Json, body: b"{\"n\": 1}" }
     }
 }
 
 impl Post<'_> {
-    pub(super) fn frame(&self) -> Vec<u8> {
+    pub(crate) fn frame(&self) -> Vec<u8> {
         let mut frame = Vec::new();
         let message = Message {
             epoch: Epoch(self.epoch),
@@ -44,36 +46,60 @@ impl Post<'_> {
 }
 
 /// A segment in the making.
-pub(super) struct Made {
+pub(crate) struct Made {
     bytes: Vec<u8>,
     place: BlockPlace,
 }
 
+/// Who posts in tests.
+const AUTHOR: Author = Author { core: 1, slot: 2, generation: 3 };
+
 impl Made {
-    pub(super) fn new(id: u64) -> Self {
-        let header = SegmentHeader { id, nonce: 99, core: 1, run: 3, made_unix_ms: 5 };
+    pub(crate) fn new(id: u64) -> Self {
+        Made::of(SegmentHeader { id, nonce: 99, core: 1, run: 3, made_unix_ms: 5 })
+    }
+
+    pub(crate) fn of(header: SegmentHeader) -> Self {
         Made { bytes: header.write(), place: BlockPlace::first_of(header) }
     }
 
     /// A block of these messages.
-    pub(super) fn block(&mut self, posts: &[Post<'_>]) -> &mut Self {
+    pub(crate) fn block(&mut self, posts: &[Post<'_>]) -> &mut Self {
         self.frames(&posts.iter().map(Post::frame).collect::<Vec<_>>())
     }
 
     /// A block of these frames.
-    pub(super) fn frames(&mut self, frames: &[Vec<u8>]) -> &mut Self {
-        let mut block = BlockWriter::default();
-        let author = Author { core: 1, slot: 2, generation: 3 };
-        frames.iter().for_each(|frame| block.push(&Record { level: Level::Synced, author, frame }));
+    pub(crate) fn frames(&mut self, frames: &[Vec<u8>]) -> &mut Self {
         self.place.synced = self.place.number;
+        self.commit(Level::Synced, frames)
+    }
+
+    /// A block of these frames at that level, as a server writes it.
+    pub(crate) fn commit(&mut self, level: Level, frames: &[Vec<u8>]) -> &mut Self {
+        let mut block = BlockWriter::default();
+        frames.iter().for_each(|frame| block.push(&Record { level, author: AUTHOR, frame }));
         let (bytes, behind) = block.finish(&self.place);
         self.bytes.extend_from_slice(&bytes);
         self.place = behind;
+        if level == Level::Synced {
+            self.place.synced = self.place.number;
+        }
         self
     }
 
+    /// Where its blocks end.
+    pub(crate) fn end_offset(&self) -> u64 {
+        self.place.offset
+    }
+
+    /// Its index, and the time of its newest message.
+    pub(crate) fn index(&self) -> (Vec<u8>, u64) {
+        let (index, _) = index_of(&self.bytes).expect("a segment");
+        (index.encode(&self.place.segment, self.place.offset).0, index.newest_ms())
+    }
+
     /// The file, with zeros behind the blocks.
-    pub(super) fn file(&self) -> Vec<u8> {
+    pub(crate) fn file(&self) -> Vec<u8> {
         let mut file = self.bytes.clone();
         file.resize(file.len() + 8_192, 0);
         file

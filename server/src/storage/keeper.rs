@@ -447,3 +447,6 @@ fn nonce() -> u64 {
         _ => SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |since| since.as_nanos() as u64),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -200,22 +200,24 @@ impl Walk<'_> {
             Ok(_) => return self.no_segment(path, SegmentFault::Sum),
             Err(fault) => return self.no_segment(path, fault),
         };
-        if let Some(table) = read_table(&index_path(self.opening.folder, id), &header) {
-            if table.end_offset > file_bytes {
-                self.accept(RecoveryFault::Corrupt {
-                    path,
-                    offset: file_bytes,
-                    what: format!("it has {file_bytes} bytes, and its blocks ended at {}", table.end_offset),
-                    lost: "what lay behind that".to_owned(),
-                })?;
+        let table = read_table(&index_path(self.opening.folder, id), &header);
+        let was_sealed = table.is_some();
+        if let Some(IndexTable { end_offset, newest_ms, parts }) = table {
+            if end_offset <= file_bytes {
+                self.found.push((KnownSegment { header, file_bytes, end_offset, newest_ms }, parts));
+                return Ok(());
             }
-            let IndexTable { end_offset, newest_ms, parts } = table;
-            self.found.push((KnownSegment { header, file_bytes, end_offset, newest_ms }, parts));
-            return Ok(());
+            // Once accepted, what is left of it makes an index that the next start finds right.
+            self.accept(RecoveryFault::Corrupt {
+                path: path.clone(),
+                offset: file_bytes,
+                what: format!("it has {file_bytes} bytes, and its blocks ended at {end_offset}"),
+                lost: "what lay behind that".to_owned(),
+            })?;
         }
         let mut bytes = Vec::with_capacity(file_bytes as usize);
         file.read_to_end(&mut bytes).map_err(disk("reading", &path))?;
-        self.walk_segment(path, header, &bytes)
+        self.walk_segment(path, header, &bytes, was_sealed)
     }
 
     fn tell_progress(&mut self, at: usize) {
@@ -248,7 +250,13 @@ impl Walk<'_> {
     }
 
     /// A segment without an index: its records make one, up to where it ends.
-    fn walk_segment(&mut self, path: PathBuf, header: SegmentHeader, bytes: &[u8]) -> Result<(), RecoveryFault> {
+    fn walk_segment(
+        &mut self,
+        path: PathBuf,
+        header: SegmentHeader,
+        bytes: &[u8],
+        was_sealed: bool,
+    ) -> Result<(), RecoveryFault> {
         let folder = self.opening.folder;
         self.walked = (self.walked.0 + 1, self.walked.1 + bytes.len() as u64);
         let (index, ending) =
@@ -273,10 +281,13 @@ impl Walk<'_> {
                 offset
             }
         };
-        if index.parts().next().is_none() && !matches!(ending, Ending::Corrupt { .. }) {
+        let is_damaged = was_sealed || matches!(ending, Ending::Corrupt { .. });
+        if index.parts().next().is_none() && !is_damaged {
             remove_segment(folder, header.id);
             return Ok(());
         }
+        // The padding of the last block may be missing; the next start must not take that for damage.
+        let end_offset = end_offset.min(bytes.len() as u64);
         let (index_bytes, parts) = index.encode(&header, end_offset);
         write_index(folder, header.id, &index_bytes).map_err(disk("sealing", &path))?;
         let newest_ms = index.newest_ms();
@@ -335,7 +346,9 @@ impl Walk<'_> {
         }
         let oldest_id = self.found.first().map_or(u64::MAX, |(segment, _)| segment.header.id);
         ledger.prune(runs().min().unwrap_or(u64::MAX), oldest_id);
-        let catalogs = self.catalogs(&mut ledger)?;
+        let mut catalogs = self.catalogs(&mut ledger)?;
+        // What lies before a hole is out of reach, and stays for those who may mend it, until retention takes it.
+        catalogs.iter_mut().for_each(|catalog| drop(catalog.take_released()));
         ledger.write(folder).map_err(disk("writing the ledger of", folder))?;
         let (rooms, segments) = (catalogs.iter().map(Catalog::len).sum::<usize>(), self.found.len());
         tracing::info!(
@@ -363,13 +376,16 @@ fn read_table(path: &Path, header: &SegmentHeader) -> Option<IndexTable> {
     let mut bytes = vec![0; index::HEADER_BYTES];
     file.read_exact_at(&mut bytes, 0).ok()?;
     let needed = IndexTable::bytes_needed(&bytes, header)?;
+    let file_bytes = file.metadata().ok()?.len();
     // A header that promises more than the file has is none; checked before anything is allocated.
-    if needed as u64 > file.metadata().ok()?.len() {
+    if needed as u64 > file_bytes {
         return None;
     }
     bytes.resize(needed, 0);
     file.read_exact_at(&mut bytes, 0).ok()?;
-    IndexTable::read(&bytes, header)
+    // Nor is one whose marks and keys are cut off: its readers would be told of a loss that is none.
+    let is_there = |part: &Part| part.details.offset + part.details.bytes() as u64 <= file_bytes;
+    IndexTable::read(&bytes, header).filter(|table| table.parts.iter().all(is_there))
 }
 
 /// The index that a segment's blocks make, and how they end. A block that checks and holds what is no message of this
@@ -401,3 +417,6 @@ pub fn index_of(bytes: &[u8]) -> Result<(IndexBuilder, Ending), SegmentFault> {
 pub fn read_segment(folder: &Path, id: u64) -> io::Result<Vec<u8>> {
     fs::read(segment_path(folder, id))
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,268 @@
+//! The journal at the machine: what it asks of the disk, and what it makes of the answers.
+
+use crate::PAGE_BYTES;
+use crate::bytes::u32_at;
+use crate::journal::{Answer, Ask, Done, State};
+use crate::rig::{Post, Rig, frames, want};
+
+const PAGE: u64 = PAGE_BYTES as u64;
+/// The header, and two posts.
+const TWO_POSTS: u64 = 3 * PAGE;
+const WRITTEN: Done = Done::Committed { synced: false, is_last: false };
+const SYNCED: Done = Done::Committed { synced: true, is_last: true };
+
+/// What was asked, in short.
+fn say(asks: &[Ask]) -> Vec<String> {
+    let say = |ask: &Ask| match ask {
+        Ask::Prepare => "prepare".to_owned(),
+        Ask::Append { segment, offset, sync, .. } => format!("append {} {offset} {sync}", segment.id),
+        Ask::Seal { segment, end_offset, newest_ms, .. } => format!("seal {} {end_offset} {newest_ms}", segment.id),
+        Ask::Read { segment, .. } => format!("read {segment}"),
+        Ask::Release { segment } => format!("release {segment}"),
+    };
+    asks.iter().map(say).collect()
+}
+
+impl Rig {
+    fn said(&mut self) -> Vec<String> {
+        say(&self.asks())
+    }
+
+    fn begin_post(&mut self, sequence: u64) -> bool {
+        self.begin(&[Post::at(sequence)], true)
+    }
+
+    fn take_done(&mut self) -> Vec<Done> {
+        std::mem::take(&mut self.done)
+    }
+}
+
+#[test]
+fn one_append_is_in_flight_and_the_next_block_starts_where_it_ends() {
+    let mut rig = Rig::idle(1 << 20);
+    assert!(!rig.journal.is_idle());
+    assert_eq!(rig.said(), ["prepare"]);
+    rig.make_segment();
+    for (sequence, offset) in [(1, PAGE), (2, 2 * PAGE)] {
+        assert!(rig.journal.is_idle() && rig.begin_post(sequence));
+        assert!(rig.said().contains(&format!("append 1 {offset} true")));
+        assert!(rig.journal.is_committing() && !rig.journal.is_idle());
+        assert!(
+            rig.journal
+                .catalog()
+                .room(banter_protocol::ids::RoomId::of("lobby"))
+                .is_none_or(|room| room.head().0 < sequence)
+        );
+        rig.answer(Answer::Written);
+        assert!(!rig.journal.is_idle(), "until it is synced");
+        rig.answer(Answer::Synced);
+        assert_eq!(rig.take_done(), [WRITTEN, SYNCED]);
+    }
+    assert!(rig.begin(&[Post::at(3)], false));
+    rig.answer(Answer::Written);
+    assert_eq!(rig.take_done(), [Done::Committed { synced: false, is_last: true }]);
+    assert!(rig.journal.is_idle());
+}
+
+#[test]
+fn a_block_says_how_many_before_it_were_known_to_be_on_the_disk() {
+    let mut rig = Rig::new(1 << 20);
+    let mut synced = Vec::new();
+    for (sequence, sync) in [(1, false), (2, true), (3, false), (4, false), (5, true), (6, true)] {
+        assert!(rig.begin(&[Post::at(sequence)], sync));
+        for ask in rig.asks() {
+            if let Ask::Append { block, .. } = &ask {
+                synced.push(u32_at(block, 44).unwrap());
+            }
+            rig.perform(ask);
+        }
+    }
+    assert_eq!(synced, [0, 0, 2, 2, 2, 5]);
+}
+
+#[test]
+fn a_full_segment_is_sealed_and_the_one_behind_the_next_is_asked_for() {
+    let mut rig = Rig::new(TWO_POSTS);
+    rig.post(1..=2);
+    assert!(rig.begin_post(3));
+    let end = 3 * PAGE;
+    assert_eq!(rig.said(), [format!("seal 1 {end} 2000"), "prepare".to_owned(), format!("append 2 {PAGE} true")]);
+}
+
+/// Two segments that are full, and no third.
+fn used_up() -> Rig {
+    let mut rig = Rig::new(TWO_POSTS);
+    rig.post(1..=2);
+    rig.makes_segments = false;
+    rig.post(3..=4);
+    rig.done.clear();
+    rig
+}
+
+#[test]
+fn a_commit_that_does_not_fit_waits_for_a_segment() {
+    let mut rig = used_up();
+    assert!(rig.journal.is_idle() && !rig.begin_post(5));
+    assert_eq!((rig.said(), rig.journal.state()), (vec![], State::Open), "it was asked for already");
+    rig.make_segment();
+    assert!(rig.begin_post(5));
+    assert_eq!(rig.said()[2], format!("append 3 {PAGE} true"));
+}
+
+#[test]
+fn no_space_for_a_segment_refuses_posts_only_when_the_present_one_is_full() {
+    let mut rig = Rig::new(TWO_POSTS);
+    rig.post(1..=2);
+    rig.makes_segments = false;
+    rig.post(3..=3);
+    rig.answer(Answer::NoSpace);
+    assert_eq!(rig.journal.state(), State::Open);
+    rig.post(4..=4);
+    assert!(rig.journal.is_idle() && !rig.begin_post(5));
+    assert_eq!((rig.journal.state(), rig.journal.is_idle()), (State::Full, false));
+    rig.answer(Answer::NoSpace);
+    assert_eq!((rig.said(), rig.journal.state()), (vec![], State::Full), "the disk tries again by itself");
+    rig.make_segment();
+    assert_eq!(rig.journal.state(), State::Open);
+    rig.makes_segments = true;
+    rig.post(5..=5);
+    assert_eq!(rig.page(want(1, 5)).unwrap().messages, frames(1..=5));
+}
+
+#[test]
+fn without_a_first_segment_no_space_refuses_at_once() {
+    let mut rig = Rig::idle(TWO_POSTS);
+    rig.answer(Answer::NoSpace);
+    assert_eq!(rig.journal.state(), State::Full);
+    rig.make_segment();
+    assert!(rig.journal.state() == State::Open && rig.journal.is_idle());
+}
+
+#[test]
+fn behind_a_write_or_sync_that_failed_nothing_is_written_and_reading_goes_on() {
+    for is_written in [false, true] {
+        let mut rig = Rig::new(1 << 20);
+        rig.post(1..=2);
+        assert!(rig.begin_post(3));
+        rig.done.clear();
+        if is_written {
+            rig.answer(Answer::Written);
+        }
+        rig.answer(Answer::AppendFailed { is_full: false });
+        assert_eq!(rig.take_done().pop(), Some(Done::CommitFailed));
+        assert!(rig.journal.state() == State::Failed && !rig.journal.is_idle() && !rig.journal.is_committing());
+        rig.asks();
+        rig.make_segment();
+        assert!(
+            rig.journal.state() == State::Failed && !rig.journal.end(),
+            "no space heals it, and no end is in order"
+        );
+        assert_eq!(rig.asks().len(), 0, "nothing is sealed");
+        assert_eq!(rig.page(want(1, 2)).unwrap().messages, frames(1..=2));
+    }
+}
+
+#[test]
+fn an_append_without_space_goes_on_in_a_fresh_segment_and_gives_its_places_again() {
+    let mut rig = Rig::new(1 << 20);
+    rig.post(1..=2);
+    assert!(rig.begin_post(3));
+    rig.asks();
+    rig.done.clear();
+    rig.answer(Answer::AppendFailed { is_full: true });
+    assert_eq!(rig.take_done(), [Done::CommitFailed]);
+    assert_eq!(rig.journal.state(), State::Open, "a segment was ready");
+    assert_eq!(say(rig.journal.asks_mut()), [format!("seal 1 {} 2000", 3 * PAGE)]);
+    rig.work();
+    rig.post(3..=4);
+    assert_eq!(rig.page(want(1, 4)).unwrap().messages, frames(1..=4));
+    assert_eq!(rig.reads.iter().map(|read| read.0).collect::<Vec<_>>(), [1, 1, 2]);
+}
+
+#[test]
+fn an_append_without_space_and_without_a_segment_is_full_until_one_comes() {
+    let mut rig = Rig::new(1 << 20);
+    rig.makes_segments = false;
+    rig.post(1..=1);
+    assert!(rig.begin_post(2));
+    rig.asks();
+    rig.answer(Answer::AppendFailed { is_full: true });
+    assert_eq!(rig.journal.state(), State::Full);
+    assert_eq!(say(rig.journal.asks_mut()), [format!("seal 1 {} 1000", 2 * PAGE)], "a segment was asked for before");
+    rig.work();
+    rig.make_segment();
+    assert_eq!(rig.journal.state(), State::Open);
+    rig.post(2..=2);
+    assert_eq!(rig.page(want(1, 2)).unwrap().messages, frames(1..=2));
+}
+
+#[test]
+fn a_sync_without_space_leaves_its_places_to_be_given_again_and_the_later_ones_count() {
+    let mut rig = Rig::new(1 << 20);
+    rig.post(1..=2);
+    assert!(rig.begin(&[Post { body_bytes: 300, ..Post::at(3) }], true));
+    for ask in rig.asks() {
+        let Ask::Append { segment, offset, block, .. } = ask else { continue };
+        rig.perform(Ask::Append { segment, offset, block, sync: false });
+    }
+    rig.answer(Answer::AppendFailed { is_full: true });
+    rig.work();
+    rig.post(3..=4);
+    assert_eq!(rig.page(want(1, 4)).unwrap().messages, frames(1..=4));
+}
+
+#[test]
+fn a_segment_that_took_no_block_is_sealed_and_released() {
+    let mut rig = Rig::new(1 << 20);
+    assert!(rig.begin_post(1));
+    rig.asks();
+    rig.answer(Answer::AppendFailed { is_full: true });
+    assert_eq!(rig.said()[..2], [format!("seal 1 {PAGE} 0"), "release 1".to_owned()]);
+}
+
+#[test]
+fn a_cut_releases_what_nobody_needs_and_answers_where_nobody_needed_it() {
+    let mut rig = Rig::new(TWO_POSTS);
+    rig.post(1..=6);
+    let other = Post { room: "other", ..Post::at(1) };
+    rig.commit(&[other]);
+    rig.commit(&[Post::at(7)]);
+    rig.post(8..=8);
+    for segment in [77, 2, 2] {
+        rig.answer(Answer::Cut { segment });
+    }
+    // The cut of 2 takes 1 along, which lies before it.
+    rig.work();
+    assert_eq!(rig.released, [77, 1, 2, 2]);
+    assert_eq!(rig.page(want(5, 8)).unwrap().messages, frames(5..=8));
+    assert_eq!(rig.page(want(1, 8)).unwrap().count, 0, "the room begins behind it");
+    rig.answer(Answer::Cut { segment: 4 });
+    rig.work();
+    assert_eq!(rig.released[4..], [3, 4]);
+}
+
+#[test]
+fn an_end_seals_once_and_writes_no_more() {
+    let mut rig = Rig::new(1 << 20);
+    rig.post(1..=1);
+    assert!(rig.begin_post(2) && !rig.journal.end(), "a commit is under way");
+    rig.work();
+    assert!(rig.journal.end() && !rig.journal.is_idle());
+    assert_eq!(rig.said(), [format!("seal 1 {} 2000", 3 * PAGE)]);
+    assert!(!rig.journal.end());
+    assert_eq!(rig.asks().len(), 0);
+}
+
+#[test]
+fn no_more_reads_are_under_way_than_allowed() {
+    let mut rig = Rig::new(1 << 20);
+    rig.post(1..=3);
+    rig.done.clear();
+    let tickets: Vec<u32> = (0..5).map(|_| rig.journal.read_page(want(1, 3))).collect();
+    rig.journal.begin_reads(&mut rig.done);
+    assert_eq!((rig.journal.reads(), rig.asks().len()), ((2, 3), 2));
+    rig.answer(Answer::Read { ticket: tickets[1], bytes: None });
+    assert_eq!(rig.take_done(), [Done::Page { ticket: tickets[1], page: Err(1) }], "a read that failed");
+    rig.journal.begin_reads(&mut rig.done);
+    assert_eq!((rig.journal.reads(), rig.asks().len()), ((2, 2), 1));
+}
