@@ -10,7 +10,7 @@
 use std::collections::VecDeque;
 
 use banter_log::index::Entry;
-use banter_log::journal::{Answer as DiskAnswer, Done, Journal, State};
+use banter_log::journal::{Answer as DiskAnswer, Done, Journal, Reach, State};
 use banter_log::key::KeyedPost;
 use banter_log::record::{Author, Level, PREFIX_BYTES, Record as LogRecord};
 use banter_protocol::error_code::ErrorCode;
@@ -121,7 +121,7 @@ impl Rooms {
         if !journal.is_idle() {
             return;
         }
-        let (mut count, mut bytes, mut sync) = (0, 0, false);
+        let (mut count, mut bytes, mut has_written, mut has_synced) = (0, 0, false, false);
         for open in &self.commits.queued {
             if let Open::Post { slot, record, .. } = open {
                 let record_bytes = PREFIX_BYTES + record.frame.len();
@@ -129,7 +129,8 @@ impl Rooms {
                     break;
                 }
                 bytes += record_bytes;
-                sync |= self.slots[*slot].policy.durability == Durability::Synced;
+                let is_synced = self.slots[*slot].policy.durability == Durability::Synced;
+                (has_synced, has_written) = (has_synced | is_synced, has_written | !is_synced);
             }
             count += 1;
         }
@@ -142,7 +143,12 @@ impl Rooms {
             }
             Open::Answer { .. } => None,
         });
-        if journal.commit(posts, sync) {
+        let wanted = match (has_written, has_synced) {
+            (_, false) => Reach::Written,
+            (false, true) => Reach::Synced,
+            (true, true) => Reach::WrittenThenSynced,
+        };
+        if journal.commit(posts, wanted) {
             self.commits.flight.extend(self.commits.queued.drain(..count));
             turn.counters.commits += 1;
             turn.counters.committed_bytes += bytes as u64;

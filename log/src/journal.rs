@@ -39,13 +39,36 @@ pub struct JournalParts {
     pub catalog: Catalog,
 }
 
+/// How far a block is to get, and at which steps the journal is told: each step wakes a core that sleeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// To the kernel.
+    Written,
+    /// To the disk; what lies between is not told.
+    Synced,
+    /// To the kernel, which is told, and to the disk.
+    WrittenThenSynced,
+}
+
+impl Reach {
+    /// Whether it is told that the kernel has it.
+    pub fn tells_written(self) -> bool {
+        self != Reach::Synced
+    }
+
+    /// Whether it is to be safe against a power cut.
+    pub fn syncs(self) -> bool {
+        self != Reach::Written
+    }
+}
+
 /// What the disk is to do.
 #[derive(Debug)]
 pub enum Ask {
     /// Make a segment and have it ready: [`Answer::Segment`] or [`Answer::NoSpace`] comes.
     Prepare,
-    /// Write a block, and make it safe if said: [`Answer::Written`] and [`Answer::Synced`] come, or
-    /// [`Answer::AppendFailed`].
+    /// Write a block, and make it safe if wanted: [`Answer::Written`] and [`Answer::Synced`] come, as far as they are
+    /// wanted, or [`Answer::AppendFailed`].
     Append {
         /// The segment.
         segment: SegmentHeader,
@@ -53,8 +76,8 @@ pub enum Ask {
         offset: u64,
         /// The block.
         block: Vec<u8>,
-        /// Whether it is to be safe against a power cut.
-        sync: bool,
+        /// What is to be told of it.
+        wanted: Reach,
     },
     /// Nothing more is written to a segment: make all of it safe, and keep its index beside it. No answer.
     Seal {
@@ -187,7 +210,7 @@ struct Append {
     entries: Vec<Entry>,
     offset: u64,
     behind: BlockPlace,
-    sync: bool,
+    wanted: Reach,
 }
 
 #[derive(Debug)]
@@ -263,7 +286,7 @@ impl Journal {
     }
 
     /// Begins a commit. `false`: it does not fit what is left of the segment, and there is no other yet.
-    pub fn commit<'a>(&mut self, records: impl Iterator<Item = (Record<'a>, Entry)>, sync: bool) -> bool {
+    pub fn commit<'a>(&mut self, records: impl Iterator<Item = (Record<'a>, Entry)>, wanted: Reach) -> bool {
         debug_assert!(self.is_idle(), "one commit at a time");
         let (mut block, mut entries) = (BlockWriter::default(), Vec::new());
         for (record, entry) in records {
@@ -278,8 +301,8 @@ impl Journal {
         let Some(active) = &self.active else { return false };
         let (block, behind) = block.finish(&active.place);
         let (segment, offset) = (active.place.segment, active.place.offset);
-        self.append = Some(Append { entries, offset, behind, sync });
-        self.asks.push(Ask::Append { segment, offset, block, sync });
+        self.append = Some(Append { entries, offset, behind, wanted });
+        self.asks.push(Ask::Append { segment, offset, block, wanted });
         true
     }
 
@@ -410,6 +433,7 @@ impl Journal {
             Answer::NoSpace => self.no_space(),
             Answer::Written => self.written(done),
             Answer::Synced => {
+                self.enter();
                 if self.append.take().is_some() {
                     if let Some(active) = &mut self.active {
                         active.place.synced = active.place.number;
@@ -447,19 +471,25 @@ impl Journal {
     }
 
     fn written(&mut self, done: &mut Vec<Done>) {
-        let Some(append) = &mut self.append else { return };
-        if let Some(active) = &mut self.active {
-            for entry in append.entries.drain(..) {
-                active.index.add(&entry, append.offset);
-                self.catalog.add_entry(&active.place.segment, &entry);
-            }
-            active.place = append.behind;
-        }
-        let is_last = !append.sync;
+        self.enter();
+        let Some(append) = &self.append else { return };
+        let is_last = !append.wanted.syncs();
         if is_last {
             self.append = None;
         }
         done.push(Done::Committed { synced: false, is_last });
+    }
+
+    /// What the kernel has can be read: it enters the index. The second time there is nothing left to enter.
+    fn enter(&mut self) {
+        let (Some(append), Some(active)) = (&mut self.append, &mut self.active) else { return };
+        for entry in append.entries.drain(..) {
+            active.index.add(&entry, append.offset);
+            self.catalog.add_entry(&active.place.segment, &entry);
+        }
+        if active.place.offset == append.offset {
+            active.place = append.behind;
+        }
     }
 
     fn append_failed(&mut self, is_full: bool, done: &mut Vec<Done>) {

@@ -9,7 +9,7 @@ use banter_protocol::request::{Body, BodyFormat};
 
 use crate::catalog::Catalog;
 use crate::index::Entry;
-use crate::journal::{Answer, Ask, Done, Journal, JournalParts};
+use crate::journal::{Answer, Ask, Done, Journal, JournalParts, Reach};
 use crate::key::KeyedPost;
 use crate::reading::{LogFile, PageRead, PageWant};
 use crate::record::{Author, Level, Record};
@@ -129,7 +129,7 @@ impl Rig {
             let record = Record { level, author: post.author(), frame };
             (record, Entry::of(&read_message(frame).unwrap(), level, record.bytes()))
         });
-        self.journal.commit(records, sync)
+        self.journal.commit(records, if sync { Reach::WrittenThenSynced } else { Reach::Written })
     }
 
     /// Commits, and lets the disk do all of it.
@@ -183,11 +183,11 @@ impl Rig {
         match ask {
             Ask::Prepare if !self.makes_segments => {}
             Ask::Prepare => drop(self.make_segment()),
-            Ask::Append { segment, offset, block, sync } => {
+            Ask::Append { segment, offset, block, wanted } => {
                 let file = self.files.get_mut(&segment.id).unwrap();
                 file[offset as usize..offset as usize + block.len()].copy_from_slice(&block);
                 self.answer(Answer::Written);
-                if sync {
+                if wanted.syncs() {
                     self.answer(Answer::Synced);
                 }
             }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use banter_log::catalog::{Break, Catalog};
 use banter_log::index::{self, Entry};
-use banter_log::journal::{Answer, Ask, Journal, JournalParts};
+use banter_log::journal::{Answer, Ask, Journal, JournalParts, Reach};
 use banter_log::record::{Author, Level, Record};
 use banter_log::segment::{self, SegmentHeader};
 use banter_log::{FORMAT_VERSION, PAGE_BYTES};
@@ -207,11 +207,11 @@ fn write_segment(script: &Script, files: &mut Files) {
         let is_torn = script.ends == Ends::Torn && number + 1 == script.commits.len();
         assert!(begin(&mut journal, header, commit), "the segment is long enough");
         for ask in std::mem::take(journal.asks_mut()) {
-            let Ask::Append { offset, block, sync, .. } = ask else { continue };
+            let Ask::Append { offset, block, wanted, .. } = ask else { continue };
             let bytes = if is_torn { block.len() / 2 } else { block.len() };
             file[offset as usize..offset as usize + bytes].copy_from_slice(&block[..bytes]);
             journal.handle(Answer::Written, &mut done);
-            if sync {
+            if wanted.syncs() {
                 journal.handle(Answer::Synced, &mut done);
             }
         }
@@ -234,7 +234,7 @@ fn begin(journal: &mut Journal, header: SegmentHeader, (level, posts): &Commit) 
         let message = read_message(frame).expect("a frame that was just written");
         (record, Entry::of(&message, *level, record.bytes()))
     });
-    journal.commit(records, *level == Synced)
+    journal.commit(records, if *level == Synced { Reach::WrittenThenSynced } else { Reach::Written })
 }
 
 fn frame(&Post(room, sequence, key, format, bytes): &Post, header: SegmentHeader) -> Vec<u8> {

@@ -2,7 +2,7 @@
 
 use crate::PAGE_BYTES;
 use crate::bytes::u32_at;
-use crate::journal::{Answer, Ask, Done, State};
+use crate::journal::{Answer, Ask, Done, Reach, State};
 use crate::rig::{Post, Rig, frames, want};
 
 const PAGE: u64 = PAGE_BYTES as u64;
@@ -15,7 +15,7 @@ const SYNCED: Done = Done::Committed { synced: true, is_last: true };
 fn say(asks: &[Ask]) -> Vec<String> {
     let say = |ask: &Ask| match ask {
         Ask::Prepare => "prepare".to_owned(),
-        Ask::Append { segment, offset, sync, .. } => format!("append {} {offset} {sync}", segment.id),
+        Ask::Append { segment, offset, wanted, .. } => format!("append {} {offset} {}", segment.id, wanted.syncs()),
         Ask::Seal { segment, end_offset, newest_ms, .. } => format!("seal {} {end_offset} {newest_ms}", segment.id),
         Ask::Read { segment, .. } => format!("read {segment}"),
         Ask::Release { segment } => format!("release {segment}"),
@@ -203,7 +203,7 @@ fn a_sync_without_space_leaves_its_places_to_be_given_again_and_the_later_ones_c
     assert!(rig.begin(&[Post { body_bytes: 300, ..Post::at(3) }], true));
     for ask in rig.asks() {
         let Ask::Append { segment, offset, block, .. } = ask else { continue };
-        rig.perform(Ask::Append { segment, offset, block, sync: false });
+        rig.perform(Ask::Append { segment, offset, block, wanted: Reach::Written });
     }
     rig.answer(Answer::AppendFailed { is_full: true });
     rig.work();
@@ -265,4 +265,18 @@ fn no_more_reads_are_under_way_than_allowed() {
     assert_eq!(rig.take_done(), [Done::Page { ticket: tickets[1], page: Err(1) }], "a read that failed");
     rig.journal.begin_reads(&mut rig.done);
     assert_eq!((rig.journal.reads(), rig.asks().len()), ((2, 2), 1));
+}
+
+#[test]
+fn a_sync_tells_of_the_write_where_nobody_asked_for_that() {
+    let mut rig = Rig::idle(1 << 20);
+    rig.make_segment();
+    for sequence in 1..=2 {
+        assert!(rig.begin_post(sequence));
+        rig.answer(Answer::Synced);
+        assert_eq!(rig.take_done(), [SYNCED]);
+        let room = rig.journal.catalog().room(banter_protocol::ids::RoomId::of("lobby"));
+        assert_eq!(room.map(|room| room.head().0), Some(sequence));
+    }
+    assert!(rig.said().contains(&format!("append 1 {} true", 2 * PAGE)), "and the next block lies behind it");
 }

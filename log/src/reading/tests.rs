@@ -330,7 +330,7 @@ fn the_key_of_a_refused_post_is_forgotten_once_its_place_is_given_again() {
     assert!(rig.begin(&[keyed(2), keyed(3)], true));
     for ask in rig.asks() {
         if let crate::journal::Ask::Append { segment, offset, block, .. } = ask {
-            rig.perform(crate::journal::Ask::Append { segment, offset, block, sync: false });
+            rig.perform(crate::journal::Ask::Append { segment, offset, block, wanted: crate::journal::Reach::Written });
         }
     }
     rig.answer(Answer::AppendFailed { is_full: true });

@@ -11,7 +11,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use banter_chat::address::Core;
-use banter_log::journal::{Answer, Ask};
+use banter_log::journal::{Answer, Ask, Reach};
 use banter_log::reading::LogFile;
 use flume::Sender;
 use glommio::io::{DmaFile, OpenOptions};
@@ -94,10 +94,10 @@ impl Disk {
                 self.shared.forget(segment);
                 self.tell(ToKeeper::Release { core: self.core, segment });
             }
-            Ask::Append { segment, offset, block, sync } => {
+            Ask::Append { segment, offset, block, wanted } => {
                 let shared = self.begin();
                 glommio::spawn_local(async move {
-                    let appended = shared.append(segment.id, offset, &block, sync).await;
+                    let appended = shared.append(segment.id, offset, &block, wanted).await;
                     if let Err(error) = appended {
                         shared.append_failed(segment.id, offset, &error);
                     }
@@ -149,11 +149,13 @@ impl Shared {
         }
     }
 
-    async fn append(&self, segment: u64, offset: u64, block: &[u8], sync: bool) -> io::Result<()> {
+    async fn append(&self, segment: u64, offset: u64, block: &[u8], wanted: Reach) -> io::Result<()> {
         let file = self.file_to_write(segment).await?;
         write_all(&file, block, offset).await?;
-        self.answer(Answer::Written);
-        if sync {
+        if wanted.tells_written() {
+            self.answer(Answer::Written);
+        }
+        if wanted.syncs() {
             // Whatever the kernel says: what is in the file is not known any more, and never synced again.
             file.fdatasync().await.map_err(|error| io::Error::other(format!("fdatasync: {error}")))?;
             self.answer(Answer::Synced);

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use banter_chat::address::Core;
 use banter_log::PAGE_BYTES;
-use banter_log::journal::{Answer, Ask};
+use banter_log::journal::{Answer, Ask, Reach};
 use banter_log::reading::LogFile;
 use banter_log::segment::SegmentHeader;
 
@@ -206,8 +206,8 @@ impl SimDisk {
                 self.segments.insert(header.id, made);
                 self.pending[core].push_back((after, Act::Answer(Answer::Segment(header))));
             }
-            Ask::Append { segment, offset, block, sync } => {
-                self.append(core, segment.id, (offset, &block), sync, after, answers, chance, seen);
+            Ask::Append { segment, offset, block, wanted } => {
+                self.append(core, segment.id, (offset, &block), wanted, after, answers, chance, seen);
             }
             Ask::Seal { segment, .. } => {
                 self.pending[core].push_back((after, Act::IndexWritten(segment.id)));
@@ -237,7 +237,7 @@ impl SimDisk {
         core: usize,
         segment: u64,
         (offset, block): (u64, &[u8]),
-        sync: bool,
+        wanted: Reach,
         after: u64,
         answers: &mut Vec<Answer>,
         chance: &mut Seeded,
@@ -251,8 +251,10 @@ impl SimDisk {
         assert!(target.iter().all(|&byte| byte == 0), "what was written is never written again");
         if !fails {
             target.copy_from_slice(block);
-            answers.push(Answer::Written);
-            if sync {
+            if wanted.tells_written() {
+                answers.push(Answer::Written);
+            }
+            if wanted.syncs() {
                 self.pending[core].push_back((after, Act::Sync(segment)));
             }
             return;
