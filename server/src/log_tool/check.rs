@@ -58,7 +58,7 @@ fn check(folder: &LogFolder, mut say: impl FnMut(SegmentReport) -> io::Result<()
     let mut progress = Progress::new(folder.segments.len());
     for (read, &id) in folder.segments.iter().enumerate() {
         progress.tell(read, totals.records);
-        let walk = walk(folder, id, &mut buffer, &mut |found: &Found<'_>| Ok(order.see(&found.message)))?;
+        let walk = walk(folder, id, &mut buffer, &mut |found: &Found<'_>| Ok(order.see(&found.message, id)))?;
         totals.add(&walk);
         progress.clear();
         say(SegmentReport::new(folder, id, &walk))?;
@@ -70,22 +70,28 @@ fn check(folder: &LogFolder, mut say: impl FnMut(SegmentReport) -> io::Result<()
 /// Where every room is in each of its epochs.
 #[derive(Debug, Default)]
 struct Order {
-    last: HashMap<(RoomId, Epoch), Sequence>,
+    /// The newest place, and the segment that holds it.
+    last: HashMap<(RoomId, Epoch), (Sequence, u64)>,
     missing: u64,
 }
 
 impl Order {
-    fn see(&mut self, message: &Message<'_>) -> Option<Broken> {
+    fn see(&mut self, message: &Message<'_>, segment: u64) -> Option<Broken> {
         let sequence = message.sequence;
         let mut last = match self.last.entry((RoomId::of(message.room), message.epoch)) {
             // What lies ahead of a room's first message went with the segments that are no longer kept.
             Entry::Vacant(vacant) => {
-                vacant.insert(sequence);
+                vacant.insert((sequence, segment));
                 return None;
             }
             Entry::Occupied(last) => last,
         };
-        let before = *last.get();
+        let (before, behind) = *last.get();
+        if sequence <= before && segment > behind {
+            // A full disk refused posts that were in the segment before already, and their places were given again.
+            last.insert((sequence, segment));
+            return None;
+        }
         if sequence <= before {
             return Some(Broken::Order {
                 room: message.room.into(),
@@ -95,7 +101,7 @@ impl Order {
             });
         }
         self.missing += sequence.0 - before.0 - 1;
-        last.insert(sequence);
+        last.insert((sequence, segment));
         None
     }
 }
@@ -164,13 +170,17 @@ mod tests {
     }
 
     #[test]
-    fn a_sequence_that_goes_back_is_damage_also_from_one_segment_to_the_next() {
+    fn a_sequence_that_goes_back_is_damage_in_one_segment_and_given_again_in_the_next() {
         let (mut one, mut two) = (Made::new(1), Made::new(2));
         one.block(&[Post::at(1), Post::at(2)]);
         let other_epoch = Post { epoch: 2, ..Post::at(1) };
         let other_room = Post { room: "hall", ..Post::at(1) };
-        two.block(&[other_epoch, other_room, Post::at(2)]);
-        let (is_whole, text) = said(&folder_of("back", &[(1, one.file()), (2, two.file())]));
+        two.block(&[other_epoch, other_room, Post::at(2), Post::at(3)]);
+        let (is_whole, text) = said(&folder_of("again", &[(1, one.file()), (2, two.file())]));
+        assert!(is_whole, "{text}");
+        let mut back = Made::new(1);
+        back.block(&[Post::at(1), Post::at(2)]).block(&[Post::at(2)]);
+        let (is_whole, text) = said(&folder_of("back", &[(1, back.file())]));
         assert!(!is_whole);
         assert!(text.contains("room \"lobby\", epoch 1: sequence 2 comes behind 2"), "{text}");
         assert!(text.ends_with("1 damage in 1 segment, see above\n"), "{text}");

@@ -111,6 +111,8 @@ pub struct Keeper {
     wanting: Vec<Core>,
     /// Indexes that could not be written yet.
     unsealed: Vec<(Core, u64, Arc<[u8]>)>,
+    /// Segments that nobody needs and that could not be told to the ledger yet.
+    unremoved: Vec<u64>,
     retry_at: Option<Instant>,
     retention_at: Instant,
     ledger: Ledger,
@@ -167,6 +169,7 @@ impl Keeper {
             next_id,
             wanting: Vec::new(),
             unsealed: Vec::new(),
+            unremoved: Vec::new(),
             retry_at: None,
             retention_at: now,
             ledger,
@@ -223,6 +226,9 @@ impl Keeper {
             }
             for (core, segment, index) in std::mem::take(&mut self.unsealed) {
                 self.seal(core, segment, index);
+            }
+            for segment in std::mem::take(&mut self.unremoved) {
+                self.remove(segment);
             }
         }
         if self.retention_at <= now {
@@ -307,22 +313,25 @@ impl Keeper {
         if self.scrub.at.as_ref().is_some_and(|(id, _)| *id == segment) {
             self.scrub.at = None;
         }
-        self.segments.remove(&segment);
+        let Some(kept) = self.segments.remove(&segment) else { return };
+        // Told first: a start that finds it gone has to know why. What cannot be told stays.
+        if let Err(error) = self.tell_ledger(segment) {
+            tracing::warn!(%error, "cannot write the log's ledger: a segment that nobody needs stays a little longer");
+            self.segments.insert(segment, kept);
+            self.unremoved.push(segment);
+            return self.retry_in(SEAL_RETRY);
+        }
         self.scrub.damaged.remove(&segment);
         self.unsealed.retain(|(_, id, _)| *id != segment);
-        // Told first: a start that finds it gone has to know why.
-        self.tell_ledger(segment);
         remove_segment(&self.folder, segment);
     }
 
-    fn tell_ledger(&mut self, dropped: u64) {
+    fn tell_ledger(&mut self, dropped: u64) -> std::io::Result<()> {
         let segments = &self.segments;
         self.ledger.drop_segment(dropped, |from, to| segments.range(from..to).next().is_some());
         let oldest_run = segments.values().map(|kept| kept.header.run).min().unwrap_or(self.run);
         self.ledger.prune(oldest_run, segments.keys().next().copied().unwrap_or(u64::MAX));
-        if let Err(error) = self.ledger.write(&self.folder) {
-            tracing::warn!(%error, "cannot write the log's ledger");
-        }
+        self.ledger.write(&self.folder)
     }
 
     /// Has the oldest segments forgotten, above what is to be kept: never one that is being written, and never one with
