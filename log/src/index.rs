@@ -143,8 +143,13 @@ pub struct Entry {
 impl Entry {
     /// Of a message that was read.
     pub fn of(message: &Message<'_>, level: Level, record_bytes: usize) -> Self {
+        Self::in_room(RoomId::of(message.room), message, level, record_bytes)
+    }
+
+    /// Of a message of a room whose id is known.
+    pub fn in_room(room: RoomId, message: &Message<'_>, level: Level, record_bytes: usize) -> Self {
         Entry {
-            room: RoomId::of(message.room),
+            room,
             epoch: message.epoch,
             sequence: message.sequence,
             time_ms: message.time_ms,

@@ -4,8 +4,10 @@
 //! The time it takes is that of the segments without an index, and of the others' tables. A later run may have another
 //! number of cores: each is given what it needs of every segment.
 
+mod ahead;
+
 use std::fs::{self, File};
-use std::io::{self, Read as _};
+use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -13,11 +15,13 @@ use std::time::{Duration, Instant};
 use banter_chat::address::core_of;
 use banter_log::PAGE_BYTES;
 use banter_log::catalog::{Break, Catalog};
-use banter_log::index::{self, Entry, IndexBuilder, IndexTable, Part};
-use banter_log::scan::{Ending, Scan};
+use banter_log::index::{self, IndexTable, Part};
+use banter_log::scan::Ending;
 use banter_log::segment::{SegmentFault, SegmentHeader, id_of_file};
 use banter_protocol::ids::Epoch;
-use banter_protocol::native::read_message;
+
+pub use ahead::index_of;
+use ahead::{Walked, WalkedById, walk, walk_all};
 
 use super::files::{DRAFT_SUFFIX, remove_segment, write_index};
 use super::ledger::{Ledger, this_boot};
@@ -136,11 +140,13 @@ pub fn recover(opening: &Opening<'_>) -> Result<Recovered, RecoveryFault> {
         paths: Vec::new(),
         found: Vec::new(),
         walked: (0, 0),
+        ahead: WalkedById::new(),
         dropped: false,
         began: Instant::now(),
         told: Instant::now(),
     };
     walk.list()?;
+    walk.walk_unsealed();
     for at in 0..walk.paths.len() {
         walk.take(at)?;
     }
@@ -166,6 +172,8 @@ struct Walk<'a> {
     paths: Vec<(u64, PathBuf)>,
     found: Vec<(KnownSegment, Vec<Part>)>,
     walked: (usize, u64),
+    /// Segments without an index, already walked.
+    ahead: WalkedById,
     /// Something was given up, as was accepted.
     dropped: bool,
     began: Instant,
@@ -190,10 +198,23 @@ impl Walk<'_> {
         Ok(())
     }
 
+    /// Walks what has no index, ahead of its turn. Whatever is wrong with a segment is told in its turn.
+    fn walk_unsealed(&mut self) {
+        let is_unsealed = |(id, path): &&(u64, PathBuf)| {
+            let header = File::open(path).ok().and_then(|file| read_header(&file).ok());
+            header.is_some_and(|header| read_table(&index_path(self.opening.folder, *id), &header).is_none())
+        };
+        let unsealed: Vec<_> = self.paths.iter().filter(is_unsealed).cloned().collect();
+        if !unsealed.is_empty() {
+            tracing::info!("reading the log: {} segments were not sealed, and are read through", unsealed.len());
+            self.ahead = walk_all(&unsealed);
+        }
+    }
+
     fn take(&mut self, at: usize) -> Result<(), RecoveryFault> {
         let (id, path) = self.paths[at].clone();
         self.tell_progress(at);
-        let mut file = File::open(&path).map_err(disk("opening", &path))?;
+        let file = File::open(&path).map_err(disk("opening", &path))?;
         let file_bytes = file.metadata().map_err(disk("reading", &path))?.len();
         let header = match read_header(&file) {
             Ok(header) if header.id == id => header,
@@ -215,9 +236,9 @@ impl Walk<'_> {
                 lost: "what lay behind that".to_owned(),
             })?;
         }
-        let mut bytes = Vec::with_capacity(file_bytes as usize);
-        file.read_to_end(&mut bytes).map_err(disk("reading", &path))?;
-        self.walk_segment(path, header, &bytes, was_sealed)
+        let walked = self.ahead.remove(&id).unwrap_or_else(|| walk(&path, &mut Vec::new()));
+        let walked = walked.map_err(disk("reading", &path))?;
+        self.walk_segment(path, header, walked, was_sealed)
     }
 
     fn tell_progress(&mut self, at: usize) {
@@ -254,13 +275,13 @@ impl Walk<'_> {
         &mut self,
         path: PathBuf,
         header: SegmentHeader,
-        bytes: &[u8],
+        walked: Walked,
         was_sealed: bool,
     ) -> Result<(), RecoveryFault> {
         let folder = self.opening.folder;
-        self.walked = (self.walked.0 + 1, self.walked.1 + bytes.len() as u64);
-        let (index, ending) =
-            index_of(bytes).map_err(|fault| RecoveryFault::NoSegment { path: path.clone(), fault })?;
+        let Walked { file_bytes, found } = walked;
+        self.walked = (self.walked.0 + 1, self.walked.1 + file_bytes);
+        let (index, ending) = found.map_err(|fault| RecoveryFault::NoSegment { path: path.clone(), fault })?;
         let end_offset = match ending {
             Ending::Clean { offset } => offset,
             Ending::Torn { offset, bytes } => {
@@ -287,11 +308,11 @@ impl Walk<'_> {
             return Ok(());
         }
         // The padding of the last block may be missing; the next start must not take that for damage.
-        let end_offset = end_offset.min(bytes.len() as u64);
+        let end_offset = end_offset.min(file_bytes);
         let (index_bytes, parts) = index.encode(&header, end_offset);
         write_index(folder, header.id, &index_bytes).map_err(disk("sealing", &path))?;
         let newest_ms = index.newest_ms();
-        self.found.push((KnownSegment { header, file_bytes: bytes.len() as u64, end_offset, newest_ms }, parts));
+        self.found.push((KnownSegment { header, file_bytes, end_offset, newest_ms }, parts));
         Ok(())
     }
 
@@ -386,36 +407,6 @@ fn read_table(path: &Path, header: &SegmentHeader) -> Option<IndexTable> {
     // Nor is one whose marks and keys are cut off: its readers would be told of a loss that is none.
     let is_there = |part: &Part| part.details.offset + part.details.bytes() as u64 <= file_bytes;
     IndexTable::read(&bytes, header).filter(|table| table.parts.iter().all(is_there))
-}
-
-/// The index that a segment's blocks make, and how they end. A block that checks and holds what is no message of this
-/// format ends them, as damage.
-pub fn index_of(bytes: &[u8]) -> Result<(IndexBuilder, Ending), SegmentFault> {
-    let mut scan = Scan::new(bytes)?;
-    let mut index = IndexBuilder::default();
-    loop {
-        let offset = scan.place().offset;
-        let Some(block) = scan.next() else { break };
-        for record in block.records() {
-            let entry = record.ok().and_then(|record| {
-                let message = read_message(record.frame).ok()?;
-                Some(Entry::of(&message, record.level, record.bytes()))
-            });
-            match entry {
-                Some(entry) => index.add(&entry, offset),
-                None => return Ok((index, Ending::Corrupt { offset, later: block.behind.offset })),
-            }
-        }
-    }
-    Ok((index, scan.ending()))
-}
-
-/// The bytes of a segment, for those who look at one alone.
-///
-/// # Errors
-/// What the kernel says.
-pub fn read_segment(folder: &Path, id: u64) -> io::Result<Vec<u8>> {
-    fs::read(segment_path(folder, id))
 }
 
 #[cfg(test)]
