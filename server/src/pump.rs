@@ -7,7 +7,7 @@
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use banter_chat::address::{Core, Now};
 use banter_chat::shard::Shard;
@@ -29,6 +29,9 @@ const TURNS_BEFORE_YIELD: u32 = 64;
 const ACCEPT_RETRY_MS: u64 = 100;
 /// Milliseconds until a look at lanes that were full. Their consumer does not say when it has made room.
 const LANE_RETRY_MS: u64 = 1;
+
+/// Time that a commit in flight has to end when the core is told to stop; a disk that hangs must not hold the process.
+const LOG_END_MAX: Duration = Duration::from_secs(2);
 
 /// Everything that one core owns.
 pub struct Pump {
@@ -159,8 +162,10 @@ impl Pump {
 
     /// Waits for the commit in flight, and seals the log, so that the next start has nothing to read through.
     async fn end_log(&mut self, executor: &Executor) -> io::Result<()> {
+        let deadline = Instant::now() + LOG_END_MAX;
         while let Some(disk) = self.disk.as_ref()
             && (disk.is_active() || disk.has_answers())
+            && Instant::now() < deadline
         {
             executor.let_in().await?;
             self.take_disk();
