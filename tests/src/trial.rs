@@ -68,6 +68,10 @@ pub struct Trial {
 impl Trial {
     /// One that begins.
     pub fn new(setup: Setup) -> Self {
+        if setup.program.is_none() {
+            // Built now, and not within the first start that is timed.
+            crate::server_process::program();
+        }
         let bodies = Bodies { seed: setup.seed, bytes_max: setup.body_bytes_max };
         let (ledger, chance) = (Ledger::new(setup.rooms, bodies), Seeded::new(setup.seed));
         Trial { setup, ledger, chance, restarts: Vec::new(), rounds: 0 }
