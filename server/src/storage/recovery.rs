@@ -327,11 +327,7 @@ impl Walk<'_> {
                 holes.extend(catalog.add_part(&segment.header, part, ledger.past()));
             }
         }
-        let Some(first) = holes.first() else {
-            // What is out of reach is nobody's, and its files stay for who may mend them: only retention takes files.
-            catalogs.iter_mut().for_each(|catalog| drop(catalog.take_released()));
-            return Ok(catalogs);
-        };
+        let Some(first) = holes.first() else { return Ok(catalogs) };
         self.accept(RecoveryFault::Corrupt {
             path: segment_path(folder, first.behind),
             offset: 0,
