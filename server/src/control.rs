@@ -5,11 +5,13 @@ use std::time::{Duration, Instant};
 
 use banter_chat::address::{ConnectionId, Core};
 use banter_log::journal::Answer;
+use banter_log::segment::SegmentHeader;
 use flume::{Receiver, RecvTimeoutError, Sender};
 
 use crate::http;
 use crate::mesh::Bell;
 use crate::metrics::{CoreReport, render};
+use crate::storage::files::SegmentFile;
 use crate::storage::keeper::KeeperState;
 
 /// The exit code when a core cannot go on: "internal software error" of sysexits.h.
@@ -54,6 +56,8 @@ pub enum ToCore {
     Stop,
     /// What the log's keeper did.
     Log(Answer),
+    /// A segment is ready.
+    LogSegment(SegmentHeader, SegmentFile),
     /// The index of that segment is on the disk.
     LogIndexed(u64),
 }

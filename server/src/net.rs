@@ -1,16 +1,18 @@
-//! The sockets of one core on a ring of their own: multishot accept and receive, one send in flight a socket, and one
-//! submit a turn. Knows bytes and slots; not what they mean.
+//! The sockets of one core and the log's appends on a ring: multishot accept and receive, one send in flight a socket,
+//! one append in flight, and one submit a turn. Knows bytes and slots; not what they mean.
 //!
 //! ```text
 //!  accept ─▶ Accepted ─▶ Received* ─▶ Ended
 //!               send ─▶ Sent | Broken        close ─▶ Closed: the slot may come again
+//!  append ─▶ Appended*
 //! ```
 //!
 //! Invariants:
 //! - A socket's slot is its place in the ring's table of descriptors, and its place in every table of the core.
-//! - The bytes of a send stay here until its completion, so the kernel never reads freed memory.
+//! - The bytes of a send or an append stay here until its completion, so the kernel never reads freed memory.
 //! - A slot is closed only when nothing of it is in flight, so no completion ever meets the next user of the slot.
 
+pub mod append;
 pub mod buffers;
 
 use std::io;
@@ -22,6 +24,7 @@ use banter_chat::table::Table;
 use io_uring::types::{CancelBuilder, Fd, Fixed, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
 
+use append::{Append, Appended};
 use buffers::{BUFFER_GROUP, BufferRing, Received};
 
 /// Entries of the submission queue. A turn with more operations submits in parts.
@@ -50,6 +53,8 @@ pub enum NetEvent {
     Broken(u32),
     /// The slot is nobody's.
     Closed(u32),
+    /// The append got that far.
+    Appended(Appended),
 }
 
 /// The ring and what is in flight on it.
@@ -61,6 +66,7 @@ pub struct Net {
     sockets: Table<Socket>,
     listener: Option<TcpListener>,
     is_accepting: bool,
+    append: Option<Append>,
     /// When the ring wakes by itself, on the caller's clock in milliseconds.
     wakes_ms: Option<u64>,
     timeout: Box<Timespec>,
@@ -95,10 +101,11 @@ enum Operation {
     Shutdown,
     Close,
     Timeout,
+    Append,
 }
 
 impl Operation {
-    const ALL: [Operation; 7] = [
+    const ALL: [Operation; 8] = [
         Operation::Accept,
         Operation::Receive,
         Operation::Send,
@@ -106,6 +113,7 @@ impl Operation {
         Operation::Shutdown,
         Operation::Close,
         Operation::Timeout,
+        Operation::Append,
     ];
 
     fn user_data(self, slot: u32) -> u64 {
@@ -137,6 +145,7 @@ impl Net {
             sockets: Table::default(),
             listener: Some(listener),
             is_accepting: false,
+            append: None,
             wakes_ms: None,
             timeout: Box::default(),
             starved: Vec::new(),
@@ -255,6 +264,25 @@ impl Net {
         }
     }
 
+    /// Appends to the log; at most one at a time. [`NetEvent::Appended`] follows, as often as its reach says.
+    pub fn append(&mut self, append: Append) {
+        debug_assert!(self.append.is_none(), "one append at a time");
+        self.append = Some(append);
+        self.push_append();
+    }
+
+    fn push_append(&mut self) {
+        match self.append.as_ref().and_then(Append::entry) {
+            Some(entry) => self.push(entry.user_data(Operation::Append.user_data(0))),
+            None => self.append = None,
+        }
+    }
+
+    /// Whether an append is in flight.
+    pub fn is_appending(&self) -> bool {
+        self.append.is_some()
+    }
+
     /// Wakes the ring at that time at the latest (on the caller's clock, which says `now_ms`).
     pub fn wake_at(&mut self, due_ms: u64, now_ms: u64) {
         if self.wakes_ms.is_some_and(|wakes_ms| wakes_ms <= due_ms) {
@@ -275,8 +303,9 @@ impl Net {
 
     fn push(&mut self, entry: squeue::Entry) {
         loop {
-            // SAFETY: what an entry points to lives until its completion: bytes of sends in `sockets`, the timeout in
-            // its box (copied at submit), buffers in `buffers`; all of them outlive the ring, which is dropped first.
+            // SAFETY: what an entry points to lives until its completion: bytes of sends in `sockets`, the block in
+            // `append`, the timeout in its box (copied at submit), buffers in `buffers`; all of them outlive the ring,
+            // which is dropped first, after what was in flight has ended or its memory was given up (`drop`).
             if unsafe { self.ring.submission().push(&entry) }.is_ok() {
                 return;
             }
@@ -345,6 +374,10 @@ impl Net {
                 events.push(NetEvent::Closed(slot));
             }
             Some(Operation::Timeout) => self.wakes_ms = None,
+            Some(Operation::Append) => {
+                events.extend(self.append.as_mut().and_then(|append| append.complete(result)).map(NetEvent::Appended));
+                self.push_append();
+            }
             Some(Operation::Shutdown) => {
                 let socket = &mut self.sockets[slot as usize];
                 socket.shutdowns = socket.shutdowns.saturating_sub(1);
@@ -435,6 +468,8 @@ impl Drop for Net {
         // What is in flight points into this struct: the kernel ends it before the memory goes. An error here means
         // that there was nothing.
         let _ = self.ring.submitter().register_sync_cancel(None, CancelBuilder::any());
+        // A disk's write cannot be cancelled: its memory stays the kernel's, rather than be written with another's bytes.
+        std::mem::forget(self.append.take());
     }
 }
 

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use banter_chat::address::{Core, Now};
 use banter_chat::shard::Shard;
+use banter_log::journal::Answer;
 use glommio::io::PollableFd;
 use rustix::event::{EventfdFlags, eventfd};
 
@@ -145,8 +146,8 @@ impl Pump {
             turns += 1;
             // A core that was told to stop has nothing that would wake it.
             if self.is_stopped || self.has_input() {
-                if self.disk.as_ref().is_some_and(Disk::is_active) {
-                    // The log's reads and writes are on glommio's ring, which moves only when no task can run.
+                if self.disk.as_ref().is_some_and(Disk::is_reading) {
+                    // The log's reads are on glommio's ring, which moves only when no task can run.
                     executor.let_in().await?;
                 } else if turns % TURNS_BEFORE_YIELD == 0 {
                     glommio::yield_if_needed().await;
@@ -163,12 +164,13 @@ impl Pump {
     /// Waits for the commit in flight, and seals the log, so that the next start has nothing to read through.
     async fn end_log(&mut self, executor: &Executor) -> io::Result<()> {
         let deadline = Instant::now() + LOG_END_MAX;
-        while let Some(disk) = self.disk.as_ref()
-            && (disk.is_active() || disk.has_answers())
+        while self.disk.as_ref().is_some_and(|disk| disk.is_reading() || disk.has_answers() || self.net.is_appending())
             && Instant::now() < deadline
         {
             executor.let_in().await?;
+            self.take_events();
             self.take_disk();
+            self.net.submit()?;
         }
         let is_sealed = self.shard.seal_log();
         self.ask_disk();
@@ -263,6 +265,11 @@ impl Pump {
             NetEvent::Ended(slot) => connections.ended(slot, shard, net),
             NetEvent::Broken(slot) => connections.broken(slot, shard, net),
             NetEvent::Closed(slot) => connections.closed(slot),
+            NetEvent::Appended(appended) => {
+                if let Some(disk) = &self.disk {
+                    shard.disk(disk.appended(appended));
+                }
+            }
             NetEvent::AcceptFailed(error) => {
                 connections.counters.accept_failures += 1;
                 if self.accept_at_ms.is_none() && !self.is_draining {
@@ -292,6 +299,12 @@ impl Pump {
                 }
                 ToCore::Stop => self.is_stopped = true,
                 ToCore::Log(answer) => self.shard.disk(answer),
+                ToCore::LogSegment(header, file) => {
+                    if let Some(disk) = &mut self.disk {
+                        disk.ready(header.id, file);
+                        self.shard.disk(Answer::Segment(header));
+                    }
+                }
                 ToCore::LogIndexed(segment) => {
                     if let Some(disk) = &mut self.disk {
                         disk.indexed(segment);
@@ -311,7 +324,7 @@ impl Pump {
     fn ask_disk(&mut self) {
         let Some(disk) = &mut self.disk else { return };
         for ask in self.shard.disk_asks() {
-            disk.take(ask);
+            disk.take(ask, &mut self.net);
         }
         for segment in self.shard.take_damaged() {
             tracing::error!(

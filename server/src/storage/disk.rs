@@ -1,12 +1,13 @@
-//! One core's hands on the log: does what its journal asks, by direct I/O on glommio's ring, and brings the answers back.
+//! One core's hands on the log: does what its journal asks, by direct I/O, and brings the answers back.
 //!
-//! Every ask is a task of the core's executor; an answer rings the core's bell, since the core may sleep. What no core
-//! needs to wait for goes to the keeper.
+//! An append goes to the sockets' ring, which wakes the core anyway: nobody waits for it through another one. A read is
+//! a task of the core's executor, on glommio's ring; its answer rings the core's bell, since the core may sleep. What no
+//! core needs to wait for goes to the keeper.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -16,9 +17,12 @@ use banter_log::reading::LogFile;
 use flume::Sender;
 use glommio::io::{DmaFile, OpenOptions};
 
+use super::files::SegmentFile;
 use super::keeper::ToKeeper;
 use super::{index_path, segment_path};
 use crate::mesh::Bell;
+use crate::net::Net;
+use crate::net::append::{Append, Appended};
 
 /// Files of sealed segments that one core has open.
 const FILES_OPEN_MAX: usize = 64;
@@ -29,18 +33,20 @@ type FileKey = (u64, LogFile);
 pub struct Disk {
     core: Core,
     keeper: Sender<ToKeeper>,
+    /// Segments that are written, or will be next.
+    open: BTreeMap<u64, Rc<SegmentFile>>,
+    /// The segment of the append in flight, and the block's place in it.
+    appending: (u64, u64),
     shared: Rc<Shared>,
 }
 
-/// What the tasks share.
+/// What the reads share.
 struct Shared {
     folder: PathBuf,
     bell: Arc<Bell>,
     answers: RefCell<Vec<Answer>>,
-    /// Asks under way.
+    /// Reads under way.
     under_way: Cell<usize>,
-    /// The segment that is being written.
-    written: RefCell<Option<(u64, Rc<DmaFile>)>>,
     read: RefCell<VecDeque<(FileKey, Rc<DmaFile>)>>,
     /// Indexes that are not on the disk yet: read from here.
     unwritten: RefCell<BTreeMap<u64, Arc<[u8]>>>,
@@ -54,15 +60,14 @@ impl Disk {
             bell,
             answers: RefCell::default(),
             under_way: Cell::new(0),
-            written: RefCell::default(),
             read: RefCell::default(),
             unwritten: RefCell::default(),
         });
-        Disk { core, keeper, shared }
+        Disk { core, keeper, open: BTreeMap::new(), appending: (0, 0), shared }
     }
 
-    /// Whether something is under way: then the executor is to be let in between two turns.
-    pub fn is_active(&self) -> bool {
+    /// Whether a read is under way: then the executor is to be let in between two turns.
+    pub fn is_reading(&self) -> bool {
         self.shared.under_way.get() > 0
     }
 
@@ -81,11 +86,17 @@ impl Disk {
         self.shared.unwritten.borrow_mut().remove(&segment);
     }
 
+    /// A segment is ready for appends.
+    pub fn ready(&mut self, segment: u64, file: SegmentFile) {
+        self.open.insert(segment, Rc::new(file));
+    }
+
     /// Does what is asked.
-    pub fn take(&mut self, ask: Ask) {
+    pub fn take(&mut self, ask: Ask, net: &mut Net) {
         match ask {
             Ask::Prepare => self.tell(ToKeeper::Prepare(self.core)),
             Ask::Seal { segment, index, newest_ms, end_offset } => {
+                self.open.remove(&segment.id);
                 let index: Arc<[u8]> = index.into();
                 self.shared.unwritten.borrow_mut().insert(segment.id, index.clone());
                 self.tell(ToKeeper::Seal { core: self.core, segment, index, newest_ms, end_offset });
@@ -94,17 +105,7 @@ impl Disk {
                 self.shared.forget(segment);
                 self.tell(ToKeeper::Release { core: self.core, segment });
             }
-            Ask::Append { segment, offset, block, wanted } => {
-                let shared = self.begin();
-                glommio::spawn_local(async move {
-                    let appended = shared.append(segment.id, offset, &block, wanted).await;
-                    if let Err(error) = appended {
-                        shared.append_failed(segment.id, offset, &error);
-                    }
-                    shared.end();
-                })
-                .detach();
-            }
+            Ask::Append { segment, offset, block, wanted } => self.append(segment.id, offset, &block, wanted, net),
             Ask::Read { ticket, segment, file, offset, bytes } => {
                 let shared = self.begin();
                 glommio::spawn_local(async move {
@@ -119,6 +120,40 @@ impl Disk {
                 .detach();
             }
         }
+    }
+
+    fn append(&mut self, segment: u64, offset: u64, block: &[u8], wanted: Reach, net: &mut Net) {
+        self.appending = (segment, offset);
+        match self.open.get(&segment) {
+            Some(file) => net.append(Append::new(file.clone(), block, offset, wanted)),
+            None => {
+                let failed = self.appended(Appended::Failed(io::Error::other("the segment is not open")));
+                self.shared.answer(failed);
+            }
+        }
+    }
+
+    /// What the journal is told of the append in flight.
+    pub fn appended(&self, appended: Appended) -> Answer {
+        let error = match appended {
+            Appended::Written => return Answer::Written,
+            Appended::Synced => return Answer::Synced,
+            Appended::Failed(error) => error,
+        };
+        let (segment, offset) = self.appending;
+        let path = segment_path(&self.shared.folder, segment);
+        let is_full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+        if is_full {
+            tracing::error!(%error, "{} could not be written at offset {offset}: posts are refused with log_full until there is space", path.display());
+        } else {
+            tracing::error!(
+                %error,
+                "{} could not be written or synced at offset {offset}: this core takes no more posts for logged rooms \
+                 (log_failed), and reading goes on; see to the disk (`dmesg`), then start the server again",
+                path.display()
+            );
+        }
+        Answer::AppendFailed { is_full }
     }
 
     fn begin(&self) -> Rc<Shared> {
@@ -149,48 +184,6 @@ impl Shared {
         }
     }
 
-    async fn append(&self, segment: u64, offset: u64, block: &[u8], wanted: Reach) -> io::Result<()> {
-        let file = self.file_to_write(segment).await?;
-        write_all(&file, block, offset).await?;
-        if wanted.tells_written() {
-            self.answer(Answer::Written);
-        }
-        if wanted.syncs() {
-            // Whatever the kernel says: what is in the file is not known any more, and never synced again.
-            file.fdatasync().await.map_err(|error| io::Error::other(format!("fdatasync: {error}")))?;
-            self.answer(Answer::Synced);
-        }
-        Ok(())
-    }
-
-    async fn file_to_write(&self, segment: u64) -> io::Result<Rc<DmaFile>> {
-        if let Some((id, file)) = &*self.written.borrow()
-            && *id == segment
-        {
-            return Ok(file.clone());
-        }
-        let path = self.path((segment, LogFile::Segment));
-        let file = Rc::new(open(&path, true).await?);
-        *self.written.borrow_mut() = Some((segment, file.clone()));
-        Ok(file)
-    }
-
-    fn append_failed(&self, segment: u64, offset: u64, error: &io::Error) {
-        let path = self.path((segment, LogFile::Segment));
-        let is_full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
-        if is_full {
-            tracing::error!(%error, "{} could not be written at offset {offset}: posts are refused with log_full until there is space", path.display());
-        } else {
-            tracing::error!(
-                %error,
-                "{} could not be written or synced at offset {offset}: this core takes no more posts for logged rooms \
-                 (log_failed), and reading goes on; see to the disk (`dmesg`), then start the server again",
-                path.display()
-            );
-        }
-        self.answer(Answer::AppendFailed { is_full });
-    }
-
     async fn read(&self, segment: u64, file: LogFile, offset: u64, bytes: usize) -> io::Result<Vec<u8>> {
         if file == LogFile::Index
             && let Some(index) = self.unwritten.borrow().get(&segment)
@@ -211,7 +204,8 @@ impl Shared {
             self.read.borrow_mut().push_back(entry);
             return Ok(file);
         }
-        let file = Rc::new(open(&self.path(key), false).await?);
+        let opened = OpenOptions::new().read(true).dma_open(self.path(key)).await;
+        let file = Rc::new(opened.map_err(io::Error::from)?);
         let mut read = self.read.borrow_mut();
         read.push_back((key, file.clone()));
         if read.len() > FILES_OPEN_MAX {
@@ -225,29 +219,4 @@ impl Shared {
         self.read.borrow_mut().retain(|((there, _), _)| *there != segment);
         self.unwritten.borrow_mut().remove(&segment);
     }
-}
-
-async fn open(path: &Path, write: bool) -> io::Result<DmaFile> {
-    OpenOptions::new().read(true).write(write).dma_open(path).await.map_err(io::Error::from)
-}
-
-/// Writes all of a block. A short write is no failure by itself: the rest is written, which then says what is wrong.
-async fn write_all(file: &DmaFile, block: &[u8], offset: u64) -> io::Result<()> {
-    let mut written = 0;
-    while written < block.len() {
-        let rest = &block[written..];
-        let mut buffer = file.alloc_dma_buffer(rest.len());
-        buffer.as_bytes_mut().copy_from_slice(rest);
-        let bytes = file.write_at(buffer, offset + written as u64).await.map_err(io::Error::from)?;
-        // Direct I/O goes on at a multiple of its alignment only: what lies beyond is written again, the same bytes.
-        let whole = bytes - bytes % file.alignment() as usize;
-        if whole == 0 {
-            return Err(io::Error::new(
-                io::ErrorKind::WriteZero,
-                format!("a write of {} bytes took {bytes}", rest.len()),
-            ));
-        }
-        written += whole;
-    }
-    Ok(())
 }

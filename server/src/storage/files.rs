@@ -9,12 +9,39 @@ use std::time::{Duration, Instant};
 use banter_log::PAGE_BYTES;
 use banter_log::segment::SegmentHeader;
 
+use super::aligned::Aligned;
 use super::{index_path, segment_path};
 
 /// What a file is called until it is whole. Such files are swept away at start.
 pub const DRAFT_SUFFIX: &str = ".new";
 /// Bytes of zeros that one write brings.
 const FILL_BYTES: usize = 256 * 1_024;
+
+/// File systems whose direct writes with `RWF_DSYNC` are as safe as `fdatasync` when they end, by `statfs(2)`'s type:
+/// ext2 to ext4 and XFS, whose direct I/O is the kernel's iomap, which flushes the disk's cache, or writes through it,
+/// before it tells (`iomap_dio_complete`). Others may take no notice of the flag: FUSE leaves it to its server.
+const SYNC_AS_THEY_WRITE: [rustix::fs::FsWord; 2] = [0xef53, 0x5846_5342];
+
+/// A segment, open for appends.
+#[derive(Debug)]
+pub struct SegmentFile {
+    /// Past the page cache.
+    pub file: File,
+    /// A write with `RWF_DSYNC` needs no `fdatasync` behind it.
+    pub syncs_as_it_writes: bool,
+}
+
+impl SegmentFile {
+    /// Opens a segment.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let file = OpenOptions::new().write(true).custom_flags(libc::O_DIRECT).open(path)?;
+        let syncs_as_it_writes = SYNC_AS_THEY_WRITE.contains(&rustix::fs::fstatfs(&file)?.f_type);
+        Ok(SegmentFile { file, syncs_as_it_writes })
+    }
+}
 
 /// Makes a segment: allocated, full of zeros behind its header, on the disk, and under its name. Zeros that were written
 /// make a later sync a third cheaper than a file that was only allocated, and a tenth of one that grows.
@@ -23,10 +50,17 @@ const FILL_BYTES: usize = 256 * 1_024;
 ///
 /// # Errors
 /// What the kernel says; nothing is left behind.
-pub fn make_segment(folder: &Path, header: &SegmentHeader, segment_bytes: u64, gentle: bool) -> io::Result<()> {
+pub fn make_segment(
+    folder: &Path,
+    header: &SegmentHeader,
+    segment_bytes: u64,
+    gentle: bool,
+) -> io::Result<SegmentFile> {
     let path = segment_path(folder, header.id);
     let draft = draft_of(&path);
-    let made = fill(&draft, header, segment_bytes, gentle).and_then(|()| put_in_place(folder, &draft, &path));
+    let made = fill(&draft, header, segment_bytes, gentle)
+        .and_then(|()| SegmentFile::open(&draft))
+        .and_then(|file| put_in_place(folder, &draft, &path).map(|()| file));
     if made.is_err() {
         let _ = fs::remove_file(&draft);
     }
@@ -40,7 +74,7 @@ fn draft_of(path: &Path) -> std::path::PathBuf {
 }
 
 fn fill(draft: &Path, header: &SegmentHeader, segment_bytes: u64, gentle: bool) -> io::Result<()> {
-    let file = open_direct(draft)?;
+    let file = create_direct(draft)?;
     match rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, segment_bytes) {
         Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => {}
         Err(error) => return Err(error.into()),
@@ -63,14 +97,10 @@ fn fill(draft: &Path, header: &SegmentHeader, segment_bytes: u64, gentle: bool) 
     file.sync_all()
 }
 
-/// Past the page cache, where the file system can; what is written here is not read again.
-fn open_direct(path: &Path) -> io::Result<File> {
-    let options = |flags| {
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(true).mode(0o600).custom_flags(flags);
-        options
-    };
-    options(libc::O_DIRECT).open(path).or_else(|_| options(0).open(path))
+/// A new file past the page cache: what is written here is not read again.
+fn create_direct(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(true).mode(0o600).custom_flags(libc::O_DIRECT).open(path)
 }
 
 /// Writes a segment's index, whole or not at all; the segment itself is made safe first, so that an index never tells of
@@ -118,23 +148,4 @@ pub fn remove_segment(folder: &Path, segment: u64) {
 pub fn free_bytes(folder: &Path) -> io::Result<u64> {
     let stat = rustix::fs::statvfs(folder)?;
     Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
-}
-
-/// Memory at a multiple of a page's size, as direct I/O wants it.
-struct Aligned {
-    memory: Vec<u8>,
-    start: usize,
-    bytes: usize,
-}
-
-impl Aligned {
-    fn zeroed(bytes: usize) -> Self {
-        let memory = vec![0; bytes + PAGE_BYTES];
-        let start = memory.as_ptr().align_offset(PAGE_BYTES);
-        Aligned { memory, start, bytes }
-    }
-
-    fn bytes_mut(&mut self) -> &mut [u8] {
-        &mut self.memory[self.start..self.start + self.bytes]
-    }
 }

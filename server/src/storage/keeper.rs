@@ -260,14 +260,14 @@ impl Keeper {
             make_segment(&self.folder, &header, bytes, !is_first)
         };
         match made {
-            Ok(()) => {
+            Ok(file) => {
                 self.next_id += 1;
                 let kept = Kept { header, file_bytes: bytes, sealed: None, needed_by: vec![core], is_cut: false };
                 self.segments.insert(header.id, kept);
                 if self.state.is_full.swap(0, Ordering::Relaxed) != 0 {
                     tracing::info!("there is space for the log again");
                 }
-                self.send(core, ToCore::Log(Answer::Segment(header)));
+                self.send(core, ToCore::LogSegment(header, file));
             }
             Err(error) => {
                 if self.state.is_full.swap(1, Ordering::Relaxed) == 0 {

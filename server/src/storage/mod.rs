@@ -1,7 +1,7 @@
 //! The log on the disk: a folder of segments, written and read by the cores, looked after by a thread of its own.
 //!
 //! ```text
-//!  core: shard ─Ask─▶ disk (glommio, direct I/O) ─▶ segment being written, segments that are read
+//!  core: shard ─Ask─▶ disk ─▶ appends on the sockets' ring (net/append), reads on glommio's, both direct I/O
 //!           ◀─Answer─┘   │ Prepare, Seal, Release
 //!                        ▼
 //!  keeper (a thread): makes segments ahead of need, writes indexes, drops what is too old, checks what is sealed
@@ -10,6 +10,7 @@
 //! `recovery` reads the folder at start, `ledger` remembers between starts what the segments do not say.
 //! What is in the files is the business of `banter-log`.
 
+pub mod aligned;
 pub mod disk;
 pub mod files;
 pub mod keeper;

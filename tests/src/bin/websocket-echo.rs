@@ -134,6 +134,7 @@ fn serve(port: u16) -> std::io::Result<()> {
                 }
                 NetEvent::Sent(slot) => slot,
                 NetEvent::AcceptFailed(error) => return Err(error),
+                NetEvent::Appended(_) => continue,
             };
             let Some(echo) = echoes.get_mut(&slot) else { continue };
             if net.is_sending(slot) {

@@ -71,7 +71,7 @@ impl Rig {
     fn prepared(&mut self, core: u16) -> SegmentHeader {
         self.keeper.take(ToKeeper::Prepare(Core(core)));
         match self.cores[usize::from(core)].try_recv() {
-            Ok(ToCore::Log(Answer::Segment(header))) => header,
+            Ok(ToCore::LogSegment(header, _)) => header,
             other => panic!("{other:?}"),
         }
     }
@@ -148,7 +148,7 @@ fn without_space_the_core_is_told_and_it_is_tried_again() {
     rig.said(1);
     rig.keeper.limits.log_free_bytes_min = 0;
     rig.do_all();
-    assert!(rig.said(1)[0].starts_with("Log(Segment("));
+    assert!(rig.said(1)[0].starts_with("LogSegment("));
     assert_eq!((rig.keeper.state.is_full.load(Ordering::Relaxed), rig.segments()), (0, vec![1]));
     rig.do_all();
     assert!(rig.said(1).is_empty() && rig.said(0).is_empty(), "one ask is one segment");
@@ -269,7 +269,7 @@ fn a_whole_stop_closes_the_ledger_and_takes_unused_segments_and_another_leaves_t
         let thread = std::thread::spawn(move || keeper.run(&inbox));
         tell.send(ToKeeper::Prepare(Core(0))).unwrap();
         let made = cores[0].recv_timeout(Duration::from_secs(20)).unwrap();
-        assert!(matches!(made, ToCore::Log(Answer::Segment(header)) if header.id == 2));
+        assert!(matches!(made, ToCore::LogSegment(header, _) if header.id == 2));
         tell.send(ToKeeper::Stop { is_whole }).unwrap();
         thread.join().unwrap();
         assert_eq!(segment_path(folder.path(), 2).exists(), !is_whole);
