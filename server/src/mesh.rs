@@ -11,18 +11,34 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering, fence};
 
 use banter_chat::address::Core;
 use banter_chat::parcel::{Down, Up};
 use glommio::channels::spsc_queue::{Consumer, Producer, make};
 use rustix::event::{EventfdFlags, eventfd};
 
-/// Wakes a core that sleeps.
+/// Wakes a core that sleeps, wherever it sleeps.
 pub struct Bell {
-    wake: OwnedFd,
-    is_sleeping: AtomicBool,
+    /// The sockets' ring polls it.
+    wakes_ring: OwnedFd,
+    /// The executor polls it.
+    wakes_executor: OwnedFd,
+    /// A [`Sleep`].
+    sleep: AtomicU8,
     has_mail: AtomicBool,
+}
+
+/// Where a core sleeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Sleep {
+    /// It does not.
+    Awake,
+    /// In the sockets' ring: one call into the kernel.
+    InRing,
+    /// In the executor, which has something of its own under way.
+    InExecutor,
 }
 
 impl Bell {
@@ -31,22 +47,41 @@ impl Bell {
     /// # Errors
     /// When there is no descriptor left.
     pub fn new() -> io::Result<Arc<Self>> {
-        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        Ok(Arc::new(Bell { wake, is_sleeping: AtomicBool::new(false), has_mail: AtomicBool::new(false) }))
+        let wake = || eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
+        Ok(Arc::new(Bell {
+            wakes_ring: wake()?,
+            wakes_executor: wake()?,
+            sleep: AtomicU8::new(Sleep::Awake as u8),
+            has_mail: AtomicBool::new(false),
+        }))
     }
 
-    /// The descriptor that becomes readable.
-    pub fn descriptor(&self) -> &OwnedFd {
-        &self.wake
+    /// What becomes readable, again with every ring, for a core that sleeps in the sockets' ring.
+    pub fn for_ring(&self) -> &OwnedFd {
+        &self.wakes_ring
+    }
+
+    /// What becomes readable for a core that sleeps in the executor.
+    pub fn for_executor(&self) -> &OwnedFd {
+        &self.wakes_executor
     }
 
     /// Wakes the core if it sleeps. Called behind a push.
     pub fn ring(&self) {
         fence(Ordering::SeqCst);
-        if self.is_sleeping.load(Ordering::Relaxed) && self.is_sleeping.swap(false, Ordering::AcqRel) {
-            // Fails only when the counter is full, and then it is readable.
-            let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
+        if self.sleep.load(Ordering::Relaxed) == Sleep::Awake as u8 {
+            return;
         }
+        let was = self.sleep.swap(Sleep::Awake as u8, Ordering::AcqRel);
+        let wake = if was == Sleep::InRing as u8 {
+            &self.wakes_ring
+        } else if was == Sleep::InExecutor as u8 {
+            &self.wakes_executor
+        } else {
+            return;
+        };
+        // Fails only when the counter is full, and then it is readable.
+        let _ = rustix::io::write(wake, &1u64.to_ne_bytes());
     }
 
     /// Says that a control message is there, and wakes the core.
@@ -60,18 +95,20 @@ impl Bell {
         self.has_mail.load(Ordering::Relaxed) && self.has_mail.swap(false, Ordering::AcqRel)
     }
 
-    /// The core is about to sleep. It has to look at its lanes once more behind this.
-    pub fn falls_asleep(&self) {
-        self.is_sleeping.store(true, Ordering::Relaxed);
+    /// The core is about to sleep there. It has to look at its lanes once more behind this.
+    pub fn falls_asleep(&self, sleep: Sleep) {
+        self.sleep.store(sleep as u8, Ordering::Relaxed);
         fence(Ordering::SeqCst);
     }
 
-    /// The core is awake; whoever rang is heard.
-    pub fn wakes_up(&self, was_rung: bool) {
-        self.is_sleeping.store(false, Ordering::Relaxed);
-        if was_rung {
-            let _ = rustix::io::read(&self.wake, &mut [0u8; 8]);
-        }
+    /// The core is awake.
+    pub fn wakes_up(&self) {
+        self.sleep.store(Sleep::Awake as u8, Ordering::Relaxed);
+    }
+
+    /// The executor heard the bell, which may ring again.
+    pub fn heard_by_executor(&self) {
+        let _ = rustix::io::read(&self.wakes_executor, &mut [0u8; 8]);
     }
 
     /// Whether a control message waits.

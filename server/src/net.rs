@@ -17,7 +17,8 @@ pub mod buffers;
 
 use std::io;
 use std::net::TcpListener;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
 
 use banter_chat::fanout::Sending;
 use banter_chat::table::Table;
@@ -26,6 +27,8 @@ use io_uring::{IoUring, cqueue, opcode, squeue};
 
 use append::{Append, Appended};
 use buffers::{BUFFER_GROUP, BufferRing, Received};
+
+use crate::mesh::Bell;
 
 /// Entries of the submission queue. A turn with more operations submits in parts.
 const SUBMISSIONS: u32 = 1_024;
@@ -67,6 +70,7 @@ pub struct Net {
     listener: Option<TcpListener>,
     is_accepting: bool,
     append: Option<Append>,
+    bell: Option<Arc<Bell>>,
     /// When the ring wakes by itself, on the caller's clock in milliseconds.
     wakes_ms: Option<u64>,
     timeout: Box<Timespec>,
@@ -102,10 +106,11 @@ enum Operation {
     Close,
     Timeout,
     Append,
+    Bell,
 }
 
 impl Operation {
-    const ALL: [Operation; 8] = [
+    const ALL: [Operation; 9] = [
         Operation::Accept,
         Operation::Receive,
         Operation::Send,
@@ -114,6 +119,7 @@ impl Operation {
         Operation::Close,
         Operation::Timeout,
         Operation::Append,
+        Operation::Bell,
     ];
 
     fn user_data(self, slot: u32) -> u64 {
@@ -122,11 +128,12 @@ impl Operation {
 }
 
 impl Net {
-    /// A ring with room for that many sockets. `wake` is made readable when there is something to reap.
+    /// A ring with room for that many sockets. The bell's rings wake it, and while [`Net::set_waking`] says so it wakes
+    /// the bell's executor.
     ///
     /// # Errors
     /// What the kernel says; [`crate::host::ring_fault`] explains it.
-    pub fn new(listener: TcpListener, sockets_max: u32, wake: Option<&OwnedFd>) -> io::Result<Self> {
+    pub fn new(listener: TcpListener, sockets_max: u32, bell: Option<Arc<Bell>>) -> io::Result<Self> {
         let ring = IoUring::builder()
             .setup_single_issuer()
             .setup_defer_taskrun()
@@ -136,8 +143,8 @@ impl Net {
             .build(SUBMISSIONS)?;
         ring.submitter().register_files_sparse(sockets_max)?;
         let buffers = BufferRing::register(&ring)?;
-        if let Some(wake) = wake {
-            ring.submitter().register_eventfd(wake.as_raw_fd())?;
+        if let Some(bell) = &bell {
+            ring.submitter().register_eventfd(bell.for_executor().as_raw_fd())?;
         }
         let mut net = Net {
             ring,
@@ -146,13 +153,24 @@ impl Net {
             listener: Some(listener),
             is_accepting: false,
             append: None,
+            bell,
             wakes_ms: None,
             timeout: Box::default(),
             starved: Vec::new(),
             completions: Vec::new(),
         };
+        net.set_waking(false);
         net.accept();
+        net.hear_bell();
         Ok(net)
+    }
+
+    /// Polls the bell, each of whose rings is an event of its own: nothing is read from it.
+    fn hear_bell(&mut self) {
+        if let Some(bell) = &self.bell {
+            let poll = opcode::PollAdd::new(Fd(bell.for_ring().as_raw_fd()), libc::POLLIN as u32).multi(true).build();
+            self.push(poll.user_data(Operation::Bell.user_data(0)));
+        }
     }
 
     /// Takes connections, if it does not already and the listener is open.
@@ -322,7 +340,7 @@ impl Net {
         for _ in 0..ENTERS_A_TURN {
             let (queued, has_work) = {
                 let submission = self.ring.submission();
-                (submission.len() as u32, submission.taskrun() || submission.cq_overflow())
+                (submission.len() as u32, has_work(&submission))
             };
             if queued == 0 && !has_work {
                 return Ok(());
@@ -344,10 +362,10 @@ impl Net {
 
     /// Whether there is something to reap, or the kernel waits for a submit to hand it over.
     pub fn is_busy(&mut self) -> bool {
-        !self.ring.completion().is_empty() || self.ring.submission().taskrun() || !self.ring.submission().is_empty()
+        !self.ring.completion().is_empty() || has_work(&self.ring.submission())
     }
 
-    /// Whether the wake descriptor is told of completions: only while the core sleeps.
+    /// Whether the bell's executor is woken by completions: only while the core sleeps there.
     pub fn set_waking(&mut self, waking: bool) {
         let completions = self.ring.completion();
         if waking { completions.enable_eventfd() } else { completions.disable_eventfd() }
@@ -374,6 +392,7 @@ impl Net {
                 events.push(NetEvent::Closed(slot));
             }
             Some(Operation::Timeout) => self.wakes_ms = None,
+            Some(Operation::Bell) if !cqueue::more(flags) => self.hear_bell(),
             Some(Operation::Append) => {
                 events.extend(self.append.as_mut().and_then(|append| append.complete(result)).map(NetEvent::Appended));
                 self.push_append();
@@ -383,7 +402,7 @@ impl Net {
                 socket.shutdowns = socket.shutdowns.saturating_sub(1);
                 self.close_if_quiet(slot);
             }
-            Some(Operation::Cancel) | None => {}
+            Some(Operation::Bell | Operation::Cancel) | None => {}
         }
     }
 
@@ -475,6 +494,11 @@ impl Drop for Net {
 
 /// From the kernel's interface: hand over completions that wait for this thread.
 const ENTER_GETEVENTS: u32 = 1;
+
+/// Whether the kernel has completions that only a call hands over.
+fn has_work(submission: &squeue::SubmissionQueue<'_>) -> bool {
+    submission.taskrun() || submission.cq_overflow()
+}
 
 fn settle(submitted: io::Result<usize>) -> io::Result<()> {
     match submitted {

@@ -1,8 +1,8 @@
 //! One core at work: turns of completions, requests, parcels and sends, and sleep in between.
 //!
 //! A turn: reap completions → read frames → shard → drain lanes → commit and fan out → one send a connection that has
-//! something → one submit. A core with nothing to do sleeps in the kernel, on glommio's ring; the sockets' ring and the
-//! other cores wake it through its [`Bell`].
+//! something → one submit. A core with nothing to do sleeps in the kernel, in the same call that submits; the other cores
+//! wake it through its [`Bell`]. While the log is read, on glommio's ring, it sleeps there.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -17,15 +17,13 @@ use rustix::event::{EventfdFlags, eventfd};
 
 use crate::connections::Connections;
 use crate::control::{ToControl, ToCore};
-use crate::mesh::{Bell, Neighbour};
+use crate::mesh::{Bell, Neighbour, Sleep};
 use crate::metrics::CoreReport;
 use crate::net::{Net, NetEvent};
 use crate::storage::disk::Disk;
 
 /// Parcels that one turn takes from one lane, so that no neighbour keeps a core from its sockets.
 const PARCELS_A_TURN: usize = 1_024;
-/// Turns without sleep after which the pump lets glommio look around.
-const TURNS_BEFORE_YIELD: u32 = 64;
 /// Milliseconds until the next try, when no connection could be accepted: for want of descriptors, say.
 const ACCEPT_RETRY_MS: u64 = 100;
 /// Milliseconds until a look at lanes that were full. Their consumer does not say when it has made room.
@@ -137,24 +135,22 @@ impl Pump {
     /// # Errors
     /// When the ring fails: nothing can be done on this core any more.
     pub async fn run(&mut self) -> io::Result<()> {
-        let wake = PollableFd::new(Wake(self.bell.descriptor().as_raw_fd())).map_err(io::Error::other)?;
-        self.net.set_waking(false);
+        let wake = PollableFd::new(Wake(self.bell.for_executor().as_raw_fd())).map_err(io::Error::other)?;
         let executor = Executor::new()?;
-        let mut turns = 0;
         while !self.is_stopped {
-            let due_ms = self.turn()?;
-            turns += 1;
+            let due_ms = self.turn();
+            let needs_executor = self.disk.as_ref().is_some_and(Disk::needs_executor);
             // A core that was told to stop has nothing that would wake it.
             if self.is_stopped || self.has_input() {
-                if self.disk.as_ref().is_some_and(Disk::is_reading) {
-                    // The log's reads are on glommio's ring, which moves only when no task can run.
+                self.net.submit()?;
+                if needs_executor {
                     executor.let_in().await?;
-                } else if turns % TURNS_BEFORE_YIELD == 0 {
-                    glommio::yield_if_needed().await;
                 }
-                continue;
+            } else if needs_executor {
+                self.sleep_in_executor(&wake, due_ms).await?;
+            } else {
+                self.sleep_in_ring(due_ms)?;
             }
-            self.sleep(&wake, due_ms).await?;
         }
         self.connections.close_all(&mut self.shard, &mut self.net);
         self.net.submit()?;
@@ -164,7 +160,10 @@ impl Pump {
     /// Waits for the commit in flight, and seals the log, so that the next start has nothing to read through.
     async fn end_log(&mut self, executor: &Executor) -> io::Result<()> {
         let deadline = Instant::now() + LOG_END_MAX;
-        while self.disk.as_ref().is_some_and(|disk| disk.is_reading() || disk.has_answers() || self.net.is_appending())
+        while self
+            .disk
+            .as_ref()
+            .is_some_and(|disk| disk.needs_executor() || disk.has_answers() || self.net.is_appending())
             && Instant::now() < deadline
         {
             executor.let_in().await?;
@@ -189,25 +188,42 @@ impl Pump {
             })
     }
 
-    async fn sleep(&mut self, wake: &PollableFd<Wake>, due_ms: Option<u64>) -> io::Result<()> {
-        if let Some(due_ms) = due_ms {
-            self.net.wake_at(due_ms, self.now.monotonic_ms);
-            self.net.submit()?;
-        }
+    fn sleep_in_ring(&mut self, due_ms: Option<u64>) -> io::Result<()> {
+        self.wake_at(due_ms);
+        self.bell.falls_asleep(Sleep::InRing);
+        let slept = if self.has_input() {
+            self.net.submit()
+        } else {
+            self.connections.counters.sleeps += 1;
+            self.net.submit_and_wait()
+        };
+        self.bell.wakes_up();
+        slept
+    }
+
+    async fn sleep_in_executor(&mut self, wake: &PollableFd<Wake>, due_ms: Option<u64>) -> io::Result<()> {
+        self.wake_at(due_ms);
+        self.net.submit()?;
         self.net.set_waking(true);
-        self.bell.falls_asleep();
-        let was_rung = !self.has_input();
-        if was_rung {
+        self.bell.falls_asleep(Sleep::InExecutor);
+        if !self.has_input() {
             self.connections.counters.sleeps += 1;
             wake.readable().await.map_err(io::Error::other)?;
+            self.bell.heard_by_executor();
         }
-        self.bell.wakes_up(was_rung);
+        self.bell.wakes_up();
         self.net.set_waking(false);
         Ok(())
     }
 
+    fn wake_at(&mut self, due_ms: Option<u64>) {
+        if let Some(due_ms) = due_ms {
+            self.net.wake_at(due_ms, self.now.monotonic_ms);
+        }
+    }
+
     /// One turn; says when the next is due at the latest.
-    fn turn(&mut self) -> io::Result<Option<u64>> {
+    fn turn(&mut self) -> Option<u64> {
         self.connections.counters.turns += 1;
         self.now = Now {
             monotonic_ms: self.started.elapsed().as_millis() as u64,
@@ -232,9 +248,8 @@ impl Pump {
         self.send_parcels();
         let (shard_due, connections_due) = (self.shard.next_due(), self.connections.next_due());
         self.check_drained();
-        self.net.submit()?;
         let lanes_due = self.shard.is_waiting_for_lanes().then_some(self.now.monotonic_ms + LANE_RETRY_MS);
-        Ok([shard_due, connections_due, self.accept_at_ms, lanes_due].into_iter().flatten().min())
+        [shard_due, connections_due, self.accept_at_ms, lanes_due].into_iter().flatten().min()
     }
 
     fn take_events(&mut self) {

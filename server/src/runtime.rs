@@ -243,7 +243,7 @@ impl CoreParts {
         let disk = self.log.map(|(folder, keeper)| Disk::new(core, folder, self.bell.clone(), keeper));
         Ok(Pump::new(PumpParts {
             core,
-            net: Net::new(self.listener, self.sockets_max, Some(self.bell.descriptor()))?,
+            net: Net::new(self.listener, self.sockets_max, Some(self.bell.clone()))?,
             shard: Shard::new(self.shard),
             connections: Connections::new(core, self.limits, self.control.clone()),
             disk,

@@ -47,6 +47,8 @@ struct Shared {
     answers: RefCell<Vec<Answer>>,
     /// Reads under way.
     under_way: Cell<usize>,
+    /// Files that glommio has yet to close.
+    has_closed: Cell<bool>,
     read: RefCell<VecDeque<(FileKey, Rc<DmaFile>)>>,
     /// Indexes that are not on the disk yet: read from here.
     unwritten: RefCell<BTreeMap<u64, Arc<[u8]>>>,
@@ -60,15 +62,16 @@ impl Disk {
             bell,
             answers: RefCell::default(),
             under_way: Cell::new(0),
+            has_closed: Cell::new(false),
             read: RefCell::default(),
             unwritten: RefCell::default(),
         });
         Disk { core, keeper, open: BTreeMap::new(), appending: (0, 0), shared }
     }
 
-    /// Whether a read is under way: then the executor is to be let in between two turns.
-    pub fn is_reading(&self) -> bool {
-        self.shared.under_way.get() > 0
+    /// Whether a read is under way, or files are to be closed: then the executor is to be let in between two turns.
+    pub fn needs_executor(&self) -> bool {
+        self.shared.under_way.get() > 0 || self.shared.has_closed.take()
     }
 
     /// Whether there are answers.
@@ -170,6 +173,8 @@ impl Disk {
 impl Shared {
     fn end(&self) {
         self.under_way.set(self.under_way.get() - 1);
+        // What it read may have been forgotten meanwhile.
+        self.has_closed.set(true);
     }
 
     fn answer(&self, answer: Answer) {
@@ -217,6 +222,7 @@ impl Shared {
     /// A file that stays open keeps its space on the disk.
     fn forget(&self, segment: u64) {
         self.read.borrow_mut().retain(|((there, _), _)| *there != segment);
+        self.has_closed.set(true);
         self.unwritten.borrow_mut().remove(&segment);
     }
 }
