@@ -48,6 +48,9 @@ pub struct Traffic {
     pub bytes_out: u64,
 }
 
+/// The longest time that a program which is always busy keeps its CPU from others.
+const CPU_KEPT_MAX: Duration = Duration::from_micros(100);
+
 struct Connection {
     stream: TcpStream,
     /// The beginning of a frame whose rest has not come.
@@ -71,6 +74,7 @@ pub struct Fleet {
     buffer: Box<[u8]>,
     read_bytes_max: usize,
     writer: Writer,
+    yielded_at: Instant,
     /// What went through the sockets so far.
     pub traffic: Traffic,
 }
@@ -106,6 +110,7 @@ impl Fleet {
             buffer: vec![0; read_bytes_max + FRAME_BYTES_MAX + 64].into(),
             read_bytes_max,
             writer: Writer::new(wire),
+            yielded_at: Instant::now(),
             traffic: Traffic::default(),
         })
     }
@@ -193,6 +198,7 @@ impl Fleet {
     /// # Errors
     /// When a connection is gone, or says what cannot be understood.
     pub fn turn(&mut self, patience: Duration, sink: &mut impl Sink) -> Result<usize, LoadFault> {
+        self.yield_if_due();
         let found = self.epoll.wait(patience).map_err(host("waiting for sockets"))?;
         for index in 0..found {
             let ready = self.epoll.ready(index);
@@ -204,6 +210,15 @@ impl Fleet {
             }
         }
         Ok(found)
+    }
+
+    /// A program that never sleeps keeps the kernel's own threads off its CPU until a tick, for milliseconds: also those
+    /// that end the server's synced writes, where the disk's interrupts come to this CPU.
+    fn yield_if_due(&mut self) {
+        if self.yielded_at.elapsed() >= CPU_KEPT_MAX {
+            std::thread::yield_now();
+            self.yielded_at = Instant::now();
+        }
     }
 
     fn read(&mut self, number: usize, sink: &mut impl Sink) -> Result<(), LoadFault> {

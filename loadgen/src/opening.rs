@@ -93,7 +93,7 @@ pub fn prepare(target: &Target, connections: usize) -> Result<(), LoadFault> {
     if let Some(cpu) = target.cpu {
         sys::pin_to_cpu(cpu).map_err(|error| LoadFault::Pin { cpu, error })?;
     }
-    sys::sharpen_timers().map_err(host("setting the timer slack"))?;
+    sys::hold_still().map_err(host("setting the timer slack and huge pages"))?;
     let limit = sys::raise_descriptor_limit().map_err(host("raising the descriptor limit"))?;
     let needed = connections as u64 + DESCRIPTORS_SPARE;
     if needed > limit {
