@@ -84,7 +84,7 @@ impl Default for Limits {
             log_reads_max: 32,
             retention_bytes: 0,
             retention_hours: 0,
-            catch_up_bytes_per_turn_max: 64 * 1024,
+            catch_up_bytes_per_turn_max: 32 * 1024,
             run_bytes_max: 256 * 1024,
             run_bytes_per_core_max: 128 * 1024 * 1024,
             lane_parcels_max: 4_096,

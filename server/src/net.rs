@@ -1,5 +1,5 @@
-//! The sockets of one core and the log's appends on a ring: multishot accept and receive, one send in flight a socket,
-//! one append in flight, and one submit a turn. Knows bytes and slots; not what they mean.
+//! The sockets of one core and the log's appends on a ring: a few accepts at a time, multishot receives, one send in
+//! flight a socket, one append in flight, and one submit a turn. Knows bytes and slots; not what they mean.
 //!
 //! ```text
 //!  accept ─▶ Accepted ─▶ Received* ─▶ Ended
@@ -18,11 +18,12 @@ pub mod buffers;
 use std::io;
 use std::net::TcpListener;
 use std::os::fd::AsRawFd;
+use std::ptr::null_mut;
 use std::sync::Arc;
 
 use banter_chat::fanout::Sending;
 use banter_chat::table::Table;
-use io_uring::types::{CancelBuilder, Fd, Fixed, SubmitArgs, Timespec};
+use io_uring::types::{CancelBuilder, DestinationSlot, Fd, Fixed, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
 
 use append::{Append, Appended};
@@ -35,9 +36,16 @@ const SUBMISSIONS: u32 = 1_024;
 /// Entries of the completion queue; above them the kernel keeps completions aside.
 const COMPLETIONS: u32 = 8_192;
 
-/// Times that one submit enters the kernel. Each hands over 20 events at most that wait for this thread
-/// (`IO_LOCAL_TW_DEFAULT_MAX`); with thousands of sockets busy, a post would wait behind all others 20 a turn.
-const ENTERS_A_TURN: usize = 4;
+/// Times that one submit enters the kernel at most. Each hands over [`HANDED_OVER_MAX`] events that wait for this thread;
+/// with thousands of sockets busy, a post would wait behind all others so few a turn.
+const ENTERS_A_TURN: usize = 32;
+/// Events that wait for this thread that one call hands over (`IO_LOCAL_TW_DEFAULT_MAX`). Of those it leaves behind the
+/// kernel says nothing, so a call that hands over so many is followed by another.
+const HANDED_OVER_MAX: usize = 20;
+
+/// Connections that one turn takes at most. The others wait in the listener's queue, where they cost nothing: each that
+/// is taken has several requests, behind which a post would wait in the kernel, since it hands them over in their order.
+const ACCEPTS_A_TURN: u32 = 2;
 
 /// What happened to sockets.
 #[derive(Debug)]
@@ -68,7 +76,8 @@ pub struct Net {
     buffers: Option<BufferRing>,
     sockets: Table<Socket>,
     listener: Option<TcpListener>,
-    is_accepting: bool,
+    /// Accepts in flight.
+    accepts: u32,
     append: Option<Append>,
     bell: Option<Arc<Bell>>,
     /// When the ring wakes by itself, on the caller's clock in milliseconds.
@@ -151,7 +160,7 @@ impl Net {
             buffers: Some(buffers),
             sockets: Table::default(),
             listener: Some(listener),
-            is_accepting: false,
+            accepts: 0,
             append: None,
             bell,
             wakes_ms: None,
@@ -173,18 +182,23 @@ impl Net {
         }
     }
 
-    /// Takes connections, if it does not already and the listener is open.
+    /// Takes connections, if the listener is open.
     pub fn accept(&mut self) {
-        let Some(listener) = self.listener.as_ref().filter(|_| !self.is_accepting) else { return };
-        let accept = opcode::AcceptMulti::new(Fd(listener.as_raw_fd())).allocate_file_index(true).build();
-        self.is_accepting = true;
-        self.push(accept.user_data(Operation::Accept.user_data(0)));
+        let Some(listener) = self.listener.as_ref().map(AsRawFd::as_raw_fd) else { return };
+        while self.accepts < ACCEPTS_A_TURN {
+            let accept = opcode::Accept::new(Fd(listener), null_mut(), null_mut())
+                .file_index(Some(DestinationSlot::auto_target()))
+                .build();
+            self.accepts += 1;
+            self.push(accept.user_data(Operation::Accept.user_data(0)));
+        }
     }
 
     /// Takes no more connections; those in the kernel's queue are reset.
     pub fn stop_accepting(&mut self) {
-        if self.is_accepting {
-            let cancel = opcode::AsyncCancel::new(Operation::Accept.user_data(0)).build();
+        if self.accepts > 0 {
+            let all = CancelBuilder::user_data(Operation::Accept.user_data(0)).all();
+            let cancel = opcode::AsyncCancel2::new(all).build();
             self.push(cancel.user_data(Operation::Cancel.user_data(0)));
         }
         self.listener = None;
@@ -287,6 +301,9 @@ impl Net {
         debug_assert!(self.append.is_none(), "one append at a time");
         self.append = Some(append);
         self.push_append();
+        // At once: a write that is submitted with sends behind it goes to the disk when all of them are done. An error
+        // here shows again at the turn's own submit.
+        let _ = self.ring.submit();
     }
 
     fn push_append(&mut self) {
@@ -337,17 +354,20 @@ impl Net {
     /// # Errors
     /// What the kernel says, but for "busy" and "interrupted", which the next turn settles.
     pub fn submit(&mut self) -> io::Result<()> {
+        let mut is_more_likely = false;
         for _ in 0..ENTERS_A_TURN {
             let (queued, has_work) = {
                 let submission = self.ring.submission();
                 (submission.len() as u32, has_work(&submission))
             };
-            if queued == 0 && !has_work {
+            if queued == 0 && !has_work && !is_more_likely {
                 return Ok(());
             }
+            let before = self.ring.completion().len();
             // SAFETY: no argument is a pointer, and what the queued entries point to lives as `push` says.
             let submitted = unsafe { self.ring.submitter().enter::<libc::sigset_t>(queued, 0, ENTER_GETEVENTS, None) };
             settle(submitted)?;
+            is_more_likely = self.ring.completion().len() >= before + HANDED_OVER_MAX;
         }
         Ok(())
     }
@@ -384,7 +404,7 @@ impl Net {
     fn complete(&mut self, user_data: u64, result: i32, flags: u32, events: &mut Vec<NetEvent>) {
         let slot = user_data as u32;
         match Operation::ALL.get((user_data >> 32) as usize) {
-            Some(Operation::Accept) => self.accepted(result, flags, events),
+            Some(Operation::Accept) => self.accepted(result, events),
             Some(Operation::Receive) => self.received(slot, result, flags, events),
             Some(Operation::Send) => self.sent(slot, result, events),
             Some(Operation::Close) => {
@@ -406,10 +426,8 @@ impl Net {
         }
     }
 
-    fn accepted(&mut self, result: i32, flags: u32, events: &mut Vec<NetEvent>) {
-        if !cqueue::more(flags) {
-            self.is_accepting = false;
-        }
+    fn accepted(&mut self, result: i32, events: &mut Vec<NetEvent>) {
+        self.accepts -= 1;
         if result < 0 {
             if self.listener.is_some() {
                 events.push(NetEvent::AcceptFailed(io::Error::from_raw_os_error(-result)));

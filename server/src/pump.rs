@@ -143,6 +143,11 @@ impl Pump {
             // A core that was told to stop has nothing that would wake it.
             if self.is_stopped || self.has_input() {
                 self.net.submit()?;
+                if self.net.is_appending() {
+                    // The kernel's thread that ends a synced write may need this very CPU, and a core that never sleeps
+                    // would have it wait for the next tick, milliseconds away.
+                    std::thread::yield_now();
+                }
                 if needs_executor {
                     executor.let_in().await?;
                 }
