@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 # As bench.sh names them, in the order of the table.
-JOBS = ["synced-throughput", "ack-latency", "resume-storm", "restart"]
+JOBS = ["synced-throughput", "ack-light", "ack-latency", "resume-storm", "restart"]
 # What a start on 10 GB of sealed history may take.
 SEALED_START_S_MAX = 2
 
@@ -20,12 +20,14 @@ class Run:
         self.job = prefix.rsplit(".", 1)[1]
         self.load = load(Path(f"{prefix}.load"))
         self.memory = load(Path(f"{prefix}.memory.load"))
+        self.reach = load(Path(f"{prefix}.reach.load"))
         self.disk = load(Path(f"{prefix}.disk"))
 
     def figures(self):
         """What is published of it; every name ends in its unit, or is a ratio."""
         made = {
             "synced-throughput": self.throughput,
+            "ack-light": self.ack_latency,
             "ack-latency": self.ack_latency,
             "resume-storm": self.resume_storm,
             "restart": self.restart,
@@ -51,6 +53,7 @@ class Run:
         found, disk = self.load["latency_us"]["acknowledged"], self.disk["durable_us"]
         memory = self.memory["latency_us"]["acknowledged"]
         return {
+            "reached_posts_per_s": self.reach and self.reach["posts_per_s"],
             "rate_posts_per_s": self.load["rate_posts_per_s"],
             "ack_p50_us": found["p50"],
             "ack_p99_us": found["p99"],
@@ -110,7 +113,7 @@ class Run:
         return [text for run in runs for text in run["verification"]["described"]]
 
     def raw(self):
-        return {"load": self.load, "memory": self.memory, "disk": self.disk}
+        return {"load": self.load, "memory": self.memory, "reach": self.reach, "disk": self.disk}
 
 
 def disturbed(*runs):

@@ -1,7 +1,6 @@
 # The jobs of bench.sh that need a disk, and the disk's own figures beside them. To be sourced behind jobs.sh.
 
-# Of the posts a second that synced-throughput reached. It sends many frames at a time and a paced load does not, so the
-# server's core may be full long before 1: look at server_share.
+# Of the posts a second that the same connections reach with one post each under way.
 ACK_SHARE="${ACK_SHARE:-0.2}"
 RESTART_TAIL_MIB="${RESTART_TAIL_MIB:-512}"
 RESTART_SEALED_MIB="${RESTART_SEALED_MIB:-10240}"
@@ -14,7 +13,12 @@ RESTART_SECONDS_MAX="${RESTART_SECONDS_MAX:-300}"
 disk_job() {
   case "$1" in
   synced-throughput) synced_throughput "$2" ;;
-  ack-latency) ack_latency "$2" "${2%.*}.synced-throughput" ;;
+  ack-light) ack_latency "$1" "$2" ;;
+  ack-latency)
+    run ack-reach "$2.reach" synced
+    ACK_RATE="$(python3 scripts/bench-report.py posts-rate "$2.reach" "$ACK_SHARE")"
+    ack_latency "$1" "$2"
+    ;;
   resume-storm) run resume-storm "$2" synced ;;
   restart) restart "$2" ;;
   esac
@@ -32,14 +36,12 @@ synced_throughput() {
   disk_floor "$1"
 }
 
-# ack_latency FILE THROUGHPUT: at a share of what the same server did in the same round. Without a log beside it: an
-# acknowledgement also waits for the sends to members, and that is no matter of the disk.
+# ack_latency JOB FILE: beside the same without a log, since an acknowledgement also crosses two sockets, and that is no
+# matter of the disk.
 ack_latency() {
-  synced_throughput "$2"
-  ACK_RATE="$(python3 scripts/bench-report.py posts-rate "$2" "$ACK_SHARE")"
-  run ack-latency "$1.memory" memory
-  run ack-latency "$1" synced
-  disk_floor "$1"
+  run "$1" "$2.memory" memory
+  run "$1" "$2" synced
+  disk_floor "$2"
 }
 
 # restart FILE: from exec to "listening on", with nothing, with a tail that kill -9 left, and with sealed history.

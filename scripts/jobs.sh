@@ -13,11 +13,15 @@ DISK_FOLDER="${DISK_FOLDER:-$TARGET/disk}"
 # With fewer members a room the disk weighs more, and sends to members less.
 SYNCED_ROOMS="${SYNCED_ROOMS:-10}"
 SYNCED_MEMBERS="${SYNCED_MEMBERS:-100}"
+# All members post, each at most one at a time where it is to be seen what they reach.
+ACK_ROOMS="${ACK_ROOMS:-100}"
+ACK_MEMBERS="${ACK_MEMBERS:-2}"
+ACK_LIGHT_RATE="${ACK_LIGHT_RATE:-2000}"
 RESUME_CLIENTS="${RESUME_CLIENTS:-10000}"
 RESUME_MESSAGES="${RESUME_MESSAGES:-1000}"
 
 MEMORY_JOBS=(fanout-1 fanout-16 fanout-256 fanout-1024 fanout-10x100 rooms-1000 idle)
-DISK_JOBS=(synced-throughput ack-latency resume-storm restart)
+DISK_JOBS=(synced-throughput ack-light ack-latency resume-storm restart)
 JOBS=("${MEMORY_JOBS[@]}" "${DISK_JOBS[@]}")
 
 fail() {
@@ -28,6 +32,7 @@ fail() {
 # The load generator's arguments for a job: bodies of 128 bytes, JSON over WebSocket.
 job_arguments() {
   local rooms_10="fanout --rooms 10 --members 100" rooms_synced="fanout --rooms $SYNCED_ROOMS --members $SYNCED_MEMBERS"
+  local rooms_ack="fanout --rooms $ACK_ROOMS --members $ACK_MEMBERS --publishers $ACK_MEMBERS"
   case "$1" in
   fanout-1) echo "$rooms_10 --publishers 1 --outstanding 1" ;;
   fanout-16) echo "$rooms_10 --publishers 1 --outstanding 16" ;;
@@ -35,8 +40,10 @@ job_arguments() {
   fanout-1024) echo "$rooms_10 --publishers 1 --outstanding 1024" ;;
   fanout-10x100) echo "$rooms_10 --publishers 10 --outstanding 100" ;;
   synced-throughput) echo "$rooms_synced --publishers 10 --outstanding 100" ;;
-  # A share of what synced-throughput reached, which bench.sh works out.
-  ack-latency) echo "$rooms_synced --publishers 10 --rate ${ACK_RATE:-20000}" ;;
+  ack-light) echo "$rooms_ack --rate $ACK_LIGHT_RATE" ;;
+  # A share of what ack-reach reached, which bench.sh works out.
+  ack-latency) echo "$rooms_ack --rate ${ACK_RATE:-20000}" ;;
+  ack-reach) echo "$rooms_ack --outstanding 1 --complete ack" ;;
   resume-storm) echo "resume --clients $RESUME_CLIENTS --rooms 100 --messages $RESUME_MESSAGES" ;;
   rooms-1000) echo "fanout --rooms 1000 --members 5 --publishers 5 --outstanding 1" ;;
   idle) echo "idle --connections $IDLE_CONNECTIONS --rooms 190" ;;
