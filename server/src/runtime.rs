@@ -27,6 +27,7 @@ use crate::net::Net;
 use crate::pump::{Pump, PumpParts};
 use crate::storage;
 use crate::storage::disk::Disk;
+use crate::storage::files;
 use crate::storage::keeper::{Keeper, KeeperParts, KeeperState, ToKeeper};
 use crate::storage::ledger::Ledger;
 use crate::storage::recovery::{self, KnownSegment, Opening, RecoveryFault};
@@ -171,6 +172,8 @@ fn open_log(config: &Config, run: u64) -> Result<Option<OpenLog>, RunFault> {
         break_epoch: Epoch(run),
         accept_corruption: config.accept_corruption,
     })?;
+    // Told now, and not at the first post.
+    files::try_direct(&folder).map_err(|error| RecoveryFault::NoDirect { path: folder.clone(), error })?;
     let needed_by = |id| {
         let cores = recovered.catalogs.iter().enumerate().filter(move |(_, catalog)| catalog.needs(id));
         cores.map(|(core, _)| Core(core as u16)).collect()

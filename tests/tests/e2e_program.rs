@@ -1,6 +1,7 @@
 //! End to end: the program's flags and files, its faults with their exit codes, and what it tells about itself.
 
 use std::net::TcpListener;
+use std::process::Command;
 
 use banter_tests::server_process::{ServerProcess, Start, core_counts, run_to_end, wait_until};
 use banter_tests::wire_client::{Form, WireClient};
@@ -170,6 +171,24 @@ fn refusal_with_log(args: &[&str]) -> String {
     let (code, out, err) = run_to_end(args);
     assert_eq!((code, &*out), (EXIT_CONFIG, ""), "{err}");
     err
+}
+
+#[test]
+fn a_file_system_without_direct_io_is_refused_at_start_and_named() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let run = |program: &str, args: &[&str]| {
+        let status = Command::new(program).args(args).arg(folder.path()).status();
+        status.is_ok_and(|status| status.success())
+    };
+    if !run("mount", &["-t", "ramfs", "none"]) {
+        return eprintln!("SKIPPED: no ramfs can be mounted here");
+    }
+    let data = folder.path().join("data");
+    let data = data.to_str().expect("text");
+    let (code, out, err) = run_to_end(&["--listen", "127.0.0.1:0", "--data", data]);
+    assert!(run("umount", &[]));
+    assert_eq!((code, &*out), (EXIT_CONFIG, ""), "{err}");
+    assert!(err.contains("has no direct I/O") && err.contains("--durability memory"), "{err}");
 }
 
 #[test]

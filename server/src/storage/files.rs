@@ -97,6 +97,18 @@ fn fill(draft: &Path, header: &SegmentHeader, segment_bytes: u64, gentle: bool) 
     file.sync_all()
 }
 
+/// Whether files of that folder can be opened past the page cache.
+///
+/// # Errors
+/// What the kernel says: `EINVAL` where the file system cannot.
+pub fn try_direct(folder: &Path) -> io::Result<()> {
+    let draft = draft_of(&folder.join("direct"));
+    let tried = create_direct(&draft).map(drop);
+    // One that stays is swept away at the next start.
+    let _ = fs::remove_file(&draft);
+    tried
+}
+
 /// A new file past the page cache: what is written here is not read again.
 fn create_direct(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();

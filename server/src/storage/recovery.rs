@@ -84,6 +84,17 @@ pub enum RecoveryFault {
         /// What the kernel says.
         error: io::Error,
     },
+    /// Nothing can be opened past the page cache.
+    #[error(
+        "the file system of {path} has no direct I/O, which the log is written with: {error}\n  to mend it: put the data \
+         folder on another one (ext4, XFS and Btrfs have it) with --data DIR, or keep no log with --durability memory", path = .path.display()
+    )]
+    NoDirect {
+        /// The log's folder.
+        path: PathBuf,
+        /// What the kernel says.
+        error: io::Error,
+    },
     /// A file that is named like a segment is none.
     #[error("{path}: {fault}\n  to mend it: {fix}", path = .path.display(), fix = foreign_fix(.fault))]
     NoSegment {
