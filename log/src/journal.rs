@@ -398,6 +398,10 @@ impl Journal {
         }
     }
 
+    fn is_at_index(&self, ticket: u32) -> bool {
+        self.readings.get(ticket as usize).is_some_and(|slot| slot.reading.is_at_index())
+    }
+
     /// What was read is not what should be there, or could not be read.
     fn lose(&mut self, ticket: u32, done: &mut Vec<Done>) {
         let Some(slot) = self.readings.get_mut(ticket as usize) else { return };
@@ -444,6 +448,7 @@ impl Journal {
             Answer::AppendFailed { is_full } => self.append_failed(is_full, done),
             Answer::Read { ticket, bytes } => match bytes {
                 Some(bytes) => self.step(ticket, Some(&bytes), done),
+                None if self.is_at_index(ticket) => self.step(ticket, Some(&[]), done),
                 None => self.lose(ticket, done),
             },
             Answer::Cut { segment } => {

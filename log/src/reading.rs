@@ -5,14 +5,15 @@
 //! ```
 //!
 //! Bytes from the disk are believed only behind the block's sum and rkyv's check, and only if they are the room's next
-//! message. An index that leads elsewhere ends in [`Step::Lost`], not in a wrong message.
+//! message. Without an index that checks the segment is read from its first block; where that does not hold what it
+//! should, the reading ends in [`Step::Lost`], not in a wrong message.
 
 use std::collections::VecDeque;
 
 use banter_protocol::ids::{Epoch, RoomId, RoomName, Sequence};
 use banter_protocol::native::{read_message, write_message};
 
-use crate::block::{Block, BlockFault};
+use crate::block::{Block, BlockFault, BlockPlace};
 use crate::catalog::{Catalog, Span};
 use crate::index::{IndexBuilder, Mark};
 use crate::key::KeyedPost;
@@ -102,7 +103,15 @@ pub struct Reading {
 #[derive(Debug)]
 enum Want {
     Page { want: PageWant, next: Sequence, frames: VecDeque<Vec<u8>>, bytes: usize, skipped: u64 },
-    Keys { room: RoomId, since_ms: u64, keys_max: usize, before: u64, keys: VecDeque<KeyedPost> },
+    Keys { room: RoomId, since_ms: u64, keys_max: usize, before: u64, keys: VecDeque<KeyedPost>, walked: Walked },
+}
+
+/// The keys of a room in a segment that is read without its index.
+#[derive(Debug, Default)]
+struct Walked {
+    keys: Vec<KeyedPost>,
+    /// The room's last message there was seen.
+    is_whole: bool,
 }
 
 #[derive(Debug)]
@@ -131,7 +140,8 @@ impl Reading {
 
     /// The newest keys of a room that are no older than `since_ms`.
     pub fn keys(room: RoomId, since_ms: u64, keys_max: usize, run: u64) -> Self {
-        let want = Want::Keys { room, since_ms, keys_max, before: u64::MAX, keys: VecDeque::new() };
+        let (keys, walked) = (VecDeque::new(), Walked::default());
+        let want = Want::Keys { room, since_ms, keys_max, before: u64::MAX, keys, walked };
         Reading { want, stage: Stage::Start, run }
     }
 
@@ -151,13 +161,18 @@ impl Reading {
         }
     }
 
-    /// Takes the bytes of the last [`Step::Read`].
+    /// Whether an index is being read, without which it can go on.
+    pub fn is_at_index(&self) -> bool {
+        matches!(self.stage, Stage::Details(_))
+    }
+
+    /// Takes the bytes of the last [`Step::Read`]; of an index that could not be read, none.
     pub fn take(&mut self, bytes: &[u8], shelf: Shelf<'_>) -> Step {
         match std::mem::replace(&mut self.stage, Stage::Start) {
             Stage::Start => self.start(shelf),
             Stage::Details(span) => {
                 let Some((marks, keys)) = span.details.and_then(|details| details.read(bytes)) else {
-                    return Step::Lost { segment: span.segment };
+                    return self.blocks_without_index(span, shelf);
                 };
                 if matches!(self.want, Want::Keys { .. }) {
                     self.add_keys(&keys, &span);
@@ -206,6 +221,17 @@ impl Reading {
         self.ask_blocks(span, header, mark.offset, READ_BYTES)
     }
 
+    /// An index is derived: what it would say is in the blocks too.
+    fn blocks_without_index(&mut self, span: Span, shelf: Shelf<'_>) -> Step {
+        if let Want::Keys { walked, .. } = &mut self.want {
+            *walked = Walked::default();
+        }
+        match shelf.catalog.segment(span.segment) {
+            Some(&header) => self.ask_blocks(span, header, BlockPlace::first_of(header).offset, READ_BYTES),
+            None => lost(&span),
+        }
+    }
+
     fn ask_blocks(&mut self, span: Span, header: SegmentHeader, offset: u64, bytes: usize) -> Step {
         self.stage = Stage::Blocks { span, header, offset, asked_bytes: bytes };
         Step::Read { segment: span.segment, file: LogFile::Segment, offset, bytes }
@@ -239,9 +265,19 @@ impl Reading {
             if self.take_block(&block, &span, header.run).is_err() {
                 return lost(&span);
             }
-            let Want::Page { want, next, .. } = &self.want else { return lost(&span) };
-            if *next > span.last || *next > want.last || self.is_full() {
-                return self.next_span(shelf);
+            match &mut self.want {
+                Want::Page { want, next, .. } => {
+                    if *next > span.last || *next > want.last || self.is_full() {
+                        return self.next_span(shelf);
+                    }
+                }
+                Want::Keys { walked, .. } => {
+                    if walked.is_whole {
+                        let keys = std::mem::take(&mut walked.keys);
+                        self.add_keys(&keys, &span);
+                        return self.next_keys(shelf);
+                    }
+                }
             }
         }
     }
@@ -249,7 +285,10 @@ impl Reading {
     /// Takes the room's messages of a block.
     fn take_block(&mut self, block: &Block<'_>, span: &Span, run: u64) -> Result<(), ()> {
         let this_run = self.run;
-        let Want::Page { want, next, frames, bytes, skipped } = &mut self.want else { return Err(()) };
+        let (want, next, frames, bytes, skipped) = match &mut self.want {
+            Want::Page { want, next, frames, bytes, skipped } => (want, next, frames, bytes, skipped),
+            Want::Keys { room, walked, .. } => return walked.take_block(block, *room, span),
+        };
         let last = span.last.min(want.last);
         for record in block.records() {
             let record = record.map_err(drop)?;
@@ -313,7 +352,7 @@ impl Reading {
     /// The segment before the last that was looked at, as long as its keys may be young enough.
     fn next_keys(&mut self, shelf: Shelf<'_>) -> Step {
         loop {
-            let Want::Keys { room, since_ms, keys_max, before, keys } = &mut self.want else {
+            let Want::Keys { room, since_ms, keys_max, before, keys, .. } = &mut self.want else {
                 return Step::Keys(Vec::new());
             };
             let spans = shelf.catalog.room(*room).map(|room| &room.spans);
@@ -345,6 +384,19 @@ impl Reading {
                 keys.push_front(*key);
             }
         }
+    }
+}
+
+impl Walked {
+    fn take_block(&mut self, block: &Block<'_>, room: RoomId, span: &Span) -> Result<(), ()> {
+        for record in block.records() {
+            let message = read_message(record.map_err(drop)?.frame).map_err(drop)?;
+            if RoomId::of(message.room) == room {
+                self.keys.extend(KeyedPost::of(&message));
+                self.is_whole |= message.sequence == span.last;
+            }
+        }
+        Ok(())
     }
 }
 

@@ -223,13 +223,23 @@ fn every_damaged_place_of_a_segment_is_told_as_lost_or_was_not_read() {
         rig.files.insert(3, file);
         assert!([page(1..=22, 1, 22), Err(3)].contains(&rig.page(want(1, 22))), "byte {at}");
     }
+}
+
+#[test]
+fn an_index_that_is_missing_or_damaged_is_done_without_as_long_as_the_segment_is_whole() {
+    let mut rig = over_segments();
+    let whole = rig.files[&3].clone();
     for index in [None, Some(vec![]), Some(rig.indexes[&2].clone())] {
         rig.files.insert(3, whole.clone());
         match index {
             Some(index) => rig.indexes.insert(3, index),
             None => rig.indexes.remove(&3),
         };
-        assert_eq!((rig.page(want(1, 22)), rig.page(want(1, 8))), (Err(3), page(1..=8, 1, 8)));
+        for first in 1..=22 {
+            assert!(rig.page(want(first, 22)) == page(first..=22, first, 22), "from {first}");
+        }
+        rig.files.get_mut(&3).unwrap()[PAGE_BYTES] ^= 1;
+        assert!(rig.page(want(1, 22)) == Err(3) && rig.page(want(1, 8)) == page(1..=8, 1, 8));
     }
 }
 
@@ -302,7 +312,12 @@ fn keys_come_from_all_segments_up_to_a_number_and_an_age() {
     assert!(rig.reads.iter().all(|read| read.1 == LogFile::Index));
     let mut later = reopened(&mut rig, RUN + 1);
     assert_eq!(later.keys(0, 99).unwrap(), all);
+    // Without an index, out of the blocks; and not without both.
     later.indexes.get_mut(&2).unwrap().pop();
+    assert_eq!(later.keys(0, 99).unwrap(), all);
+    later.indexes.remove(&2);
+    assert_eq!(later.keys(0, 99).unwrap(), all);
+    later.files.get_mut(&2).unwrap()[PAGE_BYTES] ^= 1;
     assert_eq!((later.keys(0, 99), later.keys(9_000, 99).unwrap().len()), (Err(2), 5));
 }
 

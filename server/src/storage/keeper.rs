@@ -18,8 +18,8 @@ use flume::{Receiver, RecvTimeoutError};
 use super::files::{free_bytes, make_segment, remove_segment, write_index};
 use super::ledger::Ledger;
 use super::recovery::KnownSegment;
-use super::scrub::{Scrub, Verdict};
-use super::segment_path;
+use super::scrub::{Scrub, Verdict, mend_index};
+use super::{index_path, segment_path};
 use crate::control::{CoreLink, ToCore};
 
 /// How long until a segment is tried again that found no space.
@@ -388,11 +388,32 @@ impl Keeper {
         let segment = *segment;
         match scrub.step() {
             Ok(Ok(_)) => {}
-            Ok(Err(Verdict::Whole)) => self.scrub.at = None,
+            Ok(Err(Verdict::Whole)) => {
+                self.scrub.at = None;
+                self.scrub_index(segment);
+            }
             Ok(Err(Verdict::Damaged(offset))) => {
                 self.scrub_fault(segment, &format!("the block at offset {offset} does not check"))
             }
             Err(error) => self.scrub_fault(segment, &error.to_string()),
+        }
+    }
+
+    /// Readers do without an index that is damaged, and read a whole segment instead.
+    fn scrub_index(&mut self, segment: u64) {
+        let Some(Kept { header, sealed: Some(sealed), .. }) = self.segments.get(&segment) else { return };
+        if self.unsealed.iter().any(|(_, id, _)| *id == segment) {
+            return;
+        }
+        let path = index_path(&self.folder, segment);
+        match mend_index(&self.folder, header, sealed.end_offset) {
+            Ok(false) => {}
+            Ok(true) => {
+                tracing::warn!("{} was damaged, and was made again from its segment; see to the disk", path.display())
+            }
+            Err(error) => {
+                tracing::warn!(%error, "{} cannot be checked or made again: trying again later", path.display())
+            }
         }
     }
 
