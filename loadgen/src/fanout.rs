@@ -97,7 +97,13 @@ impl<'a> Run<'a> {
                 before = Some(self.moment()?);
             }
             // A broken promise ends the run at once: the rest of it would prove nothing.
-            if now >= end || !self.load.verifier.broken.is_nothing() {
+            if !self.load.verifier.broken.is_nothing() {
+                break;
+            }
+            if now >= end {
+                // A program that was held up at the end still owes what was due before it.
+                self.post_scheduled(end - Duration::from_nanos(1))?;
+                self.flush()?;
                 break;
             }
             self.post_what_is_due(now)?;
@@ -134,16 +140,21 @@ impl<'a> Run<'a> {
     }
 
     pub(crate) fn post_what_is_due(&mut self, now: Duration) -> Result<(), LoadFault> {
-        let publishers = self.publishers();
-        while let Some((number, at)) = self.schedule.as_mut().and_then(|schedule| schedule.take_due(now)) {
-            self.post(self.publisher(number % publishers), at)?;
-        }
+        self.post_scheduled(now)?;
         let mut ready = std::mem::take(&mut self.load.ready);
         for (publisher, at) in ready.drain(..) {
             self.post(publisher as usize, at)?;
         }
         self.load.ready = ready;
         self.flush()
+    }
+
+    fn post_scheduled(&mut self, now: Duration) -> Result<(), LoadFault> {
+        let publishers = self.publishers();
+        while let Some((number, at)) = self.schedule.as_mut().and_then(|schedule| schedule.take_due(now)) {
+            self.post(self.publisher(number % publishers), at)?;
+        }
+        Ok(())
     }
 
     fn post(&mut self, publisher: usize, intended: Duration) -> Result<(), LoadFault> {
