@@ -24,7 +24,7 @@ pub struct CoreReport {
 pub struct ShellCounters {
     /// Turns of the pump.
     pub turns: u64,
-    /// Times that the core slept.
+    /// Times that the core waited for something to do.
     pub sleeps: u64,
     /// Bytes received.
     pub bytes_received: u64,
@@ -80,7 +80,7 @@ const METRICS: &[Metric] = &[
     }),
     ("banter_lane_parcels", "gauge", "Parcels on their way to other cores.", |core| core.lane_parcels),
     ("banter_turns_total", "counter", "Turns of the pump.", |core| core.shell.turns),
-    ("banter_sleeps_total", "counter", "Times that the core slept.", |core| core.shell.sleeps),
+    ("banter_sleeps_total", "counter", "Times that the core waited for something to do.", |core| core.shell.sleeps),
     ("banter_bytes_received_total", "counter", "Bytes received.", |core| core.shell.bytes_received),
     ("banter_bytes_sent_total", "counter", "Bytes sent.", |core| core.shell.bytes_sent),
     ("banter_sends_total", "counter", "Sends.", |core| core.shell.sends),

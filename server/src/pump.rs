@@ -143,11 +143,7 @@ impl Pump {
             // A core that was told to stop has nothing that would wake it.
             if self.is_stopped || self.has_input() {
                 self.net.submit()?;
-                if self.net.is_appending() {
-                    // The kernel's thread that ends a synced write may need this very CPU, and a core that never sleeps
-                    // would have it wait for the next tick, milliseconds away.
-                    std::thread::yield_now();
-                }
+                self.yield_to_append();
                 if needs_executor {
                     executor.let_in().await?;
                 }
@@ -175,11 +171,20 @@ impl Pump {
             self.take_events();
             self.take_disk();
             self.net.submit()?;
+            self.yield_to_append();
         }
         let is_sealed = self.shard.seal_log();
         self.ask_disk();
         let _ = self.control.send(ToControl::LogSealed(is_sealed));
         Ok(())
+    }
+
+    /// The kernel's thread that ends a synced write may need this very CPU, and a core that never sleeps would have it
+    /// wait for the next tick, milliseconds away.
+    fn yield_to_append(&self) {
+        if self.net.is_appending() {
+            std::thread::yield_now();
+        }
     }
 
     /// Whether there is something to do right now.
