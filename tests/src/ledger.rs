@@ -311,6 +311,15 @@ impl Ledger {
         wrong.into_iter().for_each(|what| self.add(Fault::PostedAfterFailure, what));
     }
 
+    /// Under the load that was recorded last something failed from that time on which no server could have noticed:
+    /// what was answered and shown then is no promise.
+    pub fn excuse(&mut self, since: Instant) {
+        for post in self.posts.values_mut().filter(|post| post.answered_at.is_some_and(|at| at >= since)) {
+            post.answer = Answer::Missing;
+        }
+        self.shown.truncate(self.shown_judged);
+    }
+
     fn missing(&self, room: usize, id: u64, place: Place) -> Option<Fault> {
         let book = &self.books[room];
         let found = book.sequence_of.get(&id);

@@ -19,6 +19,7 @@ pub mod sim;
 pub mod sys;
 pub mod toy;
 pub mod trial;
+pub mod trouble_disk;
 pub mod wire_client;
 
 /// The golden files: frames as they must stay, see `tests/golden/README.md`.

@@ -9,6 +9,9 @@ use tempfile::TempDir;
 use crate::fuse_disk::unmount;
 use crate::sys::shut_down_file_system;
 
+/// What its file is called.
+const IMAGE: &str = "disk.ext4";
+
 /// The disk.
 pub struct LoopDisk {
     image: PathBuf,
@@ -25,12 +28,32 @@ impl LoopDisk {
     /// Why this machine or this user cannot.
     pub fn make(mebibytes: u64) -> Result<Self, String> {
         let holder = TempDir::new().map_err(|error| error.to_string())?;
-        let (image, folder) = (holder.path().join("disk.ext4"), holder.path().join("disk"));
+        let image = holder.path().join(IMAGE);
+        Self::make_in(holder, image, mebibytes)
+    }
+
+    /// Makes one whose file lies in a folder of another disk, where it is durable, and mounts it elsewhere. It is to go
+    /// before that disk does.
+    ///
+    /// # Errors
+    /// Why this machine or this user cannot.
+    pub fn make_on(disk: &Path, mebibytes: u64) -> Result<Self, String> {
+        let holder = TempDir::new().map_err(|error| error.to_string())?;
+        let made = Self::make_in(holder, disk.join(IMAGE), mebibytes)?;
+        let synced = [&made.image, disk].into_iter().try_for_each(|path| File::open(path)?.sync_all());
+        synced.map_err(|error| error.to_string())?;
+        Ok(made)
+    }
+
+    fn make_in(holder: TempDir, image: PathBuf, mebibytes: u64) -> Result<Self, String> {
+        let folder = holder.path().join("disk");
         fs::create_dir(&folder).map_err(|error| error.to_string())?;
         let file = File::create(&image).and_then(|file| file.set_len(mebibytes << 20));
         file.map_err(|error| error.to_string())?;
-        // Blocks as large disks have them, and none kept back for root, who the server is here.
-        run(Command::new("mkfs.ext4").args(["-q", "-F", "-b", "4096", "-m", "0"]).arg(&image))?;
+        // Blocks as large disks have them, and none kept back for root, who the server is here. Nothing is left for
+        // the kernel to fill in later.
+        let options = ["-q", "-F", "-b", "4096", "-m", "0", "-E", "lazy_itable_init=0,lazy_journal_init=0"];
+        run(Command::new("mkfs.ext4").args(options).arg(&image))?;
         let mut disk = LoopDisk { image, folder, is_mounted: false, _holder: holder };
         disk.try_mount()?;
         Ok(disk)
@@ -66,6 +89,12 @@ impl LoopDisk {
         self.unmount();
         run(Command::new("e2fsck").args(["-f", "-n"]).arg(&self.image)).expect("a sound file system");
         self.try_mount().expect("it is mounted again");
+    }
+
+    /// Whether it still takes a change of a folder: it does not once its journal failed. Nothing is synced by this.
+    pub fn is_whole(&self) -> bool {
+        let probe = self.folder.join("probe");
+        File::create(&probe).and_then(|_| fs::remove_file(&probe)).is_ok()
     }
 
     fn unmount(&mut self) {

@@ -4,11 +4,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use banter_tests::crash;
-use banter_tests::disk_faults::{self, ROUNDS_OF_ALL, is_segment};
-use banter_tests::fuse_disk::FuseDisk;
+use banter_tests::disk_faults::{self, ROUNDS_OF_ALL};
 use banter_tests::ledger::Fault;
 use banter_tests::report::Report;
 use banter_tests::trial::Setup;
+use banter_tests::trouble_disk::{FileSystem, TroubleDisk};
 
 const TOY: &str = env!("CARGO_BIN_EXE_toy-server");
 
@@ -24,17 +24,16 @@ fn crashes(mistake: &str) -> Report {
     crash::Run { cycles: 4, vary_cores: false, setup: setup(mistake) }.run(&folder.path().join("data"), |_, _| {})
 }
 
-/// Runs every trouble; none where there is no FUSE, and the panic's text where a wait or a check failed.
-fn disk_troubles(mistake: &str, rounds: usize) -> Option<Result<Report, String>> {
-    let folder = tempfile::TempDir::new().expect("a temporary folder");
-    let disk = match FuseDisk::mount(folder.path(), is_segment) {
+/// Runs the troubles; none where a machine cannot, and the panic's text where a wait or a check failed.
+fn disk_troubles(mistake: &str, file_system: FileSystem, rounds: usize) -> Option<Result<Report, String>> {
+    let mut disk = match TroubleDisk::make(file_system) {
         Ok(disk) => disk,
         Err(error) => {
-            eprintln!("SKIPPED: no FUSE here: {error}");
+            eprintln!("SKIPPED: this machine cannot: {error}");
             return None;
         }
     };
-    let run = || disk_faults::run(setup(mistake), rounds, &disk, |_, _| {});
+    let run = || disk_faults::run(setup(mistake), rounds, &mut disk, |_, _| {});
     Some(catch_unwind(AssertUnwindSafe(run)).map_err(|panic| match panic.downcast::<String>() {
         Ok(text) => *text,
         Err(_) => "another panic".to_owned(),
@@ -44,7 +43,7 @@ fn disk_troubles(mistake: &str, rounds: usize) -> Option<Result<Report, String>>
 #[test]
 fn a_right_log_is_found_right() {
     crashes("none").assert_clean();
-    if let Some(report) = disk_troubles("none", ROUNDS_OF_ALL) {
+    if let Some(report) = disk_troubles("none", FileSystem::Fuse, ROUNDS_OF_ALL) {
         report.expect("every trouble is gone through").assert_clean();
     }
 }
@@ -66,7 +65,7 @@ fn disk_faults_finds_what_only_a_disk_shows() {
         ("shows-early", Fault::ShownAndLost),
     ];
     for (mistake, fault) in mistakes {
-        let Some(found) = disk_troubles(mistake, ROUNDS_OF_ALL / 2) else { return };
+        let Some(found) = disk_troubles(mistake, FileSystem::Fuse, ROUNDS_OF_ALL / 2) else { return };
         let report = found.expect("a mistake is counted, and stops no check");
         assert!(report.faults.contains_key(&fault), "{mistake}: {report:#?}");
     }
@@ -74,7 +73,7 @@ fn disk_faults_finds_what_only_a_disk_shows() {
 
 #[test]
 fn disk_faults_finds_a_log_that_stays_full() {
-    if let Some(found) = disk_troubles("stays-full", ROUNDS_OF_ALL / 2) {
+    if let Some(found) = disk_troubles("stays-full", FileSystem::Fuse, ROUNDS_OF_ALL / 2) {
         assert!(found.expect_err("a wait fails").contains("posts are accepted again"));
     }
 }

@@ -2,10 +2,10 @@
 
 use std::process::ExitCode;
 
-use banter_tests::disk_faults::{ROUNDS_OF_ALL, is_segment, run};
-use banter_tests::fuse_disk::FuseDisk;
+use banter_tests::disk_faults::{ROUNDS_OF_ALL, run};
 use banter_tests::seeded;
 use banter_tests::trial::Setup;
+use banter_tests::trouble_disk::{FileSystem, TroubleDisk};
 use clap::Parser;
 
 /// Each round: load, one trouble with the disk, a power cut, a restart, and a check of all that was promised.
@@ -14,6 +14,9 @@ struct Args {
     /// Troubles
     #[arg(long, default_value_t = ROUNDS_OF_ALL)]
     rounds: usize,
+    /// What the server's data folder is on
+    #[arg(long, value_enum, default_value_t = FileSystem::Fuse)]
+    file_system: FileSystem,
     /// Chance; another each time without
     #[arg(long)]
     seed: Option<u64>,
@@ -32,15 +35,15 @@ fn main() -> ExitCode {
     let args = Args::parse();
     let seed = args.seed.unwrap_or_else(seeded::any_seed);
     eprintln!("seed {seed}");
-    let folder = tempfile::TempDir::new().expect("a temporary folder");
-    let disk = match FuseDisk::mount(folder.path(), is_segment) {
+    let mut disk = match TroubleDisk::make(args.file_system) {
         Ok(disk) => disk,
         Err(error) => {
-            println!("SKIPPED: no FUSE here: {error}");
+            println!("SKIPPED: this machine cannot: {error}");
             return ExitCode::SUCCESS;
         }
     };
     let mut setup = Setup::new(&args.durability, seed);
     setup.flags.extend(args.flags);
-    run(setup, args.rounds, &disk, |round, trouble| eprintln!("{round} of {}: {trouble}", args.rounds)).tell(args.json)
+    run(setup, args.rounds, &mut disk, |round, trouble| eprintln!("{round} of {}: {trouble}", args.rounds))
+        .tell(args.json)
 }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use banter_tests::fuse_disk::FuseDisk;
+use banter_tests::fuse_disk::{Aim, FuseDisk};
 use banter_tests::seeded::{Seeded, any_seed};
 use clap::Parser;
 
@@ -18,7 +18,7 @@ struct Args {
 
 fn main() {
     let args = Args::parse();
-    let disk = FuseDisk::mount(&args.folder, |_| true).expect("FUSE is here and may be used");
+    let disk = FuseDisk::mount(&args.folder, Aim::Files(|_| true)).expect("FUSE is here and may be used");
     println!("mounted on {}; {COMMANDS}", disk.folder().display());
     for line in std::io::stdin().lines().map_while(Result::ok) {
         match line.split_whitespace().collect::<Vec<_>>()[..] {

@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 
 use fuser::{BackgroundSession, Config, MountOption};
 
-pub use self::store::DiskFault;
 use self::store::Store;
+pub use self::store::{Aim, DiskFault};
 use crate::seeded::Seeded;
 
 /// How long a folder may stay in use by a process that was killed: the kernel ends its requests behind its back.
@@ -31,13 +31,13 @@ pub struct FuseDisk {
 }
 
 impl FuseDisk {
-    /// Mounts one over a folder. Faults of writes and syncs happen to files whose name is accepted.
+    /// Mounts one over a folder. Faults happen to writes and syncs that they are aimed at.
     ///
     /// # Errors
     /// Where this machine has no FUSE, or this process may not use it.
-    pub fn mount(folder: &Path, is_faulty: fn(&str) -> bool) -> io::Result<Self> {
+    pub fn mount(folder: &Path, aim: Aim) -> io::Result<Self> {
         std::fs::OpenOptions::new().read(true).write(true).open("/dev/fuse")?;
-        let store = Arc::new(Mutex::new(Store::new(is_faulty)));
+        let store = Arc::new(Mutex::new(Store::new(aim)));
         let mut config = Config::default();
         config.mount_options.push(MountOption::FSName("banter-fuse-disk".to_owned()));
         let served = fuser::spawn_mount(file_system::FileSystem(Arc::clone(&store)), folder, &config)?;

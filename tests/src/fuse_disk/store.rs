@@ -36,6 +36,16 @@ pub enum DiskFault {
     ShortWrite,
 }
 
+/// Which writes and syncs a fault may happen to.
+#[derive(Clone, Copy)]
+pub enum Aim {
+    /// Those of a file whose name is accepted.
+    Files(fn(&str) -> bool),
+    /// Writes of bytes that are accepted, and syncs that are to make durable such writes and nothing else. What a file
+    /// system in a file writes for itself, a journal for one, is then left alone.
+    Writes(fn(&[u8]) -> bool),
+}
+
 /// A file or a folder.
 pub enum Node {
     /// Bytes.
@@ -44,8 +54,9 @@ pub enum Node {
         now: Vec<u8>,
         /// As they are found after a power cut.
         durable: Vec<u8>,
-        /// The pages in which they differ, and which a sync would copy.
-        dirty: BTreeSet<usize>,
+        /// The pages in which they differ, and which a sync would copy; whether a write at which faults are aimed
+        /// wrote them last.
+        dirty: BTreeMap<usize, bool>,
         /// The name that it has now.
         name: String,
     },
@@ -69,8 +80,7 @@ pub struct Store {
     nodes: BTreeMap<u64, Node>,
     next_number: u64,
     capacity_bytes: u64,
-    /// Which files faults are for, by their name.
-    is_faulty: fn(&str) -> bool,
+    aim: Aim,
     armed: Option<DiskFault>,
     /// The file of which half of a write is missing, until somebody tries to write the rest.
     cut_short: Option<u64>,
@@ -83,12 +93,12 @@ pub struct Store {
 type Done<T = ()> = Result<T, Errno>;
 
 impl Store {
-    /// An empty one. Faults happen to files whose name is accepted.
-    pub fn new(is_faulty: fn(&str) -> bool) -> Self {
+    /// An empty one.
+    pub fn new(aim: Aim) -> Self {
         let nodes = BTreeMap::from([(ROOT, Node::folder())]);
         let (armed, cut_short, fired, generation) = (None, None, None, 0);
         let (next_number, capacity_bytes, is_on) = (ROOT + 1, ROOMY_BYTES, true);
-        Store { nodes, next_number, capacity_bytes, is_faulty, armed, cut_short, fired, generation, is_on }
+        Store { nodes, next_number, capacity_bytes, aim, armed, cut_short, fired, generation, is_on }
     }
 
     /// Lets a fault happen once.
@@ -207,7 +217,7 @@ impl Store {
         }
         entries.insert(name.to_owned(), number);
         self.next_number += 1;
-        let (now, durable, dirty, name) = (Vec::new(), Vec::new(), BTreeSet::new(), name.to_owned());
+        let (now, durable, dirty, name) = (Vec::new(), Vec::new(), BTreeMap::new(), name.to_owned());
         let node = if is_folder { Node::folder() } else { Node::File { now, durable, dirty, name } };
         self.nodes.insert(number, node);
         Ok(number)
@@ -259,10 +269,12 @@ impl Store {
 
     /// Writes bytes into a file, and says how many.
     pub fn write(&mut self, file: u64, from: usize, mut bytes: &[u8]) -> Done<usize> {
-        if self.cut_short.take_if(|short| *short == file).is_some() || self.fires(file, DiskFault::WriteEio) {
+        let is_aimed_at = self.is_aimed_at(file, bytes);
+        let is_rest = self.cut_short.take_if(|short| *short == file).is_some();
+        if is_rest || is_aimed_at && self.fires(DiskFault::WriteEio) {
             return Err(Errno::EIO);
         }
-        if bytes.len() >= 2 * PAGE_BYTES && self.fires(file, DiskFault::ShortWrite) {
+        if bytes.len() >= 2 * PAGE_BYTES && is_aimed_at && self.fires(DiskFault::ShortWrite) {
             bytes = &bytes[..bytes.len() / 2 / SECTOR_BYTES * SECTOR_BYTES];
             self.cut_short = Some(file);
         }
@@ -270,7 +282,7 @@ impl Store {
         self.grow(file, to)?;
         let Some(Node::File { now, dirty, .. }) = self.nodes.get_mut(&file) else { return Err(Errno::EISDIR) };
         now[from..to].copy_from_slice(bytes);
-        dirty.extend(from / PAGE_BYTES..to.div_ceil(PAGE_BYTES));
+        dirty.extend((from / PAGE_BYTES..to.div_ceil(PAGE_BYTES)).map(|page| (page, is_aimed_at)));
         Ok(bytes.len())
     }
 
@@ -291,7 +303,7 @@ impl Store {
         self.grow(file, length)?;
         if let Some(Node::File { now, dirty, .. }) = self.nodes.get_mut(&file) {
             // What is cut off is to be zero if the file grows again, and not as it was.
-            dirty.extend(length / PAGE_BYTES..now.len().div_ceil(PAGE_BYTES));
+            dirty.extend((length / PAGE_BYTES..now.len().div_ceil(PAGE_BYTES)).map(|page| (page, false)));
             now.truncate(length);
         }
         Ok(())
@@ -299,22 +311,37 @@ impl Store {
 
     /// Makes what was written to a file durable, and its length.
     pub fn sync(&mut self, file: u64) -> Done {
-        let fails = self.fires(file, DiskFault::FsyncEio);
+        let fails = self.is_sync_aimed_at(file) && self.fires(DiskFault::FsyncEio);
         let Some(Node::File { now, durable, dirty, .. }) = self.nodes.get_mut(&file) else { return Ok(()) };
         let pages = std::mem::take(dirty);
         if fails {
             return Err(Errno::EIO);
         }
         durable.resize(now.len(), 0);
-        for page in pages {
+        for page in pages.into_keys() {
             copy(now, durable, page * PAGE_BYTES, PAGE_BYTES);
         }
         Ok(())
     }
 
-    fn fires(&mut self, file: u64, fault: DiskFault) -> bool {
-        let Some(Node::File { name, .. }) = self.nodes.get(&file) else { return false };
-        let fires = self.armed == Some(fault) && (self.is_faulty)(name);
+    fn is_aimed_at(&self, file: u64, bytes: &[u8]) -> bool {
+        match (self.aim, self.nodes.get(&file)) {
+            (Aim::Files(is_one), Some(Node::File { name, .. })) => is_one(name),
+            (Aim::Writes(is_one), Some(Node::File { .. })) => is_one(bytes),
+            _ => false,
+        }
+    }
+
+    fn is_sync_aimed_at(&self, file: u64) -> bool {
+        match (self.aim, self.nodes.get(&file)) {
+            (Aim::Files(is_one), Some(Node::File { name, .. })) => is_one(name),
+            (Aim::Writes(_), Some(Node::File { dirty, .. })) => !dirty.is_empty() && dirty.values().all(|&aimed| aimed),
+            _ => false,
+        }
+    }
+
+    fn fires(&mut self, fault: DiskFault) -> bool {
+        let fires = self.armed == Some(fault);
         if fires {
             (self.armed, self.fired) = (None, Some(Instant::now()));
         }
@@ -330,8 +357,8 @@ fn copy(from: &[u8], to: &mut [u8], at: usize, length: usize) {
 }
 
 /// Some sectors that nobody synced have reached the disk. Its length is durable as it was.
-fn keep_some(now: &[u8], durable: &mut [u8], dirty: &BTreeSet<usize>, chance: &mut Seeded) {
-    for sector in dirty.iter().flat_map(|page| (0..PAGE_BYTES / SECTOR_BYTES).map(move |at| (page, at))) {
+fn keep_some(now: &[u8], durable: &mut [u8], dirty: &BTreeMap<usize, bool>, chance: &mut Seeded) {
+    for sector in dirty.keys().flat_map(|page| (0..PAGE_BYTES / SECTOR_BYTES).map(move |at| (page, at))) {
         if chance.once_in(2) {
             copy(now, durable, sector.0 * PAGE_BYTES + sector.1 * SECTOR_BYTES, SECTOR_BYTES);
         }

@@ -18,7 +18,7 @@ fn block(byte: u8) -> Box<Block> {
 /// Runs a test on a disk and a folder on it, or says that it cannot.
 fn with_disk(test: impl FnOnce(&FuseDisk, &Path)) {
     let folder = tempfile::TempDir::new().expect("a temporary folder");
-    match FuseDisk::mount(folder.path(), |name| name.starts_with("segment")) {
+    match FuseDisk::mount(folder.path(), Aim::Files(|name| name.starts_with("segment"))) {
         Ok(disk) => test(&disk, &disk.make_folder("data")),
         Err(error) => eprintln!("SKIPPED: no FUSE here: {error}"),
     }
