@@ -19,7 +19,7 @@ use crate::trouble_disk::{FileSystem, TroubleDisk};
 /// Posts that are acknowledged before anything happens.
 const WARM_POSTS: u64 = 50;
 /// Posts that may be acknowledged besides before a power cut, so that it meets a log in any state.
-const CUT_POSTS_MAX: usize = 500;
+const CUT_POSTS_MAX: usize = 2_000;
 /// Refusals that show that it is no accident.
 const REFUSALS: u64 = 20;
 /// How soon a log that failed has to refuse posts.
@@ -137,7 +137,7 @@ impl Run<'_> {
         let goes_on = || progress.posted.load(Relaxed) >= before + GOES_ON_POSTS;
         // A short write may be made whole by another one; any other fault ends the log.
         let is_mended = || fault == DiskFault::ShortWrite && goes_on() && progress.log_failed.load(Relaxed) == 0;
-        if !holds_within(REFUSED_MAX, || is_refused() || is_mended()) {
+        if !holds_within(REFUSED_MAX, || is_refused() || is_mended()) && self.disk.is_whole() {
             self.trial.ledger.add(Fault::NotRefused, format!("{REFUSED_MAX:?} after {fault:?}"));
         }
         audit::reading_goes_on(server.address(), self.trial.setup.rooms);

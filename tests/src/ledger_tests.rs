@@ -51,6 +51,19 @@ fn a_history_that_holds_everything_has_no_fault() {
 }
 
 #[test]
+fn what_was_promised_behind_a_fault_that_nobody_could_notice_is_excused_and_nothing_before() {
+    let mut ledger = ledger();
+    let answered = |id| Post { answered_at: Some(Instant::now()), ..posted(id, id) };
+    let shown = |id| Shown { room: 0, place: Place { epoch: EPOCH, sequence: id }, id };
+    let before = answered(1);
+    let since = Instant::now();
+    ledger.record(vec![before, answered(2)]);
+    ledger.record_shown(vec![shown(1), shown(2)]);
+    ledger.excuse(since);
+    assert_eq!(read(&mut ledger, EPOCH, &[]), [Fault::Lost]);
+}
+
+#[test]
 fn a_lost_end_is_found_also_where_it_was_read_before() {
     let mut ledger = ledger();
     ledger.record(vec![posted(1, 1), posted(2, 2)]);

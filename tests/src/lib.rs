@@ -6,6 +6,7 @@ pub mod cut_proxy;
 pub mod disk_faults;
 pub mod fuse_disk;
 pub mod golden_log;
+pub mod janitor;
 pub mod ledger;
 pub mod load;
 pub mod loop_disk;

@@ -7,6 +7,7 @@ use std::process::Command;
 use tempfile::TempDir;
 
 use crate::fuse_disk::unmount;
+use crate::janitor::Janitor;
 use crate::sys::shut_down_file_system;
 
 /// What its file is called.
@@ -17,6 +18,7 @@ pub struct LoopDisk {
     image: PathBuf,
     folder: PathBuf,
     is_mounted: bool,
+    _janitor: Janitor,
     /// Goes last, when nothing is mounted in it.
     _holder: TempDir,
 }
@@ -54,7 +56,8 @@ impl LoopDisk {
         // the kernel to fill in later.
         let options = ["-q", "-F", "-b", "4096", "-m", "0", "-E", "lazy_itable_init=0,lazy_journal_init=0"];
         run(Command::new("mkfs.ext4").args(options).arg(&image))?;
-        let mut disk = LoopDisk { image, folder, is_mounted: false, _holder: holder };
+        let janitor = Janitor::for_folder(&folder).map_err(|error| error.to_string())?;
+        let mut disk = LoopDisk { image, folder, is_mounted: false, _janitor: janitor, _holder: holder };
         disk.try_mount()?;
         Ok(disk)
     }

@@ -72,6 +72,16 @@ fn disk_faults_finds_what_only_a_disk_shows() {
 }
 
 #[test]
+fn disk_faults_finds_what_only_the_device_below_an_ext4_shows() {
+    // The first trouble is the power cut; the others are aimed at another log's writes.
+    let found = |mistake| disk_troubles(mistake, FileSystem::Ext4, 1);
+    let (Some(right), Some(wrong)) = (found("none"), found("no-sync")) else { return };
+    right.expect("the log is found again").assert_clean();
+    let wrong = wrong.expect("a mistake is counted, and stops no check");
+    assert!(wrong.faults.contains_key(&Fault::Lost), "{wrong:#?}");
+}
+
+#[test]
 fn disk_faults_finds_a_log_that_stays_full() {
     if let Some(found) = disk_troubles("stays-full", FileSystem::Fuse, ROUNDS_OF_ALL / 2) {
         assert!(found.expect_err("a wait fails").contains("posts are accepted again"));

@@ -17,6 +17,7 @@ use fuser::{BackgroundSession, Config, MountOption};
 
 use self::store::Store;
 pub use self::store::{Aim, DiskFault};
+use crate::janitor::Janitor;
 use crate::seeded::Seeded;
 
 /// How long a folder may stay in use by a process that was killed: the kernel ends its requests behind its back.
@@ -28,6 +29,7 @@ pub struct FuseDisk {
     store: Arc<Mutex<Store>>,
     served: Option<BackgroundSession>,
     folder: PathBuf,
+    _janitor: Janitor,
 }
 
 impl FuseDisk {
@@ -37,11 +39,12 @@ impl FuseDisk {
     /// Where this machine has no FUSE, or this process may not use it.
     pub fn mount(folder: &Path, aim: Aim) -> io::Result<Self> {
         std::fs::OpenOptions::new().read(true).write(true).open("/dev/fuse")?;
+        let janitor = Janitor::for_folder(folder)?;
         let store = Arc::new(Mutex::new(Store::new(aim)));
         let mut config = Config::default();
         config.mount_options.push(MountOption::FSName("banter-fuse-disk".to_owned()));
         let served = fuser::spawn_mount(file_system::FileSystem(Arc::clone(&store)), folder, &config)?;
-        Ok(FuseDisk { store, served: Some(served), folder: folder.to_owned() })
+        Ok(FuseDisk { store, served: Some(served), folder: folder.to_owned(), _janitor: janitor })
     }
 
     fn store(&self) -> MutexGuard<'_, Store> {

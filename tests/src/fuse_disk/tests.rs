@@ -17,8 +17,12 @@ fn block(byte: u8) -> Box<Block> {
 
 /// Runs a test on a disk and a folder on it, or says that it cannot.
 fn with_disk(test: impl FnOnce(&FuseDisk, &Path)) {
+    with_disk_aimed(Aim::Files(|name| name.starts_with("segment")), test);
+}
+
+fn with_disk_aimed(aim: Aim, test: impl FnOnce(&FuseDisk, &Path)) {
     let folder = tempfile::TempDir::new().expect("a temporary folder");
-    match FuseDisk::mount(folder.path(), Aim::Files(|name| name.starts_with("segment"))) {
+    match FuseDisk::mount(folder.path(), aim) {
         Ok(disk) => test(&disk, &disk.make_folder("data")),
         Err(error) => eprintln!("SKIPPED: no FUSE here: {error}"),
     }
@@ -135,5 +139,22 @@ fn a_torn_cut_keeps_some_of_what_was_not_synced() {
         disk.power_on();
         let kept = fs::read(&path).expect("there").iter().filter(|&&byte| byte == 1).count();
         assert!(kept % 512 == 0 && (5_120..35_840).contains(&kept), "{kept}");
+    });
+}
+
+#[test]
+fn faults_aimed_at_writes_leave_all_others_alone() {
+    with_disk_aimed(Aim::Writes(|bytes| bytes.starts_with(&[1])), |disk, data| {
+        let file = direct(&data.join("image"));
+        disk.fail_next_fsync_eio();
+        file.sync_data().expect("nothing is to be synced");
+        file.write_all_at(&block(2).0, 0).expect("written");
+        file.write_all_at(&block(1).0, 4_096).expect("written");
+        file.sync_data().expect("not only writes that are aimed at are to be synced");
+        file.write_all_at(&block(1).0, 4_096).expect("written");
+        assert_eq!(file.sync_data().expect_err("it was to fail").raw_os_error(), Some(5));
+        disk.fail_next_write_eio();
+        file.write_all_at(&block(2).0, 0).expect("no fault is for it");
+        assert_eq!(file.write_at(&block(1).0, 0).expect_err("it was to fail").raw_os_error(), Some(5));
     });
 }
