@@ -11,8 +11,9 @@ use tempfile::TempDir;
 use crate::fuse_disk::{Aim, FuseDisk};
 use crate::loop_disk::LoopDisk;
 
-/// The ext4's size. All of it is in memory, twice.
-const EXT4_MIB: u64 = 512;
+/// The ext4's size, and what each round adds: twice of what the log grows by. All of it is in memory, twice.
+const EXT4_MIB: u64 = 128;
+const EXT4_MIB_PER_ROUND: u64 = 8;
 /// The data folder's name.
 const DATA: &str = "data";
 /// How a block of the log begins.
@@ -37,11 +38,11 @@ pub struct TroubleDisk {
 }
 
 impl TroubleDisk {
-    /// Makes one.
+    /// Makes one with space for that many rounds.
     ///
     /// # Errors
     /// Why this machine or this user cannot.
-    pub fn make(file_system: FileSystem) -> Result<Self, String> {
+    pub fn make(file_system: FileSystem, rounds: usize) -> Result<Self, String> {
         let aim = match file_system {
             // One that is being made ahead has another name, and holds nothing yet.
             FileSystem::Fuse => Aim::Files(|name| name.starts_with("segment-") && name.ends_with(".log")),
@@ -51,7 +52,7 @@ impl TroubleDisk {
         let fuse = FuseDisk::mount(folder.path(), aim).map_err(|error| format!("no FUSE: {error}"))?;
         let mut disk = TroubleDisk { ext4: None, fuse, _folder: folder };
         if file_system == FileSystem::Ext4 {
-            let made = LoopDisk::make_on(disk.fuse.folder(), EXT4_MIB);
+            let made = LoopDisk::make_on(disk.fuse.folder(), EXT4_MIB + rounds as u64 * EXT4_MIB_PER_ROUND);
             disk.ext4 = Some(made.map_err(|error| format!("no ext4 on a loop device: {error}"))?);
         } else {
             disk.fuse.make_folder(DATA);

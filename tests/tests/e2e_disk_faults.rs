@@ -5,7 +5,7 @@ use banter_tests::trial::Setup;
 use banter_tests::trouble_disk::{FileSystem, TroubleDisk};
 
 fn troubles_lose_nothing(file_system: FileSystem, rounds: usize) {
-    let mut disk = match TroubleDisk::make(file_system) {
+    let mut disk = match TroubleDisk::make(file_system, rounds) {
         Ok(disk) => disk,
         Err(error) => return eprintln!("SKIPPED: this machine cannot: {error}"),
     };

@@ -26,7 +26,7 @@ fn crashes(mistake: &str) -> Report {
 
 /// Runs the troubles; none where a machine cannot, and the panic's text where a wait or a check failed.
 fn disk_troubles(mistake: &str, file_system: FileSystem, rounds: usize) -> Option<Result<Report, String>> {
-    let mut disk = match TroubleDisk::make(file_system) {
+    let mut disk = match TroubleDisk::make(file_system, rounds) {
         Ok(disk) => disk,
         Err(error) => {
             eprintln!("SKIPPED: this machine cannot: {error}");

@@ -35,7 +35,7 @@ fn main() -> ExitCode {
     let args = Args::parse();
     let seed = args.seed.unwrap_or_else(seeded::any_seed);
     eprintln!("seed {seed}");
-    let mut disk = match TroubleDisk::make(args.file_system) {
+    let mut disk = match TroubleDisk::make(args.file_system, args.rounds) {
         Ok(disk) => disk,
         Err(error) => {
             println!("SKIPPED: this machine cannot: {error}");
