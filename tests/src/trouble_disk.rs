@@ -2,6 +2,9 @@
 //!
 //! A loop device flushes by an fsync of its file. So what an ext4 there never flushed down to its device is not durable,
 //! and a power cut takes it.
+//!
+//! This process is the FUSE disk. Nothing here waits for the ext4 in this process itself: killed in such a wait, it could
+//! neither answer nor end. Other programs do it.
 
 use std::path::PathBuf;
 
@@ -85,13 +88,10 @@ impl TroubleDisk {
     /// # Panics
     /// When the ext4 is no longer a sound one.
     pub fn power_on(&mut self) {
-        if let Some(ext4) = &self.ext4 {
-            // It would find out by itself, but only after all that it tries.
-            ext4.shut_down();
-        }
         self.fuse.power_on();
         if let Some(ext4) = &mut self.ext4 {
-            // The old loop device opened its file before the cut, and so gets nothing more onto the disk.
+            // The old loop device opened its file before the cut, and so gets nothing more onto the disk: there is
+            // no need to stop this ext4 before it is unmounted.
             ext4.mount_again();
         }
     }
