@@ -1,7 +1,7 @@
 //! One append to the log on the ring: a block, written past the page cache and made safe, step by step.
 //!
 //! ```text
-//!  Write ─▶ Synced                 in one step, where the file system is known to sync what such a write wrote
+//!  Write ─▶ Synced                 in one step, where a write is known to sync all that there is to sync
 //!  Write ─▶ (Written) ─▶ Sync ─▶ Synced
 //!  Write ─▶ Written
 //! ```
@@ -26,6 +26,7 @@ pub struct Append {
     block: Aligned,
     offset: u64,
     reach: Reach,
+    syncs_in_one_step: bool,
     written_bytes: usize,
     step: Step,
 }
@@ -50,13 +51,13 @@ pub enum Appended {
 }
 
 impl Append {
-    /// Of a block for that place in the file; both are multiples of a page.
-    pub fn new(file: Rc<SegmentFile>, block: &[u8], offset: u64, reach: Reach) -> Self {
-        Append { file, block: Aligned::copy_of(block), offset, reach, written_bytes: 0, step: Step::Write }
-    }
-
-    fn syncs_in_one_step(&self) -> bool {
-        self.reach == Reach::Synced && self.file.syncs_as_it_writes
+    /// Of a block for that place in the file; both are multiples of a page. `is_synced_before`: what was appended before
+    /// it is on the disk. If it is not, the block's own sync is not enough: where the disk writes through its cache
+    /// (FUA), it brings this block to the disk and no other, and a block behind one that is missing is lost too.
+    pub fn new(file: Rc<SegmentFile>, block: &[u8], offset: u64, reach: Reach, is_synced_before: bool) -> Self {
+        let syncs_in_one_step = reach == Reach::Synced && file.syncs_as_it_writes && is_synced_before;
+        let block = Aligned::copy_of(block);
+        Append { file, block, offset, reach, syncs_in_one_step, written_bytes: 0, step: Step::Write }
     }
 
     /// What to do next; `None`: it is over. What the entry points to lives as long as `self`.
@@ -65,7 +66,7 @@ impl Append {
         match self.step {
             Step::Write => {
                 let rest = &self.block.bytes()[self.written_bytes..];
-                let flags = if self.syncs_in_one_step() { libc::RWF_DSYNC } else { 0 };
+                let flags = if self.syncs_in_one_step { libc::RWF_DSYNC } else { 0 };
                 let write = opcode::Write::new(file, rest.as_ptr(), rest.len() as u32)
                     .offset(self.offset + self.written_bytes as u64)
                     .rw_flags(flags);
@@ -119,7 +120,7 @@ impl Append {
                 self.step = Step::Sync;
                 Some(Appended::Written)
             }
-            Reach::Synced if self.syncs_in_one_step() => {
+            Reach::Synced if self.syncs_in_one_step => {
                 self.step = Step::Over;
                 Some(Appended::Synced)
             }
@@ -150,7 +151,7 @@ mod tests {
 
     fn append(reach: Reach, syncs_as_it_writes: bool) -> Append {
         let file = SegmentFile { file: tempfile::tempfile().unwrap(), syncs_as_it_writes };
-        Append::new(Rc::new(file), &[7; BYTES], 8 * PAGE_BYTES as u64, reach)
+        Append::new(Rc::new(file), &[7; BYTES], 8 * PAGE_BYTES as u64, reach, true)
     }
 
     /// What is told of these results, and whether it is over after each.
@@ -173,6 +174,16 @@ mod tests {
         for one_step in [true, false] {
             let mut append = append(Reach::WrittenThenSynced, one_step);
             is(&told(&mut append, &[all, 0]), &[("Some(Written)", false), ("Some(Synced)", true)]);
+        }
+    }
+
+    #[test]
+    fn behind_a_block_that_was_only_written_a_synced_one_syncs_all_of_the_file() {
+        let file = Rc::new(SegmentFile { file: tempfile::tempfile().unwrap(), syncs_as_it_writes: true });
+        for (is_synced_before, over_at_once) in [(true, true), (false, false)] {
+            let mut append = Append::new(file.clone(), &[7; BYTES], 0, Reach::Synced, is_synced_before);
+            append.complete(BYTES as i32);
+            assert_eq!(append.entry().is_none(), over_at_once);
         }
     }
 

@@ -37,6 +37,8 @@ pub struct Disk {
     open: BTreeMap<u64, Rc<SegmentFile>>,
     /// The segment of the append in flight, and the block's place in it.
     appending: (u64, u64),
+    /// Every block that was appended is on the disk.
+    is_synced: bool,
     shared: Rc<Shared>,
 }
 
@@ -66,7 +68,7 @@ impl Disk {
             read: RefCell::default(),
             unwritten: RefCell::default(),
         });
-        Disk { core, keeper, open: BTreeMap::new(), appending: (0, 0), shared }
+        Disk { core, keeper, open: BTreeMap::new(), appending: (0, 0), is_synced: true, shared }
     }
 
     /// Whether a read is under way, or files are to be closed: then the executor is to be let in between two turns.
@@ -128,7 +130,7 @@ impl Disk {
     fn append(&mut self, segment: u64, offset: u64, block: &[u8], wanted: Reach, net: &mut Net) {
         self.appending = (segment, offset);
         match self.open.get(&segment) {
-            Some(file) => net.append(Append::new(file.clone(), block, offset, wanted)),
+            Some(file) => net.append(Append::new(file.clone(), block, offset, wanted, self.is_synced)),
             None => {
                 let failed = self.appended(Appended::Failed(io::Error::other("the segment is not open")));
                 self.shared.answer(failed);
@@ -137,7 +139,8 @@ impl Disk {
     }
 
     /// What the journal is told of the append in flight.
-    pub fn appended(&self, appended: Appended) -> Answer {
+    pub fn appended(&mut self, appended: Appended) -> Answer {
+        self.is_synced = matches!(appended, Appended::Synced);
         let error = match appended {
             Appended::Written => return Answer::Written,
             Appended::Synced => return Answer::Synced,
