@@ -78,6 +78,8 @@ pub enum Ask {
         block: Vec<u8>,
         /// What is to be told of it.
         wanted: Reach,
+        /// All of the segment before it is on the disk: then it is enough that the block itself gets there.
+        is_behind_synced: bool,
     },
     /// Nothing more is written to a segment: make all of it safe, and keep its index beside it. No answer.
     Seal {
@@ -301,8 +303,9 @@ impl Journal {
         let Some(active) = &self.active else { return false };
         let (block, behind) = block.finish(&active.place);
         let (segment, offset) = (active.place.segment, active.place.offset);
+        let is_behind_synced = active.place.synced == active.place.number;
         self.append = Some(Append { entries, offset, behind, wanted });
-        self.asks.push(Ask::Append { segment, offset, block, wanted });
+        self.asks.push(Ask::Append { segment, offset, block, wanted, is_behind_synced });
         true
     }
 

@@ -183,7 +183,7 @@ impl Rig {
         match ask {
             Ask::Prepare if !self.makes_segments => {}
             Ask::Prepare => drop(self.make_segment()),
-            Ask::Append { segment, offset, block, wanted } => {
+            Ask::Append { segment, offset, block, wanted, .. } => {
                 let file = self.files.get_mut(&segment.id).unwrap();
                 file[offset as usize..offset as usize + block.len()].copy_from_slice(&block);
                 self.answer(Answer::Written);

@@ -33,7 +33,7 @@ fn main() -> ExitCode {
 
 fn serve(config: &Config) -> ExitCode {
     // The allocator asks for huge pages, and a core that touches one first waits until the kernel has cleared all of its
-    // 2 MiB: 6 ms were seen. Without them it is slower by nothing that was seen. A kernel that refuses is slower so.
+    // 2 MiB: 6 ms were seen. Nothing was seen to be slower without them. A kernel that refuses leaves them on.
     let _ = rustix::thread::disable_transparent_huge_pages(true);
     let filter = EnvFilter::try_new(&config.log).unwrap_or_else(|_| EnvFilter::new("info"));
     // Lines are written by a thread of their own, and above its queue they are dropped: a stderr that takes nothing, a

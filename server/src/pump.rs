@@ -291,7 +291,7 @@ impl Pump {
             NetEvent::Broken(slot) => connections.broken(slot, shard, net),
             NetEvent::Closed(slot) => connections.closed(slot),
             NetEvent::Appended(appended) => {
-                if let Some(disk) = &mut self.disk {
+                if let Some(disk) = &self.disk {
                     shard.disk(disk.appended(appended));
                 }
             }

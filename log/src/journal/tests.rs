@@ -67,17 +67,19 @@ fn one_append_is_in_flight_and_the_next_block_starts_where_it_ends() {
 #[test]
 fn a_block_says_how_many_before_it_were_known_to_be_on_the_disk() {
     let mut rig = Rig::new(1 << 20);
-    let mut synced = Vec::new();
+    let (mut synced, mut is_behind) = (Vec::new(), Vec::new());
     for (sequence, sync) in [(1, false), (2, true), (3, false), (4, false), (5, true), (6, true)] {
         assert!(rig.begin(&[Post::at(sequence)], sync));
         for ask in rig.asks() {
-            if let Ask::Append { block, .. } = &ask {
+            if let Ask::Append { block, is_behind_synced, .. } = &ask {
                 synced.push(u32_at(block, 44).unwrap());
+                is_behind.push(*is_behind_synced);
             }
             rig.perform(ask);
         }
     }
     assert_eq!(synced, [0, 0, 2, 2, 2, 5]);
+    assert_eq!(is_behind, [true, false, true, false, false, true]);
 }
 
 #[test]
@@ -202,8 +204,8 @@ fn a_sync_without_space_leaves_its_places_to_be_given_again_and_the_later_ones_c
     rig.post(1..=2);
     assert!(rig.begin(&[Post { body_bytes: 300, ..Post::at(3) }], true));
     for ask in rig.asks() {
-        let Ask::Append { segment, offset, block, .. } = ask else { continue };
-        rig.perform(Ask::Append { segment, offset, block, wanted: Reach::Written });
+        let Ask::Append { segment, offset, block, is_behind_synced, .. } = ask else { continue };
+        rig.perform(Ask::Append { segment, offset, block, wanted: Reach::Written, is_behind_synced });
     }
     rig.answer(Answer::AppendFailed { is_full: true });
     rig.work();

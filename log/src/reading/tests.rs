@@ -5,7 +5,7 @@ use banter_protocol::ids::{Epoch, RoomId, Sequence};
 use crate::PAGE_BYTES;
 use crate::catalog::{Catalog, Past};
 use crate::index::IndexBuilder;
-use crate::journal::{Answer, Done, Journal, JournalParts};
+use crate::journal::{Answer, Ask, Done, Journal, JournalParts, Reach};
 use crate::reading::{LogFile, PageRead, PageWant, READ_BYTES};
 use crate::record::{Author, Level};
 use crate::rig::{Post, RUN, Rig, frames, want};
@@ -344,8 +344,8 @@ fn the_key_of_a_refused_post_is_forgotten_once_its_place_is_given_again() {
     rig.commit(&[keyed(1)]);
     assert!(rig.begin(&[keyed(2), keyed(3)], true));
     for ask in rig.asks() {
-        if let crate::journal::Ask::Append { segment, offset, block, .. } = ask {
-            rig.perform(crate::journal::Ask::Append { segment, offset, block, wanted: crate::journal::Reach::Written });
+        if let Ask::Append { segment, offset, block, is_behind_synced, .. } = ask {
+            rig.perform(Ask::Append { segment, offset, block, wanted: Reach::Written, is_behind_synced });
         }
     }
     rig.answer(Answer::AppendFailed { is_full: true });

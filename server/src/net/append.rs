@@ -51,11 +51,11 @@ pub enum Appended {
 }
 
 impl Append {
-    /// Of a block for that place in the file; both are multiples of a page. `is_synced_before`: what was appended before
-    /// it is on the disk. If it is not, the block's own sync is not enough: where the disk writes through its cache
-    /// (FUA), it brings this block to the disk and no other, and a block behind one that is missing is lost too.
-    pub fn new(file: Rc<SegmentFile>, block: &[u8], offset: u64, reach: Reach, is_synced_before: bool) -> Self {
-        let syncs_in_one_step = reach == Reach::Synced && file.syncs_as_it_writes && is_synced_before;
+    /// Of a block for that place in the file; both are multiples of a page. Where not all before it is on the disk, its
+    /// own sync is not enough: a disk that writes through its cache (FUA) brings this block to the disk and no other, and
+    /// a block behind one that is missing is lost too.
+    pub fn new(file: Rc<SegmentFile>, block: &[u8], offset: u64, reach: Reach, is_behind_synced: bool) -> Self {
+        let syncs_in_one_step = reach == Reach::Synced && file.syncs_as_it_writes && is_behind_synced;
         let block = Aligned::copy_of(block);
         Append { file, block, offset, reach, syncs_in_one_step, written_bytes: 0, step: Step::Write }
     }
@@ -180,10 +180,10 @@ mod tests {
     #[test]
     fn behind_a_block_that_was_only_written_a_synced_one_syncs_all_of_the_file() {
         let file = Rc::new(SegmentFile { file: tempfile::tempfile().unwrap(), syncs_as_it_writes: true });
-        for (is_synced_before, over_at_once) in [(true, true), (false, false)] {
-            let mut append = Append::new(file.clone(), &[7; BYTES], 0, Reach::Synced, is_synced_before);
+        for is_behind_synced in [true, false] {
+            let mut append = Append::new(file.clone(), &[7; BYTES], 0, Reach::Synced, is_behind_synced);
             append.complete(BYTES as i32);
-            assert_eq!(append.entry().is_none(), over_at_once);
+            assert_eq!(append.entry().is_none(), is_behind_synced, "whether its write is all");
         }
     }
 

@@ -37,8 +37,6 @@ pub struct Disk {
     open: BTreeMap<u64, Rc<SegmentFile>>,
     /// The segment of the append in flight, and the block's place in it.
     appending: (u64, u64),
-    /// Every block that was appended is on the disk.
-    is_synced: bool,
     shared: Rc<Shared>,
 }
 
@@ -68,7 +66,7 @@ impl Disk {
             read: RefCell::default(),
             unwritten: RefCell::default(),
         });
-        Disk { core, keeper, open: BTreeMap::new(), appending: (0, 0), is_synced: true, shared }
+        Disk { core, keeper, open: BTreeMap::new(), appending: (0, 0), shared }
     }
 
     /// Whether a read is under way, or files are to be closed: then the executor is to be let in between two turns.
@@ -110,7 +108,9 @@ impl Disk {
                 self.shared.forget(segment);
                 self.tell(ToKeeper::Release { core: self.core, segment });
             }
-            Ask::Append { segment, offset, block, wanted } => self.append(segment.id, offset, &block, wanted, net),
+            Ask::Append { segment, offset, block, wanted, is_behind_synced } => {
+                self.append((segment.id, offset), &block, (wanted, is_behind_synced), net);
+            }
             Ask::Read { ticket, segment, file, offset, bytes } => {
                 let shared = self.begin();
                 glommio::spawn_local(async move {
@@ -127,10 +127,16 @@ impl Disk {
         }
     }
 
-    fn append(&mut self, segment: u64, offset: u64, block: &[u8], wanted: Reach, net: &mut Net) {
+    fn append(
+        &mut self,
+        (segment, offset): (u64, u64),
+        block: &[u8],
+        (wanted, is_behind_synced): (Reach, bool),
+        net: &mut Net,
+    ) {
         self.appending = (segment, offset);
         match self.open.get(&segment) {
-            Some(file) => net.append(Append::new(file.clone(), block, offset, wanted, self.is_synced)),
+            Some(file) => net.append(Append::new(file.clone(), block, offset, wanted, is_behind_synced)),
             None => {
                 let failed = self.appended(Appended::Failed(io::Error::other("the segment is not open")));
                 self.shared.answer(failed);
@@ -139,8 +145,7 @@ impl Disk {
     }
 
     /// What the journal is told of the append in flight.
-    pub fn appended(&mut self, appended: Appended) -> Answer {
-        self.is_synced = matches!(appended, Appended::Synced);
+    pub fn appended(&self, appended: Appended) -> Answer {
         let error = match appended {
             Appended::Written => return Answer::Written,
             Appended::Synced => return Answer::Synced,

@@ -45,6 +45,7 @@ pub const WANTED: &[&str] = &[
     "signal dropped",
     "stalled",
     "sync failed",
+    "written through",
     "vanished",
     "vanished with a send in flight",
     "waited for a lane",

@@ -41,6 +41,9 @@ pub struct Faults {
     pub no_space_once_in: usize,
     /// Turns that anything takes at most.
     pub delay_max: usize,
+    /// A sync makes durable its own block only, where the journal says that this is enough: the disk writes it through
+    /// its cache.
+    pub writes_through: bool,
 }
 
 /// A segment's files.
@@ -58,9 +61,17 @@ pub struct SimSegment {
 
 enum Act {
     Ask(Ask),
-    Sync(u64),
+    Sync(u64, Synced),
     Answer(Answer),
     IndexWritten(u64),
+}
+
+/// What a sync makes durable.
+enum Synced {
+    /// All of the segment, as a flush of the disk's cache does.
+    All,
+    /// That much from there, as a write through the cache does.
+    Block(usize, usize),
 }
 
 fn is_for_keeper(ask: &Ask) -> bool {
@@ -75,7 +86,7 @@ impl Act {
             Act::Ask(Ask::Seal { .. }) => "seal",
             Act::Ask(Ask::Read { .. }) => "read",
             Act::Ask(Ask::Release { .. }) => "release",
-            Act::Sync(_) => "sync",
+            Act::Sync(..) => "sync",
             Act::Answer(_) => "answer",
             Act::IndexWritten(_) => "index",
         }
@@ -161,7 +172,7 @@ impl SimDisk {
             let after = turn + chance.below(self.faults.delay_max + 1) as u64;
             match act {
                 Act::Ask(ask) => self.take(core, ask, after, &mut answers, chance, seen),
-                Act::Sync(segment) => self.sync(segment, &mut answers, chance, seen),
+                Act::Sync(segment, synced) => self.sync(segment, &synced, &mut answers, chance, seen),
                 Act::Answer(answer) => answers.push(answer),
                 Act::IndexWritten(id) => {
                     if let Some(segment) = self.segments.get_mut(&id) {
@@ -206,7 +217,8 @@ impl SimDisk {
                 self.segments.insert(header.id, made);
                 self.pending[core].push_back((after, Act::Answer(Answer::Segment(header))));
             }
-            Ask::Append { segment, offset, block, wanted } => {
+            Ask::Append { segment, offset, block, wanted, is_behind_synced } => {
+                let wanted = (wanted, is_behind_synced);
                 self.append(core, segment.id, (offset, &block), wanted, after, answers, chance, seen);
             }
             Ask::Seal { segment, .. } => {
@@ -237,7 +249,7 @@ impl SimDisk {
         core: usize,
         segment: u64,
         (offset, block): (u64, &[u8]),
-        wanted: Reach,
+        (wanted, is_behind_synced): (Reach, bool),
         after: u64,
         answers: &mut Vec<Answer>,
         chance: &mut Seeded,
@@ -255,7 +267,14 @@ impl SimDisk {
                 answers.push(Answer::Written);
             }
             if wanted.syncs() {
-                self.pending[core].push_back((after, Act::Sync(segment)));
+                let may_write_through = wanted == Reach::Synced && is_behind_synced;
+                let synced = if may_write_through && self.faults.writes_through {
+                    seen.saw("written through");
+                    Synced::Block(offset as usize, block.len())
+                } else {
+                    Synced::All
+                };
+                self.pending[core].push_back((after, Act::Sync(segment, synced)));
             }
             return;
         }
@@ -266,14 +285,25 @@ impl SimDisk {
         seen.saw(if is_full { "disk full" } else { "write failed" });
     }
 
-    fn sync(&mut self, segment: u64, answers: &mut Vec<Answer>, chance: &mut Seeded, seen: &mut Coverage) {
+    fn sync(
+        &mut self,
+        segment: u64,
+        synced: &Synced,
+        answers: &mut Vec<Answer>,
+        chance: &mut Seeded,
+        seen: &mut Coverage,
+    ) {
         let fails = self.happens(self.faults.append_once_in, chance);
         let there = self.segments.get_mut(&segment).expect("a segment that was made");
         if fails {
             answers.push(Answer::AppendFailed { is_full: false });
             seen.saw("sync failed");
         } else {
-            there.synced.clone_from(&there.written);
+            let (from, bytes) = match *synced {
+                Synced::All => (0, there.written.len()),
+                Synced::Block(from, bytes) => (from, bytes),
+            };
+            there.synced[from..from + bytes].copy_from_slice(&there.written[from..from + bytes]);
             answers.push(Answer::Synced);
         }
     }

@@ -115,5 +115,6 @@ fn faults(chance: &mut Seeded) -> Faults {
         full_once_in: *chance.pick(&[0, 0, 40]),
         no_space_once_in: *chance.pick(&[0, 0, 3]),
         delay_max: *chance.pick(&[0, 3, 20]),
+        writes_through: chance.once_in(2),
     }
 }
