@@ -20,7 +20,7 @@ use crate::catalog::Catalog;
 use crate::index::{Entry, IndexBuilder, Part};
 use crate::key::KeyedPost;
 use crate::reading::{LogFile, PageRead, PageWant, Reading, Shelf, Step};
-use crate::record::Record;
+use crate::record::{Level, Record};
 use crate::segment::SegmentHeader;
 use banter_protocol::ids::RoomId;
 
@@ -440,7 +440,7 @@ impl Journal {
             Answer::NoSpace => self.no_space(),
             Answer::Written => self.written(done),
             Answer::Synced => {
-                self.enter();
+                self.enter(Level::Synced);
                 if self.append.take().is_some() {
                     if let Some(active) = &mut self.active {
                         active.place.synced = active.place.number;
@@ -479,7 +479,7 @@ impl Journal {
     }
 
     fn written(&mut self, done: &mut Vec<Done>) {
-        self.enter();
+        self.enter(Level::Written);
         let Some(append) = &self.append else { return };
         let is_last = !append.wanted.syncs();
         if is_last {
@@ -488,10 +488,11 @@ impl Journal {
         done.push(Done::Committed { synced: false, is_last });
     }
 
-    /// What the kernel has can be read: it enters the index. The second time there is nothing left to enter.
-    fn enter(&mut self) {
+    /// What has got as far as its room asks can be read: it enters the index. The rest is known only when it has got there
+    /// too; a sync that fails would else leave messages that a power cut takes.
+    fn enter(&mut self, reached: Level) {
         let (Some(append), Some(active)) = (&mut self.append, &mut self.active) else { return };
-        for entry in append.entries.drain(..) {
+        for entry in append.entries.extract_if(.., |entry| entry.level <= reached) {
             active.index.add(&entry, append.offset);
             self.catalog.add_entry(&active.place.segment, &entry);
         }

@@ -123,13 +123,19 @@ impl Rig {
 
     /// Begins a commit of these posts.
     pub(crate) fn begin(&mut self, posts: &[Post], sync: bool) -> bool {
-        let frames: Vec<Vec<u8>> = posts.iter().map(|post| post.frame_of(post.epoch)).collect();
         let level = if sync { Level::Synced } else { Level::Written };
-        let records = posts.iter().zip(&frames).map(|(post, frame)| {
+        let posts: Vec<(Post, Level)> = posts.iter().map(|&post| (post, level)).collect();
+        self.begin_mixed(&posts, if sync { Reach::WrittenThenSynced } else { Reach::Written })
+    }
+
+    /// Begins a commit of posts, each of a room of that level.
+    pub(crate) fn begin_mixed(&mut self, posts: &[(Post, Level)], reach: Reach) -> bool {
+        let frames: Vec<Vec<u8>> = posts.iter().map(|(post, _)| post.frame_of(post.epoch)).collect();
+        let records = posts.iter().zip(&frames).map(|(&(post, level), frame)| {
             let record = Record { level, author: post.author(), frame };
             (record, Entry::of(&read_message(frame).unwrap(), level, record.bytes()))
         });
-        self.journal.commit(records, if sync { Reach::WrittenThenSynced } else { Reach::Written })
+        self.journal.commit(records, reach)
     }
 
     /// Commits, and lets the disk do all of it.

@@ -1,8 +1,12 @@
 //! The journal at the machine: what it asks of the disk, and what it makes of the answers.
 
+use banter_protocol::ids::{RoomId, RoomName, Sequence};
+
 use crate::PAGE_BYTES;
 use crate::bytes::u32_at;
 use crate::journal::{Answer, Ask, Done, Reach, State};
+use crate::reading::PageWant;
+use crate::record::Level;
 use crate::rig::{Post, Rig, frames, want};
 
 const PAGE: u64 = PAGE_BYTES as u64;
@@ -162,6 +166,26 @@ fn behind_a_write_or_sync_that_failed_nothing_is_written_and_reading_goes_on() {
         assert_eq!(rig.asks().len(), 0, "nothing is sealed");
         assert_eq!(rig.page(want(1, 2)).unwrap().messages, frames(1..=2));
     }
+}
+
+#[test]
+fn of_a_block_that_was_written_and_failed_to_sync_only_rooms_that_asked_for_no_more_have_their_messages() {
+    let mut rig = Rig::new(1 << 20);
+    let other = Post { room: "other", ..Post::at(1) };
+    rig.post(1..=2);
+    assert!(rig.begin_mixed(&[(Post::at(3), Level::Synced), (other, Level::Written)], Reach::WrittenThenSynced));
+    for ask in rig.asks() {
+        let Ask::Append { segment, offset, block, is_behind_synced, .. } = ask else { continue };
+        rig.perform(Ask::Append { segment, offset, block, wanted: Reach::Written, is_behind_synced });
+    }
+    let last =
+        |rig: &Rig, room| rig.journal.catalog().room(RoomId::of(room)).map(|room| room.spans.back().unwrap().last);
+    assert_eq!((last(&rig, "lobby"), last(&rig, "other")), (Some(Sequence(2)), Some(Sequence(1))));
+    rig.answer(Answer::AppendFailed { is_full: false });
+    assert_eq!((last(&rig, "lobby"), last(&rig, "other")), (Some(Sequence(2)), Some(Sequence(1))));
+    assert_eq!(rig.page(want(1, 9)).unwrap().messages, frames(1..=2));
+    let want_other = PageWant { room: RoomName::new("other").unwrap(), ..want(1, 9) };
+    assert_eq!(rig.page(want_other).unwrap().messages, other.frame_of(other.epoch));
 }
 
 #[test]
