@@ -39,6 +39,8 @@ pub struct Plan {
 pub struct Progress {
     /// Acknowledged.
     pub posted: AtomicU64,
+    /// Shown to the member.
+    pub shown: AtomicU64,
     /// Refused with `log_failed`.
     pub log_failed: AtomicU64,
     /// Refused with `log_full`.
@@ -90,7 +92,8 @@ impl Load {
         (0..ledger.rooms()).for_each(|room| drop(member.join(&room_name(room))));
         let member_stream = member.stream().try_clone().expect("a descriptor");
         let bodies = ledger.bodies;
-        let member = std::thread::spawn(move || watch(member, bodies));
+        let watched = Arc::clone(&progress);
+        let member = std::thread::spawn(move || watch(member, bodies, &watched));
         let mut streams = Vec::new();
         let writers = (0..plan.writers).map(|number| {
             let mut client = WireClient::hello(address, form(number), &writer_name(number));
@@ -139,7 +142,7 @@ fn joined<T>(thread: JoinHandle<T>) -> T {
 }
 
 /// Reads live until the connection ends.
-fn watch(mut member: WireClient, bodies: Bodies) -> Vec<Shown> {
+fn watch(mut member: WireClient, bodies: Bodies, progress: &Progress) -> Vec<Shown> {
     let mut shown = Vec::new();
     while let Some(event) = member.try_next_event() {
         if event["type"] != "message" {
@@ -150,6 +153,7 @@ fn watch(mut member: WireClient, bodies: Bodies) -> Vec<Shown> {
         // Bytes that nobody sent have no id, and are then found nowhere.
         let id = event["body"].as_str().and_then(|text| bodies.id(text)).unwrap_or(0);
         shown.push(Shown { room: room.expect("a room of the load"), place, id });
+        progress.shown.fetch_add(1, Relaxed);
     }
     shown
 }

@@ -1,11 +1,11 @@
 //! Kill -9 under load: what was acknowledged or shown is there after the restart, once, in its place.
 
-use std::time::Duration;
+use std::sync::atomic::Ordering::Relaxed;
 
 use banter_tests::audit;
 use banter_tests::crash::Run;
 use banter_tests::ledger::Fault;
-use banter_tests::server_process::core_counts;
+use banter_tests::server_process::{core_counts, wait_until};
 use banter_tests::trial::{Setup, Trial};
 use banter_tests::wire_client::Form;
 
@@ -31,7 +31,9 @@ fn a_kill_that_does_lose_everything_is_noticed() {
     let mut trial = Trial::new(Setup::new("memory", 5));
     let mut server = trial.start(folder.path());
     let load = trial.load(&server);
-    std::thread::sleep(Duration::from_millis(200));
+    wait_until("posts are acknowledged and shown", || {
+        [&load.progress.posted, &load.progress.shown].iter().all(|count| count.load(Relaxed) >= 20)
+    });
     server.kill();
     load.end(&mut trial.ledger);
     let server = trial.start_only(folder.path());

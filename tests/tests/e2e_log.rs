@@ -227,6 +227,7 @@ fn retention_drops_whole_segments_and_a_cursor_before_them_is_told_a_gap() {
     wait_until("old segments go", || {
         last += 1;
         post_many(&mut ann, "room", last..=last);
+        // A pace: segments with a key younger than the dedupe window stay.
         std::thread::sleep(std::time::Duration::from_millis(20));
         segments(folder.path()).len() <= 5
     });
