@@ -1,6 +1,8 @@
 //! The shell of the simulated world: follows the server's pump turn by turn, with chance where the pump has a kernel.
 
 mod checks;
+mod core;
+mod lane;
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -13,6 +15,8 @@ use banter_log::journal::Answer;
 use banter_protocol::ids::Epoch;
 use banter_protocol::wire::WireForm;
 
+use self::core::{Event, SimCore, Socket};
+use self::lane::{Lane, lanes};
 use super::Plan;
 use super::client::{Client, Reading, Wish};
 use super::coverage::Coverage;
@@ -32,66 +36,6 @@ const QUIET_ROUNDS: usize = 40;
 const DELAYED_ROUNDS: usize = 60;
 /// Milliseconds that a round takes.
 const ROUND_MS: u64 = 50;
-/// A simulated core: a shard and its sockets.
-struct SimCore {
-    shard: Shard,
-    sockets: Vec<Socket>,
-    events: VecDeque<Event>,
-    due_ms: Option<u64>,
-    /// Another core or the control thread rang since its last turn.
-    is_rung: bool,
-    /// Segments that the keeper has it forget.
-    cuts: Vec<u64>,
-}
-
-#[derive(Default)]
-struct Socket {
-    generation: u32,
-    client: Option<usize>,
-    /// Bytes that are being sent, and the turn in which they have arrived.
-    flight: Option<(Vec<u8>, u64)>,
-    held: VecDeque<Wish>,
-    /// When the client reads again, while it does not.
-    stalled_until: Option<u64>,
-    /// The client never reads again.
-    is_dead: bool,
-    /// When something came from the client last.
-    heard_ms: u64,
-}
-
-enum Event {
-    Opened(u32, WireForm),
-    Wish(u32, Wish),
-    Heard(u32),
-    Sent(u32),
-    Closed(u32),
-}
-
-struct Lane<T> {
-    parcels: VecDeque<(u64, T)>,
-}
-
-impl SimCore {
-    fn id(&self, slot: usize) -> ConnectionId {
-        ConnectionId { slot: slot as u32, generation: self.sockets[slot].generation }
-    }
-
-    /// Whether nothing more is to happen to a connection: what it was sent has come, or never will and it is not ending.
-    fn is_settled(&self, slot: usize) -> bool {
-        let is_ending = || self.shard.sessions().session(self.id(slot)).is_some_and(|session| !session.is_open());
-        let socket = &self.sockets[slot];
-        socket.flight.is_none() || (socket.is_dead && !is_ending())
-    }
-
-    /// Something came from the client.
-    fn hear(&mut self, slot: usize, now_ms: u64) {
-        let id = self.id(slot);
-        self.shard.handle(id, Input::Heard);
-        if self.shard.sessions().session(id).is_some_and(|session| session.is_open()) {
-            self.sockets[slot].heard_ms = now_ms;
-        }
-    }
-}
 
 /// Everything.
 pub struct World {
@@ -348,7 +292,7 @@ impl World {
         let room: Vec<_> = others
             .iter()
             .map(|&other| {
-                let (up, down) = (&self.up[own][other].parcels, &self.down[own][other].parcels);
+                let (up, down) = (&self.up[own][other], &self.down[own][other]);
                 (Core(other as u16), size - up.len(), size - down.len())
             })
             .collect();
@@ -534,8 +478,8 @@ impl World {
 
     /// Whether nothing is under way; the question whether a client is there may be, since it comes forever.
     fn is_quiet(&self) -> bool {
-        let lanes_empty = self.up.iter().flatten().all(|lane| lane.parcels.is_empty())
-            && self.down.iter().flatten().all(|lane| lane.parcels.is_empty());
+        let lanes_empty =
+            self.up.iter().flatten().all(Lane::is_empty) && self.down.iter().flatten().all(Lane::is_empty);
         lanes_empty
             && self.disk.is_idle()
             && self.cores.iter().all(|core| !core.shard.is_busy() && !core.shard.is_waiting_for_lanes())
@@ -586,29 +530,5 @@ impl World {
     /// What happened.
     pub fn into_coverage(self) -> Coverage {
         self.seen
-    }
-}
-
-fn lanes<T>(cores: u16) -> Vec<Vec<Lane<T>>> {
-    (0..cores).map(|_| (0..cores).map(|_| Lane { parcels: VecDeque::new() }).collect()).collect()
-}
-
-impl<T> Lane<T> {
-    /// A lane keeps its order: nothing arrives before what was put in earlier.
-    fn put(&mut self, parcel: T, due: u64, size: usize) {
-        assert!(self.parcels.len() < size, "a parcel was sent into a full lane");
-        let due = due.max(self.parcels.back().map_or(0, |(due, _)| *due));
-        self.parcels.push_back((due, parcel));
-    }
-
-    fn has_some(&self, turn: u64) -> bool {
-        self.parcels.front().is_some_and(|(due, _)| *due <= turn)
-    }
-
-    fn take(&mut self, turn: u64) -> Option<T> {
-        match self.parcels.front() {
-            Some((due, _)) if *due <= turn => self.parcels.pop_front().map(|(_, parcel)| parcel),
-            _ => None,
-        }
     }
 }
