@@ -1,6 +1,6 @@
 //! What a connection asks and is answered: checks each request, sends it to the core of its room, and writes the answer.
 
-use banter_protocol::error_code::ErrorCode;
+use banter_protocol::error_code::{ErrorCode, Scope};
 use banter_protocol::event::Event;
 use banter_protocol::fault::RequestFault;
 use banter_protocol::ids::{Cursor, PostKey, RequestId, RoomId, RoomName, Sequence, UserName, check_room_name};
@@ -127,6 +127,7 @@ impl Sessions {
             code: ErrorCode::RateLimited,
             message: format!("posts_per_second_max is {rate}").into(),
             retry_after_ms: Some(retry_after_ms),
+            scope: Some(Scope::Connection),
         })
     }
 
@@ -233,6 +234,7 @@ impl Sessions {
                 code: ErrorCode::Overloaded,
                 message: "rooms_per_connection_max is reached: leave a room first".into(),
                 retry_after_ms: Some(OVERLOADED_RETRY_AFTER_MS),
+                scope: Some(Scope::Connection),
             });
         }
         let id = RoomId::of(name.as_str());

@@ -13,7 +13,7 @@ use banter_log::index::Entry;
 use banter_log::journal::{Answer as DiskAnswer, Done, Journal, Reach, State};
 use banter_log::key::KeyedPost;
 use banter_log::record::{Author, Level, PREFIX_BYTES, Record as LogRecord};
-use banter_protocol::error_code::ErrorCode;
+use banter_protocol::error_code::{ErrorCode, Scope};
 use banter_protocol::ids::{RequestId, RoomId};
 
 use crate::address::Peer;
@@ -86,6 +86,7 @@ pub fn refusal_of(journal: &Journal) -> Option<Refusal> {
             code: ErrorCode::LogFull,
             message: "the disk of the log is full: reading goes on, and posts when there is space again".into(),
             retry_after_ms: Some(FULL_RETRY_AFTER_MS),
+            scope: Some(Scope::Server),
         }),
         State::Failed => Some(Refusal::new(
             ErrorCode::LogFailed,
@@ -216,6 +217,7 @@ impl Rooms {
             code: ErrorCode::LogFull,
             message: "the disk of the log was full for a moment: post again".into(),
             retry_after_ms: Some(FULL_RETRY_AFTER_MS),
+            scope: Some(Scope::Server),
         });
         self.refuse_open(refused, &refusal, turn);
     }
@@ -246,7 +248,7 @@ impl Rooms {
                 let room = &mut self.slots[slot];
                 if key.is_some() {
                     let since_ms = turn.now.unix_ms.saturating_sub(self.limits.dedupe_window_ms.into());
-                    room.key_is_history(self.limits.dedupe_keys_max, since_ms);
+                    room.key_is_history(self.limits.dedupe_keys_per_author_max, since_ms);
                 }
                 let answer = Answer::Posted {
                     room: room.name.clone(),

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 
 use banter_log::catalog::Keeping;
 use banter_log::key::KeyedPost;
-use banter_protocol::error_code::ErrorCode;
+use banter_protocol::error_code::{ErrorCode, Scope};
 use banter_protocol::ids::{Epoch, RoomId, RoomName, Sequence};
 
 use crate::limits::Limits;
@@ -73,7 +73,7 @@ impl Rooms {
         let newest = journal.catalog().room(room.id).and_then(|log| log.spans.back());
         if newest.is_some_and(|span| span.newest_ms >= since_ms) {
             room.held = Some(Box::default());
-            let ticket = journal.read_keys(room.id, since_ms, self.limits.dedupe_keys_max as usize);
+            let ticket = journal.read_keys(room.id, since_ms, self.limits.dedupe_keys_per_author_max as usize);
             self.loading.insert(ticket, room.id);
         }
     }
@@ -85,7 +85,7 @@ impl Rooms {
         let since_ms = turn.now.unix_ms.saturating_sub(self.limits.dedupe_window_ms.into());
         for &key in keys {
             self.slots[slot].remember(key);
-            self.slots[slot].key_is_history(self.limits.dedupe_keys_max, since_ms);
+            self.slots[slot].key_is_history(self.limits.dedupe_keys_per_author_max, since_ms);
         }
         for parcel in self.slots[slot].held.take().into_iter().flat_map(|held| *held) {
             let (id, peer) = parcel.room_and_peer();
@@ -146,6 +146,7 @@ pub(crate) fn too_many_rooms() -> Refusal {
         code: ErrorCode::Overloaded,
         message: "rooms_max is reached, and every room is being read".into(),
         retry_after_ms: Some(1_000),
+        scope: Some(Scope::Server),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use banter_protocol::error_code::ErrorCode;
+use banter_protocol::error_code::{ErrorCode, Scope};
 use banter_protocol::event::PresenceState;
 use banter_protocol::ids::{Cursor, Epoch, PostKey, RequestId, RoomId, RoomName, Sequence, UserName};
 use banter_protocol::request::{BodyFormat, FetchFrom, JoinFrom};
@@ -289,12 +289,14 @@ pub struct Refusal {
     pub message: std::borrow::Cow<'static, str>,
     /// When to try again, in milliseconds, where that helps.
     pub retry_after_ms: Option<u64>,
+    /// Whose share of a limit is used up, where that is the reason.
+    pub scope: Option<Scope>,
 }
 
 impl Refusal {
     /// Without a time to try again.
     pub fn new(code: ErrorCode, message: impl Into<std::borrow::Cow<'static, str>>) -> Self {
-        Refusal { code, message: message.into(), retry_after_ms: None }
+        Refusal { code, message: message.into(), retry_after_ms: None, scope: None }
     }
 }
 

@@ -228,7 +228,7 @@ impl Sessions {
         session.stage = Stage::Closing;
         if let Some((code, message)) = error {
             turn.counters.refused(code);
-            session.write(&Event::Error { id: None, code, message, retry_after_ms: None });
+            session.write(&Event::Error { id: None, code, message, retry_after_ms: None, scope: None });
         }
         session.form.write_close(close_code, reason, &mut session.outbox);
         self.closing.set(id, turn.now.monotonic_ms);
@@ -470,7 +470,8 @@ impl Sessions {
         turn: &mut Turn<'_>,
     ) {
         turn.counters.refused(why.code);
-        let event = Event::Error { id, code: why.code, message: &why.message, retry_after_ms: why.retry_after_ms };
+        let Refusal { code, retry_after_ms, scope, .. } = *why;
+        let event = Event::Error { id, code, message: &why.message, retry_after_ms, scope };
         self.connections[slot].write(&event);
         self.mark_ready(slot);
     }

@@ -312,7 +312,7 @@ mod tests {
     #[test]
     fn refusals_and_closes_keep_their_words() {
         let code = banter_protocol::error_code::ErrorCode::Overloaded;
-        let error = Event::Error { id: None, code, message: "too \"many\"", retry_after_ms: Some(5) };
+        let error = Event::Error { id: None, code, message: "too \"many\"", retry_after_ms: Some(5), scope: None };
         for (wire, form) in FORMS {
             let mut bytes = Vec::new();
             form.write_event(&error, &mut bytes);

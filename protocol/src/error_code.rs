@@ -18,7 +18,7 @@ pub enum ErrorCode {
     Unauthorized = 6,
     /// Proved, and still not allowed.
     Forbidden = 7,
-    /// Above `posts_per_second_max`.
+    /// Above one of the limits a second; `scope` says whose.
     RateLimited = 8,
     /// A limit of the server is reached.
     Overloaded = 9,
@@ -92,6 +92,43 @@ impl ErrorCode {
     }
 }
 
+/// Whose share of a limit was used up: the `scope` of a refusal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Scope {
+    /// All connections of one address.
+    Ip = 1,
+    /// This connection.
+    Connection = 2,
+    /// All connections of the user.
+    User = 3,
+    /// Everybody in the room.
+    Room = 4,
+    /// The whole server.
+    Server = 5,
+}
+
+impl Scope {
+    /// Every scope, in the order of its number.
+    pub const ALL: [Scope; 5] = [Scope::Ip, Scope::Connection, Scope::User, Scope::Room, Scope::Server];
+
+    /// The scope as clients read it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Scope::Ip => "ip",
+            Scope::Connection => "connection",
+            Scope::User => "user",
+            Scope::Room => "room",
+            Scope::Server => "server",
+        }
+    }
+
+    /// The scope of that number on the native wire; 0 is none.
+    pub fn from_number(number: u8) -> Option<Self> {
+        Self::ALL.get(usize::from(number).checked_sub(1)?).copied()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -105,5 +142,13 @@ mod tests {
         }
         assert_eq!(ErrorCode::from_number(0), None);
         assert_eq!(ErrorCode::from_number(17), None);
+    }
+
+    #[test]
+    fn scopes_have_stable_numbers() {
+        for (index, scope) in Scope::ALL.into_iter().enumerate() {
+            assert_eq!((scope as usize, Scope::from_number(scope as u8)), (index + 1, Some(scope)));
+        }
+        assert_eq!((Scope::from_number(0), Scope::from_number(6)), (None, None));
     }
 }

@@ -1,6 +1,6 @@
 //! What the server says, in one form for every wire: borrowed from wherever it lies.
 
-use crate::error_code::ErrorCode;
+use crate::error_code::{ErrorCode, Scope};
 use crate::ids::{Epoch, RequestId, Sequence};
 use crate::request::Body;
 
@@ -137,6 +137,8 @@ pub enum Event<'a> {
         message: &'a str,
         /// When to try again, where that helps.
         retry_after_ms: Option<u64>,
+        /// Whose share of a limit is used up, where that is the reason.
+        scope: Option<Scope>,
     },
     /// A native connection was silent for half of `idle_timeout_ms`: answer with anything (WebSocket has its own ping).
     KeepAlive,

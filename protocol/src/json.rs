@@ -6,7 +6,6 @@ use base64::Engine as _;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-use crate::error_code::ErrorCode;
 use crate::event::{Event, Message};
 use crate::fault::RequestFault;
 use crate::frame::Frames;
@@ -363,17 +362,19 @@ pub fn write_event(event: &Event<'_>, out: &mut Vec<u8>) {
             .text("code", code.as_str())
             .number("reconnect_after_ms", reconnect_after_ms)
             .end(),
-        Event::Error { id, code, message, retry_after_ms } => write_error(id, code, message, retry_after_ms, out),
+        Event::Error { id, code, message, retry_after_ms, scope } => {
+            let object = Object::event(out, "error").id(id).text("code", code.as_str()).text("message", message);
+            let object = match scope {
+                Some(scope) => object.text("scope", scope.as_str()),
+                None => object,
+            };
+            match retry_after_ms {
+                Some(retry_after_ms) => object.number("retry_after_ms", retry_after_ms).end(),
+                None => object.end(),
+            }
+        }
         // WebSocket pings do this for JSON clients; a text that says so harms nobody.
         Event::KeepAlive => Object::event(out, "keep_alive").end(),
-    }
-}
-
-fn write_error(id: RequestId, code: ErrorCode, message: &str, retry_after_ms: Option<u64>, out: &mut Vec<u8>) {
-    let object = Object::event(out, "error").id(id).text("code", code.as_str()).text("message", message);
-    match retry_after_ms {
-        Some(retry_after_ms) => object.number("retry_after_ms", retry_after_ms).end(),
-        None => object.end(),
     }
 }
 

@@ -10,7 +10,7 @@ use rkyv::ser::allocator::SubAllocator;
 use rkyv::with::InlineAsBox;
 use rkyv::{Archive, Serialize};
 
-use crate::error_code::ErrorCode;
+use crate::error_code::{ErrorCode, Scope};
 use crate::event::{Event, Message, PresenceState};
 use crate::fault::{PeerFault, RequestFault};
 use crate::frame::{Frame, FrameHeader, FrameKind, HEADER_BYTES};
@@ -212,6 +212,8 @@ mod archive {
         #[rkyv(with = InlineAsBox)]
         pub message: &'a str,
         pub retry_after_ms: Option<u64>,
+        /// 0: none.
+        pub scope: u8,
         pub code: u8,
     }
 
@@ -406,8 +408,9 @@ pub fn write_event(event: &Event<'_>, out: &mut Vec<u8>) {
         Event::Closing { code, reconnect_after_ms } => {
             write(FrameKind::Closing, &archive::Closing { reconnect_after_ms, code: code as u8 }, out);
         }
-        Event::Error { id, code, message, retry_after_ms } => {
-            write(FrameKind::Error, &archive::Error { id, message, retry_after_ms, code: code as u8 }, out);
+        Event::Error { id, code, message, retry_after_ms, scope } => {
+            let scope = scope.map_or(0, |scope| scope as u8);
+            write(FrameKind::Error, &archive::Error { id, message, retry_after_ms, scope, code: code as u8 }, out);
         }
         Event::KeepAlive => write(FrameKind::KeepAlive, &archive::KeepAlive { reserved: 0 }, out),
     }
@@ -553,6 +556,8 @@ pub fn read_event(frame: Frame<'_>) -> Result<Event<'_>, PeerFault> {
                 code: ErrorCode::from_number(error.code).ok_or(PeerFault::Archive)?,
                 message: &error.message,
                 retry_after_ms: number(&error.retry_after_ms),
+                // One that a later server knows is none here: the code says enough.
+                scope: Scope::from_number(error.scope),
             }
         }
         FrameKind::KeepAlive => {

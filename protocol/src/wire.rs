@@ -157,7 +157,13 @@ mod tests {
     fn an_event_is_the_same_in_a_websocket_frame_and_without() {
         let long = "m".repeat(70_000);
         for text in ["", &long[..150], &long] {
-            let event = Event::Error { id: None, code: ErrorCode::Overloaded, message: text, retry_after_ms: Some(1) };
+            let event = Event::Error {
+                id: None,
+                code: ErrorCode::Overloaded,
+                message: text,
+                retry_after_ms: Some(1),
+                scope: None,
+            };
             let (mut as_json, mut as_native) = (Vec::new(), AHEAD.to_vec());
             json::write_event(&event, &mut as_json);
             WireForm::Native.write_event(&event, &mut as_native);

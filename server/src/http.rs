@@ -1,6 +1,6 @@
 //! What the HTTP side answers: the page, health, and who may upgrade to a WebSocket and to which form.
 
-use banter_protocol::error_code::ErrorCode;
+use banter_protocol::error_code::{ErrorCode, Scope};
 use banter_protocol::event::Event;
 use banter_protocol::http::{HttpFault, HttpRequest, write_response, write_upgrade_response};
 use banter_protocol::wire::{SUBPROTOCOL_JSON, SUBPROTOCOL_RKYV, WireForm};
@@ -90,7 +90,8 @@ pub fn refuse(why: Unwelcome, form: WireForm, out: &mut Vec<u8>) {
     let (event, close_code, reason) = match why {
         Unwelcome::Full => {
             let (code, message) = (ErrorCode::Overloaded, "connections_max is reached");
-            (Event::Error { id: None, code, message, retry_after_ms: Some(RETRY_AFTER_MS) }, 1013, message)
+            let (scope, retry_after_ms) = (Some(Scope::Server), Some(RETRY_AFTER_MS));
+            (Event::Error { id: None, code, message, retry_after_ms, scope }, 1013, message)
         }
         Unwelcome::Draining => {
             (Event::Closing { code: ErrorCode::Draining, reconnect_after_ms: RETRY_AFTER_MS }, 1001, "draining")

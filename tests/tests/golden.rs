@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use banter_protocol::error_code::ErrorCode;
+use banter_protocol::error_code::{ErrorCode, Scope};
 use banter_protocol::event::{Event, Message, PresenceState};
 use banter_protocol::frame::{Frame, FrameKind, HEADER_BYTES, PREAMBLE};
 use banter_protocol::ids::{Cursor, Epoch, Sequence};
@@ -228,8 +228,9 @@ fn event_samples() -> Vec<Sample> {
                 code: ErrorCode::RateLimited,
                 message: "above posts_per_second_max",
                 retry_after_ms: Some(250),
+                scope: Some(Scope::Connection),
             },
-            "id=8 message=above posts_per_second_max retry_after_ms=250 code=8",
+            "id=8 message=above posts_per_second_max retry_after_ms=250 scope=2 code=8",
         ),
         sample(
             "error-of-the-stream",
@@ -238,8 +239,9 @@ fn event_samples() -> Vec<Sample> {
                 code: ErrorCode::BadFrame,
                 message: "frame kind 0 is unknown",
                 retry_after_ms: None,
+                scope: None,
             },
-            "id=none message=frame kind 0 is unknown retry_after_ms=none code=1",
+            "id=none message=frame kind 0 is unknown retry_after_ms=none scope=0 code=1",
         ),
         sample("keep-alive", Event::KeepAlive, "reserved=0"),
     ]

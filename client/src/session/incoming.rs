@@ -73,7 +73,7 @@ impl Session {
             Said::Closing { reconnect_after_ms, .. } => {
                 self.advised_wait = Some(Duration::from_millis(reconnect_after_ms));
             }
-            Said::Error { id, code, message, retry_after_ms } => {
+            Said::Error { id, code, message, retry_after_ms, .. } => {
                 return self.handle_error(now, id, code, message, retry_after_ms.map(Duration::from_millis));
             }
             Said::KeepAlive => self.send(None, Ask::Ping),

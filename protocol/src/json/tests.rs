@@ -1,6 +1,7 @@
 //! JSON requests and events: what is written and read, and what is refused.
 
 use super::*;
+use crate::error_code::{ErrorCode, Scope};
 use crate::event::PresenceState;
 use crate::native;
 
@@ -328,12 +329,24 @@ fn every_event_is_written_as_documented() {
             r#"{"type":"closing","code":"draining","reconnect_after_ms":250}"#,
         ),
         (
-            Event::Error { id: Some(8), code: ErrorCode::NotJoined, message: "a \"b\"", retry_after_ms: None },
+            Event::Error {
+                id: Some(8),
+                code: ErrorCode::NotJoined,
+                message: "a \"b\"",
+                retry_after_ms: None,
+                scope: None,
+            },
             r#"{"type":"error","id":8,"code":"not_joined","message":"a \"b\""}"#,
         ),
         (
-            Event::Error { id: None, code: ErrorCode::Overloaded, message: "", retry_after_ms: Some(0) },
-            r#"{"type":"error","code":"overloaded","message":"","retry_after_ms":0}"#,
+            Event::Error {
+                id: None,
+                code: ErrorCode::Overloaded,
+                message: "",
+                retry_after_ms: Some(0),
+                scope: Some(Scope::Room),
+            },
+            r#"{"type":"error","code":"overloaded","message":"","scope":"room","retry_after_ms":0}"#,
         ),
         (Event::KeepAlive, r#"{"type":"keep_alive"}"#),
     ] {

@@ -70,6 +70,7 @@ fn events(id: RequestId, page: &[u8]) -> Vec<Event<'_>> {
         code,
         message: "why",
         retry_after_ms: (index % 2 == 0).then_some(index as u64),
+        scope: Scope::from_number(index as u8 % 6),
     }));
     events
 }
@@ -235,7 +236,7 @@ fn a_number_out_of_range_is_refused_with_the_id() {
 
 #[test]
 fn an_event_with_an_unknown_number_is_refused() {
-    let code = Event::Error { id: None, code: ErrorCode::BadFrame, message: "", retry_after_ms: None };
+    let code = Event::Error { id: None, code: ErrorCode::BadFrame, message: "", retry_after_ms: None, scope: None };
     let closing = Event::Closing { code: ErrorCode::Draining, reconnect_after_ms: 1 };
     let presence = Event::Presence { room: "r", change: None, count: 1 };
     let signal = Event::Signal { room: "r", user: "u", body: body(BodyFormat::Bytes, b"") };

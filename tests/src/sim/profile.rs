@@ -62,7 +62,7 @@ impl Profile {
             fetch_messages_max: *chance.pick(&[3, 1_000]),
             history_messages_max: messages_max,
             history_bytes_per_core_max: bytes_max,
-            dedupe_keys_max: *chance.pick(&[2, 1_000]),
+            dedupe_keys_per_author_max: *chance.pick(&[2, 1_000]),
             run_bytes_max: *chance.pick(&[4_096, 256 * 1_024]),
             run_bytes_per_core_max: 1 << 20,
             lane_parcels_max: *chance.pick(&[16, 16, 64, 4_096]),

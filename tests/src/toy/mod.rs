@@ -120,7 +120,7 @@ impl World {
         }
         if let Err(code) = self.log.append(&record) {
             let retry_after_ms = (code == ErrorCode::LogFull).then_some(RETRY_AFTER_MS);
-            out.send(&Event::Error { id, code, message: "the log says no", retry_after_ms });
+            out.send(&Event::Error { id, code, message: "the log says no", retry_after_ms, scope: None });
             return;
         }
         let sequence = self.keep(record.clone(), true);

@@ -138,7 +138,7 @@ impl Server {
     fn answer(&mut self, id: RequestId, ask: &Ask<'_>) {
         match ask {
             Ask::Hello { user, .. } => match self.refuse_hello {
-                Some(code) => self.send(&Said::Error { id, code, message: "no", retry_after_ms: None }),
+                Some(code) => self.send(&Said::Error { id, code, message: "no", retry_after_ms: None, scope: None }),
                 None => {
                     let limits = format!("connections_max 0\nframe_bytes_max {FRAME_BYTES_MAX}\n");
                     let (limits, durability) = (&*limits, "memory");
@@ -169,7 +169,7 @@ impl Server {
             _ => None,
         };
         if let Some(code) = refused {
-            return self.send(&Said::Error { id, code, message: "no", retry_after_ms: None });
+            return self.send(&Said::Error { id, code, message: "no", retry_after_ms: None, scope: None });
         }
         room.has_reader = true;
         let read = match from {
@@ -188,7 +188,7 @@ impl Server {
 
     fn post(&mut self, id: RequestId, name: &str, body: Body<'_>, key: &str) {
         if let Some((code, retry_after_ms)) = self.refuse_next_post.take() {
-            return self.send(&Said::Error { id, code, message: "no", retry_after_ms });
+            return self.send(&Said::Error { id, code, message: "no", retry_after_ms, scope: None });
         }
         let room = self.room(name);
         let epoch = Epoch(room.epoch);

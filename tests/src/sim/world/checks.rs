@@ -36,7 +36,7 @@ impl World {
         self.read_everything();
         self.check_answered();
         self.check_read();
-        let keys_max = self.profile.limits.dedupe_keys_max as usize;
+        let keys_max = self.profile.limits.dedupe_keys_per_author_max as usize;
         self.truth.check(self.profile.history_is_whole.then_some(keys_max));
     }
 
