@@ -9,7 +9,8 @@ use bytes::Bytes;
 
 use crate::address::{ConnectionId, SubscriptionId, core_of};
 use crate::local_room::LocalRoom;
-use crate::parcel::{Answer, JoinAsk, OwnedBody, Refusal, Up};
+use crate::parcel::{Answer, FetchAsk, JoinAsk, OwnedBody, Refusal, Up};
+use crate::rates::Kind;
 use crate::session::{ReadState, Stage, Subscription};
 use crate::sessions::Sessions;
 use crate::turn::Turn;
@@ -18,6 +19,8 @@ use crate::turn::Turn;
 const SMALL_ANSWER_BYTES: u32 = 512;
 /// Bytes that an answer to `members` needs at most: 100 names, escaped.
 const MEMBERS_ANSWER_BYTES: u32 = 16 * 1_024;
+/// Readings of a connection that are looked through one by one; more have a table.
+const SUBSCRIPTIONS_LISTED_MAX: usize = 8;
 /// When to try again what a limit of the server refused.
 const OVERLOADED_RETRY_AFTER_MS: u64 = 1_000;
 
@@ -58,7 +61,10 @@ impl Sessions {
     fn ask(&mut self, slot: usize, id: RequestId, ask: &Ask<'_>, turn: &mut Turn<'_>) -> Result<(), Refusal> {
         match ask {
             Ask::Hello { .. } => Ok(()),
-            Ask::Post { room, body, key } => self.post(slot, id, room, *body, key.as_deref(), turn),
+            Ask::Post { room, body, key } => match self.post(slot, id, room, *body, key.as_deref(), turn) {
+                Err(refusal) => self.refuse_post(slot, id, room, refusal, turn),
+                posted => posted,
+            },
             Ask::Signal { room, body } => self.signal(slot, room, *body, turn),
             Ask::Join { room, from, echo, presence } => {
                 let wish = JoinWish { from: *from, echo: *echo, presence: *presence };
@@ -67,6 +73,7 @@ impl Sessions {
             Ask::Fetch { room, from, limit } => self.fetch(slot, id, room, *from, *limit, turn),
             Ask::Members { room } => {
                 let room = room_name(room)?;
+                self.take_token(slot, Kind::Members, turn)?;
                 let asker = self.peer_of(slot);
                 self.connections[slot].reserved_bytes += MEMBERS_ANSWER_BYTES;
                 self.send_up(slot, &room, turn, |room| Up::Members { room, asker, request: id });
@@ -112,23 +119,62 @@ impl Sessions {
     }
 
     pub(crate) fn subscription_of(&self, slot: usize, room: &str) -> Option<u32> {
-        let mut subscriptions = self.connections[slot].subscriptions.iter();
-        subscriptions
-            .find(|&&subscription| {
-                let subscription = &self.subscriptions[subscription as usize];
-                self.rooms[subscription.room as usize].name.as_str() == room
-            })
-            .copied()
+        let session = &self.connections[slot];
+        if let Some(by_room) = &session.by_room {
+            return by_room.get(self.room_by_id.get(&RoomId::of(room))?).copied();
+        }
+        let is_of_room = |subscription: &u32| {
+            let reading = &self.subscriptions[*subscription as usize];
+            self.rooms[reading.room as usize].name.as_str() == room
+        };
+        session.subscriptions.iter().copied().find(is_of_room)
     }
 
-    fn take_from_bucket(&mut self, slot: usize, turn: &Turn<'_>) -> Result<(), Refusal> {
-        let rate = self.limits.posts_per_second_max;
-        self.connections[slot].bucket.take(rate, turn.now.monotonic_ms).map_err(|retry_after_ms| Refusal {
-            code: ErrorCode::RateLimited,
-            message: format!("posts_per_second_max is {rate}").into(),
-            retry_after_ms: Some(retry_after_ms),
-            scope: Some(Scope::Connection),
+    /// The connection's reading of a room of this core.
+    pub(crate) fn subscription_in(&self, slot: usize, room: u32) -> Option<u32> {
+        let session = &self.connections[slot];
+        if let Some(by_room) = &session.by_room {
+            return by_room.get(&room).copied();
+        }
+        let is_of_room = |subscription: &u32| self.subscriptions[*subscription as usize].room == room;
+        session.subscriptions.iter().copied().find(is_of_room)
+    }
+
+    fn take_token(&mut self, slot: usize, kind: Kind, turn: &Turn<'_>) -> Result<(), Refusal> {
+        let limits = &self.limits;
+        self.connections[slot].rates.take(kind, limits, turn.now.monotonic_ms).map_err(|retry_after_ms| {
+            let (name, rate) = kind.limit(limits);
+            Refusal {
+                code: ErrorCode::RateLimited,
+                message: format!("{name} is {rate}").into(),
+                retry_after_ms: Some(retry_after_ms),
+                scope: Some(Scope::Connection),
+            }
         })
+    }
+
+    /// A refusal waits for the answers to the posts before it, and so goes the way that they go.
+    fn refuse_post(
+        &mut self,
+        slot: usize,
+        id: RequestId,
+        room: &str,
+        refusal: Refusal,
+        turn: &mut Turn<'_>,
+    ) -> Result<(), Refusal> {
+        if self.connections[slot].posts_open == 0 || check_room_name(room).is_err() {
+            return Err(refusal);
+        }
+        let (room, author) = (RoomId::of(room), self.peer_of(slot));
+        self.opens_post(slot);
+        let parcel = Up::Refuse { room, author, request: id, refusal: Box::new(refusal) };
+        self.send_up_to(slot, core_of(room, self.cores), parcel, turn);
+        Ok(())
+    }
+
+    fn opens_post(&mut self, slot: usize) {
+        self.connections[slot].reserved_bytes += SMALL_ANSWER_BYTES;
+        self.connections[slot].posts_open += 1;
     }
 
     fn post(
@@ -143,12 +189,12 @@ impl Sessions {
         let subscription = self.joined(slot, room)?;
         self.refuse_if_draining()?;
         let key = key.map(PostKey::new).transpose().map_err(|fault| bad_request(format!("`key`: {fault}")))?;
-        self.take_from_bucket(slot, turn)?;
+        self.take_token(slot, Kind::Post, turn)?;
         let author = self.peer_of(slot);
         let Some(user) = self.connections[slot].user.clone() else { return Ok(()) };
         let room = &self.rooms[self.subscriptions[subscription as usize].room as usize];
         let (owner, room) = (room.owner, room.id);
-        self.connections[slot].reserved_bytes += SMALL_ANSWER_BYTES;
+        self.opens_post(slot);
         let parcel = Up::Post { room, author, user, request: id, key, body: owned(body) };
         self.send_up_to(slot, owner, parcel, turn);
         Ok(())
@@ -156,7 +202,7 @@ impl Sessions {
 
     fn signal(&mut self, slot: usize, room: &str, body: Body<'_>, turn: &mut Turn<'_>) -> Result<(), Refusal> {
         let subscription = self.joined(slot, room)?;
-        self.take_from_bucket(slot, turn)?;
+        self.take_token(slot, Kind::Signal, turn)?;
         let author = self.peer_of(slot);
         let Some(user) = self.connections[slot].user.clone() else { return Ok(()) };
         let room = &self.rooms[self.subscriptions[subscription as usize].room as usize];
@@ -175,6 +221,7 @@ impl Sessions {
         turn: &mut Turn<'_>,
     ) -> Result<(), Refusal> {
         let room = room_name(room)?;
+        self.take_token(slot, Kind::Fetch, turn)?;
         let messages_max = match limit {
             Some(0) => return Err(bad_request("`limit` must be at least 1")),
             Some(limit) => limit.min(self.limits.fetch_messages_max.into()) as u32,
@@ -187,7 +234,8 @@ impl Sessions {
         };
         let asker = self.peer_of(slot);
         self.connections[slot].reserved_bytes += self.page_answer_bytes();
-        self.send_up(slot, &room, turn, |room| Up::Fetch { room, asker, request: id, from, messages_max });
+        let ask = |room| Up::Fetch(FetchAsk { room, asker, request: id, from, messages_max });
+        self.send_up(slot, &room, turn, ask);
         Ok(())
     }
 
@@ -200,6 +248,7 @@ impl Sessions {
         turn: &mut Turn<'_>,
     ) -> Result<(), Refusal> {
         self.refuse_if_draining()?;
+        self.take_token(slot, Kind::Join, turn)?;
         self.joins = self.joins.wrapping_add(1);
         let subscription = match self.subscription_of(slot, room.as_str()) {
             Some(subscription) => {
@@ -254,7 +303,7 @@ impl Sessions {
             is_placed: false,
             echo: true,
             presence: false,
-            presence_stale: false,
+            told: 0,
             is_pending: false,
             position: 0,
             sequence: Sequence(0),
@@ -262,8 +311,21 @@ impl Sessions {
         }) as u32;
         turn.counters.subscriptions += 1;
         self.rooms[room as usize].subscriptions.push(subscription);
-        self.connections[slot].subscriptions.push(subscription);
+        self.add_subscription(slot, room, subscription);
         Ok(subscription)
+    }
+
+    /// Enters a reading into its connection's list, and where that is long into its table.
+    fn add_subscription(&mut self, slot: usize, room: u32, subscription: u32) {
+        let session = &mut self.connections[slot];
+        session.subscriptions.push(subscription);
+        if let Some(by_room) = &mut session.by_room {
+            by_room.insert(room, subscription);
+        } else if session.subscriptions.len() > SUBSCRIPTIONS_LISTED_MAX {
+            let subscriptions = &self.subscriptions;
+            let entry = |&subscription: &u32| (subscriptions[subscription as usize].room, subscription);
+            session.by_room = Some(Box::new(session.subscriptions.iter().map(entry).collect()));
+        }
     }
 
     fn refuse_if_draining(&self) -> Result<(), Refusal> {
@@ -280,10 +342,13 @@ impl Sessions {
         let reserved = match &answer {
             Answer::Page { .. } | Answer::FetchRefused(_) => self.page_answer_bytes(),
             Answer::Members { .. } => MEMBERS_ANSWER_BYTES,
-            Answer::Posted { .. } | Answer::Left { .. } | Answer::Refused(_) => SMALL_ANSWER_BYTES,
+            Answer::Posted { .. } | Answer::PostRefused(_) | Answer::Left { .. } | Answer::Refused(_) => {
+                SMALL_ANSWER_BYTES
+            }
         };
         self.release(slot, reserved);
         let session = &mut self.connections[slot];
+        session.posts_open -= u32::from(matches!(answer, Answer::Posted { .. } | Answer::PostRefused(_)));
         if !session.is_open() {
             return;
         }
@@ -298,7 +363,9 @@ impl Sessions {
                 session.write(&Event::Members { id, room: room.as_str(), count, users: &users });
             }
             Answer::Left { room } => session.write(&Event::Left { id, room: room.as_str() }),
-            Answer::Refused(refusal) | Answer::FetchRefused(refusal) => self.refuse(slot, id, &refusal, turn),
+            Answer::Refused(refusal) | Answer::PostRefused(refusal) | Answer::FetchRefused(refusal) => {
+                self.refuse(slot, id, &refusal, turn);
+            }
         }
         self.mark_ready(slot);
         self.resume_if_light(slot);
@@ -313,10 +380,8 @@ impl Sessions {
 
     fn pause_if_heavy(&mut self, slot: usize, turn: &mut Turn<'_>) {
         let half = u64::from(self.limits.outbox_bytes_max / 2);
-        let session = &mut self.connections[slot];
-        if !session.is_paused && session.waiting_bytes() > half {
-            session.is_paused = true;
-            turn.counters.pauses += 1;
+        if self.connections[slot].waiting_bytes() > half {
+            self.pause(slot, turn);
         }
     }
 }

@@ -1,22 +1,45 @@
 //! How a subscription that fell behind comes back: page by page out of the history, until a page reaches the head.
 //!
-//! Invariant: while a connection waits in `pages_wanted`, [`PAGES_ASKED_MAX`] pages are asked for; whoever brings one has
-//! the next ask.
+//! Invariant: pages that memory holds and pages of the log have tickets of their own, so that a slow disk keeps nobody from
+//! memory. While a connection waits for a ticket, [`PAGES_ASKED_MAX`] of its kind are given out; whoever brings one back
+//! has the next.
+
+use std::collections::VecDeque;
 
 use banter_protocol::event::Event;
 use banter_protocol::frame::Frames;
 
 use crate::address::{ConnectionId, SubscriptionId};
-use crate::parcel::{Page, Up};
+use crate::latencies::PageSource;
+use crate::parcel::{CatchUp, Page, Up};
 use crate::session::ReadState;
 use crate::sessions::Sessions;
 use crate::turn::Turn;
 
-/// Pages of history that one core's connections have asked for at a time; the others wait their turn. So a crowd that comes
+/// Pages of each source that one core's connections have asked for at a time; the others wait their turn. So a crowd that comes
 /// back fills no lane, in which live posts would wait behind it.
 const PAGES_ASKED_MAX: u32 = 16;
 
+/// Pages of one source that are asked for, and the connections that wait to ask.
+#[derive(Debug, Default)]
+pub(crate) struct Tickets {
+    asked: u32,
+    wanted: VecDeque<ConnectionId>,
+}
+
 impl Sessions {
+    /// The run does not hold what the subscription reads next: it was left out of the run, or the run went on without it.
+    pub(crate) fn fall_off(&mut self, subscription: u32, turn: &mut Turn<'_>) {
+        let reading = &self.subscriptions[subscription as usize];
+        let form = self.connections[reading.connection as usize].form;
+        if self.rooms[reading.room as usize].is_left_out(form, reading.position) {
+            turn.counters.fell_behind_by_lag += 1;
+        } else {
+            turn.counters.fell_behind_by_run += 1;
+        }
+        self.fall_behind(subscription, turn);
+    }
+
     /// From here on the subscription is sent pages of the history.
     pub(crate) fn fall_behind(&mut self, subscription: u32, turn: &mut Turn<'_>) {
         self.stop_reading(subscription, turn);
@@ -37,12 +60,6 @@ impl Sessions {
         if session.behind == 0 || session.page_asked || !session.is_open() {
             return;
         }
-        if self.pages_asked >= PAGES_ASKED_MAX {
-            if !std::mem::replace(&mut session.page_queued, true) {
-                self.pages_wanted.push_back(id);
-            }
-            return;
-        }
         let behind = session
             .subscriptions
             .iter()
@@ -50,22 +67,38 @@ impl Sessions {
         let Some(&subscription) = behind else { return };
         let reading = &self.subscriptions[subscription as usize];
         let here = &self.rooms[reading.room as usize];
+        // As the room's core said last: memory may hold less by now, and never more.
+        let source = if reading.sequence.next() < here.memory_from { PageSource::Log } else { PageSource::Memory };
+        let tickets = &mut self.tickets[source as usize];
+        if tickets.asked >= PAGES_ASKED_MAX {
+            if !std::mem::replace(&mut session.page_queued, true) {
+                tickets.wanted.push_back(id);
+            }
+            return;
+        }
         let (room, owner) = (here.id, here.owner);
         let (after, echo) = (reading.sequence, reading.echo);
         let subscription = SubscriptionId { slot: subscription, join: reading.join };
         let reader = self.peer_of(slot);
         self.connections[slot].page_asked = true;
-        self.pages_asked += 1;
+        self.tickets[source as usize].asked += 1;
         // The next one is another's turn.
         self.connections[slot].subscriptions.rotate_left(1);
-        self.send_up_to(slot, owner, Up::CatchUp { room, reader, subscription, after, echo }, turn);
+        let ask = CatchUp { room, reader, subscription, after, echo, ticket: source };
+        self.send_up_to(slot, owner, Up::CatchUp(ask), turn);
     }
 
-    pub(crate) fn caught_up(&mut self, to: ConnectionId, id: SubscriptionId, page: &Page, turn: &mut Turn<'_>) {
-        self.pages_asked -= 1;
+    pub(crate) fn caught_up(
+        &mut self,
+        to: ConnectionId,
+        (id, ticket): (SubscriptionId, PageSource),
+        page: &Page,
+        turn: &mut Turn<'_>,
+    ) {
+        self.tickets[ticket as usize].asked -= 1;
         self.take_page(to, id, page, turn);
-        while self.pages_asked < PAGES_ASKED_MAX
-            && let Some(next) = self.pages_wanted.pop_front()
+        while self.tickets[ticket as usize].asked < PAGES_ASKED_MAX
+            && let Some(next) = self.tickets[ticket as usize].wanted.pop_front()
         {
             let Some(slot) = self.slot_of(next) else { continue };
             self.connections[slot].page_queued = false;
@@ -105,7 +138,8 @@ impl Sessions {
         turn.counters.deliveries += u64::from(page.messages_count);
         let form = session.form;
         self.subscriptions[subscription as usize].sequence = page.through;
-        self.advance(room, page.head, turn);
+        self.rooms[room as usize].memory_from = page.memory_from;
+        self.advance(room, page.head);
         if page.through == page.head && self.rooms[room as usize].head == Some(page.head) {
             self.stop_reading(subscription, turn);
             let reading = &mut self.subscriptions[subscription as usize];

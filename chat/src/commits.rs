@@ -1,11 +1,18 @@
 //! What becomes of posts that have a place: those of rooms in memory become history at once, those of logged rooms when
 //! their commit has reached the room's level, and none of them where the log cannot take them.
 //!
+//! ```text
+//!  post ─▶ its room's queue ─▶ gathered, a share of each room in turn ─▶ in flight ─▶ history, and answered
+//! ```
+//!
 //! Invariants:
 //! - One commit is in flight; what comes meanwhile is the next one.
 //! - The answers to one connection's posts to one room come in the order of the posts: a room has one level, and what is
 //!   open at that level is answered in order.
 //! - When a commit fails, everything behind it is refused with it, and the places are given again.
+//! - Rooms take turns: one that is posted to faster than the log takes it makes only itself wait.
+//! - What waits is bounded by `log_waiting_bytes_max`: above it posts are refused before they get a place. Rooms in memory
+//!   wait for nothing here, whatever the disk does.
 
 use std::collections::VecDeque;
 
@@ -14,7 +21,7 @@ use banter_log::journal::{Answer as DiskAnswer, Done, Journal, Reach, State};
 use banter_log::key::KeyedPost;
 use banter_log::record::{Author, Level, PREFIX_BYTES, Record as LogRecord};
 use banter_protocol::error_code::{ErrorCode, Scope};
-use banter_protocol::ids::{RequestId, RoomId};
+use banter_protocol::ids::RequestId;
 
 use crate::address::Peer;
 use crate::loading::keeping;
@@ -25,25 +32,58 @@ use crate::turn::Turn;
 
 /// When to try again what a full disk refused, in milliseconds.
 const FULL_RETRY_AFTER_MS: u64 = 1_000;
+/// When to try again what came while too much waited for the log, in milliseconds.
+const WAITING_RETRY_AFTER_MS: u64 = 1_000;
+/// Bytes that one room gives to a commit before it is the next room's turn; a larger record goes alone.
+const SHARE_BYTES: usize = 8 * 1_024;
+/// Bytes that an answer counts for in a commit: it takes none there, and has to have some end.
+const ANSWER_BYTES: usize = 64;
+/// Places that an empty queue keeps.
+const PLACES_KEPT: usize = 64;
 
 /// Posts that have a place, and answers that must keep their order among them.
 #[derive(Debug, Default)]
 pub struct Commits {
-    /// Of rooms in memory.
-    unlogged: VecDeque<Open>,
-    /// Of logged rooms, for the next commit.
-    queued: VecDeque<Open>,
-    /// In the commit in flight.
-    flight: VecDeque<Open>,
+    /// What waits for no disk.
+    unlogged: VecDeque<(Option<usize>, Open)>,
+    /// Logged rooms whose queue holds something, in turn.
+    rooms: VecDeque<usize>,
+    flight: Flight,
+    waiting_posts: u64,
+    waiting_bytes: u64,
+}
+
+/// The commit in flight, or what was gathered for it.
+#[derive(Debug, Default)]
+struct Flight {
+    open: VecDeque<(usize, Open)>,
+    bytes: usize,
+    posts: usize,
+    is_begun: bool,
+    /// When it began, in the turns' microseconds.
+    since_us: u64,
+}
+
+/// What of a logged room waits for a commit, in order.
+#[derive(Debug, Default)]
+pub struct RoomQueue {
+    open: VecDeque<Open>,
+    /// What was taken out of it, and is not done yet.
+    in_flight: u32,
+}
+
+impl RoomQueue {
+    /// Whether nothing of the room waits.
+    pub fn is_empty(&self) -> bool {
+        self.open.is_empty() && self.in_flight == 0
+    }
 }
 
 /// What waits for its room's level.
 #[derive(Debug)]
 pub enum Open {
-    /// A post.
+    /// A post. Its room stays while it is open.
     Post {
-        /// Its room, which stays while it is open.
-        slot: usize,
         /// The message.
         record: Record,
         /// The client's number.
@@ -52,13 +92,13 @@ pub enum Open {
         time_ms: u64,
         /// Its key.
         key: Option<KeyedPost>,
+        /// When its place was given, in the turns' microseconds.
+        since_us: u64,
     },
     /// An answer.
     Answer {
         /// Who gets it.
         to: Peer,
-        /// The room.
-        room: RoomId,
         /// The client's number.
         request: RequestId,
         /// What is answered.
@@ -66,15 +106,41 @@ pub enum Open {
     },
 }
 
-impl Commits {
-    /// Adds what is open.
-    pub fn push(&mut self, is_logged: bool, open: Open) {
-        if is_logged { self.queued.push_back(open) } else { self.unlogged.push_back(open) }
+impl Open {
+    /// Bytes that it takes of a commit.
+    fn bytes(&self) -> usize {
+        match self {
+            Open::Post { record, .. } => record_bytes(record.frame.len()),
+            Open::Answer { .. } => ANSWER_BYTES,
+        }
     }
+}
 
+fn record_bytes(frame_bytes: usize) -> usize {
+    PREFIX_BYTES + frame_bytes
+}
+
+impl Commits {
     /// Whether nothing is open.
     pub fn is_empty(&self) -> bool {
-        self.unlogged.is_empty() && self.queued.is_empty() && self.flight.is_empty()
+        self.unlogged.is_empty() && self.rooms.is_empty() && self.flight.open.is_empty()
+    }
+
+    /// Posts that wait for the log, and the bytes of their records.
+    pub fn waiting(&self) -> (u64, u64) {
+        (self.waiting_posts, self.waiting_bytes)
+    }
+}
+
+impl Flight {
+    fn push(&mut self, slot: usize, open: Open) {
+        self.bytes += open.bytes();
+        self.posts += usize::from(matches!(open, Open::Post { .. }));
+        self.open.push_back((slot, open));
+    }
+
+    fn take(&mut self) -> VecDeque<(usize, Open)> {
+        std::mem::take(self).open
     }
 }
 
@@ -96,48 +162,115 @@ pub fn refusal_of(journal: &Journal) -> Option<Refusal> {
 }
 
 impl Rooms {
+    /// What a post to a logged room with a frame of that many bytes is answered while it cannot be taken.
+    pub(crate) fn refusal_of_log(&self, frame_bytes: usize) -> Option<Refusal> {
+        let is_above =
+            self.commits.waiting_bytes + record_bytes(frame_bytes) as u64 > self.limits.log_waiting_bytes_max;
+        let refusal = || Refusal {
+            code: ErrorCode::Overloaded,
+            message: "log_waiting_bytes_max is reached: posts come faster than the disk of the log takes them".into(),
+            retry_after_ms: Some(WAITING_RETRY_AFTER_MS),
+            scope: Some(Scope::Server),
+        };
+        self.journal.as_ref().and_then(refusal_of).or_else(|| is_above.then(refusal))
+    }
+
+    /// Adds what is open of a room. Where nothing of a room waits for the log, an answer does not either.
+    pub(crate) fn open(&mut self, slot: Option<usize>, open: Open) {
+        let is_post = matches!(open, Open::Post { .. });
+        let logged = slot.filter(|&slot| self.slots[slot].policy.durability.is_logged());
+        let Some(slot) = logged.filter(|&slot| is_post || !self.slots[slot].queue.is_empty()) else {
+            return self.commits.unlogged.push_back((slot, open));
+        };
+        if is_post {
+            self.commits.waiting_bytes += open.bytes() as u64;
+            self.commits.waiting_posts += 1;
+        }
+        let queue = &mut self.slots[slot].queue.open;
+        if queue.is_empty() {
+            self.commits.rooms.push_back(slot);
+        }
+        queue.push_back(open);
+    }
+
     /// Makes the open posts of rooms in memory history, and sends the answers that wait for nothing.
     pub fn commit(&mut self, turn: &mut Turn<'_>) {
-        while let Some(open) = self.commits.unlogged.pop_front() {
-            self.complete(open, turn);
-        }
-        while self.commits.flight.is_empty()
-            && matches!(self.commits.queued.front(), Some(Open::Answer { .. }))
-            && let Some(open) = self.commits.queued.pop_front()
-        {
-            self.complete(open, turn);
+        while let Some((slot, open)) = self.commits.unlogged.pop_front() {
+            self.complete(slot, open, turn);
         }
     }
 
     /// Begins the next commit of the log, if none is in flight. Once a turn, so that what came together goes together.
     pub fn begin_commit(&mut self, turn: &mut Turn<'_>) {
-        let Some(journal) = &mut self.journal else { return };
-        if !self.commits.flight.is_empty() || self.commits.queued.is_empty() {
+        let Some(journal) = &self.journal else { return };
+        if self.commits.flight.is_begun {
             return;
         }
         if let Some(refusal) = refusal_of(journal) {
-            let refused = std::mem::take(&mut self.commits.queued);
-            return self.refuse_open(refused, &refusal, turn);
+            return self.refuse_all(&refusal, turn);
         }
-        if !journal.is_idle() {
+        self.gather(turn);
+        if self.commits.flight.posts == 0 {
+            return self.complete_flight(turn);
+        }
+        self.begin_gathered(turn);
+    }
+
+    /// Takes from the rooms' queues what one commit holds.
+    fn gather(&mut self, turn: &mut Turn<'_>) {
+        let Some(bytes_max) = self.journal.as_ref().map(Journal::commit_bytes_max) else { return };
+        while let Some(slot) = self.commits.rooms.pop_front() {
+            let is_full = self.gather_share(slot, bytes_max, turn);
+            let queue = &mut self.slots[slot].queue.open;
+            if queue.is_empty() {
+                if queue.capacity() > PLACES_KEPT {
+                    *queue = VecDeque::new();
+                }
+            } else if is_full {
+                return self.commits.rooms.push_front(slot);
+            } else {
+                self.commits.rooms.push_back(slot);
+            }
+        }
+    }
+
+    /// Takes one room's share; whether the commit holds no more.
+    fn gather_share(&mut self, slot: usize, bytes_max: usize, turn: &mut Turn<'_>) -> bool {
+        let (queue, flight) = (&mut self.slots[slot].queue, &mut self.commits.flight);
+        let mut share = 0;
+        while share < SHARE_BYTES
+            && let Some(open) = queue.open.front()
+        {
+            let bytes = open.bytes();
+            if flight.bytes > 0 && flight.bytes + bytes > bytes_max {
+                return true;
+            }
+            share += bytes;
+            turn.counters.steps += 1;
+            queue.in_flight += 1;
+            if let Some(open) = queue.open.pop_front() {
+                flight.push(slot, open);
+            }
+        }
+        false
+    }
+
+    fn begin_gathered(&mut self, turn: &mut Turn<'_>) {
+        let Some(journal) = self.journal.as_mut().filter(|journal| journal.is_idle()) else { return };
+        let (slots, flight) = (&self.slots, &self.commits.flight);
+        // Answers count as some bytes too: it may ask for a little more room than it takes.
+        if !journal.make_room(flight.bytes) {
             return;
         }
-        let (mut count, mut bytes, mut has_written, mut has_synced) = (0, 0, false, false);
-        for open in &self.commits.queued {
-            if let Open::Post { slot, record, .. } = open {
-                let record_bytes = PREFIX_BYTES + record.frame.len();
-                if bytes > 0 && bytes + record_bytes > journal.commit_bytes_max() {
-                    break;
-                }
-                bytes += record_bytes;
-                let is_synced = self.slots[*slot].policy.durability == Durability::Synced;
+        let (mut has_written, mut has_synced) = (false, false);
+        for (slot, open) in &flight.open {
+            if let Open::Post { .. } = open {
+                let is_synced = slots[*slot].policy.durability == Durability::Synced;
                 (has_synced, has_written) = (has_synced | is_synced, has_written | !is_synced);
             }
-            count += 1;
         }
-        let slots = &self.slots;
-        let posts = self.commits.queued.iter().take(count).filter_map(|open| match open {
-            Open::Post { slot, record, time_ms, key, .. } => {
+        let posts = flight.open.iter().filter_map(|(slot, open)| match open {
+            Open::Post { record, time_ms, key, .. } => {
                 let room = &slots[*slot];
                 let level = if room.policy.durability == Durability::Synced { Level::Synced } else { Level::Written };
                 Some(logged(record, level, (room.id, room.epoch), *time_ms, *key))
@@ -150,9 +283,9 @@ impl Rooms {
             (true, true) => Reach::WrittenThenSynced,
         };
         if journal.commit(posts, wanted) {
-            self.commits.flight.extend(self.commits.queued.drain(..count));
             turn.counters.commits += 1;
-            turn.counters.committed_bytes += bytes as u64;
+            turn.counters.committed_bytes += flight.bytes as u64;
+            (self.commits.flight.is_begun, self.commits.flight.since_us) = (true, turn.now.monotonic_us);
         }
     }
 
@@ -175,11 +308,7 @@ impl Rooms {
     fn take_done(&mut self, done: Vec<Done>, turn: &mut Turn<'_>) {
         for done in done {
             match done {
-                Done::Committed { is_last: true, .. } => {
-                    for open in std::mem::take(&mut self.commits.flight) {
-                        self.complete(open, turn);
-                    }
-                }
+                Done::Committed { is_last: true, .. } => self.complete_flight(turn),
                 Done::Committed { .. } => self.complete_written(turn),
                 Done::CommitFailed => self.commit_failed(turn),
                 Done::Page { ticket, page } => self.page_read(ticket, page, turn),
@@ -194,58 +323,89 @@ impl Rooms {
         }
     }
 
+    fn complete_flight(&mut self, turn: &mut Turn<'_>) {
+        if self.commits.flight.is_begun {
+            turn.latencies.commit.record_us(turn.now.monotonic_us.saturating_sub(self.commits.flight.since_us));
+        }
+        for (slot, open) in self.commits.flight.take() {
+            self.complete_logged(slot, open, turn);
+        }
+    }
+
     /// The commit is with the kernel, and on its way to the disk: what asked no more than that is done.
     fn complete_written(&mut self, turn: &mut Turn<'_>) {
-        for open in std::mem::take(&mut self.commits.flight) {
-            let slot = match &open {
-                Open::Post { slot, .. } => Some(*slot),
-                Open::Answer { room, .. } => self.by_id.get(room).copied(),
-            };
-            let level = slot.map(|slot| self.slots[slot].policy.durability);
-            if level == Some(Durability::Synced) {
-                self.commits.flight.push_back(open);
+        for (slot, open) in std::mem::take(&mut self.commits.flight.open) {
+            if self.slots[slot].policy.durability == Durability::Synced {
+                self.commits.flight.open.push_back((slot, open));
             } else {
-                self.complete(open, turn);
+                self.complete_logged(slot, open, turn);
             }
         }
     }
 
+    fn complete_logged(&mut self, slot: usize, open: Open, turn: &mut Turn<'_>) {
+        self.slots[slot].queue.in_flight -= 1;
+        self.no_longer_waits(&open);
+        self.complete(Some(slot), open, turn);
+    }
+
+    /// What becomes of it is known.
+    fn no_longer_waits(&mut self, open: &Open) {
+        if let Open::Post { .. } = open {
+            self.commits.waiting_bytes -= open.bytes() as u64;
+            self.commits.waiting_posts -= 1;
+        }
+    }
+
     fn commit_failed(&mut self, turn: &mut Turn<'_>) {
-        let mut refused = std::mem::take(&mut self.commits.flight);
-        refused.append(&mut self.commits.queued);
         let refusal = self.journal.as_ref().and_then(refusal_of).unwrap_or_else(|| Refusal {
             code: ErrorCode::LogFull,
             message: "the disk of the log was full for a moment: post again".into(),
             retry_after_ms: Some(FULL_RETRY_AFTER_MS),
             scope: Some(Scope::Server),
         });
-        self.refuse_open(refused, &refusal, turn);
+        self.refuse_all(&refusal, turn);
     }
 
-    /// Refuses posts that have a place; the places, and what was to be answered of them, are taken back.
-    fn refuse_open(&mut self, refused: VecDeque<Open>, refusal: &Refusal, turn: &mut Turn<'_>) {
-        for open in refused {
-            let (to, request, answer) = match open {
-                Open::Post { slot, record, request, .. } => {
-                    self.slots[slot].take_back();
-                    (record.author, request, Answer::Refused(refusal.clone()))
-                }
-                Open::Answer { to, room, request, answer } => {
-                    let head = self.by_id.get(&room).map(|&slot| self.slots[slot].history.head());
-                    let is_of_refused = matches!(&answer, Answer::Posted { sequence, .. } if Some(*sequence) > head);
-                    (to, request, if is_of_refused { Answer::Refused(refusal.clone()) } else { answer })
-                }
-            };
-            turn.lanes.send_answer(to.core, Down::Answer { to: to.connection, request, answer }, true);
+    /// Refuses every post that waits for the log; the places, and what was to be answered of them, are taken back.
+    fn refuse_all(&mut self, refusal: &Refusal, turn: &mut Turn<'_>) {
+        for (slot, open) in self.commits.flight.take() {
+            self.slots[slot].queue.in_flight -= 1;
+            self.refuse(slot, open, refusal, turn);
+        }
+        for slot in std::mem::take(&mut self.commits.rooms) {
+            for open in std::mem::take(&mut self.slots[slot].queue.open) {
+                self.refuse(slot, open, refusal, turn);
+            }
         }
     }
 
-    /// A post's level is reached: it is history, and is answered.
-    fn complete(&mut self, open: Open, turn: &mut Turn<'_>) {
+    fn refuse(&mut self, slot: usize, open: Open, refusal: &Refusal, turn: &mut Turn<'_>) {
+        self.no_longer_waits(&open);
         let (to, request, answer) = match open {
-            Open::Answer { to, request, answer, .. } => (to, request, answer),
-            Open::Post { slot, record, request, time_ms, key } => {
+            Open::Post { record, request, .. } => {
+                self.slots[slot].take_back();
+                (record.author, request, Answer::Refused(refusal.clone()))
+            }
+            Open::Answer { to, request, answer } => {
+                let head = self.slots[slot].history.head();
+                let is_of_refused = matches!(&answer, Answer::Posted { sequence, .. } if *sequence > head);
+                (to, request, if is_of_refused { Answer::Refused(refusal.clone()) } else { answer })
+            }
+        };
+        turn.lanes.send_answer(to.core, Down::Answer { to: to.connection, request, answer });
+        self.queue_if_idle(slot);
+    }
+
+    /// A post's level is reached: it is history, and is answered.
+    fn complete(&mut self, slot: Option<usize>, open: Open, turn: &mut Turn<'_>) {
+        let (to, request, answer) = match (open, slot) {
+            (Open::Answer { to, request, answer, .. }, _) => (to, request, answer),
+            (Open::Post { .. }, None) => return,
+            (Open::Post { record, request, time_ms, key, since_us }, Some(slot)) => {
                 let room = &mut self.slots[slot];
+                let latency = &mut turn.latencies.post[room.policy.durability as usize];
+                latency.record_us(turn.now.monotonic_us.saturating_sub(since_us));
                 if key.is_some() {
                     let since_ms = turn.now.unix_ms.saturating_sub(self.limits.dedupe_window_ms.into());
                     room.key_is_history(self.limits.dedupe_keys_per_author_max, since_ms);
@@ -263,12 +423,12 @@ impl Rooms {
                     self.dirty.push(slot);
                 }
                 room.fresh.push(record.clone());
-                self.keep(slot, record);
+                self.keep(slot, record, turn);
                 self.keep_of_log(slot, turn.now.unix_ms);
                 (author, request, answer)
             }
         };
-        turn.lanes.send_answer(to.core, Down::Answer { to: to.connection, request, answer }, true);
+        turn.lanes.send_answer(to.core, Down::Answer { to: to.connection, request, answer });
     }
 
     /// Lets the log forget what the room's policy says, when the room has come to a new segment.
@@ -288,7 +448,7 @@ impl Rooms {
 fn logged<'r>(
     record: &'r Record,
     level: Level,
-    (room, epoch): (RoomId, banter_protocol::ids::Epoch),
+    (room, epoch): (banter_protocol::ids::RoomId, banter_protocol::ids::Epoch),
     time_ms: u64,
     key: Option<KeyedPost>,
 ) -> (LogRecord<'r>, Entry) {

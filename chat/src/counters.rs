@@ -13,12 +13,16 @@ pub struct Counters {
     pub deliveries: u64,
     /// Signals taken from members.
     pub signals: u64,
-    /// Signals that a full outbox or lane lost.
+    /// Signals that readers lost that were behind, and that a full lane or a turn's budget lost.
     pub signals_dropped: u64,
     /// Presence events replaced by a count, since an outbox or lane was full.
     pub presence_dropped: u64,
     /// Times that a subscription fell behind.
     pub fell_behind: u64,
+    /// Of these, since batches of its room were left out for want of room in a lane.
+    pub fell_behind_by_lag: u64,
+    /// Of these, since it did not take what was sent to it, and the run went on without it.
+    pub fell_behind_by_run: u64,
     /// Gaps told to subscriptions.
     pub gaps: u64,
     /// Times that a lane was full and a room's batch was left out.
@@ -65,6 +69,9 @@ pub struct Counters {
     pub dedupe_bytes: u64,
     /// Keys that were forgotten before `dedupe_window_ms` was over, for want of place.
     pub dedupe_evictions: u64,
+    /// Steps that were taken: what a turn does is bounded by what came in it and by named limits, and the simulated world
+    /// holds it against that.
+    pub steps: u64,
 }
 
 impl Counters {

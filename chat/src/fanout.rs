@@ -1,7 +1,7 @@
 //! What comes down to the connections of a core: joins, pages, messages, signals, presence; and what each is sent next.
 
 use banter_chunk::ChunkSlice;
-use banter_protocol::event::{Event, PresenceState};
+use banter_protocol::event::Event;
 use banter_protocol::ids::{Epoch, RequestId, RoomId, RoomName, Sequence, UserName};
 use banter_protocol::request::Body;
 use banter_protocol::wire::WireForm;
@@ -10,13 +10,12 @@ use crate::address::{ConnectionId, Peer, SubscriptionId};
 use crate::parcel::{Batch, Down, OwnedBody, Page, Record, Refusal};
 use crate::policy::Durability;
 use crate::run::{CHUNK_BYTES_MAX, Taken};
-use crate::session::{ReadState, Skip, Stage};
+use crate::session::{ReadState, Skip, Stage, Subscription};
 use crate::sessions::Sessions;
 use crate::turn::Turn;
 
-/// Own posts that a subscription leaves out of the run at a time; above it, it catches up through the history, which
-/// leaves them out as well.
-const SKIPS_MAX: usize = 64;
+/// Signals that one turn of a core takes for its connections; more are lost, and counted.
+pub(crate) const SIGNALS_A_TURN: usize = 256;
 /// Bytes that are copied together into one send when a connection has frames from several places.
 const GATHERED_BYTES_MAX: usize = 16 * 1_024;
 
@@ -42,8 +41,9 @@ impl Sending {
 impl Sessions {
     /// Takes one parcel of a room's core.
     pub fn take_down(&mut self, parcel: Down, turn: &mut Turn<'_>) {
+        turn.counters.steps += 1;
         match parcel {
-            Down::Messages { room, batch } => self.messages(room, &batch, turn),
+            Down::Messages { room, since_us, batch } => self.messages(room, since_us, &batch),
             Down::Answer { to, request, answer } => self.answer(to, request, answer, turn),
             Down::Joined {
                 to,
@@ -64,22 +64,24 @@ impl Sessions {
             Down::JoinRefused { to, subscription, request, refusal } => {
                 self.join_refused(to, subscription, request, &refusal, turn);
             }
-            Down::CaughtUp { to, subscription, page } => self.caught_up(to, subscription, &page, turn),
+            Down::CaughtUp { to, subscription, ticket, page } => {
+                self.caught_up(to, (subscription, ticket), &page, turn);
+            }
             Down::Lagged { room, head } => {
                 // Before the first join was answered it may be the head of a history that is gone.
                 if let Some(&room) = self.room_by_id.get(&room)
                     && self.rooms[room as usize].head.is_some()
                 {
-                    self.advance(room, head, turn);
+                    self.advance(room, head);
                 }
             }
             Down::Signal { room, author, user, body } => self.signal_down(room, author, &user, &body, turn),
-            Down::Presence { room, change, cause, members } => self.presence_down(room, change, cause, members, turn),
+            Down::Presence { room, changes, members } => self.presence_down(room, changes, members),
             Down::Drained => self.core_drained(),
         }
     }
 
-    fn messages(&mut self, id: RoomId, batch: &Batch, turn: &mut Turn<'_>) {
+    fn messages(&mut self, id: RoomId, since_us: u64, batch: &Batch) {
         let Some(&room) = self.room_by_id.get(&id) else { return };
         for record in batch.records() {
             let Some(head) = self.rooms[room as usize].head else { return };
@@ -88,115 +90,92 @@ impl Sessions {
             }
             if record.sequence != head.next() {
                 debug_assert!(false, "the lane keeps the order of batches");
-                self.advance(room, record.sequence.previous(), turn);
+                self.advance(room, record.sequence.previous());
             }
             self.append(room, record);
         }
-        let room_here = &mut self.rooms[room as usize];
-        if !room_here.is_dirty {
-            room_here.is_dirty = true;
-            self.dirty.push(room);
+        self.rooms[room as usize].new_since_us.get_or_insert(since_us);
+        self.has_new_frames(room);
+    }
+
+    fn has_new_frames(&mut self, room: u32) {
+        let here = &mut self.rooms[room as usize];
+        if !here.is_swept {
+            here.is_swept = true;
+            self.swept.push_back(here.id);
         }
-        if !room_here.is_swept {
-            room_here.is_swept = true;
-            self.swept.push(id);
-        }
+        self.mark_dirty(room);
     }
 
     /// Adds a message to the run of every form that somebody live reads, encoded once for each.
     fn append(&mut self, room: u32, record: &Record) {
+        self.rooms[room as usize].head = Some(record.sequence);
+        let positions = self.append_to_runs(room, record.sequence, |form, out| {
+            let written = form.write_message(&record.frame, out);
+            debug_assert!(written.is_ok(), "a record is a message that this server encoded");
+        });
+        if record.author.core == self.own {
+            let (before, through) = (record.sequence.previous(), record.sequence);
+            let wants_own = |reading: &Subscription| reading.echo;
+            self.spare_author(room, record.author, (before, through), positions, wants_own);
+        }
+    }
+
+    /// Appends a frame to every run that somebody live reads; where it lies in each. `last` is the newest message in the
+    /// run with it.
+    fn append_to_runs(&mut self, room: u32, last: Sequence, write: impl Fn(WireForm, &mut Vec<u8>)) -> Positions {
         let here = &mut self.rooms[room as usize];
-        here.head = Some(record.sequence);
         let before = here.run_bytes();
         let tight = self.run_bytes > self.limits.run_bytes_per_core_max;
         let keep_bytes_max = if tight { 0 } else { u64::from(self.limits.run_bytes_max) };
-        let mut positions = [(0, 0); WireForm::ALL.len()];
+        let mut positions = Positions::default();
         for form in here.live_forms() {
             self.scratch.clear();
-            let written = form.write_message(&record.frame, &mut self.scratch);
-            debug_assert!(written.is_ok(), "a record is a message that this server encoded");
-            positions[form.index()] = here.append(form, &self.scratch, record.sequence, keep_bytes_max);
+            write(form, &mut self.scratch);
+            positions[form.index()] = here.append(form, &self.scratch, last, keep_bytes_max);
         }
         self.run_bytes = self.run_bytes + here.run_bytes() - before;
-        if record.author.core == self.own {
-            self.spare_author(room, record, positions);
-        }
+        positions
     }
 
-    /// Leaves a post out of its author's run, where the author said `echo: false`.
-    fn spare_author(&mut self, room: u32, record: &Record, positions: [(u64, u64); WireForm::ALL.len()]) {
-        let Some(slot) = self.slot_of(record.author.connection) else { return };
-        let session = &self.connections[slot];
-        if !session.spares_own {
-            return;
-        }
-        let (start, end) = positions[session.form.index()];
-        let sequence = record.sequence;
-        let Some(&subscription) =
-            session.subscriptions.iter().find(|&&reading| self.subscriptions[reading as usize].room == room)
-        else {
-            return;
-        };
+    /// Leaves a frame out of its author's reading, unless the author wants its own.
+    fn spare_author(
+        &mut self,
+        room: u32,
+        author: Peer,
+        (before, through): (Sequence, Sequence),
+        positions: Positions,
+        wants_own: impl Fn(&Subscription) -> bool,
+    ) {
+        let Some(slot) = self.slot_of(author.connection) else { return };
+        let (start, end) = positions[self.connections[slot].form.index()];
+        let Some(subscription) = self.subscription_in(slot, room) else { return };
         let reading = &mut self.subscriptions[subscription as usize];
-        if reading.echo || reading.state != ReadState::Live {
+        if wants_own(reading) || reading.state != ReadState::Live {
             return;
         }
         if reading.position == start {
-            (reading.position, reading.sequence) = (end, sequence);
-        } else {
-            reading.skips.get_or_insert_default().push_back(Skip { start, end, sequence });
+            (reading.position, reading.sequence) = (end, through);
+            return;
+        }
+        let skips = reading.skips.get_or_insert_default();
+        match skips.back_mut() {
+            Some(last) if last.end == start => (last.end, last.through) = (end, through),
+            _ => skips.push_back(Skip { start, end, before, through }),
         }
     }
 
-    /// Puts every subscription with new frames into the list of its connection. Done once a turn, so that frames that
-    /// came together are sent together.
-    pub fn mark_dirty(&mut self, turn: &mut Turn<'_>) {
-        for room in std::mem::take(&mut self.dirty) {
-            let here = &mut self.rooms[room as usize];
-            here.is_dirty = false;
-            let heads = WireForm::ALL.map(|form| here.run_head(form));
-            for index in 0..here.subscriptions.len() {
-                let subscription = self.rooms[room as usize].subscriptions[index];
-                self.mark_pending(subscription, &heads, turn);
-            }
-        }
-    }
-
-    fn mark_pending(&mut self, subscription: u32, heads: &[u64; WireForm::ALL.len()], turn: &mut Turn<'_>) {
-        let reading = &mut self.subscriptions[subscription as usize];
-        if reading.state != ReadState::Live || reading.is_pending {
-            return;
-        }
-        let slot = reading.connection as usize;
-        let session = &mut self.connections[slot];
-        if reading.position == heads[session.form.index()] {
-            return;
-        }
-        if reading.skips.as_ref().is_some_and(|skips| skips.len() > SKIPS_MAX) {
-            self.fall_behind(subscription, turn);
-            return;
-        }
-        reading.is_pending = true;
-        session.pending.push(subscription);
-        self.mark_ready(slot);
-    }
-
-    /// The room's head is there, and what lies between was not sent to this core: live readers have to catch up.
-    pub(crate) fn advance(&mut self, room: u32, head: Sequence, turn: &mut Turn<'_>) {
+    /// The room's head is there, and what lies between was not sent to this core: whoever reads live has to catch up, and
+    /// does so when it is looked at.
+    pub(crate) fn advance(&mut self, room: u32, head: Sequence) {
         let here = &mut self.rooms[room as usize];
         let known = here.head.replace(head.max(here.head.unwrap_or_default()));
         if known.is_none_or(|known| known >= head) {
             return;
         }
-        for index in 0..self.rooms[room as usize].subscriptions.len() {
-            let subscription = self.rooms[room as usize].subscriptions[index];
-            if self.subscriptions[subscription as usize].state == ReadState::Live {
-                self.fall_behind(subscription, turn);
-            }
-        }
-        let here = &mut self.rooms[room as usize];
         self.run_bytes -= here.run_bytes();
-        here.clear_runs();
+        here.leave_out();
+        self.mark_dirty(room);
     }
 
     /// The subscription is neither live nor behind: the caller says what it is.
@@ -237,7 +216,7 @@ impl Sessions {
             && self.rooms[here as usize].epoch == joined.epoch
             && self.rooms[here as usize].head.is_some()
         {
-            self.advance(here, page.head, turn);
+            self.advance(here, page.head);
         }
         let Some(slot) = self.slot_of(joined.to) else { return };
         self.release(slot, self.page_answer_bytes());
@@ -257,7 +236,7 @@ impl Sessions {
         reading.echo = echo;
         reading.presence = presence;
         // `members` is newer than what was left out.
-        reading.presence_stale = false;
+        reading.told = self.rooms[reading.room as usize].tellings;
         reading.sequence = page.after;
         reading.is_placed = true;
         let is_newest_join = reading.join == id.join;
@@ -295,65 +274,27 @@ impl Sessions {
         }
     }
 
+    /// A signal goes the way of a message: into the runs, once for each form, and to each live reader with what else is
+    /// there for it. Who is behind loses it.
     fn signal_down(&mut self, id: RoomId, author: Peer, user: &UserName, body: &OwnedBody, turn: &mut Turn<'_>) {
         let Some(&room) = self.room_by_id.get(&id) else { return };
-        let name = self.rooms[room as usize].name.clone();
+        let here = &self.rooms[room as usize];
+        let Some(head) = here.head else { return };
+        let lost = here.subscriptions.len() - here.live_count();
+        if self.signals_left == 0 {
+            turn.counters.signals_dropped += 1;
+            return;
+        }
+        self.signals_left -= 1;
+        turn.counters.signals_dropped += lost as u64;
+        let name = here.name.clone();
         let body = Body { format: body.format, bytes: &body.bytes };
         let event = Event::Signal { room: name.as_str(), user: user.as_str(), body };
-        let mut encoded = EncodedEvent::new(&event);
-        for index in 0..self.rooms[room as usize].subscriptions.len() {
-            let reading = &self.subscriptions[self.rooms[room as usize].subscriptions[index] as usize];
-            let slot = reading.connection as usize;
-            if reading.state == ReadState::Joining || self.peer_of(slot) == author {
-                continue;
-            }
-            if !self.write_unasked(slot, &mut encoded) {
-                turn.counters.signals_dropped += 1;
-            }
+        let positions = self.append_to_runs(room, head, |form, out| form.write_event(&event, out));
+        if author.core == self.own {
+            self.spare_author(room, author, (head, head), positions, |_| false);
         }
-    }
-
-    fn presence_down(
-        &mut self,
-        id: RoomId,
-        change: Option<(UserName, PresenceState)>,
-        cause: Option<Peer>,
-        members: u64,
-        turn: &mut Turn<'_>,
-    ) {
-        let Some(&room) = self.room_by_id.get(&id) else { return };
-        self.rooms[room as usize].members = members;
-        let name = self.rooms[room as usize].name.clone();
-        let change = change.as_ref().map(|(user, state)| (user.as_str(), *state));
-        let event = Event::Presence { room: name.as_str(), change, count: members };
-        let mut encoded = EncodedEvent::new(&event);
-        for index in 0..self.rooms[room as usize].subscriptions.len() {
-            let subscription = self.rooms[room as usize].subscriptions[index] as usize;
-            let reading = &self.subscriptions[subscription];
-            let (slot, is_joining) = (reading.connection as usize, reading.state == ReadState::Joining);
-            if !reading.presence || cause == Some(self.peer_of(slot)) {
-                continue;
-            }
-            if is_joining || !self.write_unasked(slot, &mut encoded) {
-                turn.counters.presence_dropped += 1;
-                self.subscriptions[subscription].presence_stale = true;
-                self.connections[slot].has_stale_presence = true;
-            }
-        }
-    }
-
-    /// Writes what nobody asked for, if the outbox is light.
-    fn write_unasked(&mut self, slot: usize, event: &mut EncodedEvent<'_>) -> bool {
-        let half = u64::from(self.limits.outbox_bytes_max / 2);
-        let session = &mut self.connections[slot];
-        let bytes = event.in_form(session.form);
-        let fits = session.is_open()
-            && session.outbox.len() as u64 + u64::from(session.in_flight_bytes) + bytes.len() as u64 <= half;
-        if fits {
-            session.outbox.extend_from_slice(bytes);
-            self.mark_ready(slot);
-        }
-        fits
+        self.has_new_frames(room);
     }
 
     /// The bytes that a connection is sent next, if it has any. The shell gives back [`Sessions::sent`].
@@ -370,6 +311,7 @@ impl Sessions {
             if let Sending::Copied(bytes) = sending {
                 session.in_flight_bytes = bytes.len() as u32;
             }
+            self.count_outbox(slot);
         } else if session.stage == Stage::Closing {
             session.stage = Stage::Ended;
             self.actions.finish.push(id);
@@ -403,6 +345,10 @@ impl Sessions {
                 None => index += usize::from(self.connections[slot].pending.get(index) == Some(&subscription)),
             }
         }
+        // The next send begins with another room.
+        if self.connections[slot].pending.len() > 1 {
+            self.connections[slot].pending.rotate_left(1);
+        }
         (!bytes.is_empty()).then_some(Sending::Copied(bytes))
     }
 
@@ -419,7 +365,7 @@ impl Sessions {
         let here = &self.rooms[reading.room as usize];
         let form = self.connections[slot].form;
         let skip = reading.skips.as_ref().and_then(|skips| skips.front()).copied();
-        let until = skip.map(|skip| (skip.start, skip.sequence.previous()));
+        let until = skip.map(|skip| (skip.start, skip.before));
         let taken = match here.run(form) {
             Some(run) => run.take(reading.position, until),
             None => Taken::FellOff,
@@ -440,7 +386,7 @@ impl Sessions {
                 None
             }
             Taken::FellOff => {
-                self.fall_behind(subscription, turn);
+                self.fall_off(subscription, turn);
                 None
             }
         }
@@ -451,33 +397,14 @@ impl Sessions {
         self.connections[slot].pending.retain(|&mut other| other != subscription);
     }
 
-    fn tell_stale_presence(&mut self, slot: usize) {
-        if !self.connections[slot].has_stale_presence || !self.connections[slot].is_open() {
-            return;
-        }
-        self.connections[slot].has_stale_presence = false;
-        for index in 0..self.connections[slot].subscriptions.len() {
-            let reading = &mut self.subscriptions[self.connections[slot].subscriptions[index] as usize];
-            if !reading.presence_stale {
-                continue;
-            }
-            if reading.state == ReadState::Joining {
-                self.connections[slot].has_stale_presence = true;
-                continue;
-            }
-            reading.presence_stale = false;
-            let here = &self.rooms[reading.room as usize];
-            let event = Event::Presence { room: here.name.as_str(), change: None, count: here.members };
-            self.connections[slot].write(&event);
-        }
-    }
-
     /// A send is done; everything of it went out.
     pub fn sent(&mut self, id: ConnectionId) {
         let Some(slot) = self.slot_of(id) else { return };
         let session = &mut self.connections[slot];
         session.in_flight = false;
         session.in_flight_bytes = 0;
+        self.count_outbox(slot);
+        let session = &self.connections[slot];
         let has_more = !session.outbox.is_empty()
             || !session.pending.is_empty()
             || session.behind > 0
@@ -488,31 +415,6 @@ impl Sessions {
         }
         self.resume_if_light(slot);
     }
-
-    /// Lets go of frames that every live reader was sent. Rooms with frames left are looked at again.
-    pub(crate) fn sweep_runs(&mut self) {
-        for id in std::mem::take(&mut self.swept) {
-            let Some(&room) = self.room_by_id.get(&id) else { continue };
-            let here = &mut self.rooms[room as usize];
-            let before = here.run_bytes();
-            let mut oldest = WireForm::ALL.map(|form| here.run_head(form));
-            for &subscription in &here.subscriptions {
-                let reading = &self.subscriptions[subscription as usize];
-                if reading.state == ReadState::Live {
-                    let form = self.connections[reading.connection as usize].form;
-                    oldest[form.index()] = oldest[form.index()].min(reading.position);
-                }
-            }
-            for form in WireForm::ALL {
-                here.forget_before(form, oldest[form.index()]);
-            }
-            self.run_bytes -= before - here.run_bytes();
-            here.is_swept = here.run_bytes() > 0;
-            if here.is_swept {
-                self.swept.push(id);
-            }
-        }
-    }
 }
 
 impl crate::session::Subscription {
@@ -521,7 +423,7 @@ impl crate::session::Subscription {
         while let Some(skips) = &mut self.skips {
             match skips.front() {
                 Some(skip) if skip.start == self.position => {
-                    (self.position, self.sequence) = (skip.end, skip.sequence);
+                    (self.position, self.sequence) = (skip.end, skip.through);
                     skips.pop_front();
                 }
                 Some(_) => return,
@@ -550,24 +452,7 @@ fn is_earlier(join: u32, other: u32) -> bool {
     join.wrapping_sub(other) > u32::MAX / 2
 }
 
-/// An event in the forms that were asked for, each encoded once.
-struct EncodedEvent<'e> {
-    event: &'e Event<'e>,
-    forms: [Option<Vec<u8>>; WireForm::ALL.len()],
-}
-
-impl<'e> EncodedEvent<'e> {
-    fn new(event: &'e Event<'e>) -> Self {
-        EncodedEvent { event, forms: Default::default() }
-    }
-
-    fn in_form(&mut self, form: WireForm) -> &[u8] {
-        self.forms[form.index()].get_or_insert_with(|| {
-            let mut bytes = Vec::new();
-            form.write_event(self.event, &mut bytes);
-            bytes
-        })
-    }
-}
+/// Where a frame lies in the run of each form.
+type Positions = [(u64, u64); WireForm::ALL.len()];
 
 const _: () = assert!(GATHERED_BYTES_MAX < CHUNK_BYTES_MAX as usize);

@@ -18,7 +18,11 @@ pub const RECORD_OVERHEAD_BYTES: u64 = 96;
 pub struct History {
     records: VecDeque<Record>,
     head: Sequence,
+    bytes: u64,
 }
+
+/// Messages that one page looks at at most: one that leaves out own posts comes to an end where there is nothing else.
+const LOOKS_MAX: usize = 2_048;
 
 /// How much a page may hold. The first message always fits, so that every page gets on.
 #[derive(Clone, Copy, Debug)]
@@ -32,7 +36,7 @@ pub struct PageLimit {
 impl History {
     /// Without messages, behind those up to `head`, which memory does not hold.
     pub fn behind(head: Sequence) -> Self {
-        History { records: VecDeque::new(), head }
+        History { records: VecDeque::new(), head, bytes: 0 }
     }
 
     /// The newest message's place; 0 before the first.
@@ -55,31 +59,37 @@ impl History {
         self.records.is_empty()
     }
 
-    /// Adds the message behind the head, and says what it costs.
-    pub fn push(&mut self, record: Record) -> u64 {
-        assert_eq!(record.sequence, self.head.next(), "a history is dense");
-        self.head = record.sequence;
-        let cost = cost(&record);
-        self.records.push_back(record);
-        cost
+    /// Bytes that it costs in memory.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
     }
 
-    /// Forgets the oldest message, and says what that frees; 0 if there is none.
-    pub fn forget_oldest(&mut self) -> u64 {
-        let freed = self.records.pop_front().map_or(0, |record| cost(&record));
+    /// Adds the message behind the head.
+    pub fn push(&mut self, record: Record) {
+        assert_eq!(record.sequence, self.head.next(), "a history is dense");
+        self.head = record.sequence;
+        self.bytes += cost(&record);
+        self.records.push_back(record);
+    }
+
+    /// Forgets the oldest message; `false` if there is none.
+    pub fn forget_oldest(&mut self) -> bool {
+        let Some(oldest) = self.records.pop_front() else { return false };
+        self.bytes -= cost(&oldest);
         if self.records.is_empty() {
             self.records = VecDeque::new();
         }
-        freed
+        true
     }
 
-    /// The page behind a place. `spare` leaves out the posts of that connection.
-    pub fn page_after(&self, after: Sequence, limit: PageLimit, spare: Option<Peer>) -> Page {
-        let first_available = self.first_available();
-        let skip = (after.0 + 1).saturating_sub(first_available.0) as usize;
+    /// The page behind a place, up to `head` at most. `spare` leaves out the posts of that connection.
+    pub fn page_after(&self, after: Sequence, head: Sequence, limit: PageLimit, spare: Option<Peer>) -> Page {
+        let skip = (after.0 + 1).saturating_sub(self.first_available().0) as usize;
+        let first_available = self.first_available().min(head.next());
         let mut messages = PageBytes::new(limit);
         let mut through = after.max(first_available.previous());
-        for record in self.records.iter().skip(skip) {
+        let is_there = |record: &&Record| record.sequence <= head;
+        for record in self.records.iter().skip(skip).take_while(is_there).take(LOOKS_MAX) {
             if spare != Some(record.author) && !messages.take(&record.frame) {
                 break;
             }
@@ -91,14 +101,15 @@ impl History {
             messages_count: messages.count,
             messages: messages.bytes.freeze(),
             through,
-            head: self.head,
+            head,
+            memory_from: self.first_available(),
         }
     }
 
     /// The messages of a `fetch` towards the head, and whether there are more behind them.
-    pub fn fetch_after(&self, after: Sequence, limit: PageLimit) -> (Bytes, bool) {
-        let page = self.page_after(after, limit, None);
-        (page.messages, page.through < self.head)
+    pub fn fetch_after(&self, after: Sequence, head: Sequence, limit: PageLimit) -> (Bytes, bool) {
+        let page = self.page_after(after, head, limit, None);
+        (page.messages, page.through < head)
     }
 
     /// The messages of a `fetch` towards the beginning, ascending, and whether there are more before them.
@@ -175,7 +186,7 @@ mod tests {
     fn an_empty_history_has_nothing_before_its_head() {
         let history = History::default();
         assert_eq!((history.head(), history.first_available()), (Sequence(0), Sequence(1)));
-        let page = history.page_after(Sequence(0), ROOMY, None);
+        let page = history.page_after(Sequence(0), history.head(), ROOMY, None);
         assert_eq!((page.through, page.head, page.messages_count), (Sequence(0), Sequence(0), 0));
         assert_eq!(history.fetch_before(Sequence(9), ROOMY), (Bytes::new(), false));
     }
@@ -183,11 +194,11 @@ mod tests {
     #[test]
     fn a_page_starts_behind_the_place_and_says_how_far_it_goes() {
         let history = history(5);
-        let page = history.page_after(Sequence(2), PageLimit { messages_max: 2, ..ROOMY }, None);
+        let page = history.page_after(Sequence(2), history.head(), PageLimit { messages_max: 2, ..ROOMY }, None);
         assert_eq!((&page.messages[..], page.through, page.head), (&[3, 4][..], Sequence(4), Sequence(5)));
-        let page = history.page_after(Sequence(4), ROOMY, None);
+        let page = history.page_after(Sequence(4), history.head(), ROOMY, None);
         assert_eq!((&page.messages[..], page.through), (&[5][..], Sequence(5)));
-        let page = history.page_after(Sequence(5), ROOMY, None);
+        let page = history.page_after(Sequence(5), history.head(), ROOMY, None);
         assert_eq!((&page.messages[..], page.through), (&[][..], Sequence(5)));
     }
 
@@ -196,10 +207,10 @@ mod tests {
         let mut history = history(5);
         history.forget_oldest();
         history.forget_oldest();
-        let page = history.page_after(Sequence(0), ROOMY, None);
+        let page = history.page_after(Sequence(0), history.head(), ROOMY, None);
         assert_eq!((page.first_available, &page.messages[..]), (Sequence(3), &[3, 4, 5][..]));
-        while history.forget_oldest() > 0 {}
-        let page = history.page_after(Sequence(1), ROOMY, None);
+        while history.forget_oldest() {}
+        let page = history.page_after(Sequence(1), history.head(), ROOMY, None);
         assert_eq!((page.first_available, page.through, page.messages_count), (Sequence(6), Sequence(5), 0));
     }
 
@@ -207,13 +218,13 @@ mod tests {
     fn a_page_always_gets_on_even_with_a_message_above_its_bytes() {
         let history = history(3);
         let tiny = PageLimit { messages_max: 10, bytes_max: 0 };
-        assert_eq!(history.page_after(Sequence(0), tiny, None).through, Sequence(1));
+        assert_eq!(history.page_after(Sequence(0), history.head(), tiny, None).through, Sequence(1));
         assert_eq!(history.fetch_before(Sequence(4), tiny), (Bytes::from_static(&[3]), true));
     }
 
     #[test]
     fn own_posts_are_spared_but_count_as_read() {
-        let page = history(4).page_after(Sequence(0), ROOMY, Some(peer(0)));
+        let page = history(4).page_after(Sequence(0), Sequence(4), ROOMY, Some(peer(0)));
         assert_eq!((&page.messages[..], page.through), (&[1, 3][..], Sequence(4)));
     }
 
@@ -225,8 +236,8 @@ mod tests {
         assert_eq!(history.fetch_before(Sequence(3), two), (Bytes::from_static(&[1, 2]), false));
         assert_eq!(history.fetch_before(Sequence(u64::MAX), two), (Bytes::from_static(&[5, 6]), true));
         assert_eq!(history.fetch_before(Sequence(1), two), (Bytes::new(), false));
-        assert_eq!(history.fetch_after(Sequence(3), two), (Bytes::from_static(&[4, 5]), true));
-        assert_eq!(history.fetch_after(Sequence(4), two), (Bytes::from_static(&[5, 6]), false));
-        assert_eq!(history.fetch_after(Sequence(u64::MAX - 1), two), (Bytes::new(), false));
+        assert_eq!(history.fetch_after(Sequence(3), history.head(), two), (Bytes::from_static(&[4, 5]), true));
+        assert_eq!(history.fetch_after(Sequence(4), history.head(), two), (Bytes::from_static(&[5, 6]), false));
+        assert_eq!(history.fetch_after(Sequence(u64::MAX - 1), history.head(), two), (Bytes::new(), false));
     }
 }

@@ -4,15 +4,19 @@
 //! - A parcel goes out only where its lane has room, so the shell never has to refuse one.
 //! - Upward parcels keep their order: while one waits for a core, the later ones for that core wait behind it. What waits
 //!   is bounded by the connections and subscriptions of this core, since a connection with a parcel waiting is not read.
-//! - An upward parcel is taken from a core only while the lane down to that core has room for its answer
-//!   ([`Lanes::may_take_up`]). Down never waits for up, so the two cannot block each other.
+//! - An upward parcel is taken from a core only while the lane down to that core has room ([`Lanes::may_take_up`]). Down
+//!   never waits for up, so the two cannot block each other.
+//! - An answer that comes later (behind a commit, or a read of the log) keeps no place in the lane: whoever waits for a
+//!   disk holds up nobody else. Where it finds no room it waits in `late`, and nothing overtakes it, so that a batch never
+//!   comes ahead of the `joined` that it follows on. What waits there is bounded by what connections may have asked.
 
 use std::collections::VecDeque;
 
 use crate::address::Core;
+use crate::histogram::Histogram;
 use crate::parcel::{Down, Up};
 
-/// Room in every lane down that fan-out leaves for answers.
+/// Room in every lane down that fan-out leaves for answers, so that asks go on while batches fill the lane.
 const ANSWERS_RESERVED: usize = 8;
 
 /// The outgoing lanes of one core. The lane of a core to itself is kept here and has the same rules.
@@ -29,9 +33,10 @@ pub struct Lanes {
 struct Lane {
     up_room: usize,
     down_room: usize,
-    /// Answers to parcels that were taken and are not committed yet.
-    owed: usize,
-    waiting: VecDeque<Up>,
+    /// Asks that found no room, and since when they wait, in the turns' microseconds.
+    waiting: VecDeque<(u64, Up)>,
+    /// Answers that found no room.
+    late: VecDeque<Down>,
 }
 
 /// What the shell moves to other cores.
@@ -79,10 +84,10 @@ impl Lanes {
     }
 
     /// Sends a parcel up, or keeps it until there is room. `false`: it waits.
-    pub fn send_up(&mut self, to: Core, parcel: Up) -> bool {
+    pub fn send_up(&mut self, to: Core, parcel: Up, now_us: u64) -> bool {
         let lane = &mut self.to[to.index()];
         if lane.up_room == 0 || !lane.waiting.is_empty() {
-            lane.waiting.push_back(parcel);
+            lane.waiting.push_back((now_us, parcel));
             return false;
         }
         lane.up_room -= 1;
@@ -94,46 +99,59 @@ impl Lanes {
         true
     }
 
-    /// Sends what waited, as far as there is room. `true`: nothing waits for that core any more.
-    pub fn send_waiting(&mut self, to: Core) -> bool {
+    /// Sends what waited, as far as there is room, and says how long each did. `true`: nothing waits for that core any more.
+    pub fn send_waiting(&mut self, to: Core, now_us: u64, waits: &mut Histogram) -> bool {
         let lane = &mut self.to[to.index()];
         while lane.up_room > 0 {
-            let Some(parcel) = lane.waiting.pop_front() else { return true };
+            let Some((since_us, parcel)) = lane.waiting.pop_front() else { return true };
+            waits.record_us(now_us.saturating_sub(since_us));
             lane.up_room -= 1;
             if to == self.own { self.local_up.push_back(parcel) } else { self.outgoing.up.push((to, parcel)) }
         }
         lane.waiting.is_empty()
     }
 
-    /// Whether an upward parcel from that core may be taken: its answer will find room.
+    /// Whether an upward parcel from that core may be taken: an answer that comes at once finds room.
     pub fn may_take_up(&self, from: Core) -> bool {
         let lane = &self.to[from.index()];
-        lane.down_room > lane.owed
+        lane.down_room > 0 && lane.late.is_empty()
     }
 
-    /// An answer will come later: keeps its place in the lane.
-    pub fn owe(&mut self, to: Core) {
-        self.to[to.index()].owed += 1;
-    }
-
-    /// An answer that was owed is not owed any more: it comes now, or never.
-    pub fn settle(&mut self, to: Core) {
-        self.to[to.index()].owed -= 1;
-    }
-
-    /// Sends an answer. There is room: it was kept when the ask was taken.
-    pub fn send_answer(&mut self, to: Core, parcel: Down, was_owed: bool) {
+    /// Sends an answer, or keeps it until there is room.
+    pub fn send_answer(&mut self, to: Core, parcel: Down) {
         let lane = &mut self.to[to.index()];
-        lane.owed -= usize::from(was_owed);
-        debug_assert!(lane.down_room > 0, "an answer without room in its lane");
-        lane.down_room = lane.down_room.saturating_sub(1);
+        if lane.down_room == 0 || !lane.late.is_empty() {
+            lane.late.push_back(parcel);
+            return;
+        }
+        lane.down_room -= 1;
         self.push_down(to, parcel);
+    }
+
+    /// Sends the answers that waited, as far as there is room.
+    pub fn send_late(&mut self, to: Core) {
+        while self.to[to.index()].down_room > 0
+            && let Some(parcel) = self.to[to.index()].late.pop_front()
+        {
+            self.to[to.index()].down_room -= 1;
+            self.push_down(to, parcel);
+        }
+    }
+
+    /// The same for the core's own lane, whose room is made in the midst of a turn.
+    pub fn send_late_local(&mut self) {
+        self.send_late(self.own);
+    }
+
+    /// Answers that wait for room.
+    pub fn late_count(&self) -> usize {
+        self.to.iter().map(|lane| lane.late.len()).sum()
     }
 
     /// Sends a parcel that nobody waits for, if there is room beyond what answers need.
     pub fn try_send_down(&mut self, to: Core, parcel: impl FnOnce() -> Down) -> bool {
         let lane = &mut self.to[to.index()];
-        if lane.down_room <= lane.owed + ANSWERS_RESERVED {
+        if lane.down_room <= ANSWERS_RESERVED || !lane.late.is_empty() {
             return false;
         }
         lane.down_room -= 1;
@@ -162,8 +180,7 @@ impl Lanes {
         Some(parcel)
     }
 
-    /// Whether this core has parcels for itself that may be taken. Those upward wait where answers are owed for all the
-    /// room there is: a commit's end, not another turn, gets them on.
+    /// Whether this core has parcels for itself that may be taken.
     pub fn has_local(&self) -> bool {
         !self.local_down.is_empty() || (!self.local_up.is_empty() && self.may_take_up(self.own))
     }
@@ -172,7 +189,7 @@ impl Lanes {
     /// room for their answers. Nobody says when a lane has room again, so the shell has to look.
     pub fn has_waiting(&self) -> bool {
         let is_untaken = |core: Core| core != self.own && !self.may_take_up(core);
-        self.to.iter().any(|lane| !lane.waiting.is_empty()) || self.cores().any(is_untaken)
+        self.to.iter().any(|lane| !lane.waiting.is_empty() || !lane.late.is_empty()) || self.cores().any(is_untaken)
     }
 
     /// Parcels that wait or lie in the own lane, and the lanes' size, for checks of the limits.
@@ -202,13 +219,15 @@ mod tests {
     fn what_waits_for_a_full_lane_keeps_its_order() {
         let mut lanes = Lanes::new(Core(0), 2, 16);
         lanes.set_room(Core(1), 1, 1);
-        assert!(lanes.send_up(Core(1), up(1)));
-        assert!(!lanes.send_up(Core(1), up(2)));
+        assert!(lanes.send_up(Core(1), up(1), 0));
+        assert!(!lanes.send_up(Core(1), up(2), 0));
         lanes.set_room(Core(1), 1, 1);
-        assert!(!lanes.send_up(Core(1), up(3)), "3 may not overtake 2");
-        assert!(!lanes.send_waiting(Core(1)));
+        assert!(!lanes.send_up(Core(1), up(3), 0), "3 may not overtake 2");
+        let mut waits = Histogram::default();
+        assert!(!lanes.send_waiting(Core(1), 5, &mut waits));
         lanes.set_room(Core(1), 5, 1);
-        assert!(lanes.send_waiting(Core(1)));
+        assert!(lanes.send_waiting(Core(1), 9, &mut waits));
+        assert_eq!((waits.count(), waits.sum_us()), (2, 5 + 9));
         assert_eq!(lanes.outgoing.up.iter().map(|(_, parcel)| number(parcel)).collect::<Vec<_>>(), [1, 2, 3]);
     }
 
@@ -217,14 +236,26 @@ mod tests {
         let mut lanes = Lanes::new(Core(0), 2, 16);
         lanes.set_room(Core(1), 0, 2);
         assert!(lanes.may_take_up(Core(1)));
-        lanes.owe(Core(1));
+        lanes.send_answer(Core(1), Down::Drained);
         assert!(lanes.may_take_up(Core(1)));
-        lanes.owe(Core(1));
+        lanes.send_answer(Core(1), Down::Drained);
         assert!(!lanes.may_take_up(Core(1)));
-        lanes.send_answer(Core(1), Down::Drained, true);
-        lanes.send_answer(Core(1), Down::Drained, true);
         assert_eq!(lanes.outgoing.down.len(), 2);
+    }
+
+    #[test]
+    fn answers_that_come_later_hold_no_place_and_nothing_overtakes_them() {
+        let mut lanes = Lanes::new(Core(0), 2, 64);
+        lanes.set_room(Core(1), 0, 1);
+        lanes.send_answer(Core(1), Down::Drained);
+        lanes.send_answer(Core(1), Down::Drained);
+        assert_eq!((lanes.late_count(), lanes.has_waiting()), (1, true));
+        lanes.set_room(Core(1), 0, 64);
+        assert!(!lanes.try_send_down(Core(1), || Down::Drained), "a batch would come ahead of the answer");
         assert!(!lanes.may_take_up(Core(1)));
+        lanes.send_late(Core(1));
+        assert_eq!((lanes.late_count(), lanes.outgoing.down.len()), (0, 2));
+        assert!(lanes.try_send_down(Core(1), || Down::Drained) && lanes.may_take_up(Core(1)));
     }
 
     #[test]

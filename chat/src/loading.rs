@@ -1,8 +1,6 @@
 //! Which rooms are in memory: made or brought from the log when they are asked for, forgotten when there are too many and
 //! nobody reads them.
 
-use std::collections::VecDeque;
-
 use banter_log::catalog::Keeping;
 use banter_log::key::KeyedPost;
 use banter_protocol::error_code::{ErrorCode, Scope};
@@ -15,22 +13,16 @@ use crate::room::Room;
 use crate::rooms::Rooms;
 use crate::turn::Turn;
 
-/// Rooms without readers, the longest idle first. Entries are checked when they are taken: a room that was joined
-/// again has another stamp.
-#[derive(Default)]
-pub(crate) struct IdleQueue(VecDeque<(RoomId, u64)>);
-
 impl Rooms {
     /// Brings a room that the log knows into memory, where what is asked needs that.
     pub(crate) fn load_for(&mut self, parcel: &Up, id: RoomId, turn: &mut Turn<'_>) -> Option<usize> {
-        let (Up::Join(_) | Up::Fetch { .. }) = parcel else { return None };
-        self.journal.as_ref()?.catalog().room(id)?;
         let name = match parcel {
-            Up::Join(ask) => ask.room.clone(),
-            Up::Fetch { room, .. } => room.clone(),
+            Up::Join(ask) => &ask.room,
+            Up::Fetch(ask) => &ask.room,
             _ => return None,
         };
-        let slot = self.room_or_new(&name, turn.now.unix_ms).ok()?;
+        self.journal.as_ref()?.catalog().room(id)?;
+        let slot = self.room_or_new(name, turn.now.unix_ms).ok()?;
         self.queue_if_idle(slot);
         Some(slot)
     }
@@ -88,56 +80,38 @@ impl Rooms {
             self.slots[slot].key_is_history(self.limits.dedupe_keys_per_author_max, since_ms);
         }
         for parcel in self.slots[slot].held.take().into_iter().flat_map(|held| *held) {
-            let (id, peer) = parcel.room_and_peer();
-            turn.lanes.settle(peer.core);
-            self.take(parcel, id, self.by_id.get(&id).copied(), turn);
+            let (id, _) = parcel.room_and_peer();
+            self.take(parcel, self.by_id.get(&id).copied(), turn);
         }
+        self.queue_if_idle(slot);
     }
 
     /// Forgets the room that has been without readers the longest; those that never had a message first.
     fn forget_idle_room(&mut self) -> bool {
-        for blank in [true, false] {
-            loop {
-                let queue = if blank { &mut self.idle_blank } else { &mut self.idle_kept };
-                let Some((id, stamp)) = queue.0.pop_front() else { break };
-                let Some(&slot) = self.by_id.get(&id) else { continue };
-                let room = &self.slots[slot];
-                if !room.is_idle() || room.idle_stamp != stamp {
-                    continue;
-                }
-                if room.is_busy() {
-                    queue.0.push_back((id, stamp));
-                    break;
-                }
-                let mut room = self.slots.remove(slot);
-                self.by_id.remove(&id);
-                while !room.history.is_empty() {
-                    self.kept.bytes -= room.history.forget_oldest();
-                    self.kept.records -= 1;
-                }
-                return true;
-            }
-        }
-        false
+        let Some(slot) = self.idle_blank.first().or(self.idle_kept.first()) else { return false };
+        self.is_used(slot);
+        self.shares.set(&mut self.slots, slot, 0);
+        let room = self.slots.remove(slot);
+        self.by_id.remove(&room.id);
+        true
     }
 
+    /// A room that nobody reads, and of which nothing is under way, may be forgotten from now on. Called wherever either
+    /// may have come to an end.
     pub(crate) fn queue_if_idle(&mut self, slot: usize) {
-        let stamp_next = self.slots[slot].idle_stamp + 1;
-        let room = &mut self.slots[slot];
-        if !room.is_idle() {
+        let room = &self.slots[slot];
+        if !room.is_idle() || room.is_busy() {
             return;
         }
-        room.idle_stamp = stamp_next;
-        let entry = (room.id, stamp_next);
-        let queue = if room.is_blank() { &mut self.idle_blank } else { &mut self.idle_kept };
-        queue.0.push_back(entry);
-        // A room that comes and goes leaves old entries: at most as many as there are rooms.
-        if queue.0.len() > 2 * self.slots.len() + 64 {
-            let (slots, by_id) = (&self.slots, &self.by_id);
-            queue.0.retain(|(id, stamp)| {
-                by_id.get(id).is_some_and(|&slot| slots[slot].is_idle() && slots[slot].idle_stamp == *stamp)
-            });
-        }
+        let list = if room.is_blank() { &mut self.idle_blank } else { &mut self.idle_kept };
+        list.push(&mut self.slots, slot);
+    }
+
+    /// The room is read, or something of it is under way: it may not be forgotten.
+    pub(crate) fn is_used(&mut self, slot: usize) {
+        // A room that nobody reads gets no first message, so it is still in the list that it was added to.
+        let list = if self.slots[slot].is_blank() { &mut self.idle_blank } else { &mut self.idle_kept };
+        list.remove(&mut self.slots, slot);
     }
 }
 

@@ -5,6 +5,8 @@ use banter_protocol::wire::WireForm;
 
 use crate::address::Core;
 use crate::run::Run;
+use crate::telling::Telling;
+use crate::walk::Round;
 
 /// A room that is read on this core; its owner may be this core or another.
 pub struct LocalRoom {
@@ -18,12 +20,22 @@ pub struct LocalRoom {
     pub epoch: Epoch,
     /// The newest message that came here; `None` before the first join was answered.
     pub head: Option<Sequence>,
+    /// The oldest message that its owner holds in memory, as it said last.
+    pub memory_from: Sequence,
     /// Members, as the owner said last.
     pub members: u64,
     /// Every reading of it on this core.
     pub subscriptions: Vec<u32>,
-    /// It stands in the list of rooms with new frames.
+    /// It stands in the list of rooms with something new.
     pub is_dirty: bool,
+    /// Where the round through its subscriptions is.
+    pub round: Round,
+    /// When the oldest message that not all of them were looked at for became history, in the turns' microseconds.
+    pub new_since_us: Option<u64>,
+    /// What its newest telling says, until all of them were looked at.
+    pub telling: Option<Box<Telling>>,
+    /// How often it was told who came and went; wraps.
+    pub tellings: u32,
     /// It stands in the list of rooms whose runs are to be looked at.
     pub is_swept: bool,
     runs: [FormRun; WireForm::ALL.len()],
@@ -37,6 +49,8 @@ struct FormRun {
     live: u32,
     /// The position behind everything that was appended; kept while there is no run.
     head: u64,
+    /// Positions before this one are those of readers that something was left out for.
+    left_out_before: u64,
 }
 
 impl LocalRoom {
@@ -48,9 +62,14 @@ impl LocalRoom {
             owner,
             epoch: Epoch(0),
             head: None,
+            memory_from: Sequence(0),
             members: 0,
             subscriptions: Vec::new(),
             is_dirty: false,
+            round: Round::default(),
+            new_since_us: None,
+            telling: None,
+            tellings: 0,
             is_swept: false,
             runs: Default::default(),
         }
@@ -70,6 +89,16 @@ impl LocalRoom {
         if slot.live == 0 {
             slot.run = None;
         }
+    }
+
+    /// Subscriptions that are sent from the run.
+    pub fn live_count(&self) -> usize {
+        self.runs.iter().map(|slot| slot.live as usize).sum()
+    }
+
+    /// Every subscription was looked at.
+    pub fn end_telling(&mut self) {
+        self.telling = None;
     }
 
     /// Forms that somebody live reads.
@@ -109,11 +138,19 @@ impl LocalRoom {
         }
     }
 
-    /// Lets go of all frames: what comes next does not follow what was there.
-    pub fn clear_runs(&mut self) {
+    /// Something was left out of the runs, and what comes next does not follow on what was there. Every position so far
+    /// is behind the runs' tails from here on.
+    pub fn leave_out(&mut self) {
         for slot in &mut self.runs {
             slot.run = None;
+            slot.head += 1;
+            slot.left_out_before = slot.head;
         }
+    }
+
+    /// Whether something was left out of the run behind that position.
+    pub fn is_left_out(&self, form: WireForm, position: u64) -> bool {
+        position < self.runs[form.index()].left_out_before
     }
 
     /// Bytes that the runs hold.

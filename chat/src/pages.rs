@@ -4,51 +4,40 @@
 use std::collections::VecDeque;
 
 use banter_log::reading::{PageRead, PageWant};
-use banter_protocol::ids::{Epoch, RequestId, RoomId, RoomName, Sequence};
+use banter_protocol::ids::{Epoch, RoomId, Sequence};
 use banter_protocol::request::FetchFrom;
 use bytes::Bytes;
 use rustc_hash::FxHashMap;
 
-use crate::address::{Peer, SubscriptionId};
 use crate::commits::log_author;
 use crate::history::PageLimit;
+use crate::latencies::PageSource;
 use crate::loading::too_many_rooms;
-use crate::parcel::{Answer, Down, Page};
+use crate::parcel::{Answer, CatchUp, Down, FetchAsk, Page};
 use crate::rooms::Rooms;
 use crate::turn::Turn;
 
-/// A page that somebody waits for. Its answer is owed.
+/// Pages that one turn serves at most, however small they are.
+const PAGES_A_TURN: usize = 256;
+
+/// What a page is for.
 #[derive(Debug)]
-pub enum PageJob {
+pub enum PageAsk {
     /// The next page of a subscription that is behind.
-    CatchUp {
-        /// The room.
-        room: RoomId,
-        /// The connection.
-        reader: Peer,
-        /// Its reading of the room.
-        subscription: SubscriptionId,
-        /// How far it has read.
-        after: Sequence,
-        /// Whether it wants its own posts.
-        echo: bool,
-    },
+    CatchUp(CatchUp),
     /// The answer to a `fetch`.
-    Fetch {
-        /// The room.
-        room: RoomName,
-        /// The connection.
-        asker: Peer,
-        /// The client's number.
-        request: RequestId,
-        /// Which way, and from where.
-        from: FetchFrom,
-        /// Messages at most.
-        messages_max: u32,
-    },
+    Fetch(FetchAsk),
 }
 
-/// The pages that are waited for; bounded, since each keeps its answer's place in a lane.
+/// A page that somebody waits for.
+#[derive(Debug)]
+struct PageJob {
+    ask: PageAsk,
+    /// When it was asked, in the turns' microseconds.
+    since_us: u64,
+}
+
+/// The pages that are waited for; bounded by what connections may have asked.
 #[derive(Debug)]
 pub struct Pages {
     waiting: VecDeque<PageJob>,
@@ -56,6 +45,8 @@ pub struct Pages {
     reading: FxHashMap<u32, PageJob>,
     bytes_per_turn_max: usize,
     bytes_left: usize,
+    /// What this turn may still serve.
+    left: usize,
     /// Segments that did not hold what they should, for the shell to tell.
     pub(crate) damaged: Vec<u64>,
 }
@@ -69,28 +60,36 @@ impl Pages {
             reading: FxHashMap::default(),
             bytes_per_turn_max,
             bytes_left: bytes_per_turn_max,
+            left: PAGES_A_TURN,
             damaged: Vec::new(),
         }
     }
 
     /// Adds one.
-    pub fn push(&mut self, job: PageJob) {
-        self.waiting.push_back(job);
+    pub fn push(&mut self, ask: PageAsk, turn: &Turn<'_>) {
+        self.waiting.push_back(PageJob { ask, since_us: turn.now.monotonic_us });
     }
 
     /// A turn begins.
     pub fn begin_turn(&mut self) {
         self.bytes_left = self.bytes_per_turn_max;
+        self.left = PAGES_A_TURN;
     }
 
     /// Whether this turn may hand out more.
     pub fn has_budget(&self) -> bool {
-        self.bytes_left > 0
+        self.bytes_left > 0 && self.left > 0
     }
 
-    /// So much was handed out.
+    /// A page of so many bytes was handed out.
     pub fn spend(&mut self, bytes: usize) {
         self.bytes_left = self.bytes_left.saturating_sub(bytes);
+        self.left = self.left.saturating_sub(1);
+    }
+
+    /// Pages that wait, here and for the log.
+    pub fn waiting_count(&self) -> usize {
+        self.waiting.len() + self.reading.len()
     }
 
     /// Whether pages wait for the next turn.
@@ -110,32 +109,29 @@ impl Rooms {
         while self.pages.has_budget()
             && let Some(job) = self.pages.waiting.pop_front()
         {
-            match job {
-                PageJob::CatchUp { room, reader, subscription, after, echo } => {
-                    self.catch_up((room, reader, subscription, after, echo), turn);
-                }
-                PageJob::Fetch { room, asker, request, from, messages_max } => {
-                    self.fetch((room, asker, request, from, messages_max), turn);
-                }
+            turn.counters.steps += 1;
+            let since_us = job.since_us;
+            match job.ask {
+                PageAsk::CatchUp(ask) => self.catch_up(ask, since_us, turn),
+                PageAsk::Fetch(ask) => self.fetch(ask, since_us, turn),
             }
         }
     }
 
-    fn catch_up(
-        &mut self,
-        (room, reader, subscription, after, echo): (RoomId, Peer, SubscriptionId, Sequence, bool),
-        turn: &mut Turn<'_>,
-    ) {
+    fn catch_up(&mut self, ask: CatchUp, since_us: u64, turn: &mut Turn<'_>) {
+        let CatchUp { room, reader, after, echo, .. } = ask;
         let Some(&slot) = self.by_id.get(&room) else {
             // Its reader left, and the room was forgotten. The connection still waits for the page.
             let nothing = empty_page(after, after.next(), after);
-            return self.send_page(reader, subscription, nothing, turn);
+            return self.send_page(ask, nothing, turn);
         };
         let first = after.next().max(self.first_available(slot));
         let history = &self.slots[slot].history;
         if first >= history.first_available() {
-            let page = history.page_after(after, self.page_limit(), (!echo).then_some(reader));
-            return self.send_page(reader, subscription, page, turn);
+            let shown = self.slots[slot].shown();
+            let page = history.page_after(after, shown, self.page_limit(), (!echo).then_some(reader));
+            measure(PageSource::Memory, since_us, turn);
+            return self.send_page(ask, page, turn);
         }
         let spare = (!echo).then(|| log_author(reader));
         let want = self.want(
@@ -143,38 +139,41 @@ impl Rooms {
             first,
             PageWanted { limit: self.page_limit(), last: Sequence(u64::MAX), newest: false, spare },
         );
-        let job = PageJob::CatchUp { room, reader, subscription, after, echo };
-        self.read_page(slot, want, job);
+        self.read_page(slot, want, PageJob { ask: PageAsk::CatchUp(ask), since_us });
     }
 
-    fn send_page(&mut self, reader: Peer, subscription: SubscriptionId, page: Page, turn: &mut Turn<'_>) {
+    fn send_page(&mut self, ask: CatchUp, page: Page, turn: &mut Turn<'_>) {
         self.pages.spend(page.messages.len());
-        let parcel = Down::CaughtUp { to: reader.connection, subscription, page };
-        turn.lanes.send_answer(reader.core, parcel, true);
+        let CatchUp { reader, subscription, ticket, .. } = ask;
+        let parcel = Down::CaughtUp { to: reader.connection, subscription, ticket, page };
+        turn.lanes.send_answer(reader.core, parcel);
     }
 
-    fn fetch(
-        &mut self,
-        (room, asker, request, from, messages_max): (RoomName, Peer, RequestId, FetchFrom, u32),
-        turn: &mut Turn<'_>,
-    ) {
+    fn fetch(&mut self, ask: FetchAsk, since_us: u64, turn: &mut Turn<'_>) {
+        let FetchAsk { room, asker, request, from, messages_max } = &ask;
+        let (asker, request, messages_max) = (*asker, *request, *messages_max);
         let id = RoomId::of(room.as_str());
         let Some(&slot) = self.by_id.get(&id) else {
             if self.journal.as_ref().is_some_and(|journal| journal.catalog().room(id).is_some()) {
                 let answer = Answer::FetchRefused(too_many_rooms());
                 let parcel = Down::Answer { to: asker.connection, request, answer };
-                return turn.lanes.send_answer(asker.core, parcel, true);
+                return turn.lanes.send_answer(asker.core, parcel);
             }
-            return self.answer_fetch((room, asker, request), Epoch(0), (Bytes::new(), false), turn);
+            measure(PageSource::Memory, since_us, turn);
+            return self.answer_fetch(ask, Epoch(0), (Bytes::new(), false), turn);
         };
         let limit = PageLimit { messages_max, ..self.page_limit() };
         let first_available = self.first_available(slot);
-        let history = &self.slots[slot].history;
+        let (history, shown) = (&self.slots[slot].history, self.slots[slot].shown());
         let in_memory = history.first_available();
+        let from = match *from {
+            FetchFrom::Before(before) => FetchFrom::Before(before.min(shown.next())),
+            after => after,
+        };
         let page = match from {
             FetchFrom::Before(before) if before <= first_available => (Bytes::new(), false),
             FetchFrom::After(after) if after.next().max(first_available) >= in_memory => {
-                history.fetch_after(after, limit)
+                history.fetch_after(after, shown, limit)
             }
             FetchFrom::Before(before)
                 if first_available >= in_memory || (before > in_memory && !history.is_empty()) =>
@@ -187,17 +186,18 @@ impl Rooms {
                 let first = after.next().max(first_available);
                 let wanted = PageWanted { limit, last: Sequence(u64::MAX), newest: false, spare: None };
                 let want = self.want(slot, first, wanted);
-                return self.read_page(slot, want, PageJob::Fetch { room, asker, request, from, messages_max });
+                return self.read_page(slot, want, PageJob { ask: PageAsk::Fetch(ask), since_us });
             }
             FetchFrom::Before(before) => {
-                let last = before.previous().min(history.head());
+                let last = before.previous();
                 let first = self.first_before(slot, last, limit).max(first_available);
                 let want = self.want(slot, first, PageWanted { limit, last, newest: true, spare: None });
-                return self.read_page(slot, want, PageJob::Fetch { room, asker, request, from, messages_max });
+                return self.read_page(slot, want, PageJob { ask: PageAsk::Fetch(ask), since_us });
             }
         };
         let epoch = self.slots[slot].epoch;
-        self.answer_fetch((room, asker, request), epoch, page, turn);
+        measure(PageSource::Memory, since_us, turn);
+        self.answer_fetch(ask, epoch, page, turn);
     }
 
     /// Where to begin reading so that a page full ends at `last`: by the usual size of the room's messages there, with
@@ -213,17 +213,12 @@ impl Rooms {
         Sequence(last.0.saturating_sub(messages - 1).max(1))
     }
 
-    fn answer_fetch(
-        &mut self,
-        (room, asker, request): (RoomName, Peer, RequestId),
-        epoch: Epoch,
-        (messages, more): (Bytes, bool),
-        turn: &mut Turn<'_>,
-    ) {
+    fn answer_fetch(&mut self, ask: FetchAsk, epoch: Epoch, (messages, more): (Bytes, bool), turn: &mut Turn<'_>) {
+        let FetchAsk { room, asker, request, .. } = ask;
         self.pages.spend(messages.len());
         let answer = Answer::Page { room, epoch, messages, more };
         let parcel = Down::Answer { to: asker.connection, request, answer };
-        turn.lanes.send_answer(asker.core, parcel, true);
+        turn.lanes.send_answer(asker.core, parcel);
     }
 
     fn want(&self, slot: usize, first: Sequence, wanted: PageWanted) -> PageWant {
@@ -232,7 +227,7 @@ impl Rooms {
             room: room.name.clone(),
             epoch: room.epoch,
             first,
-            last: wanted.last.min(room.history.head()),
+            last: wanted.last.min(room.shown()),
             messages_max: wanted.limit.messages_max,
             bytes_max: wanted.limit.bytes_max,
             newest: wanted.newest,
@@ -246,6 +241,7 @@ impl Rooms {
         let ticket = journal.read_page(want);
         self.pages.reading.insert(ticket, job);
         self.slots[slot].pages_read += 1;
+        self.is_used(slot);
     }
 
     /// A page was read from the log.
@@ -254,6 +250,7 @@ impl Rooms {
         // Nobody forgets a room of which something is being read.
         let Some(&slot) = self.by_id.get(&job.room()) else { return };
         self.slots[slot].pages_read -= 1;
+        self.queue_if_idle(slot);
         let read = match page {
             Ok(read) => read,
             Err(segment) => {
@@ -271,27 +268,30 @@ impl Rooms {
             return self.pages.waiting.push_front(job);
         }
         turn.counters.log_pages += 1;
-        match job {
-            PageJob::CatchUp { reader, subscription, after, .. } => {
-                let head = self.slots[slot].history.head();
+        measure(PageSource::Log, job.since_us, turn);
+        match job.ask {
+            PageAsk::CatchUp(ask) => {
+                let after = ask.after;
+                let room = &self.slots[slot];
                 let page = Page {
                     after,
                     first_available: if read.first > after.next() { read.first } else { after.next() },
                     messages: read.messages.into(),
                     messages_count: read.count,
                     through: read.through.max(after),
-                    head: head.max(read.through),
+                    head: room.shown().max(read.through),
+                    memory_from: room.history.first_available(),
                 };
-                self.send_page(reader, subscription, page, turn);
+                self.send_page(ask, page, turn);
             }
-            PageJob::Fetch { room, asker, request, from, .. } => {
+            PageAsk::Fetch(ask) => {
                 let first_available = self.first_available(slot);
-                let (epoch, head) = (self.slots[slot].epoch, self.slots[slot].history.head());
-                let more = match from {
+                let (epoch, head) = (self.slots[slot].epoch, self.slots[slot].shown());
+                let more = match ask.from {
                     FetchFrom::After(_) => read.through < head,
                     FetchFrom::Before(_) => read.first > first_available,
                 };
-                self.answer_fetch((room, asker, request), epoch, (read.messages.into(), more), turn);
+                self.answer_fetch(ask, epoch, (read.messages.into(), more), turn);
             }
         }
     }
@@ -306,14 +306,19 @@ struct PageWanted {
 
 impl PageJob {
     fn room(&self) -> RoomId {
-        match self {
-            PageJob::CatchUp { room, .. } => *room,
-            PageJob::Fetch { room, .. } => RoomId::of(room.as_str()),
+        match &self.ask {
+            PageAsk::CatchUp(ask) => ask.room,
+            PageAsk::Fetch(ask) => RoomId::of(ask.room.as_str()),
         }
     }
 }
 
+fn measure(source: PageSource, since_us: u64, turn: &mut Turn<'_>) {
+    turn.latencies.page[source as usize].record_us(turn.now.monotonic_us.saturating_sub(since_us));
+}
+
 fn empty_page(after: Sequence, first_available: Sequence, head: Sequence) -> Page {
     let through = after.max(first_available.previous());
-    Page { after, first_available, messages: Bytes::new(), messages_count: 0, through, head }
+    let memory_from = first_available;
+    Page { after, first_available, messages: Bytes::new(), messages_count: 0, through, head, memory_from }
 }

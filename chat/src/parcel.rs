@@ -9,6 +9,7 @@ use banter_protocol::request::{BodyFormat, FetchFrom, JoinFrom};
 use bytes::Bytes;
 
 use crate::address::{ConnectionId, Peer, SubscriptionId};
+use crate::latencies::PageSource;
 use crate::policy::Durability;
 
 /// A body on its way.
@@ -41,18 +42,7 @@ pub enum Up {
         body: OwnedBody,
     },
     /// Read a part of the history for an answer.
-    Fetch {
-        /// The room.
-        room: RoomName,
-        /// The connection.
-        asker: Peer,
-        /// The client's number.
-        request: RequestId,
-        /// Which way, and from where.
-        from: FetchFrom,
-        /// Messages at most.
-        messages_max: u32,
-    },
+    Fetch(FetchAsk),
     /// Tell the members something.
     Signal {
         /// The room.
@@ -73,6 +63,18 @@ pub enum Up {
         /// The client's number.
         request: RequestId,
     },
+    /// A post was refused before it left its connection's core: the refusal takes its turn among the answers to the posts
+    /// before it.
+    Refuse {
+        /// The room.
+        room: RoomId,
+        /// The connection.
+        author: Peer,
+        /// The client's number.
+        request: RequestId,
+        /// Why.
+        refusal: Box<Refusal>,
+    },
     /// A connection reads the room no longer.
     Leave {
         /// The room.
@@ -85,18 +87,39 @@ pub enum Up {
         asked: Option<RequestId>,
     },
     /// A subscription that is behind wants its next page.
-    CatchUp {
-        /// The room.
-        room: RoomId,
-        /// The connection.
-        reader: Peer,
-        /// Its reading of the room.
-        subscription: SubscriptionId,
-        /// How far it has read.
-        after: Sequence,
-        /// Whether it wants its own posts.
-        echo: bool,
-    },
+    CatchUp(CatchUp),
+}
+
+/// The parts of a fetch.
+#[derive(Clone, Debug)]
+pub struct FetchAsk {
+    /// The room.
+    pub room: RoomName,
+    /// The connection.
+    pub asker: Peer,
+    /// The client's number.
+    pub request: RequestId,
+    /// Which way, and from where.
+    pub from: FetchFrom,
+    /// Messages at most.
+    pub messages_max: u32,
+}
+
+/// A subscription that is behind, and how far it has read.
+#[derive(Clone, Copy, Debug)]
+pub struct CatchUp {
+    /// The room.
+    pub room: RoomId,
+    /// The connection.
+    pub reader: Peer,
+    /// Its reading of the room.
+    pub subscription: SubscriptionId,
+    /// How far it has read.
+    pub after: Sequence,
+    /// Whether it wants its own posts.
+    pub echo: bool,
+    /// The ticket that it asks with, which comes back with the page.
+    pub ticket: PageSource,
 }
 
 impl Up {
@@ -105,10 +128,13 @@ impl Up {
         let of = |name: &RoomName| RoomId::of(name.as_str());
         match self {
             Up::Join(ask) => (of(&ask.room), ask.reader),
-            Up::Post { room, author, .. } | Up::Signal { room, author, .. } => (*room, *author),
-            Up::Fetch { room, asker, .. } | Up::Members { room, asker, .. } => (of(room), *asker),
+            Up::Post { room, author, .. } | Up::Signal { room, author, .. } | Up::Refuse { room, author, .. } => {
+                (*room, *author)
+            }
+            Up::Fetch(ask) => (of(&ask.room), ask.asker),
+            Up::Members { room, asker, .. } => (of(room), *asker),
             Up::Leave { room, leaver, .. } => (of(room), *leaver),
-            Up::CatchUp { room, reader, .. } => (*room, *reader),
+            Up::CatchUp(ask) => (ask.room, ask.reader),
         }
     }
 }
@@ -190,6 +216,8 @@ pub enum Down {
         to: ConnectionId,
         /// Its reading of the room.
         subscription: SubscriptionId,
+        /// The ticket that it was asked with.
+        ticket: PageSource,
         /// The page.
         page: Page,
     },
@@ -197,6 +225,8 @@ pub enum Down {
     Messages {
         /// The room.
         room: RoomId,
+        /// When they became history, in the turns' microseconds, which are the same on every core.
+        since_us: u64,
         /// The messages, dense and ascending.
         batch: Batch,
     },
@@ -218,19 +248,28 @@ pub enum Down {
         /// What was told.
         body: OwnedBody,
     },
-    /// Somebody came or went.
+    /// Some came or went.
     Presence {
         /// The room.
         room: RoomId,
-        /// Who, and which; `None`: counts only.
-        change: Option<(UserName, PresenceState)>,
-        /// The connection that caused it, and knows.
-        cause: Option<Peer>,
+        /// Who; none: counts only.
+        changes: Arc<[PresenceChange]>,
         /// Members now.
         members: u64,
     },
     /// The sender stops and has sent every batch that it will ever send.
     Drained,
+}
+
+/// Who came or went.
+#[derive(Clone, Debug)]
+pub struct PresenceChange {
+    /// The user.
+    pub user: UserName,
+    /// Which.
+    pub state: PresenceState,
+    /// The connection that caused it, and knows.
+    pub cause: Option<Peer>,
 }
 
 /// What a request is answered.
@@ -276,6 +315,8 @@ pub enum Answer {
     },
     /// No.
     Refused(Refusal),
+    /// No, to a `post`.
+    PostRefused(Refusal),
     /// No, to a `fetch`, for whose page the outbox kept room.
     FetchRefused(Refusal),
 }
@@ -314,8 +355,10 @@ pub struct Page {
     pub messages_count: u32,
     /// The subscription has read up to here behind the page.
     pub through: Sequence,
-    /// The room's head when the page was made. A page with `through == head` ends the catch-up.
+    /// How far the room was shown when the page was made. A page with `through == head` ends the catch-up.
     pub head: Sequence,
+    /// The oldest message that memory holds: what is before it is read from the log.
+    pub memory_from: Sequence,
 }
 
 /// A message as the room's core keeps it and hands it out.

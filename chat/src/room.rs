@@ -11,10 +11,14 @@ use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 
 use crate::address::{Core, Peer};
+use crate::commits::RoomQueue;
 use crate::dedupe::{Dedupe, Verdict};
 use crate::history::History;
+use crate::idle::Link;
 use crate::parcel::{Record, Refusal, Up};
 use crate::policy::RoomPolicy;
+use crate::presence::Presence;
+use crate::shares::Share;
 
 /// A room.
 ///
@@ -42,10 +46,14 @@ pub struct Room {
     pub fresh: Vec<Record>,
     /// Where its readers are.
     pub cores: SmallVec<[CoreShare; 2]>,
-    /// Whether a counts-only presence event is due.
-    pub presence_due: bool,
-    /// Which time the room became idle, while it is.
-    pub idle_stamp: u64,
+    /// What waits for a commit.
+    pub queue: RoomQueue,
+    /// Who came and went, as far as it is to be told, and whether it was told lately.
+    pub presence: Option<Box<Presence>>,
+    /// How much of the core's history it holds.
+    pub share: Share,
+    /// Its place among the rooms that nobody reads.
+    pub idle: Link,
     head: Sequence,
     dedupe: Option<Box<Dedupe>>,
     members: BTreeMap<UserName, u32>,
@@ -75,6 +83,18 @@ pub enum MemberChange {
     Changed,
 }
 
+impl AsMut<Share> for Room {
+    fn as_mut(&mut self) -> &mut Share {
+        &mut self.share
+    }
+}
+
+impl AsMut<Link> for Room {
+    fn as_mut(&mut self) -> &mut Link {
+        &mut self.idle
+    }
+}
+
 impl Room {
     /// A room whose newest message has the place `head`, and with nothing of it in memory.
     pub fn new(id: RoomId, name: RoomName, policy: RoomPolicy, epoch: Epoch, head: Sequence) -> Self {
@@ -89,8 +109,10 @@ impl Room {
             kept_segment: 0,
             fresh: Vec::new(),
             cores: SmallVec::new(),
-            presence_due: false,
-            idle_stamp: 0,
+            queue: RoomQueue::default(),
+            presence: None,
+            share: Share::default(),
+            idle: Link::default(),
             head,
             dedupe: None,
             members: BTreeMap::new(),
@@ -108,10 +130,20 @@ impl Room {
         self.head == Sequence(0)
     }
 
-    /// Whether something of it is under way: a post has a place and has not gone out yet, or
+    /// Whether something of it is under way: a post has a place and has not gone out yet, an answer waits, or
     /// something of it is being read from the log.
     pub fn is_busy(&self) -> bool {
-        self.head != self.history.head() || !self.fresh.is_empty() || self.held.is_some() || self.pages_read > 0
+        self.head != self.history.head()
+            || !self.fresh.is_empty()
+            || !self.queue.is_empty()
+            || self.held.is_some()
+            || self.pages_read > 0
+    }
+
+    /// The newest message that was sent to the cores of its readers. A page or a join reaches up to here and no further:
+    /// what is ahead of it would look, to a core that reads the room, as if messages had been left out.
+    pub fn shown(&self) -> Sequence {
+        Sequence(self.history.head().0 - self.fresh.len() as u64)
     }
 
     /// Members now.
@@ -149,7 +181,7 @@ impl Room {
         read_already: Option<Cursor>,
         first_available: Sequence,
     ) -> Result<Sequence, Refusal> {
-        let head = self.history.head();
+        let head = self.shown();
         let start = match from {
             JoinFrom::Now => head,
             JoinFrom::Last(count) => Sequence(head.0.saturating_sub(count)).max(first_available.previous()),

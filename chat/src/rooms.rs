@@ -21,13 +21,15 @@ use crate::address::{Core, Peer};
 use crate::commits::{Commits, Open};
 use crate::dedupe::Verdict;
 use crate::history::PageLimit;
+use crate::idle::IdleList;
 use crate::lanes::Lanes;
 use crate::limits::Limits;
-use crate::loading::IdleQueue;
-use crate::pages::{PageJob, Pages};
+use crate::pages::{PageAsk, Pages};
 use crate::parcel::{Answer, Batch, Down, JoinAsk, OwnedBody, Page, Record, Refusal, Up};
 use crate::policy::RoomPolicies;
+use crate::presence::Tellings;
 use crate::room::{MemberChange, Room};
+use crate::shares::Shares;
 use crate::turn::Turn;
 
 /// Bytes of frames in one page; a part of the outbox, so that a page and its expansion to JSON fit (at most 4/3 and
@@ -51,26 +53,20 @@ pub struct Rooms {
     pub(crate) loading: FxHashMap<u32, RoomId>,
     /// Rooms with fresh messages.
     pub(crate) dirty: Vec<usize>,
-    /// Cores that were left out, and what of.
-    lagged: Vec<(RoomId, Core)>,
-    pub(crate) kept: Kept,
-    pub(crate) idle_blank: IdleQueue,
-    pub(crate) idle_kept: IdleQueue,
-    presence_due: VecDeque<(u64, RoomId)>,
+    /// What each core was left out of.
+    lagged: Vec<VecDeque<RoomId>>,
+    /// How much history each room holds.
+    pub(crate) shares: Shares,
+    /// Rooms that nobody reads: those that never had a message, and the others.
+    pub(crate) idle_blank: IdleList,
+    pub(crate) idle_kept: IdleList,
+    pub(crate) tellings: Tellings,
     pub(crate) next_epoch: Epoch,
     /// The cores count in turn, so that no two of them give the same epoch.
     pub(crate) epoch_step: u64,
     draining: bool,
     drained_untold: Vec<Core>,
     scratch: Vec<u8>,
-}
-
-/// The order in which messages of all rooms came, so that the oldest of the core goes first.
-#[derive(Default)]
-pub(crate) struct Kept {
-    order: VecDeque<(usize, Epoch, Sequence)>,
-    pub(crate) records: usize,
-    pub(crate) bytes: u64,
 }
 
 impl Rooms {
@@ -89,11 +85,11 @@ impl Rooms {
             pages: Pages::new(limits.catch_up_bytes_per_turn_max),
             loading: FxHashMap::default(),
             dirty: Vec::new(),
-            lagged: Vec::new(),
-            kept: Kept::default(),
-            idle_blank: IdleQueue::default(),
-            idle_kept: IdleQueue::default(),
-            presence_due: VecDeque::new(),
+            lagged: (0..cores).map(|_| VecDeque::new()).collect(),
+            shares: Shares::default(),
+            idle_blank: IdleList::default(),
+            idle_kept: IdleList::default(),
+            tellings: Tellings::new(&limits),
             next_epoch: first_epoch,
             epoch_step: cores.into(),
             draining: false,
@@ -102,32 +98,34 @@ impl Rooms {
         }
     }
 
-    /// Takes one parcel. The caller has seen that its answer finds room ([`Lanes::may_take_up`]).
+    /// Takes one parcel.
     pub fn handle(&mut self, parcel: Up, turn: &mut Turn<'_>) {
-        let (id, peer) = parcel.room_and_peer();
+        turn.counters.steps += 1;
+        let (id, _) = parcel.room_and_peer();
         let slot = self.by_id.get(&id).copied().or_else(|| self.load_for(&parcel, id, turn));
-        if let Some(held) = slot.and_then(|slot| self.slots[slot].held.as_mut()) {
-            // The room is being loaded: what comes keeps its order, and its answer the place in the lane.
-            turn.lanes.owe(peer.core);
-            held.push_back(parcel);
-            return;
+        match slot.and_then(|slot| self.slots[slot].held.as_mut()) {
+            // The room is being loaded, and a signal is worth nothing later.
+            Some(_) if matches!(parcel, Up::Signal { .. }) => turn.counters.signals_dropped += 1,
+            // What comes keeps its order.
+            Some(held) => held.push_back(parcel),
+            None => self.take(parcel, slot, turn),
         }
-        self.take(parcel, id, slot, turn);
     }
 
-    pub(crate) fn take(&mut self, parcel: Up, id: RoomId, slot: Option<usize>, turn: &mut Turn<'_>) {
+    pub(crate) fn take(&mut self, parcel: Up, slot: Option<usize>, turn: &mut Turn<'_>) {
         match parcel {
-            Up::Post { room, author, user, request, key, body } => {
-                turn.lanes.owe(author.core);
+            Up::Post { author, user, request, key, body, .. } => {
                 let post = Post { author, user, request, key, body };
                 if let Err(answer) = self.post(post, slot, turn) {
-                    let is_logged = slot.is_some_and(|slot| self.slots[slot].policy.durability.is_logged());
-                    self.commits.push(is_logged, Open::Answer { to: author, room, request, answer });
+                    self.open(slot, Open::Answer { to: author, request, answer });
                 }
+            }
+            Up::Refuse { author, request, refusal, .. } => {
+                self.open(slot, Open::Answer { to: author, request, answer: Answer::PostRefused(*refusal) });
             }
             Up::Join(ask) => self.join(*ask, turn),
             Up::Leave { room, leaver, user, asked } => {
-                let was_there = self.leave(slot, leaver, &user, turn);
+                let was_there = self.leave(slot, leaver, &user);
                 if let Some(request) = asked {
                     // Not behind the answers of posts that wait for the commit: the answer of a join that follows
                     // does not wait either, and `left` must not come behind that.
@@ -138,24 +136,18 @@ impl Rooms {
                         Answer::Refused(Refusal::new(ErrorCode::NotJoined, "join the room first"))
                     };
                     let parcel = Down::Answer { to: leaver.connection, request, answer };
-                    turn.lanes.send_answer(leaver.core, parcel, false);
+                    turn.lanes.send_answer(leaver.core, parcel);
                 }
             }
-            Up::CatchUp { reader, subscription, after, echo, .. } => {
-                turn.lanes.owe(reader.core);
-                self.pages.push(PageJob::CatchUp { room: id, reader, subscription, after, echo });
-            }
-            Up::Fetch { room, asker, request, from, messages_max } => {
-                turn.lanes.owe(asker.core);
-                self.pages.push(PageJob::Fetch { room, asker, request, from, messages_max });
-            }
+            Up::CatchUp(ask) => self.pages.push(PageAsk::CatchUp(ask), turn),
+            Up::Fetch(ask) => self.pages.push(PageAsk::Fetch(ask), turn),
             Up::Members { room, asker, request } => {
                 let there = slot.map(|slot| &self.slots[slot]);
                 let (count, users) =
                     there.map_or_else(Default::default, |room| (room.members_count(), room.members_listed()));
                 let answer = Answer::Members { room, count, users };
                 let parcel = Down::Answer { to: asker.connection, request, answer };
-                turn.lanes.send_answer(asker.core, parcel, false);
+                turn.lanes.send_answer(asker.core, parcel);
             }
             Up::Signal { author, user, body, .. } => self.signal(slot, author, &user, &body, turn),
         }
@@ -167,14 +159,14 @@ impl Rooms {
 
     /// Gives a post its place, or says what it is answered instead.
     fn post(&mut self, post: Post, slot: Option<usize>, turn: &mut Turn<'_>) -> Result<(), Answer> {
-        let refuse = |code, message: &'static str| Err(Answer::Refused(Refusal::new(code, message)));
+        let refuse = |code, message: &'static str| Err(Answer::PostRefused(Refusal::new(code, message)));
         if self.draining {
             return refuse(ErrorCode::Draining, "the server is stopping: post again when you are reconnected");
         }
         let Some(slot) = slot.filter(|&slot| self.slots[slot].has_reader(post.author)) else {
             return refuse(ErrorCode::NotJoined, "join the room before you post to it");
         };
-        let room = &mut self.slots[slot];
+        let room = &self.slots[slot];
         let time_ms = turn.now.unix_ms;
         let since_ms = time_ms.saturating_sub(self.limits.dedupe_window_ms.into());
         let keyed = post
@@ -200,9 +192,10 @@ impl Rooms {
             }
         }
         let is_logged = room.policy.durability.is_logged();
-        if is_logged && let Some(refusal) = self.journal.as_ref().and_then(crate::commits::refusal_of) {
-            return Err(Answer::Refused(refusal));
+        if is_logged && let Some(refusal) = self.refusal_of_log(post.body.bytes.len()) {
+            return Err(Answer::PostRefused(refusal));
         }
+        let room = &mut self.slots[slot];
         let sequence = room.next_place();
         let key = keyed.map(|(fingerprint, body)| KeyedPost { sequence: sequence.0, time_ms, fingerprint, body });
         if let Some(key) = key {
@@ -220,76 +213,95 @@ impl Rooms {
         };
         native::write_message(&message, &mut self.scratch);
         let record = Record { sequence, frame: Bytes::copy_from_slice(&self.scratch), author: post.author };
-        self.commits.push(is_logged, Open::Post { slot, record, request: post.request, time_ms, key });
+        let since_us = turn.now.monotonic_us;
+        self.open(Some(slot), Open::Post { record, request: post.request, time_ms, key, since_us });
         Ok(())
     }
 
     /// Adds a message to its history, and forgets the oldest above the limits.
-    pub(crate) fn keep(&mut self, slot: usize, record: Record) {
+    pub(crate) fn keep(&mut self, slot: usize, record: Record, turn: &mut Turn<'_>) {
         let room = &mut self.slots[slot];
-        self.kept.order.push_back((slot, room.epoch, record.sequence));
-        self.kept.records += 1;
-        self.kept.bytes += room.history.push(record);
+        room.history.push(record);
         let is_memory = !room.policy.durability.is_logged();
         let messages_max = room.policy.history_messages_max as usize;
         if is_memory && messages_max != 0 && room.history.len() > messages_max {
-            self.kept.bytes -= room.history.forget_oldest();
-            self.kept.records -= 1;
+            room.history.forget_oldest();
         }
-        while self.kept.bytes > self.limits.history_bytes_per_core_max {
-            let Some((slot, epoch, sequence)) = self.kept.order.pop_front() else { break };
-            if let Some(room) = self.slots.get_mut(slot).filter(|room| is_kept(room, epoch, sequence)) {
-                self.kept.bytes -= room.history.forget_oldest();
-                self.kept.records -= 1;
-            }
+        self.share_history(slot);
+        while self.shares.bytes() > self.limits.history_bytes_per_core_max
+            && let Some(slot) = self.shares.largest()
+        {
+            turn.counters.steps += 1;
+            self.slots[slot].history.forget_oldest();
+            self.share_history(slot);
         }
-        // Entries of messages that went by another way stay in the order until they outnumber the others.
-        if self.kept.order.len() > 2 * self.kept.records + 1_024 {
-            let slots = &self.slots;
-            self.kept.order.retain(|&(slot, epoch, sequence)| {
-                slots.get(slot).is_some_and(|room| room.epoch == epoch && sequence >= room.history.first_available())
-            });
-        }
+    }
+
+    /// The room holds more or less history than before.
+    pub(crate) fn share_history(&mut self, slot: usize) {
+        let bytes = self.slots[slot].history.bytes();
+        self.shares.set(&mut self.slots, slot, bytes);
     }
 
     /// Sends what is fresh: one parcel a core that has readers.
     pub fn fan_out(&mut self, turn: &mut Turn<'_>) {
         self.tell_lagged(turn);
         for slot in std::mem::take(&mut self.dirty) {
-            let room = &mut self.slots[slot];
-            let id = room.id;
-            let batch = if room.fresh.len() == 1 {
-                room.fresh.pop().map(Batch::One)
-            } else {
-                Some(Batch::Many(std::mem::take(&mut room.fresh).into()))
-            };
-            let Some(batch) = batch else { continue };
-            for share in room.cores.iter_mut().filter(|share| !share.lagged) {
-                let sent = turn.lanes.try_send_down(share.core, || Down::Messages { room: id, batch: batch.clone() });
-                if !sent {
-                    turn.counters.batches_lagged += 1;
-                    share.lagged = true;
-                    self.lagged.push((id, share.core));
-                }
-            }
+            self.fan_out_room(slot, turn);
+            self.queue_if_idle(slot);
         }
-        turn.counters.history_bytes = self.kept.bytes;
-        turn.counters.rooms = self.slots.len() as u64;
-        if self.draining && self.commits.is_empty() && self.lagged.is_empty() {
+        self.count(turn);
+        if self.draining && self.commits.is_empty() && self.lagged.iter().all(VecDeque::is_empty) {
             self.drained_untold.retain(|&core| !turn.lanes.try_send_down(core, || Down::Drained));
         }
     }
 
-    /// Tells cores that were left out where the head is, so that their subscriptions catch up.
+    fn fan_out_room(&mut self, slot: usize, turn: &mut Turn<'_>) {
+        let room = &mut self.slots[slot];
+        let id = room.id;
+        let batch = if room.fresh.len() == 1 {
+            room.fresh.pop().map(Batch::One)
+        } else {
+            Some(Batch::Many(std::mem::take(&mut room.fresh).into()))
+        };
+        let Some(batch) = batch else { return };
+        // What became history in this turn goes out in this turn.
+        let since_us = turn.now.monotonic_us;
+        for share in room.cores.iter_mut().filter(|share| !share.lagged) {
+            turn.counters.steps += 1;
+            let sent =
+                turn.lanes.try_send_down(share.core, || Down::Messages { room: id, since_us, batch: batch.clone() });
+            if !sent {
+                turn.counters.batches_lagged += 1;
+                share.lagged = true;
+                self.lagged[share.core.index()].push_back(id);
+            }
+        }
+    }
+
+    fn count(&self, turn: &mut Turn<'_>) {
+        let counters = &mut *turn.counters;
+        counters.history_bytes = self.shares.bytes();
+        counters.rooms = self.slots.len() as u64;
+        (counters.log_waiting_posts, counters.log_waiting_bytes) = self.commits.waiting();
+        counters.pages_waiting = self.pages.waiting_count() as u64;
+        counters.answers_waiting = turn.lanes.late_count() as u64;
+    }
+
+    /// Tells cores that were left out how far the room was shown, so that their subscriptions catch up.
     fn tell_lagged(&mut self, turn: &mut Turn<'_>) {
-        let (slots, by_id) = (&mut self.slots, &self.by_id);
-        self.lagged.retain(|&(id, core)| {
-            let Some(room) = by_id.get(&id).and_then(|&slot| slots.get_mut(slot)) else { return false };
-            let head = room.history.head();
-            let Some(share) = room.cores.iter_mut().find(|share| share.core == core) else { return false };
-            share.lagged = !turn.lanes.try_send_down(core, || Down::Lagged { room: id, head });
-            share.lagged
-        });
+        for core in turn.lanes.cores() {
+            while let Some(&id) = self.lagged[core.index()].front() {
+                turn.counters.steps += 1;
+                let room = self.by_id.get(&id).and_then(|&slot| self.slots.get_mut(slot));
+                if let Some(room) = room
+                    && !tell_lagged_of(room, core, turn)
+                {
+                    break;
+                }
+                self.lagged[core.index()].pop_front();
+            }
+        }
     }
 
     fn join(&mut self, ask: JoinAsk, turn: &mut Turn<'_>) {
@@ -305,22 +317,24 @@ impl Rooms {
                 Down::Joined { to, room, echo, presence, subscription, request, epoch, head, members, durability, page }
             }
         };
-        turn.lanes.send_answer(core, parcel, false);
+        turn.lanes.send_answer(core, parcel);
     }
 
     /// What a join is given at once: the start of the replay where memory holds it and the turn can still afford it;
     /// otherwise none, and the reader asks page by page.
     fn first_page(&mut self, slot: usize, start: Sequence, spare: Option<Peer>) -> Page {
         let first_available = self.first_available(slot);
-        let history = &self.slots[slot].history;
+        let (history, shown) = (&self.slots[slot].history, self.slots[slot].shown());
         let wanted = start.next().max(first_available);
-        if wanted >= history.first_available() && (wanted > history.head() || self.pages.has_budget()) {
-            let page = history.page_after(start, self.page_limit(), spare);
+        if wanted >= history.first_available() && (wanted > shown || self.pages.has_budget()) {
+            let page = history.page_after(start, shown, self.page_limit(), spare);
             self.pages.spend(page.messages.len());
             return page;
         }
-        let through = start.max(first_available.previous());
-        Page { after: start, first_available, messages: Bytes::new(), messages_count: 0, through, head: history.head() }
+        let first_available = first_available.min(shown.next());
+        let (through, memory_from) = (start.max(first_available.previous()), history.first_available());
+        let (messages, messages_count) = (Bytes::new(), 0);
+        Page { after: start, first_available, messages, messages_count, through, head: shown, memory_from }
     }
 
     pub(crate) fn first_available(&self, slot: usize) -> Sequence {
@@ -349,66 +363,26 @@ impl Rooms {
             }
         };
         if room.add_reader(ask.reader, &ask.user, ask.presence) == MemberChange::Changed {
-            let change = Some((ask.user.clone(), PresenceState::Joined));
-            // Sent ahead of `joined`: the one who joins is left out by `cause`.
-            self.tell_presence(slot, change, Some(ask.reader), turn);
+            self.add_presence(slot, &ask.user, PresenceState::Joined, Some(ask.reader));
         }
+        self.is_used(slot);
         Ok((slot, start))
     }
 
     /// Takes a reader away; `false` if it was none.
-    fn leave(&mut self, slot: Option<usize>, leaver: Peer, user: &UserName, turn: &mut Turn<'_>) -> bool {
+    fn leave(&mut self, slot: Option<usize>, leaver: Peer, user: &UserName) -> bool {
         let Some(slot) = slot else { return false };
         let Some(change) = self.slots[slot].remove_reader(leaver, user) else { return false };
         if change == MemberChange::Changed {
-            self.tell_presence(slot, Some((user.clone(), PresenceState::Left)), None, turn);
+            self.add_presence(slot, user, PresenceState::Left, None);
         }
         self.queue_if_idle(slot);
         true
     }
 
-    fn tell_presence(
-        &mut self,
-        slot: usize,
-        change: Option<(UserName, PresenceState)>,
-        cause: Option<Peer>,
-        turn: &mut Turn<'_>,
-    ) {
-        let room = &mut self.slots[slot];
-        let id = room.id;
-        let members = room.members_count();
-        let counts_only = change.is_some() && members > u64::from(self.limits.presence_members_max);
-        let mut all_told = !counts_only;
-        for share in room.cores.iter().filter(|share| share.watchers > 0 && !counts_only) {
-            let parcel = || Down::Presence { room: id, change: change.clone(), cause, members };
-            if !turn.lanes.try_send_down(share.core, parcel) {
-                turn.counters.presence_dropped += 1;
-                all_told = false;
-            }
-        }
-        let watched = room.cores.iter().any(|share| share.watchers > 0);
-        if !all_told && watched && !room.presence_due {
-            room.presence_due = true;
-            let due = turn.now.monotonic_ms + u64::from(self.limits.presence_interval_ms);
-            self.presence_due.push_back((due, id));
-        }
-    }
-
-    /// Does what is due.
-    pub fn tick(&mut self, turn: &mut Turn<'_>) {
-        while self.next_due().is_some_and(|due| due <= turn.now.monotonic_ms)
-            && let Some((_, id)) = self.presence_due.pop_front()
-        {
-            if let Some(&slot) = self.by_id.get(&id) {
-                self.slots[slot].presence_due = false;
-                self.tell_presence(slot, None, None, turn);
-            }
-        }
-    }
-
     /// When the next thing is due. Asked at the end of a turn: the core's own parcels, taken late in it, set it too.
     pub fn next_due(&self) -> Option<u64> {
-        self.presence_due.front().map(|&(due, _)| due)
+        self.tellings.next_due()
     }
 
     fn signal(&mut self, slot: Option<usize>, author: Peer, user: &UserName, body: &OwnedBody, turn: &mut Turn<'_>) {
@@ -436,7 +410,7 @@ impl Rooms {
 
     /// Whether something waits for room in a lane.
     pub fn is_waiting(&self) -> bool {
-        !self.lagged.is_empty() || !self.drained_untold.is_empty()
+        !self.drained_untold.is_empty() || self.lagged.iter().any(|rooms| !rooms.is_empty())
     }
 
     /// A turn begins.
@@ -476,7 +450,7 @@ impl Rooms {
 
     /// Bytes and messages of all histories.
     pub fn kept(&self) -> (u64, usize) {
-        (self.kept.bytes, self.kept.records)
+        (self.shares.bytes(), self.slots.iter().map(|(_, room)| room.history.len()).sum())
     }
 }
 
@@ -503,7 +477,10 @@ struct Post {
     body: OwnedBody,
 }
 
-/// Whether the oldest message of the room is that one.
-fn is_kept(room: &Room, epoch: Epoch, sequence: Sequence) -> bool {
-    room.epoch == epoch && !room.history.is_empty() && room.history.first_available() == sequence
+/// Tells a core that was left out how far the room was shown; `false`: there is no room in its lane.
+fn tell_lagged_of(room: &mut Room, core: Core, turn: &mut Turn<'_>) -> bool {
+    let (id, head) = (room.id, room.shown());
+    let Some(share) = room.cores.iter_mut().find(|share| share.core == core) else { return true };
+    share.lagged = share.lagged && !turn.lanes.try_send_down(core, || Down::Lagged { room: id, head });
+    !share.lagged
 }

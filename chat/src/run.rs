@@ -61,6 +61,11 @@ impl Run {
         self.head
     }
 
+    /// The position of the oldest frame.
+    pub fn tail(&self) -> u64 {
+        self.chunks.front().map_or(self.head, |first| first.start)
+    }
+
     /// Bytes of memory that the chunks hold.
     pub fn bytes(&self) -> u64 {
         self.bytes

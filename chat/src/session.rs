@@ -3,7 +3,10 @@
 use banter_protocol::event::Event;
 use banter_protocol::ids::{Sequence, UserName};
 use banter_protocol::wire::WireForm;
+use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
+
+use crate::rates::Rates;
 
 /// Room for an answer or two, so that writing one allocates once.
 const OUTBOX_BYTES_USUAL: usize = 256;
@@ -39,18 +42,24 @@ pub struct Session {
     pub has_stale_presence: bool,
     /// One of its subscriptions does not want its own posts.
     pub spares_own: bool,
+    /// Bytes that waited for it when they were counted last.
+    pub counted_bytes: u32,
     /// Bytes kept free in the outbox for answers that are still to come.
     pub reserved_bytes: u32,
     /// Parcels of it that wait for a full lane.
     pub lane_waits: u32,
+    /// Posts of it without an answer.
+    pub posts_open: u32,
     /// Its readings of rooms.
     pub subscriptions: SmallVec<[u32; 2]>,
+    /// The same by the room's slot on this core, where they are many.
+    pub by_room: Option<Box<FxHashMap<u32, u32>>>,
     /// Those of them with frames to send.
     pub pending: SmallVec<[u32; 2]>,
     /// How many of them are behind.
     pub behind: u32,
-    /// What it may still post.
-    pub bucket: Bucket,
+    /// What it may still ask.
+    pub rates: Rates,
     /// When the last byte came, on the turn's clock.
     pub heard_ms: u64,
 }
@@ -68,43 +77,6 @@ pub enum Stage {
     Closing,
     /// The shell was told to end it.
     Ended,
-}
-
-/// How many posts a connection may still send: a token bucket that holds one second's worth.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Bucket {
-    /// Thousandths of a post.
-    level: u32,
-    filled_ms: u64,
-}
-
-impl Bucket {
-    /// One that holds a whole second's worth.
-    pub fn full(now_ms: u64) -> Self {
-        Bucket { level: u32::MAX, filled_ms: now_ms }
-    }
-
-    /// Takes one post, or says in how many milliseconds there is one.
-    ///
-    /// # Errors
-    /// The milliseconds.
-    pub fn take(&mut self, posts_per_second_max: u32, now_ms: u64) -> Result<(), u64> {
-        const POST: u64 = 1_000;
-        if posts_per_second_max == 0 {
-            return Ok(());
-        }
-        let full = u64::from(posts_per_second_max) * POST;
-        let grown = now_ms.saturating_sub(self.filled_ms).saturating_mul(posts_per_second_max.into());
-        let level = (u64::from(self.level).saturating_add(grown)).min(full);
-        self.filled_ms = now_ms;
-        if level >= POST {
-            self.level = u32::try_from(level - POST).unwrap_or(u32::MAX);
-            Ok(())
-        } else {
-            self.level = level as u32;
-            Err((POST - level).div_ceil(posts_per_second_max.into()))
-        }
-    }
 }
 
 impl Session {
@@ -125,12 +97,15 @@ impl Session {
             page_queued: false,
             has_stale_presence: false,
             spares_own: false,
+            counted_bytes: 0,
             reserved_bytes: 0,
             lane_waits: 0,
+            posts_open: 0,
             subscriptions: SmallVec::new(),
+            by_room: None,
             pending: SmallVec::new(),
             behind: 0,
-            bucket: Bucket::default(),
+            rates: Rates::default(),
             heard_ms: 0,
         }
     }
@@ -180,8 +155,8 @@ pub struct Subscription {
     pub echo: bool,
     /// Whether it wants to hear who comes and goes.
     pub presence: bool,
-    /// A presence event was left out.
-    pub presence_stale: bool,
+    /// The room's newest telling of who came and went that it was told.
+    pub told: u32,
     /// It stands in its connection's `pending`.
     pub is_pending: bool,
     /// Where it is in the run, while it is live.
@@ -209,30 +184,19 @@ pub type Skips = std::collections::VecDeque<Skip>;
 /// One of them.
 #[derive(Clone, Copy, Debug)]
 pub struct Skip {
-    /// Where the own post starts.
+    /// Where the part starts.
     pub start: u64,
     /// Where it ends.
     pub end: u64,
-    /// Its place.
-    pub sequence: Sequence,
+    /// The newest message before it.
+    pub before: Sequence,
+    /// The newest message in it, or before it: a signal has no place.
+    pub through: Sequence,
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_bucket_allows_a_second_at_once_and_then_the_rate() {
-        let mut bucket = Bucket::full(5_000);
-        for _ in 0..10 {
-            assert_eq!(bucket.take(10, 5_000), Ok(()));
-        }
-        assert_eq!(bucket.take(10, 5_000), Err(100));
-        assert_eq!(bucket.take(10, 5_040), Err(60));
-        assert_eq!(bucket.take(10, 5_100), Ok(()));
-        assert_eq!(bucket.take(10, 5_100), Err(100));
-        assert_eq!(bucket.take(0, 5_100), Ok(()), "0 is none");
-    }
 
     #[test]
     fn an_idle_connection_is_small() {

@@ -1,9 +1,9 @@
 //! The connections of a core: takes their requests, sends them up, and writes what comes down.
 //!
-//! The way of a message: [`Sessions::take_down`] appends it to the room's runs → [`Sessions::mark_dirty`] finds the
+//! The way of a message: [`Sessions::take_down`] appends it to the room's runs → [`Sessions::walk`] finds the
 //! subscriptions that have something new → [`Sessions::next_send`] hands the shell the bytes of one connection.
-//! What requests and answers do is in `asks.rs`, what messages do in `fanout.rs`; here is the state, and who comes
-//! and goes.
+//! What requests and answers do is in `asks.rs`, what messages do in `fanout.rs`, who is told what in which turn in
+//! `walk.rs`; here is the state, and who comes and goes.
 //!
 //! Invariants:
 //! - A connection has at most one send in flight, and at most one page of catch-up asked.
@@ -20,19 +20,26 @@ use rustc_hash::FxHashMap;
 use slab::Slab;
 
 use crate::address::{ConnectionId, Core, Peer, core_of};
+use crate::catching::Tickets;
+use crate::fanout::SIGNALS_A_TURN;
+use crate::latencies::PageSource;
 use crate::limits::Limits;
 use crate::local_room::LocalRoom;
 use crate::parcel::{Refusal, Up};
+use crate::rates::Rates;
 use crate::rooms::page_bytes_max;
-use crate::session::{Bucket, ReadState, Session, Stage, Subscription};
+use crate::session::{ReadState, Session, Stage, Subscription};
 use crate::table::Table;
 use crate::timers::Timers;
 use crate::turn::Turn;
+use crate::walk::{Dirty, Sweep};
 
 /// Milliseconds that an ending connection has to take what waits for it.
 pub const CLOSING_MS_MAX: u64 = 5_000;
 /// Milliseconds between two looks at the runs that had frames.
 const SWEEP_INTERVAL_MS: u64 = 500;
+/// Connections that one turn tells that the server stops.
+const CONNECTIONS_A_TURN: usize = 256;
 /// The longest time until a client is told to come back when the server stops; spread, so that they do not all come at once.
 const RECONNECT_SPREAD_MS: u64 = 5_000;
 
@@ -46,17 +53,24 @@ pub struct Sessions {
     pub(crate) subscriptions: Slab<Subscription>,
     pub(crate) rooms: Slab<LocalRoom>,
     pub(crate) room_by_id: FxHashMap<RoomId, u32>,
-    /// Rooms with new frames.
-    pub(crate) dirty: Vec<u32>,
+    /// Rooms with something new.
+    pub(crate) dirty: Dirty,
     /// Rooms whose runs hold frames.
-    pub(crate) swept: Vec<RoomId>,
+    pub(crate) swept: VecDeque<RoomId>,
+    /// How many of them are still to be looked through this time.
+    pub(crate) sweeps_left: usize,
+    pub(crate) sweep: Option<Sweep>,
+    /// Signals that this turn may still take.
+    pub(crate) signals_left: usize,
     pub(crate) run_bytes: u64,
+    outbox_bytes: u64,
+    paused: u64,
     pub(crate) actions: Actions,
+    /// Connections that may have something to send.
+    pub(crate) ready: VecDeque<ConnectionId>,
     pub(crate) scratch: Vec<u8>,
     pub(crate) paused_by_lane: Vec<VecDeque<ConnectionId>>,
-    /// Pages of history that are asked for, and the connections that wait to ask.
-    pub(crate) pages_asked: u32,
-    pub(crate) pages_wanted: VecDeque<ConnectionId>,
+    pub(crate) tickets: [Tickets; PageSource::ALL.len()],
     pub(crate) joins: u32,
     sweep_due_ms: u64,
     idle: Option<Timers<ConnectionId>>,
@@ -64,6 +78,10 @@ pub struct Sessions {
     open_count: usize,
     draining: bool,
     drained_cores: u16,
+    /// Connections from here on are still to be told that the server stops.
+    untold_from: Option<usize>,
+    /// Connections from here on are still to be looked at for their end.
+    unended_from: Option<usize>,
 }
 
 /// What `welcome` and `joined` tell of the server.
@@ -80,8 +98,6 @@ pub struct Welcome {
 /// What the shell is to do with connections.
 #[derive(Debug, Default)]
 pub struct Actions {
-    /// These may have something to send: ask [`Sessions::next_send`].
-    pub ready: Vec<ConnectionId>,
     /// Read these again.
     pub resume: Vec<ConnectionId>,
     /// Everything was sent to these: shut them down in order.
@@ -93,14 +109,7 @@ pub struct Actions {
 impl Actions {
     /// Whether there is nothing to do.
     pub fn is_empty(&self) -> bool {
-        self.ready.is_empty() && self.resume.is_empty() && self.finish.is_empty() && self.abort.is_empty()
-    }
-
-    /// Takes back a list of the shell's that it has emptied, so that the next turn need not grow one.
-    pub fn reuse(&mut self, emptied: Actions) {
-        if self.ready.is_empty() {
-            self.ready = emptied.ready;
-        }
+        self.resume.is_empty() && self.finish.is_empty() && self.abort.is_empty()
     }
 }
 
@@ -117,14 +126,19 @@ impl Sessions {
             subscriptions: Slab::new(),
             rooms: Slab::new(),
             room_by_id: FxHashMap::default(),
-            dirty: Vec::new(),
-            swept: Vec::new(),
+            dirty: Dirty::default(),
+            swept: VecDeque::new(),
+            sweeps_left: 0,
+            sweep: None,
+            signals_left: SIGNALS_A_TURN,
             run_bytes: 0,
+            outbox_bytes: 0,
+            paused: 0,
             actions: Actions::default(),
+            ready: VecDeque::new(),
             scratch: Vec::new(),
             paused_by_lane: (0..cores).map(|_| VecDeque::new()).collect(),
-            pages_asked: 0,
-            pages_wanted: VecDeque::new(),
+            tickets: Default::default(),
             joins: 0,
             sweep_due_ms: 0,
             // Looked at four times in its length: pinged at half, ended at the whole, never a quarter late.
@@ -133,6 +147,8 @@ impl Sessions {
             open_count: 0,
             draining: false,
             drained_cores: 0,
+            untold_from: None,
+            unended_from: None,
         }
     }
 
@@ -145,7 +161,7 @@ impl Sessions {
             generation: id.generation,
             form,
             stage: Stage::Opened,
-            bucket: Bucket::full(turn.now.monotonic_ms),
+            rates: Rates::full(turn.now.monotonic_ms),
             heard_ms: turn.now.monotonic_ms,
             ..Session::free()
         };
@@ -155,7 +171,7 @@ impl Sessions {
         if let Some(idle) = &mut self.idle {
             idle.set(id, turn.now.monotonic_ms);
         }
-        if self.draining {
+        if self.draining && self.untold_from.is_none_or(|untold| slot < untold) {
             self.tell_closing(slot);
         }
         self.mark_ready(slot);
@@ -205,6 +221,8 @@ impl Sessions {
     pub fn closed(&mut self, id: ConnectionId, turn: &mut Turn<'_>) {
         let Some(slot) = self.slot_of(id) else { return };
         self.leave_all(slot, turn);
+        self.unpause(slot);
+        self.outbox_bytes -= u64::from(self.connections[slot].counted_bytes);
         self.connections[slot] = Session { generation: id.generation, ..Session::free() };
         self.open_count -= 1;
         turn.counters.connections -= 1;
@@ -270,11 +288,8 @@ impl Sessions {
     }
 
     pub(crate) fn send_up_to(&mut self, slot: usize, owner: Core, parcel: Up, turn: &mut Turn<'_>) {
-        if !turn.lanes.send_up(owner, parcel) {
-            if !self.connections[slot].is_paused {
-                self.connections[slot].is_paused = true;
-                turn.counters.pauses += 1;
-            }
+        if !turn.lanes.send_up(owner, parcel, turn.now.monotonic_us) {
+            self.pause(slot, turn);
             self.connections[slot].lane_waits += 1;
             let id = self.id_of(slot);
             self.paused_by_lane[owner.index()].push_back(id);
@@ -288,6 +303,9 @@ impl Sessions {
         let session = &mut self.connections[removed.connection as usize];
         session.subscriptions.retain(|&mut other| other != subscription);
         session.pending.retain(|&mut other| other != subscription);
+        if let Some(by_room) = &mut session.by_room {
+            by_room.remove(&removed.room);
+        }
         let form = session.form;
         let room = &mut self.rooms[removed.room as usize];
         let before = room.run_bytes();
@@ -308,20 +326,47 @@ impl Sessions {
             let room = self.rooms.remove(removed.room as usize);
             self.run_bytes -= room.run_bytes();
             self.room_by_id.remove(&room.id);
-            self.dirty.retain(|&other| other != removed.room);
+        } else if room.is_dirty {
+            // One that was not looked at yet may have come to a place that was.
+            room.round.lengthen(room.subscriptions.len());
+        }
+        self.restart_sweep(removed.room);
+    }
+
+    /// Stops reading a connection for now.
+    pub(crate) fn pause(&mut self, slot: usize, turn: &mut Turn<'_>) {
+        if !std::mem::replace(&mut self.connections[slot].is_paused, true) {
+            self.paused += 1;
+            turn.counters.pauses += 1;
         }
     }
 
+    fn unpause(&mut self, slot: usize) {
+        if std::mem::take(&mut self.connections[slot].is_paused) {
+            self.paused -= 1;
+        }
+    }
+
+    /// What waits for a connection is more or less than when it was counted last.
+    pub(crate) fn count_outbox(&mut self, slot: usize) {
+        let session = &mut self.connections[slot];
+        let bytes = session.outbox.len() as u32 + session.in_flight_bytes;
+        self.outbox_bytes = self.outbox_bytes + u64::from(bytes) - u64::from(session.counted_bytes);
+        session.counted_bytes = bytes;
+    }
+
+    /// The connection may have something to send. Called behind whatever is written to it.
     pub(crate) fn mark_ready(&mut self, slot: usize) {
+        self.count_outbox(slot);
         let session = &mut self.connections[slot];
         if !session.is_ready && !session.in_flight && session.stage != Stage::Free {
             session.is_ready = true;
             let id = ConnectionId { slot: slot as u32, generation: session.generation };
-            self.actions.ready.push(id);
+            self.ready.push_back(id);
         }
     }
 
-    /// What the shell is to do; it takes the lists out and gives them back empty.
+    /// What the shell is to do; it takes the lists out.
     pub fn actions_mut(&mut self) -> &mut Actions {
         &mut self.actions
     }
@@ -338,7 +383,7 @@ impl Sessions {
         let id = self.id_of(slot);
         let session = &mut self.connections[slot];
         if session.is_paused && session.lane_waits == 0 && session.is_open() && session.waiting_bytes() <= quarter {
-            session.is_paused = false;
+            self.unpause(slot);
             self.actions.resume.push(id);
         }
     }
@@ -355,6 +400,7 @@ impl Sessions {
 
     /// Does what is due.
     pub fn tick(&mut self, turn: &mut Turn<'_>) {
+        self.signals_left = SIGNALS_A_TURN;
         let now_ms = turn.now.monotonic_ms;
         while let Some(id) = self.idle.as_mut().and_then(|idle| idle.take_due(now_ms)) {
             self.check_idle(id, turn);
@@ -368,10 +414,24 @@ impl Sessions {
             }
         }
         if !self.swept.is_empty() && now_ms >= self.sweep_due_ms {
-            self.sweep_runs();
+            self.sweeps_left = self.swept.len();
             self.sweep_due_ms = now_ms + SWEEP_INTERVAL_MS;
         }
+        self.sweep_runs(turn);
+        self.go_on_draining(turn);
         turn.counters.run_bytes = self.run_bytes;
+        turn.counters.outbox_bytes = self.outbox_bytes;
+        turn.counters.paused_connections = self.paused;
+    }
+
+    /// Whether there is more to do in the next turn, without any input.
+    pub fn is_busy(&self) -> bool {
+        self.has_dirty()
+            || !self.ready.is_empty()
+            || self.sweep.is_some()
+            || self.sweeps_left > 0
+            || self.untold_from.is_some()
+            || self.unended_from.is_some()
     }
 
     /// When the next thing is due.
@@ -411,12 +471,29 @@ impl Sessions {
             return;
         }
         self.draining = true;
-        for slot in 0..self.connections.len() {
+        self.untold_from = Some(0);
+    }
+
+    /// Tells a part of the connections that the server stops, or looks whether they can end; the others in later turns.
+    fn go_on_draining(&mut self, turn: &mut Turn<'_>) {
+        if let Some(from) = self.untold_from.take() {
+            self.untold_from = self.each_open(from, turn, |this, slot| this.tell_closing(slot));
+        } else if let Some(from) = self.unended_from.take() {
+            self.unended_from = self.each_open(from, turn, |_, _| {});
+        }
+    }
+
+    /// Does something with the open connections from that one on, and says from where to go on in the next turn.
+    fn each_open(&mut self, from: usize, turn: &mut Turn<'_>, mut act: impl FnMut(&mut Self, usize)) -> Option<usize> {
+        let end = self.connections.len().min(from + CONNECTIONS_A_TURN);
+        for slot in from..end {
+            turn.counters.steps += 1;
             if self.connections[slot].is_open() {
-                self.tell_closing(slot);
+                act(self, slot);
                 self.mark_ready(slot);
             }
         }
+        (end < self.connections.len()).then_some(end)
     }
 
     fn tell_closing(&mut self, slot: usize) {
@@ -429,11 +506,7 @@ impl Sessions {
     pub(crate) fn core_drained(&mut self) {
         self.drained_cores += 1;
         if self.drained_cores >= self.cores {
-            for slot in 0..self.connections.len() {
-                if self.connections[slot].is_open() {
-                    self.mark_ready(slot);
-                }
-            }
+            self.unended_from = Some(0);
         }
     }
 
@@ -441,6 +514,7 @@ impl Sessions {
     pub(crate) fn ends_when_flushed(&self, slot: usize) -> bool {
         let session = &self.connections[slot];
         self.drained_cores >= self.cores
+            && self.untold_from.is_none()
             && session.is_open()
             && session.behind == 0
             && session.reserved_bytes == 0

@@ -115,7 +115,8 @@ impl Shard {
             self.lanes.set_room(core, up, down);
         }
         for core in self.lanes.cores() {
-            if self.lanes.send_waiting(core) {
+            self.lanes.send_late(core);
+            if self.lanes.send_waiting(core, now.monotonic_us, &mut self.latencies.lane_wait) {
                 self.sessions.lane_opened(core);
             }
         }
@@ -184,27 +185,30 @@ impl Shard {
     /// Ends the input of a turn: commits, fans out, and lists what is to be sent.
     pub fn finish_turn(&mut self) {
         let turn = &mut Turn::new(self.now, &mut self.lanes, &mut self.counters, &mut self.latencies);
-        self.rooms.tick(turn);
+        // What the disk did came ahead of this: those who read live are served first.
+        self.rooms.fan_out(turn);
         for _ in 0..LOCAL_ROUNDS_MAX {
             for _ in 0..LOCAL_PARCELS_MAX {
                 let Some(parcel) = turn.lanes.take_local_up() else { break };
                 self.rooms.handle(parcel, turn);
             }
             self.rooms.commit(turn);
-            self.rooms.serve_pages(turn);
             self.rooms.fan_out(turn);
+            self.rooms.serve_pages(turn);
             for _ in 0..LOCAL_PARCELS_MAX {
                 let Some(parcel) = turn.lanes.take_local_down() else { break };
                 self.sessions.take_down(parcel, turn);
             }
+            turn.lanes.send_late_local();
             if !turn.lanes.has_local() {
                 break;
             }
         }
+        self.rooms.tell_presence(turn);
         self.rooms.begin_commit(turn);
         self.rooms.begin_reads(turn);
-        self.sessions.mark_dirty(turn);
         self.sessions.tick(turn);
+        self.sessions.walk(turn);
     }
 
     /// When to come back at the latest. Asked when the turn's actions are done, since they set deadlines too.
@@ -214,7 +218,7 @@ impl Shard {
 
     /// Whether there is more to do right now, without any input.
     pub fn is_busy(&self) -> bool {
-        self.lanes.has_local() || self.rooms.has_pages_waiting()
+        self.lanes.has_local() || self.rooms.has_pages_waiting() || self.sessions.is_busy()
     }
 
     /// Whether something waits for room in a lane.
@@ -222,10 +226,15 @@ impl Shard {
         self.lanes.has_waiting() || self.rooms.is_waiting()
     }
 
-    /// The bytes that a connection of the `ready` list is sent next.
-    pub fn next_send(&mut self, connection: ConnectionId) -> Option<Sending> {
+    /// The next connection that has something to send, and the bytes. The shell asks `sends_per_turn_max` times a turn.
+    pub fn next_send(&mut self) -> Option<(ConnectionId, Sending)> {
         let turn = &mut Turn::new(self.now, &mut self.lanes, &mut self.counters, &mut self.latencies);
-        self.sessions.next_send(connection, turn)
+        loop {
+            let connection = self.sessions.ready.pop_front()?;
+            if let Some(sending) = self.sessions.next_send(connection, turn) {
+                return Some((connection, sending));
+            }
+        }
     }
 
     /// What the shell is to do with connections.

@@ -6,7 +6,7 @@ use banter_chat::address::{ConnectionId, Core, Now, core_of};
 use banter_chat::limits::Limits;
 use banter_chat::parcel::{Down, Up};
 use banter_chat::policy::{Durability, RoomPolicies};
-use banter_chat::sessions::Welcome;
+use banter_chat::sessions::{Actions, Welcome};
 use banter_chat::shard::{Input, Shard, ShardConfig};
 use banter_protocol::event::Event;
 use banter_protocol::frame::{Frame, Frames};
@@ -104,18 +104,12 @@ impl Pair {
             shard.take_up(parcel);
         }
         shard.finish_turn();
-        loop {
-            let actions = std::mem::take(shard.actions_mut());
-            if actions.is_empty() {
-                break;
-            }
-            for id in actions.ready {
-                let Some(sending) = shard.next_send(id) else { continue };
-                let heard = self.heard.entry((core, id.slot)).or_default();
-                heard.extend(Frames(sending.bytes()).map(|frame| told(frame.expect("whole frames"))));
-                self.sent.push_back((core, id));
-            }
+        while let Some((id, sending)) = shard.next_send() {
+            let heard = self.heard.entry((core, id.slot)).or_default();
+            heard.extend(Frames(sending.bytes()).map(|frame| told(frame.expect("whole frames"))));
+            self.sent.push_back((core, id));
         }
+        *shard.actions_mut() = Actions::default();
         self.due_ms[core] = shard.next_due();
         let outgoing = shard.outgoing_mut();
         self.up[other].extend(std::mem::take(&mut outgoing.up).into_iter().map(|(_, parcel)| parcel));
@@ -391,7 +385,13 @@ fn a_room_that_was_made_anew_is_read_from_its_beginning_though_it_was_never_let_
 
 #[test]
 fn a_core_comes_back_for_the_count_that_its_own_connections_caused() {
-    let limits = Limits { presence_members_max: 1, presence_interval_ms: 20, idle_timeout_ms: 0, ..roomy() };
+    let limits = Limits {
+        presence_members_max: 1,
+        presence_interval_ms: 20,
+        presence_delay_ms_max: 20,
+        idle_timeout_ms: 0,
+        ..roomy()
+    };
     let mut pair = Pair::new(limits);
     let a = room("a");
     let (ann, bob) = (pair.open(THERE, 0, "ann"), pair.open(THERE, 1, "bob"));
@@ -399,7 +399,8 @@ fn a_core_comes_back_for_the_count_that_its_own_connections_caused() {
     pair.rest();
     pair.ask(THERE, bob, 1, join(&a, JoinFrom::Now));
     pair.turn(THERE);
-    assert_eq!(pair.due_ms[THERE], Some(pair.now_ms + 20), "the room is this core's own, and nothing else wakes it");
+    let is_due = pair.due_ms[THERE].is_some_and(|due_ms| due_ms <= pair.now_ms + 20);
+    assert!(is_due, "the room is this core's own, and nothing else wakes it");
     pair.rest();
     pair.now_ms += 20;
     pair.rest();

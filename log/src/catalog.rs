@@ -285,6 +285,9 @@ impl Catalog {
 
     /// A room forgets its oldest spans above what is to be kept of it; the newest stays.
     pub fn keep_of_room(&mut self, id: RoomId, keeping: Keeping) {
+        if keeping.bytes == 0 && keeping.since_ms == 0 {
+            return;
+        }
         let Some(room) = self.rooms.get(&id) else { return };
         let mut bytes: u64 = room.spans.iter().map(|span| span.bytes).sum();
         let mut last_cut = None;

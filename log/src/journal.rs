@@ -287,6 +287,14 @@ impl Journal {
         &mut self.asks
     }
 
+    /// Makes room for a commit of so many bytes of records, in another segment where it does not fit what is left of this
+    /// one. `false`: there is no other yet. So nobody builds a block that has no place.
+    pub fn make_room(&mut self, record_bytes: usize) -> bool {
+        let bytes = block_bytes(record_bytes) as u64;
+        let fits = |active: &Active| active.place.offset + bytes <= self.segment_bytes;
+        self.active.as_ref().is_some_and(fits) || self.rotate()
+    }
+
     /// Begins a commit. `false`: it does not fit what is left of the segment, and there is no other yet.
     pub fn commit<'a>(&mut self, records: impl Iterator<Item = (Record<'a>, Entry)>, wanted: Reach) -> bool {
         debug_assert!(self.is_idle(), "one commit at a time");
@@ -295,9 +303,7 @@ impl Journal {
             block.push(&record);
             entries.push(entry);
         }
-        let bytes = block_bytes(block.body_bytes()) as u64;
-        let fits = |active: &Active| active.place.offset + bytes <= self.segment_bytes;
-        if !self.active.as_ref().is_some_and(fits) && !self.rotate() {
+        if !self.make_room(block.body_bytes()) {
             return false;
         }
         let Some(active) = &self.active else { return false };

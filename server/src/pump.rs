@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use banter_chat::address::{Core, Now};
+use banter_chat::limits::Limits;
 use banter_chat::shard::Shard;
 use banter_log::journal::Answer;
 use glommio::io::PollableFd;
@@ -49,6 +50,7 @@ pub struct Pump {
     /// No connection could be accepted since the last that was: said once.
     is_accept_failing: bool,
     lane_parcels_max: usize,
+    sends_per_turn_max: u32,
     events: Vec<NetEvent>,
     is_draining: bool,
     is_drained: bool,
@@ -75,8 +77,10 @@ pub struct PumpParts {
     pub inbox: flume::Receiver<ToCore>,
     /// To the control thread.
     pub control: flume::Sender<ToControl>,
-    /// The size of a lane.
-    pub lane_parcels_max: u32,
+    /// The server's limits.
+    pub limits: Limits,
+    /// The moment that the turns' clock starts from, the same for every core.
+    pub started: Instant,
 }
 
 /// The bell's descriptor, for glommio; the bell outlives it.
@@ -106,7 +110,7 @@ impl Executor {
 impl Pump {
     /// At rest.
     pub fn new(parts: PumpParts) -> Self {
-        let PumpParts { core, shard, connections, net, disk, neighbours, bell, inbox, control, lane_parcels_max } =
+        let PumpParts { core, shard, connections, net, disk, neighbours, bell, inbox, control, limits, started } =
             parts;
         Pump {
             core,
@@ -118,11 +122,12 @@ impl Pump {
             bell,
             inbox,
             control,
-            started: Instant::now(),
+            started,
             now: Now::default(),
             accept_at_ms: None,
             is_accept_failing: false,
-            lane_parcels_max: lane_parcels_max as usize,
+            lane_parcels_max: limits.lane_parcels_max as usize,
+            sends_per_turn_max: limits.sends_per_turn_max,
             events: Vec::new(),
             is_draining: false,
             is_drained: false,
@@ -256,6 +261,8 @@ impl Pump {
         self.connections.tick(self.now.monotonic_ms, &mut self.shard, &mut self.net);
         self.shard.finish_turn();
         self.ask_disk();
+        // Ahead of this core's own sends, so that the other cores send to their readers at the same time.
+        self.send_parcels();
         self.act();
         self.send_parcels();
         let (shard_due, connections_due) = (self.shard.next_due(), self.connections.next_due());
@@ -386,29 +393,30 @@ impl Pump {
         }
     }
 
-    /// Does what the shard decided for connections, and what follows from that.
+    /// Does what the shard decided for connections, and what follows from that; as many sends as a turn may begin.
     fn act(&mut self) {
         let now_ms = self.now.monotonic_ms;
+        let mut sends_left = self.sends_per_turn_max;
         loop {
-            let mut actions = std::mem::take(self.shard.actions_mut());
+            while sends_left > 0
+                && let Some((id, sending)) = self.shard.next_send()
+            {
+                sends_left -= 1;
+                self.connections.send(id.slot, sending, &mut self.net);
+            }
+            let actions = std::mem::take(self.shard.actions_mut());
             if actions.is_empty() {
                 return;
             }
-            for id in actions.ready.drain(..) {
-                if let Some(sending) = self.shard.next_send(id) {
-                    self.connections.send(id.slot, sending, &mut self.net);
-                }
-            }
-            for id in actions.resume.drain(..) {
+            for id in actions.resume {
                 self.connections.resume(id, &mut self.shard, &mut self.net);
             }
-            for id in actions.finish.drain(..) {
+            for id in actions.finish {
                 self.connections.finish_open(id, now_ms, &mut self.shard, &mut self.net);
             }
-            for id in actions.abort.drain(..) {
+            for id in actions.abort {
                 self.connections.abort(id, &mut self.shard, &mut self.net);
             }
-            self.shard.actions_mut().reuse(actions);
         }
     }
 

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use banter_chat::address::Core;
 use banter_chat::limits::Limits;
@@ -104,6 +104,7 @@ pub fn run(config: &Config, listening: impl FnOnce(SocketAddr)) -> Result<(), Ru
     let mut log = open_log(config, first_epoch)?;
     let connections_now = Arc::new(AtomicU32::new(0));
     let neighbours = lanes(&bells, config.limits.lane_parcels_max);
+    let started = Instant::now();
     let mut links = Vec::new();
     let mut threads = Vec::new();
     let parts = config.cores.iter().zip(listeners).zip(neighbours).zip(&bells).enumerate();
@@ -120,6 +121,7 @@ pub fn run(config: &Config, listening: impl FnOnce(SocketAddr)) -> Result<(), Ru
             bell: bell.clone(),
             inbox,
             control: to_control.clone(),
+            started,
         };
         let thread = LocalExecutorBuilder::new(Placement::Fixed(cpu))
             .name(&format!("core-{index}"))
@@ -221,6 +223,7 @@ struct CoreParts {
     bell: Arc<Bell>,
     inbox: flume::Receiver<ToCore>,
     control: flume::Sender<ToControl>,
+    started: Instant,
 }
 
 impl CoreParts {
@@ -242,7 +245,7 @@ impl CoreParts {
 
     fn start(self) -> io::Result<Pump> {
         let core = self.shard.core;
-        let lane_parcels_max = self.shard.limits.lane_parcels_max;
+        let limits = self.shard.limits;
         let disk = self.log.map(|(folder, keeper)| Disk::new(core, folder, self.bell.clone(), keeper));
         Ok(Pump::new(PumpParts {
             core,
@@ -254,7 +257,8 @@ impl CoreParts {
             bell: self.bell,
             inbox: self.inbox,
             control: self.control,
-            lane_parcels_max,
+            limits,
+            started: self.started,
         }))
     }
 }

@@ -54,12 +54,39 @@ fn posts_above_the_rate_are_refused_until_the_time_that_they_are_told() {
     let after_ms = refused[refused.len() - 1]["retry_after_ms"].as_u64().expect("when to try again");
     assert!((1..=200).contains(&after_ms), "{after_ms}");
     assert_eq!(other.post("busy", json!("mine"))["type"], "posted", "each connection has its own");
-    // Signals count too, and their refusal has no answer but this.
-    client.send(r#"{"type":"signal","id":200,"room":"busy","body":0}"#);
-    assert_eq!(client.answer_to(200)["code"], "rate_limited");
     std::thread::sleep(Duration::from_millis(after_ms + 1));
     assert_eq!(client.post("busy", json!("again"))["type"], "posted");
-    assert_eq!(server.refusals("rate_limited"), refused.len() as u64 + 1);
+    assert_eq!(server.refusals("rate_limited"), refused.len() as u64);
+}
+
+#[test]
+fn every_kind_of_request_has_a_rate_of_its_own_and_a_refusal_says_whose_it_is() {
+    let kinds = [
+        ("signals_per_second_max", json!({"type": "signal", "room": "busy", "body": 0})),
+        ("joins_per_second_max", json!({"type": "join", "room": "busy"})),
+        ("fetches_per_second_max", json!({"type": "fetch", "room": "busy", "after": 0})),
+        ("members_per_second_max", json!({"type": "members", "room": "busy"})),
+    ];
+    for (limit, ask) in &kinds {
+        let flag = format!("--{}", limit.replace('_', "-"));
+        let server = ServerProcess::start(1, &[&flag, "3"]);
+        let mut client = WireClient::hello(server.address(), Form::Json, "ann");
+        client.join("busy");
+        for id in 100..140u64 {
+            let mut request = ask.clone();
+            request["id"] = id.into();
+            client.send(&request.to_string());
+        }
+        client.send(r#"{"type":"ping","id":1}"#);
+        let refused = client.take("a refusal", |event| event["code"] == "rate_limited");
+        assert_eq!(refused["scope"], "connection", "{limit}: {refused}");
+        assert!(refused["message"].as_str().is_some_and(|message| message.contains(limit)), "{refused}");
+        assert!((1..=334).contains(&refused["retry_after_ms"].as_u64().expect("when to try again")), "{refused}");
+        assert_eq!(client.answer_to(1)["type"], "pong", "what has no rate is taken");
+        assert!(server.refusals("rate_limited") >= 30, "{limit}");
+        assert_eq!(client.post("busy", json!("mine"))["type"], "posted", "{limit}: and what has another");
+        assert_eq!(client.ask(json!({"type": "leave", "room": "busy"}))["type"], "left");
+    }
 }
 
 #[test]

@@ -45,7 +45,7 @@ fn two_connections_of_one_user_are_one_member_also_on_different_cores() {
 #[test]
 fn presence_comes_only_to_those_who_asked_and_never_of_oneself() {
     for &cores in core_counts() {
-        let server = ServerProcess::start(cores, &[]);
+        let server = ServerProcess::start(cores, &["--presence-delay-ms-max", "0"]);
         let mut asked: Vec<WireClient> = (0..3)
             .map(|index| WireClient::hello_on(&server, index % cores, Form::ALL[index], &format!("asked {index}")))
             .collect();
@@ -72,9 +72,33 @@ fn presence_comes_only_to_those_who_asked_and_never_of_oneself() {
 }
 
 #[test]
+fn who_comes_and_goes_in_a_rush_is_told_together_and_the_last_word_is_right() {
+    const TIMES: u64 = 100;
+    for &cores in core_counts() {
+        let server = ServerProcess::start(cores, &["--presence-delay-ms-max", "200"]);
+        let mut watcher = WireClient::hello(server.address(), Form::Json, "a watcher");
+        join_with_presence(&mut watcher, "hall");
+        let mut restless = WireClient::hello_on(&server, cores - 1, Form::Native, "restless");
+        for _ in 0..TIMES {
+            restless.join("hall");
+            restless.ask(json!({"type": "leave", "room": "hall"}));
+        }
+        restless.join("hall");
+        let mut last = ("".to_owned(), 0);
+        let mut told = 0;
+        while last != ("joined".to_owned(), 2) || !watcher.has_nothing() {
+            let event = watcher.next_event();
+            last = (presence(&event).1.to_owned(), presence(&event).2);
+            told += 1;
+        }
+        assert!(told < TIMES, "{cores} cores: {told} events for {TIMES} comings and goings");
+    }
+}
+
+#[test]
 fn a_room_with_too_many_members_tells_counts_only() {
     for &cores in core_counts() {
-        let flags = ["--presence-members-max", "5", "--presence-interval-ms", "20"];
+        let flags = ["--presence-members-max", "5", "--presence-interval-ms", "20", "--presence-delay-ms-max", "0"];
         let server = ServerProcess::start(cores, &flags);
         let mut watcher = WireClient::hello(server.address(), Form::Json, "a watcher");
         join_with_presence(&mut watcher, "stadium");

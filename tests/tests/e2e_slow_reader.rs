@@ -136,7 +136,7 @@ fn a_slow_reader_of_many_rooms_catches_up_in_each() {
 fn who_asks_without_reading_is_not_read_and_loses_no_answer() {
     const ASKS: u64 = 300;
     for &cores in core_counts() {
-        let server = ServerProcess::start(cores, &[]);
+        let server = ServerProcess::start(cores, &["--fetches-per-second-max", "0"]);
         let mut members = members(&server, cores, "busy");
         talk(&mut members, "busy", 50);
         let mut asker = WireClient::over(narrow_stream(server.address()), Form::Json);
@@ -160,7 +160,7 @@ fn who_asks_without_reading_is_not_read_and_loses_no_answer() {
 
 #[test]
 fn signals_to_a_slow_reader_are_dropped_and_counted_and_answers_are_not() {
-    let server = ServerProcess::start(1, &[]);
+    let server = ServerProcess::start(1, &["--signals-per-second-max", "0"]);
     let mut slow = slow(&server, Form::Json, "slow", "noisy");
     let mut other = WireClient::hello(server.address(), Form::Json, "other");
     let mut writer = WireClient::hello(server.address(), Form::Json, "writer");
@@ -177,6 +177,7 @@ fn signals_to_a_slow_reader_are_dropped_and_counted_and_answers_are_not() {
     });
     slow.send(r#"{"type":"ping","id":77}"#);
     assert_eq!(slow.answer_to(77)["type"], "pong");
+    wait_until("it is live again", || server.metric("banter_subscriptions_behind") == 0);
     writer.send(r#"{"type":"signal","room":"noisy","body":"now"}"#);
     assert_eq!(slow.take("the last signal", |event| event["body"] == "now")["user"], "writer");
 }

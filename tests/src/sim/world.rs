@@ -407,20 +407,21 @@ impl World {
     }
 
     fn act(&mut self, own: usize) {
+        let mut sends_left = self.profile.limits.sends_per_turn_max;
         loop {
+            while sends_left > 0
+                && let Some((id, sending)) = self.cores[own].shard.next_send()
+            {
+                sends_left -= 1;
+                let delay = self.chance.below(4) as u64;
+                let socket = &mut self.cores[own].sockets[id.slot as usize];
+                assert!(socket.flight.is_none(), "one send at a time");
+                assert!(!sending.bytes().is_empty(), "a send carries something");
+                socket.flight = Some((sending.bytes().to_vec(), self.turn + delay));
+            }
             let actions = std::mem::take(self.cores[own].shard.actions_mut());
             if actions.is_empty() {
                 return;
-            }
-            for id in actions.ready {
-                let core = &mut self.cores[own];
-                if let Some(sending) = core.shard.next_send(id) {
-                    let delay = self.chance.below(4) as u64;
-                    let socket = &mut core.sockets[id.slot as usize];
-                    assert!(socket.flight.is_none(), "one send at a time");
-                    assert!(!sending.bytes().is_empty(), "a send carries something");
-                    socket.flight = Some((sending.bytes().to_vec(), self.turn + delay));
-                }
             }
             for id in actions.resume {
                 self.resume(own, id);

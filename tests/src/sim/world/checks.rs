@@ -15,6 +15,8 @@ use crate::sim::profile::HISTORY_BYTES_PLENTY;
 
 /// Bytes beyond `outbox_bytes_max` that the answer to one request may take.
 const ONE_ANSWER_BYTES: u64 = 32 * 1_024;
+/// More bytes of a run than any seed fills while its readers take everything.
+const RUN_BYTES_PLENTY: u32 = 256 * 1_024;
 /// Bytes of a message's frame beside the padding of its body, at most: the archive, the names, the key, the text.
 const FRAME_BYTES_BESIDE_PADDING: u64 = 160;
 
@@ -187,8 +189,16 @@ impl World {
             self.cut(number);
         }
         self.rest();
+        let lagged: u64 = self.cores.iter().map(|core| core.shard.counters().batches_lagged).sum();
         for core in &self.cores {
             let counters = core.shard.counters();
+            if lagged == 0 {
+                assert_eq!(counters.fell_behind_by_lag, 0, "fell behind, and every batch went out");
+            }
+            let is_roomy = self.profile.limits.run_bytes_max >= RUN_BYTES_PLENTY;
+            if is_roomy && !self.seen.0.contains_key("stalled") {
+                assert_eq!(counters.fell_behind_by_run, 0, "fell behind, and took everything at once");
+            }
             assert_eq!((counters.connections, counters.subscriptions, counters.subscriptions_behind), (0, 0, 0));
             assert_eq!((counters.run_bytes, core.shard.sessions().open_count()), (0, 0));
             assert!(core.shard.rooms().iter().all(|room| room.is_idle() && room.members_count() == 0));

@@ -1,0 +1,119 @@
+//! How many requests of each kind a connection may still send: a token bucket for each, which holds a second's worth.
+
+use crate::limits::Limits;
+
+/// A kind of request that has a rate of its own. `leave` and `ping` have none: the one needs a join before it, and the
+/// other costs less than its refusal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// `post`.
+    Post,
+    /// `signal`.
+    Signal,
+    /// `join`.
+    Join,
+    /// `fetch`.
+    Fetch,
+    /// `members`.
+    Members,
+}
+
+impl Kind {
+    const ALL: [Kind; 5] = [Kind::Post, Kind::Signal, Kind::Join, Kind::Fetch, Kind::Members];
+
+    /// The limit's name and its value a second; 0 = none.
+    pub fn limit(self, limits: &Limits) -> (&'static str, u32) {
+        match self {
+            Kind::Post => ("posts_per_second_max", limits.posts_per_second_max),
+            Kind::Signal => ("signals_per_second_max", limits.signals_per_second_max),
+            Kind::Join => ("joins_per_second_max", limits.joins_per_second_max),
+            Kind::Fetch => ("fetches_per_second_max", limits.fetches_per_second_max),
+            Kind::Members => ("members_per_second_max", limits.members_per_second_max),
+        }
+    }
+}
+
+/// A token, in the unit of a bucket's level.
+const TOKEN: u64 = 1_000;
+
+/// The buckets of one connection.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Rates {
+    /// Thousandths of a request.
+    levels: [u32; Kind::ALL.len()],
+    /// When they were filled last; wraps after 49 days, at which a bucket is at worst not filled.
+    filled_ms: u32,
+}
+
+impl Rates {
+    /// Buckets that hold a whole second's worth.
+    pub fn full(now_ms: u64) -> Self {
+        Rates { levels: [u32::MAX; Kind::ALL.len()], filled_ms: now_ms as u32 }
+    }
+
+    /// Takes one request, or says in how many milliseconds there is one.
+    ///
+    /// # Errors
+    /// The milliseconds.
+    pub fn take(&mut self, kind: Kind, limits: &Limits, now_ms: u64) -> Result<(), u64> {
+        let (_, rate) = kind.limit(limits);
+        if rate == 0 {
+            return Ok(());
+        }
+        self.fill(limits, now_ms as u32);
+        let level = &mut self.levels[kind as usize];
+        match u64::from(*level).checked_sub(TOKEN) {
+            Some(left) => {
+                *level = left as u32;
+                Ok(())
+            }
+            None => Err((TOKEN - u64::from(*level)).div_ceil(rate.into())),
+        }
+    }
+
+    fn fill(&mut self, limits: &Limits, now_ms: u32) {
+        let elapsed_ms = u64::from(now_ms.wrapping_sub(self.filled_ms));
+        self.filled_ms = now_ms;
+        for (level, kind) in self.levels.iter_mut().zip(Kind::ALL) {
+            let rate = u64::from(kind.limit(limits).1);
+            let full = (rate * TOKEN).min(u32::MAX.into());
+            *level = (u64::from(*level) + elapsed_ms * rate).min(full) as u32;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limits() -> Limits {
+        Limits { posts_per_second_max: 0, signals_per_second_max: 10, joins_per_second_max: 3, ..Limits::default() }
+    }
+
+    #[test]
+    fn a_bucket_allows_a_second_at_once_and_then_the_rate() {
+        let (mut rates, limits) = (Rates::full(5_000), limits());
+        let mut take = |now_ms| rates.take(Kind::Signal, &limits, now_ms);
+        for _ in 0..10 {
+            assert_eq!(take(5_000), Ok(()));
+        }
+        assert_eq!(take(5_000), Err(100));
+        assert_eq!(take(5_040), Err(60));
+        assert_eq!(take(5_100), Ok(()));
+        assert_eq!(take(5_100), Err(100));
+        assert_eq!(take(u64::from(u32::MAX) + 10_000), Ok(()), "also when the clock's low half went round");
+    }
+
+    #[test]
+    fn each_kind_has_a_bucket_of_its_own_and_0_is_none() {
+        let (mut rates, limits) = (Rates::full(0), limits());
+        for kind in [Kind::Join, Kind::Signal] {
+            while rates.take(kind, &limits, 0).is_ok() {}
+        }
+        assert_eq!((rates.take(Kind::Join, &limits, 0), rates.take(Kind::Signal, &limits, 0)), (Err(334), Err(100)));
+        for kind in [Kind::Fetch, Kind::Members] {
+            assert_eq!(rates.take(kind, &limits, 0), Ok(()));
+        }
+        (0..100_000).for_each(|_| assert_eq!(rates.take(Kind::Post, &limits, 0), Ok(())));
+    }
+}
