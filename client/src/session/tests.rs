@@ -219,6 +219,21 @@ fn a_passing_refusal_holds_the_post_back_and_a_lasting_one_is_told() {
 }
 
 #[test]
+fn a_join_that_is_refused_for_a_moment_is_asked_again_after_its_time_and_its_posts_with_it() {
+    for code in [ErrorCode::RateLimited, ErrorCode::Overloaded] {
+        let mut pair = Pair::joined(options(1), "lobby");
+        pair.server.refuse_next_join = Some((code as u8, Some(700)));
+        pair.session.join("other", Join::default()).unwrap();
+        pair.session.post("other", body(b"1")).unwrap();
+        pair.exchange();
+        pair.pass(Duration::from_millis(699));
+        assert_eq!((pair.server.stored("other"), pair.events()), (0, vec![]), "{code:?}");
+        pair.pass(Duration::from_millis(1) + options(1).reconnect_first);
+        assert_eq!(bodies(&pair.events()), [(1, "1".into())], "{code:?}");
+    }
+}
+
+#[test]
 fn a_post_above_the_servers_limit_is_refused_here_for_it_would_cost_the_connection_again_and_again() {
     let mut pair = Pair::joined(options(1), "lobby");
     pair.session.post("lobby", body(&[b'1'; 5000])).unwrap();
