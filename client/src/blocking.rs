@@ -7,12 +7,15 @@ use std::collections::VecDeque;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
+use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
+use banter_protocol::error_code::ErrorCode;
 use banter_protocol::ids::{NameFault, UserName};
-use banter_protocol::request::{Body, BodyFormat};
+use banter_protocol::request::{Body, BodyFormat, FetchFrom};
 
-use crate::event::{Event, Posted, Refused};
+use crate::asks::{AskId, AskRefusal};
+use crate::event::{Event, Members, Page, Posted, Refused};
 use crate::options::{Join, Options};
 use crate::posts::{PostRefusal, Ticket};
 use crate::session::{Link, Session};
@@ -33,13 +36,18 @@ pub enum ClientError {
     /// The post was not taken.
     #[error("the post was not taken: {0}")]
     Post(#[from] PostRefusal),
-    /// The server refused it for good.
-    #[error("the server refused: {code}: {message}")]
+    /// The page or the list of members was not asked for.
+    #[error("it was not asked for: {0}")]
+    Ask(#[from] AskRefusal),
+    /// The server refused it. A post is refused for good.
+    #[error("the server refused: {}: {message}", code.map_or("a code of a later server", ErrorCode::as_str))]
     Refused {
-        /// The code's name.
-        code: &'static str,
+        /// Why; none: a code that only a later server knows.
+        code: Option<ErrorCode>,
         /// Why, for people.
         message: String,
+        /// When asking again makes sense, if the server said so.
+        retry_after: Option<Duration>,
     },
     /// Not in time. A post that was not acknowledged goes on waiting for it.
     #[error("it took too long{}", link_fault.as_ref().map(|fault| format!(": {fault}")).unwrap_or_default())]
@@ -122,17 +130,43 @@ impl Client {
     /// When it was not taken, was refused, or was not acknowledged in time (it is still being tried then).
     pub fn post_json(&mut self, room: &str, json: &str, timeout: Duration) -> Result<Posted, ClientError> {
         let ticket = self.post(room, Body { format: BodyFormat::Json, bytes: json.as_bytes() })?;
-        let deadline = Instant::now() + timeout;
-        loop {
-            match self.pump_until(deadline)? {
-                None => return Err(ClientError::TimedOut { link_fault: self.link_fault.clone() }),
-                Some(Event::Posted(posted)) if posted.ticket == ticket => return Ok(posted),
-                Some(Event::Refused { what: Refused::Post(refused), code, message }) if refused == ticket => {
-                    return Err(ClientError::Refused { code: code.as_str(), message });
-                }
-                Some(event) => self.kept.push_back(event),
-            }
-        }
+        let is_about = |what: &Refused| *what == Refused::Post(ticket);
+        self.wait_for(Instant::now() + timeout, is_about, |event| match event {
+            Event::Posted(posted) if posted.ticket == ticket => ControlFlow::Break(posted),
+            other => ControlFlow::Continue(other),
+        })
+    }
+
+    /// A page of a room's history, joined or not: at most `limit` messages, or as many as the server gives. Events that
+    /// come meanwhile are kept for [`Client::next_event`].
+    ///
+    /// # Errors
+    /// When the name is bad, the server refused it (see `retry_after`), or it did not come in time. An answer that is
+    /// late is an event.
+    pub fn fetch(
+        &mut self,
+        room: &str,
+        from: FetchFrom,
+        limit: Option<u64>,
+        timeout: Duration,
+    ) -> Result<Page, ClientError> {
+        let ask = |session: &mut Session| session.fetch(room, from, limit);
+        self.ask(timeout, ask, |event, asked| match event {
+            Event::Page(page) if page.ask == asked => ControlFlow::Break(page),
+            other => ControlFlow::Continue(other),
+        })
+    }
+
+    /// Who is in a room, joined or not. Events that come meanwhile are kept for [`Client::next_event`].
+    ///
+    /// # Errors
+    /// As [`Client::fetch`].
+    pub fn members(&mut self, room: &str, timeout: Duration) -> Result<Members, ClientError> {
+        let ask = |session: &mut Session| session.members(room);
+        self.ask(timeout, ask, |event, asked| match event {
+            Event::Members(members) if members.ask == asked => ControlFlow::Break(members),
+            other => ControlFlow::Continue(other),
+        })
     }
 
     /// Tells the members of a room something that is not kept, if there is a connection.
@@ -157,6 +191,69 @@ impl Client {
     /// The session, to ask it things.
     pub fn session(&self) -> &Session {
         &self.session
+    }
+
+    /// Asks once there is a connection, and again when that is lost before the answer came.
+    fn ask<T>(
+        &mut self,
+        timeout: Duration,
+        ask: impl Fn(&mut Session) -> Result<AskId, AskRefusal>,
+        answer: fn(Event, AskId) -> ControlFlow<T, Event>,
+    ) -> Result<T, ClientError> {
+        let deadline = Instant::now() + timeout;
+        loop {
+            let asked = self.begin_ask(deadline, &ask)?;
+            let is_about = |what: &Refused| *what == Refused::Ask(asked);
+            let answered = self.wait_for(deadline, is_about, |event| match event {
+                Event::Unanswered(lost) if lost == asked => ControlFlow::Break(None),
+                event => answer(event, asked).map_break(Some),
+            })?;
+            if let Some(answer) = answered {
+                return Ok(answer);
+            }
+        }
+    }
+
+    fn begin_ask(
+        &mut self,
+        deadline: Instant,
+        ask: impl Fn(&mut Session) -> Result<AskId, AskRefusal>,
+    ) -> Result<AskId, ClientError> {
+        loop {
+            match ask(&mut self.session) {
+                // Whatever happens next may be the connection, or an answer that makes room.
+                Err(AskRefusal::NotConnected | AskRefusal::FullOfAsks { .. }) => {
+                    let event = self.event_until(deadline)?;
+                    self.kept.push_back(event);
+                }
+                asked => return Ok(asked?),
+            }
+        }
+    }
+
+    /// Waits for an answer, or for the refusal of what was asked; other events are kept.
+    fn wait_for<T>(
+        &mut self,
+        deadline: Instant,
+        is_about: impl Fn(&Refused) -> bool,
+        answer: impl Fn(Event) -> ControlFlow<T, Event>,
+    ) -> Result<T, ClientError> {
+        loop {
+            match self.event_until(deadline)? {
+                Event::Refused { what, code, message, retry_after } if is_about(&what) => {
+                    return Err(ClientError::Refused { code, message, retry_after });
+                }
+                event => match answer(event) {
+                    ControlFlow::Break(answer) => return Ok(answer),
+                    ControlFlow::Continue(other) => self.kept.push_back(other),
+                },
+            }
+        }
+    }
+
+    /// The next event that comes in time.
+    fn event_until(&mut self, deadline: Instant) -> Result<Event, ClientError> {
+        self.pump_until(deadline)?.ok_or_else(|| ClientError::TimedOut { link_fault: self.link_fault.clone() })
     }
 
     fn now(&self) -> Duration {

@@ -8,6 +8,7 @@ use banter_protocol::fault::PeerFault;
 use banter_protocol::ids::{Cursor, Epoch, RoomName, Sequence};
 use banter_protocol::request::{Body, BodyFormat};
 
+use crate::asks::AskId;
 use crate::posts::Ticket;
 
 /// One thing that happened.
@@ -37,6 +38,22 @@ pub enum Event {
     Message(Message),
     /// The server acknowledged a post.
     Posted(Posted),
+    /// The server's log failed: a post is kept with its key, and sent again when the server may have been mended. Told
+    /// once of a post that was refused so; younger posts of its room wait behind it.
+    Postponed {
+        /// Which post.
+        ticket: Ticket,
+        /// Its room.
+        room: RoomName,
+        /// Why, for people.
+        message: String,
+    },
+    /// The answer to [`crate::Session::fetch`].
+    Page(Page),
+    /// The answer to [`crate::Session::members`].
+    Members(Members),
+    /// The connection was lost before the answer came: ask again, once there is another.
+    Unanswered(AskId),
     /// These messages are gone from the history.
     Gap {
         /// The room.
@@ -76,14 +93,17 @@ pub enum Event {
         /// What the server said.
         code: ErrorCode,
     },
-    /// The server refused something for good. A refusal that passes (`overloaded`, say) is not told, but tried again.
+    /// The server refused something for good. Where the refusal of a join or a post passes (`overloaded`, say), it is
+    /// not told, but tried again.
     Refused {
         /// What.
         what: Refused,
-        /// Why.
-        code: ErrorCode,
+        /// Why; none: a code that only a later server knows.
+        code: Option<ErrorCode>,
         /// Why, for people.
         message: String,
+        /// When asking again makes sense, if the server said so.
+        retry_after: Option<Duration>,
     },
     /// The connection is gone.
     Disconnected {
@@ -105,8 +125,38 @@ pub struct Message {
     pub time_ms: u64,
     /// Who said it.
     pub user: String,
+    /// The key that it was posted under, if any: [`crate::Session::key_of`] recognises one's own.
+    pub key: Option<String>,
     /// What was said.
     pub body: OwnedBody,
+}
+
+/// A part of a room's history.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Page {
+    /// Which ask this answers.
+    pub ask: AskId,
+    /// The room.
+    pub room: RoomName,
+    /// The history that the sequences belong to.
+    pub epoch: Epoch,
+    /// The messages, ascending.
+    pub messages: Vec<Message>,
+    /// Whether the history holds more in the direction that was asked for.
+    pub more: bool,
+}
+
+/// Who is in a room.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Members {
+    /// Which ask this answers.
+    pub ask: AskId,
+    /// The room.
+    pub room: RoomName,
+    /// All of them.
+    pub count: u64,
+    /// The first by name, as many as the server lists.
+    pub users: Vec<String>,
 }
 
 /// A body and what its bytes are.
@@ -138,6 +188,8 @@ pub struct Posted {
     pub ticket: Ticket,
     /// Its room.
     pub room: RoomName,
+    /// Its key, which its message has too.
+    pub key: String,
     /// The place that the message has.
     pub cursor: Cursor,
     /// Wall clock of the server, milliseconds since 1970.
@@ -155,6 +207,8 @@ pub enum Refused {
     Join(RoomName),
     /// A post: it is not sent again.
     Post(Ticket),
+    /// A page or a list of members.
+    Ask(AskId),
     /// Something else that was asked, a signal for instance.
     Other,
 }

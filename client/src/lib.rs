@@ -8,11 +8,20 @@
 //!
 //! What the session keeps for you while connections come and go:
 //! - a message of a joined room is handed to you once and in order, and a hole is told as [`Event::Gap`];
-//! - a post is sent again under the same key until the server acknowledges it, so it is stored once;
+//! - a post is sent again under the same key until the server acknowledges it, so it is stored once, and its room gets at
+//!   most `posts_in_flight_max` of them at a time, so that a link that breaks has little to carry again;
+//! - a post that the server's log could not take is kept and tried again, and you are told once ([`Event::Postponed`]);
+//! - your own message is known by its key: [`Session::key_of`] its ticket, [`Message::key`], [`Posted::key`];
+//! - what only a later server says is passed over, and a code that is unknown refuses one request and nothing else;
 //! - reconnecting waits longer each time, at random, and never sooner than the server advised.
+//!
+//! What it does not keep: an ask for a page or for members ([`Session::fetch`], [`Session::members`]) goes out now or not
+//! at all, and is told as [`Event::Unanswered`] when the connection is lost before its answer; [`Client::fetch`] and
+//! [`Client::members`] ask again in their time.
 
 #![forbid(unsafe_code)]
 
+mod asks;
 mod backoff;
 pub mod blocking;
 pub mod event;
@@ -21,12 +30,13 @@ mod posts;
 mod room;
 pub mod session;
 
+pub use asks::{AskId, AskRefusal};
 pub use banter_protocol::error_code::ErrorCode;
 pub use banter_protocol::event::PresenceState;
 pub use banter_protocol::ids::{Cursor, Epoch, RoomName, Sequence, UserName};
-pub use banter_protocol::request::{Body, BodyFormat, JoinFrom};
+pub use banter_protocol::request::{Body, BodyFormat, FetchFrom, JoinFrom};
 pub use blocking::{Client, ClientError};
-pub use event::{Event, Message, OwnedBody, Posted, Refused, Why};
+pub use event::{Event, Members, Message, OwnedBody, Page, Posted, Refused, Why};
 pub use options::{Join, Options, WhenLost};
 pub use posts::{PostRefusal, Ticket};
 pub use session::{Link, Session};

@@ -19,7 +19,13 @@ pub struct Options {
     pub posts_unacknowledged_max: usize,
     /// Bytes of bodies that may wait with them.
     pub posts_unacknowledged_bytes_max: usize,
-    /// Bytes that may wait to be sent before a signal is refused as full. Posts have their own limit.
+    /// Posts of one room that the server may have without having answered; the others wait here, and are not sent again
+    /// after a cut. Together a user's sessions should stay below the server's `dedupe_keys_per_author_max`. 1 keeps the
+    /// order of posts also where the server refuses one for a moment; 0 is taken as 1.
+    pub posts_in_flight_max: usize,
+    /// Pages and lists of members that may be asked at a time. One more is refused as full.
+    pub asks_in_flight_max: usize,
+    /// Bytes that may wait to be sent before a signal is refused as full. Posts and asks have their own limits.
     pub outbox_bytes_max: usize,
     /// The largest frame to take from the server.
     pub frame_bytes_max: u32,
@@ -27,6 +33,8 @@ pub struct Options {
     pub reconnect_first: Duration,
     /// The last ceiling. A connection that held that long wipes the failures out.
     pub reconnect_max: Duration,
+    /// After `log_failed` the posts of a room wait so long, or until the next connection.
+    pub log_failed_retry: Duration,
     /// From connecting to `welcome`.
     pub welcome_timeout: Duration,
     /// Nothing heard for so long: the connection is given up. At half of it the server is asked.
@@ -42,10 +50,13 @@ impl Options {
             seed,
             posts_unacknowledged_max: 1024,
             posts_unacknowledged_bytes_max: 4 << 20,
+            posts_in_flight_max: 16,
+            asks_in_flight_max: 16,
             outbox_bytes_max: 1 << 20,
             frame_bytes_max: 16 << 20,
             reconnect_first: Duration::from_millis(200),
             reconnect_max: Duration::from_secs(30),
+            log_failed_retry: Duration::from_secs(60),
             welcome_timeout: Duration::from_secs(10),
             silence_timeout: Duration::from_secs(60),
         }

@@ -1,6 +1,9 @@
 //! The posts that wait for their acknowledgement: numbered, keyed, bounded in count and bytes.
+//!
+//! Invariant: of the posts of a room that wait, at most `posts_in_flight_max` are with the present connection, and what
+//! it gets next is the oldest that it does not have.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use banter_protocol::ids::RoomName;
 use banter_protocol::request::Body;
@@ -41,35 +44,52 @@ pub enum PostRefusal {
 #[derive(Debug)]
 pub(crate) struct Post {
     pub(crate) ticket: Ticket,
-    pub(crate) room: RoomName,
     pub(crate) body: OwnedBody,
     /// Handed to the present connection, and not answered yet.
-    pub(crate) is_sent: bool,
+    is_in_flight: bool,
+    /// The user knows that it has to wait longer.
+    is_postponed: bool,
 }
 
-/// Every post that is not acknowledged, in the order of its ticket.
+/// A room's posts, in the order of their tickets.
+#[derive(Debug, Default)]
+struct Queue {
+    posts: VecDeque<Post>,
+    in_flight: usize,
+}
+
+/// Every post that is not acknowledged.
 #[derive(Debug)]
 pub(crate) struct Posts {
-    waiting: VecDeque<Post>,
+    queues: BTreeMap<RoomName, Queue>,
+    count: usize,
     bytes: usize,
     next: u64,
     posts_max: usize,
     bytes_max: usize,
+    in_flight_max: usize,
 }
 
 impl Posts {
     pub(crate) fn new(options: &Options) -> Self {
         Posts {
-            waiting: VecDeque::new(),
+            queues: BTreeMap::new(),
+            count: 0,
             bytes: 0,
             next: 1,
             posts_max: options.posts_unacknowledged_max,
             bytes_max: options.posts_unacknowledged_bytes_max,
+            in_flight_max: options.posts_in_flight_max,
         }
     }
 
+    /// How many posts of a room a connection may have, from now on; with none no post would ever go out.
+    pub(crate) fn set_in_flight_max(&mut self, in_flight_max: usize) {
+        self.in_flight_max = in_flight_max.max(1);
+    }
+
     pub(crate) fn add(&mut self, room: RoomName, body: Body<'_>) -> Result<Ticket, PostRefusal> {
-        if self.waiting.len() >= self.posts_max {
+        if self.count >= self.posts_max {
             return Err(PostRefusal::FullOfPosts { posts_max: self.posts_max });
         }
         if self.bytes + body.bytes.len() > self.bytes_max {
@@ -77,39 +97,77 @@ impl Posts {
         }
         let ticket = Ticket(self.next);
         self.next += 1;
+        self.count += 1;
         self.bytes += body.bytes.len();
-        self.waiting.push_back(Post { ticket, room, body: body.into(), is_sent: false });
+        let post = Post { ticket, body: body.into(), is_in_flight: false, is_postponed: false };
+        self.queues.entry(room).or_default().posts.push_back(post);
         Ok(ticket)
     }
 
-    pub(crate) fn remove(&mut self, ticket: Ticket) -> Option<Post> {
-        let index = self.waiting.binary_search_by_key(&ticket, |post| post.ticket).ok()?;
-        let post = self.waiting.remove(index)?;
+    /// Forgets a post. False when it is gone already.
+    pub(crate) fn remove(&mut self, room: &RoomName, ticket: Ticket) -> bool {
+        let Some((queue, index)) = self.find(room, ticket) else { return false };
+        let Some(post) = queue.posts.remove(index) else { return false };
+        queue.in_flight -= usize::from(post.is_in_flight);
+        if queue.posts.is_empty() {
+            self.queues.remove(room);
+        }
+        self.count -= 1;
         self.bytes -= post.body.bytes.len();
-        Some(post)
+        true
     }
 
-    pub(crate) fn post_mut(&mut self, ticket: Ticket) -> Option<&mut Post> {
-        let index = self.waiting.binary_search_by_key(&ticket, |post| post.ticket).ok()?;
-        self.waiting.get_mut(index)
+    fn find(&mut self, room: &RoomName, ticket: Ticket) -> Option<(&mut Queue, usize)> {
+        let queue = self.queues.get_mut(room)?;
+        let index = queue.posts.binary_search_by_key(&ticket, |post| post.ticket).ok()?;
+        Some((queue, index))
     }
 
-    /// The posts of a room that the present connection does not have yet, oldest first.
-    pub(crate) fn unsent_mut(&mut self, room: &str) -> impl Iterator<Item = &mut Post> {
-        self.waiting.iter_mut().filter(move |post| !post.is_sent && post.room.as_str() == room)
+    /// The oldest post of a room that the present connection does not have, if it may have one more.
+    pub(crate) fn next_to_send(&self, room: &RoomName) -> Option<&Post> {
+        let queue = self.queues.get(room)?;
+        if queue.in_flight >= self.in_flight_max {
+            return None;
+        }
+        queue.posts.iter().find(|post| !post.is_in_flight)
     }
 
-    /// The tickets of a room.
-    pub(crate) fn tickets_of(&self, room: &str) -> Vec<Ticket> {
-        self.waiting.iter().filter(|post| post.room.as_str() == room).map(|post| post.ticket).collect()
+    /// The present connection has it now.
+    pub(crate) fn mark_in_flight(&mut self, room: &RoomName, ticket: Ticket) {
+        if let Some((queue, index)) = self.find(room, ticket) {
+            queue.in_flight += usize::from(!queue.posts[index].is_in_flight);
+            queue.posts[index].is_in_flight = true;
+        }
+    }
+
+    /// The server did not take it: it is to be sent again. False when it is gone.
+    pub(crate) fn take_back(&mut self, room: &RoomName, ticket: Ticket) -> bool {
+        let Some((queue, index)) = self.find(room, ticket) else { return false };
+        queue.in_flight -= usize::from(queue.posts[index].is_in_flight);
+        queue.posts[index].is_in_flight = false;
+        true
+    }
+
+    /// The user is to be told that it waits longer. False when that was told before, or it is gone.
+    pub(crate) fn postpone(&mut self, room: &RoomName, ticket: Ticket) -> bool {
+        let Some((queue, index)) = self.find(room, ticket) else { return false };
+        !std::mem::replace(&mut queue.posts[index].is_postponed, true)
+    }
+
+    /// The tickets of a room, ascending.
+    pub(crate) fn tickets_of(&self, room: &RoomName) -> Vec<Ticket> {
+        self.queues.get(room).into_iter().flat_map(|queue| &queue.posts).map(|post| post.ticket).collect()
     }
 
     /// The connection is gone: what it had is not known to have arrived.
-    pub(crate) fn mark_all_unsent(&mut self) {
-        self.waiting.iter_mut().for_each(|post| post.is_sent = false);
+    pub(crate) fn take_all_back(&mut self) {
+        for queue in self.queues.values_mut() {
+            queue.posts.iter_mut().for_each(|post| post.is_in_flight = false);
+            queue.in_flight = 0;
+        }
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.waiting.len()
+        self.count
     }
 }

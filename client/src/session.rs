@@ -10,15 +10,20 @@
 //! ```
 //!
 //! Invariants:
-//! - Posts of a room are sent in the order of their tickets, except that one which the server refused for a moment is
-//!   sent again behind those that were under way.
+//! - Of the posts of a room that wait, at most `posts_in_flight_max` are with the server; the next goes out as answers
+//!   come. So a cut costs no more than these again, and a link that carries them now and then carries any number.
+//! - A room's posts are sent in the order of their tickets. One that the server refused for a moment is overtaken by
+//!   those alone that were in flight with it, so by none where `posts_in_flight_max` is 1.
 //! - A post keeps its key until it is acknowledged or refused for good, over any number of connections.
-//! - Nothing but the user's own calls makes the session grow: posts are bounded by count and bytes, signals by the
-//!   outbox, and the events of one `handle_bytes` by its bytes.
-//!
-//! Not here: `fetch` and `members`.
+//! - An ask is answered, refused, or told as unanswered, once.
+//! - What only a later server says costs no connection: its events are passed over, its codes refuse one request. Only
+//!   where that is `hello`, nothing can go on, and another connection is tried.
+//! - Nothing but the user's own calls makes the session grow: posts are bounded by count and bytes, asks by count,
+//!   signals by the outbox, and the events of one `handle_bytes` by its bytes.
 
+mod asking;
 mod incoming;
+mod refusals;
 #[cfg(test)]
 mod tests;
 
@@ -26,16 +31,18 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
 
 use banter_protocol::error_code::ErrorCode;
-use banter_protocol::frame::{FrameReader, PREAMBLE};
+use banter_protocol::frame::{FrameReader, HEADER_BYTES, PREAMBLE};
 use banter_protocol::ids::{NameFault, RequestId, RoomName};
 use banter_protocol::native;
 use banter_protocol::request::{Ask, Body, Request};
 
+use crate::asks::Asks;
 use crate::backoff::{Backoff, Random};
-use crate::event::{Event, Refused, Why};
+use crate::event::{Event, Why};
 use crate::options::{Join, Options};
 use crate::posts::{Post, PostRefusal, Posts, Ticket};
 use crate::room::{Room, State};
+use refusals::Refusal;
 
 /// What the session wants of its adapter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,7 +77,7 @@ enum LinkState {
 enum Asked {
     Hello,
     Join(RoomName),
-    Post(Ticket),
+    Post(RoomName, Ticket),
 }
 
 /// See the module.
@@ -94,6 +101,7 @@ pub struct Session {
     events: VecDeque<Event>,
     rooms: BTreeMap<RoomName, Room>,
     posts: Posts,
+    asks: Asks,
     next_id: u64,
     asked: HashMap<u64, Asked>,
 }
@@ -112,11 +120,12 @@ impl Session {
             heard_at: Duration::ZERO,
             is_pinged: false,
             server_frame_bytes_max: 0,
-            reader: FrameReader::new(options.frame_bytes_max),
+            reader: FrameReader::of_events(options.frame_bytes_max),
             outbox: Vec::new(),
             events: VecDeque::new(),
             rooms: BTreeMap::new(),
             posts: Posts::new(&options),
+            asks: Asks::new(options.asks_in_flight_max),
             next_id: 1,
             asked: HashMap::new(),
             options,
@@ -146,7 +155,8 @@ impl Session {
         }
         // The answer to a join under way is no answer to the next one.
         self.asked.retain(|_, asked| !matches!(asked, Asked::Join(asked) if *asked == name));
-        self.refuse_posts_of(&name, ErrorCode::NotJoined, "the room was left before the acknowledgement came");
+        let message = "the room was left before the acknowledgement came";
+        self.refuse_posts_of(&name, &Refusal { code: Some(ErrorCode::NotJoined), message, retry_after: None });
     }
 
     /// Says something in a room. It is sent now, or when the room is joined, and again until it is acknowledged.
@@ -199,6 +209,11 @@ impl Session {
     /// Posts that are not acknowledged yet.
     pub fn unacknowledged(&self) -> usize {
         self.posts.len()
+    }
+
+    /// The key that a post goes under: its message has it too.
+    pub fn key_of(&self, ticket: Ticket) -> String {
+        format!("{}{}", self.key_prefix, ticket.0)
     }
 
     /// How far a room was read.
@@ -329,45 +344,27 @@ impl Session {
         self.send(id, Ask::Join { room: name.as_str().into(), from, echo: true, presence });
     }
 
-    /// Sends a room's posts that the connection does not have yet, when that is possible now.
+    /// Sends a room's posts that the connection does not have yet, as many as may be in flight, when that is possible.
     fn send_posts(&mut self, name: &RoomName) {
         let Some(room) = self.rooms.get(name) else { return };
         if room.state != State::Joined || room.hold_until.is_some() || self.advised_wait.is_some() {
             return;
         }
-        let mut too_large = Vec::new();
-        for post in self.posts.unsent_mut(name.as_str()) {
-            let start = self.outbox.len();
-            write_post(post, self.next_id, &self.key_prefix, &mut self.outbox);
-            let payload_bytes = (self.outbox.len() - start - banter_protocol::frame::HEADER_BYTES) as u64;
+        while let Some(post) = self.posts.next_to_send(name) {
+            let (ticket, start) = (post.ticket, self.outbox.len());
+            write_post(name, post, self.next_id, self.key_of(ticket), &mut self.outbox);
+            let payload_bytes = (self.outbox.len() - start - HEADER_BYTES) as u64;
             if self.server_frame_bytes_max != 0 && payload_bytes > self.server_frame_bytes_max {
                 self.outbox.truncate(start);
-                too_large.push(post.ticket);
+                self.refuse_as_too_large(name, ticket);
                 continue;
             }
-            post.is_sent = true;
-            self.asked.insert(self.next_id, Asked::Post(post.ticket));
-            self.next_id += 1;
-        }
-        for ticket in too_large {
-            let message = format!("a post may have {} bytes (frame_bytes_max)", self.server_frame_bytes_max);
-            self.refuse_post(ticket, ErrorCode::FrameTooLarge, message);
+            self.posts.mark_in_flight(name, ticket);
+            self.number(Asked::Post(name.clone(), ticket));
         }
     }
 
     // Losing.
-
-    fn refuse_post(&mut self, ticket: Ticket, code: ErrorCode, message: String) {
-        if self.posts.remove(ticket).is_some() {
-            self.events.push_back(Event::Refused { what: Refused::Post(ticket), code, message });
-        }
-    }
-
-    fn refuse_posts_of(&mut self, name: &RoomName, code: ErrorCode, message: &str) {
-        for ticket in self.posts.tickets_of(name.as_str()) {
-            self.refuse_post(ticket, code, message.to_owned());
-        }
-    }
 
     /// Gives the connection up, and wants another one later.
     fn drop_link(&mut self, now: Duration, why: Why) {
@@ -382,11 +379,12 @@ impl Session {
         {
             self.backoff.reset();
         }
-        self.reader = FrameReader::new(self.options.frame_bytes_max);
+        self.reader = FrameReader::of_events(self.options.frame_bytes_max);
         self.outbox.clear();
         self.asked.clear();
         self.rooms.values_mut().for_each(Room::disconnect);
-        self.posts.mark_all_unsent();
+        self.posts.take_all_back();
+        self.events.extend(self.asks.take_all().map(Event::Unanswered));
         let advised = self.advised_wait.take().unwrap_or_default();
         let retry = now.map(|now| (now, advised + self.backoff.fail(&mut self.random)));
         self.link = match retry {
@@ -397,8 +395,7 @@ impl Session {
     }
 }
 
-fn write_post(post: &Post, id: u64, key_prefix: &str, out: &mut Vec<u8>) {
-    let key = format!("{key_prefix}{}", post.ticket.0);
-    let ask = Ask::Post { room: post.room.as_str().into(), body: post.body.as_body(), key: Some(key.into()) };
+fn write_post(room: &RoomName, post: &Post, id: u64, key: String, out: &mut Vec<u8>) {
+    let ask = Ask::Post { room: room.as_str().into(), body: post.body.as_body(), key: Some(key.into()) };
     native::write_request(&Request { id: Some(id), ask }, out);
 }

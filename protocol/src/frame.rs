@@ -15,8 +15,12 @@ use crate::fault::PeerFault;
 
 /// Bytes of a frame's header.
 pub const HEADER_BYTES: usize = 8;
+/// Where the kind lies in it.
+const KIND_OFFSET: usize = 4;
 /// The version of the format that this build writes, and the only one it reads.
 pub const VERSION: u8 = 1;
+/// Kinds from here on are events.
+const EVENT_KIND_MIN: u8 = 64;
 /// What a native TCP client sends first. The first byte starts no HTTP request, and the line end shows a connection
 /// that "repairs" text (PNG's trick); the last byte is the version.
 pub const PREAMBLE: [u8; 8] = [0xBA, b'N', b'T', b'R', b'\r', b'\n', 0x00, VERSION];
@@ -185,21 +189,36 @@ pub struct FrameReader {
     /// The frame in `partial` was handed out, and goes at the next call.
     handed_out: bool,
     payload_bytes_max: u32,
+    /// Events of a kind that this build does not know are passed over, and are no fault.
+    passes_over_unknown: bool,
+    /// Bytes to come of such an event.
+    pass_over_bytes: usize,
 }
 
 impl FrameReader {
     /// A reader of frames with payloads up to the limit.
     pub fn new(payload_bytes_max: u32) -> Self {
-        FrameReader { partial: Vec::new(), handed_out: false, payload_bytes_max }
+        let partial = Vec::new();
+        FrameReader { partial, handed_out: false, payload_bytes_max, passes_over_unknown: false, pass_over_bytes: 0 }
+    }
+
+    /// A client's reader: it passes over events of kinds that only a later server knows, and keeps nothing of them.
+    pub fn of_events(payload_bytes_max: u32) -> Self {
+        FrameReader { passes_over_unknown: true, ..FrameReader::new(payload_bytes_max) }
     }
 
     /// Reads at most one frame from the front of `input`, and says how many bytes it took. Without a frame all of
-    /// `input` was taken and kept.
+    /// `input` was taken and kept, or [`FrameReader::of_events`] passed over what it took.
     ///
     /// # Errors
     /// A bad header: the stream means nothing from here on.
     pub fn read<'a>(&'a mut self, input: &'a [u8]) -> Result<(usize, Option<Frame<'a>>), PeerFault> {
         self.release();
+        if self.passes_over_unknown
+            && let used @ 1.. = self.pass_over(input)?
+        {
+            return Ok((used, None));
+        }
         if self.partial.is_empty() {
             return match Frame::read(input, self.payload_bytes_max) {
                 Ok((frame, used)) => Ok((used, Some(frame))),
@@ -224,6 +243,35 @@ impl FrameReader {
         Ok((used, Some(Frame { kind: header.kind, payload: &self.partial[HEADER_BYTES..] })))
     }
 
+    /// Takes bytes of an unknown event, if it is one that comes next, and says how many.
+    fn pass_over(&mut self, input: &[u8]) -> Result<usize, PeerFault> {
+        if self.pass_over_bytes == 0 {
+            let Some(mut header) = self.header_ahead(input) else { return Ok(0) };
+            let kind = header[KIND_OFFSET];
+            if kind < EVENT_KIND_MIN || FrameKind::from_number(kind).is_some() {
+                return Ok(0);
+            }
+            // The rest of the header, its length above all, has to be as right as any other's.
+            header[KIND_OFFSET] = FrameKind::KeepAlive as u8;
+            let frame_bytes = FrameHeader::read(header, self.payload_bytes_max)?.frame_bytes();
+            self.pass_over_bytes = frame_bytes - self.partial.len();
+            self.partial.clear();
+        }
+        let used = input.len().min(self.pass_over_bytes);
+        self.pass_over_bytes -= used;
+        Ok(used)
+    }
+
+    /// The header of the frame that comes next, once what was kept and `input` hold all of it.
+    fn header_ahead(&self, input: &[u8]) -> Option<[u8; HEADER_BYTES]> {
+        let mut bytes = self.partial.iter().chain(input);
+        let mut header = [0; HEADER_BYTES];
+        for byte in &mut header {
+            *byte = *bytes.next()?;
+        }
+        Some(header)
+    }
+
     /// Frees the frame that the last [`FrameReader::read`] handed out, if it was kept here.
     pub fn release(&mut self) {
         if self.handed_out {
@@ -239,9 +287,9 @@ impl FrameReader {
         taken
     }
 
-    /// Whether a cut frame is being kept.
+    /// Whether a cut frame is being kept, or the rest of an event that is passed over has yet to come.
     pub fn is_partial(&self) -> bool {
-        !self.handed_out && !self.partial.is_empty()
+        self.pass_over_bytes > 0 || (!self.handed_out && !self.partial.is_empty())
     }
 }
 
@@ -307,6 +355,52 @@ mod tests {
             bad[offset] = value;
             assert_eq!(FrameReader::new(64).read(&bad), Err(fault));
         }
+    }
+
+    /// A frame of a kind that no build of this version knows.
+    fn unknown(kind: u8, payload: &[u8]) -> Vec<u8> {
+        let mut bytes = frame(FrameKind::Pong, payload);
+        bytes[KIND_OFFSET] = kind;
+        bytes
+    }
+
+    fn read_in_parts(reader: &mut FrameReader, parts: &[&[u8]]) -> Result<Vec<FrameKind>, PeerFault> {
+        let mut kinds = Vec::new();
+        for mut part in parts.iter().copied() {
+            while !part.is_empty() {
+                let (used, frame) = reader.read(part)?;
+                kinds.extend(frame.map(|frame| frame.kind));
+                part = &part[used..];
+            }
+        }
+        Ok(kinds)
+    }
+
+    #[test]
+    fn a_clients_reader_passes_over_unknown_events_however_the_stream_is_cut() {
+        let known = frame(FrameKind::Gap, b"gap");
+        let stream = [&known[..], &unknown(79, b"later"), &unknown(255, b""), &known, &unknown(64, &[9; 30])].concat();
+        for first in 0..=stream.len() {
+            for second in first..=stream.len() {
+                let mut reader = FrameReader::of_events(64);
+                let parts = [&stream[..first], &stream[first..second], &stream[second..]];
+                assert_eq!(read_in_parts(&mut reader, &parts), Ok(vec![FrameKind::Gap; 2]), "{first} {second}");
+                assert!(!reader.is_partial());
+            }
+        }
+        let mut reader = FrameReader::of_events(64);
+        read_in_parts(&mut reader, &[&stream[..stream.len() - 1]]).unwrap();
+        assert!(reader.is_partial());
+    }
+
+    #[test]
+    fn a_clients_reader_still_refuses_what_is_no_event_or_too_large() {
+        let read = |bytes: &[u8]| read_in_parts(&mut FrameReader::of_events(64), &[bytes]);
+        assert_eq!(read(&unknown(63, b"")), Err(PeerFault::FrameKind(63)));
+        assert_eq!(read(&unknown(79, &[0; 65])), Err(PeerFault::FrameTooLarge { bytes: 65, bytes_max: 64 }));
+        let mut other_version = unknown(79, b"");
+        other_version[KIND_OFFSET + 1] = 2;
+        assert_eq!(read(&other_version), Err(PeerFault::FrameVersion(2)));
     }
 
     #[test]

@@ -290,6 +290,10 @@ macro_rules! access {
     };
 }
 
+// Behind the macro, which it uses.
+mod heard;
+pub use heard::{Heard, read_heard};
+
 fn optional(text: &str) -> Option<&str> {
     (!text.is_empty()).then_some(text)
 }
@@ -443,6 +447,10 @@ pub fn read_message(bytes: &[u8]) -> Result<Message<'_>, PeerFault> {
 }
 
 fn read_message_payload(payload: &[u8]) -> Result<Message<'_>, PeerFault> {
+    read_message_as(payload, BodyFormat::from_number)
+}
+
+fn read_message_as(payload: &[u8], format: fn(u8) -> Option<BodyFormat>) -> Result<Message<'_>, PeerFault> {
     let message = access!(MessageArchive, payload).map_err(|_| PeerFault::Archive)?;
     Ok(Message {
         epoch: Epoch(message.epoch.into()),
@@ -451,14 +459,14 @@ fn read_message_payload(payload: &[u8]) -> Result<Message<'_>, PeerFault> {
         room: &message.room,
         user: &message.user,
         key: optional(&message.key),
-        body: Body { format: BodyFormat::from_number(message.format).ok_or(PeerFault::Archive)?, bytes: &message.body },
+        body: Body { format: format(message.format).ok_or(PeerFault::Archive)?, bytes: &message.body },
     })
 }
 
-/// Reads an event, as a client does.
+/// Reads an event of this version, and takes nothing that this version does not name; [`read_heard`] takes more.
 ///
 /// # Errors
-/// When the payload is no valid archive of its kind, or the kind is a request's.
+/// When the payload is no valid archive of its kind, a number in it is unknown, or the kind is a request's.
 pub fn read_event(frame: Frame<'_>) -> Result<Event<'_>, PeerFault> {
     let broken = |_| PeerFault::Archive;
     let payload = frame.payload;

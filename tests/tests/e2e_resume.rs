@@ -87,7 +87,7 @@ fn the_rust_client_reads_everything_once_over_a_link_that_keeps_breaking() {
 
 #[test]
 fn the_rust_client_posts_everything_once_over_a_link_that_keeps_breaking() {
-    const POSTS: u64 = 200;
+    const POSTS: u64 = 400;
     for &cores in core_counts() {
         let server = ServerProcess::start(cores, &[]);
         let proxy = CutProxy::cutting(server.address(), 99 + cores as u64, 3_000);
@@ -95,18 +95,18 @@ fn the_rust_client_posts_everything_once_over_a_link_that_keeps_breaking() {
         observer.join("room");
         let mut writer = eager(proxy.address(), "writer", 2);
         writer.join("room", Join::default()).expect("a name");
-        let mut tickets = BTreeMap::new();
+        // All at once: far more than one connection carries.
+        let tickets: BTreeMap<_, _> = (0..POSTS)
+            .map(|post| {
+                let body = post.to_string();
+                let body = Body { format: BodyFormat::Json, bytes: body.as_bytes() };
+                (writer.post("room", body).expect("there is room"), post)
+            })
+            .collect();
         let deadline = Instant::now() + PATIENCE;
         let mut places = BTreeMap::new();
         while places.len() < POSTS as usize {
             assert!(Instant::now() < deadline, "{} of {POSTS}", places.len());
-            // After a cut all that are not acknowledged go out at once: no more than some connections carry.
-            while tickets.len() < (places.len() + 10).min(POSTS as usize) {
-                let post = tickets.len() as u64;
-                let body = post.to_string();
-                let body = Body { format: BodyFormat::Json, bytes: body.as_bytes() };
-                tickets.insert(writer.post("room", body).expect("there is room"), post);
-            }
             match writer.next_event(Duration::from_millis(100)).expect("a session that goes on") {
                 Some(Event::Posted(posted)) => {
                     assert_eq!(
@@ -115,7 +115,7 @@ fn the_rust_client_posts_everything_once_over_a_link_that_keeps_breaking() {
                         "one place each"
                     );
                 }
-                Some(Event::Refused { what, code, message }) => panic!("{what:?}: {code:?} {message}"),
+                Some(Event::Refused { what, code, message, .. }) => panic!("{what:?}: {code:?} {message}"),
                 _ => {}
             }
         }

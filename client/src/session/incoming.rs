@@ -2,20 +2,19 @@
 
 use std::time::Duration;
 
-use banter_protocol::error_code::ErrorCode;
 use banter_protocol::event::{Event as Said, Message as SaidMessage};
 use banter_protocol::frame::FrameReader;
 use banter_protocol::ids::{Cursor, Epoch, RequestId, RoomName, Sequence};
-use banter_protocol::native;
+use banter_protocol::native::{self, Heard};
 use banter_protocol::request::Ask;
 
+use super::refusals::Refusal;
 use super::{Asked, LinkState, Session};
-use crate::event::{Event, Message, Posted, Refused, Why};
-use crate::posts::Ticket;
-use crate::room::{Place, Room, State};
+use crate::event::{Event, Message, Posted, Why};
+use crate::room::{Place, State};
 
 /// Why handling stops: the connection is lost from here on.
-type Lost = Why;
+pub(super) type Lost = Why;
 
 impl Session {
     /// Bytes came.
@@ -31,9 +30,9 @@ impl Session {
             let handled = match reader.read(bytes) {
                 Ok((used, frame)) => {
                     bytes = &bytes[used..];
-                    match frame.map(native::read_event).transpose() {
+                    match frame.map(native::read_heard).transpose() {
                         Ok(None) => Ok(()),
-                        Ok(Some(event)) => self.handle_event(now, event),
+                        Ok(Some(heard)) => self.handle_heard(now, heard),
                         Err(fault) => Err(Why::Bytes(fault)),
                     }
                 }
@@ -45,6 +44,17 @@ impl Session {
             }
         }
         self.reader = reader;
+    }
+
+    fn handle_heard(&mut self, now: Duration, heard: Heard<'_>) -> Result<(), Lost> {
+        match heard {
+            Heard::Event(event) => return self.handle_event(now, event),
+            Heard::Refusal { id, message, retry_after_ms } => {
+                return self.handle_refusal(now, id, &Refusal::new(None, message, retry_after_ms));
+            }
+            Heard::Closing { reconnect_after_ms } => self.handle_closing(reconnect_after_ms),
+        }
+        Ok(())
     }
 
     fn handle_event(&mut self, now: Duration, event: Said<'_>) -> Result<(), Lost> {
@@ -70,15 +80,14 @@ impl Session {
                     self.events.push_back(Event::Presence { room: name.clone(), change, count });
                 }
             }
-            Said::Closing { reconnect_after_ms, .. } => {
-                self.advised_wait = Some(Duration::from_millis(reconnect_after_ms));
-            }
+            Said::Closing { reconnect_after_ms, .. } => self.handle_closing(reconnect_after_ms),
             Said::Error { id, code, message, retry_after_ms, .. } => {
-                return self.handle_error(now, id, code, message, retry_after_ms.map(Duration::from_millis));
+                return self.handle_refusal(now, id, &Refusal::new(Some(code), message, retry_after_ms));
             }
+            Said::Page { id, epoch, messages, more, .. } => return self.handle_page(id, epoch, messages, more),
+            Said::Members { id, count, users, .. } => self.handle_members(id, count, users),
             Said::KeepAlive => self.send(None, Ask::Ping),
-            // Answers to what this session does not ask, or needs no answer to.
-            Said::Page { .. } | Said::Members { .. } | Said::Left { .. } | Said::Pong { .. } => {}
+            Said::Left { .. } | Said::Pong { .. } => {}
         }
         Ok(())
     }
@@ -94,12 +103,23 @@ impl Session {
             .filter_map(|line| line.split_once(' '))
             .filter_map(|(name, value)| Some((name.to_owned(), value.parse().ok()?)))
             .collect();
-        let frame_bytes_max = limits.iter().find(|(name, _)| name == "frame_bytes_max");
-        self.server_frame_bytes_max = frame_bytes_max.map_or(0, |(_, value)| *value);
+        self.follow_limits(&limits);
         let (session, durability) = (session.to_owned(), durability.to_owned());
         self.events.push_back(Event::Connected { session, limits, durability });
         let names: Vec<_> = self.rooms.keys().cloned().collect();
         names.iter().for_each(|name| self.ask_to_join(name));
+    }
+
+    fn follow_limits(&mut self, limits: &[(String, u64)]) {
+        let limit = |wanted| limits.iter().find(|(name, _)| name == wanted).map(|(_, value)| *value);
+        self.server_frame_bytes_max = limit("frame_bytes_max").unwrap_or(0);
+        // A key that later ones have pushed out of the server's window makes no repeated post harmless.
+        let keys_max = limit("dedupe_keys_per_author_max").map_or(usize::MAX, |keys_max| keys_max as usize);
+        self.posts.set_in_flight_max(self.options.posts_in_flight_max.min(keys_max));
+    }
+
+    fn handle_closing(&mut self, reconnect_after_ms: u64) {
+        self.advised_wait = Some(Duration::from_millis(reconnect_after_ms));
     }
 
     fn handle_joined(&mut self, id: RequestId, head: Cursor, members: u64, durability: &str) -> Result<(), Lost> {
@@ -119,10 +139,13 @@ impl Session {
     }
 
     fn handle_posted(&mut self, id: RequestId, cursor: Cursor, time_ms: u64, duplicate: bool) {
-        let Some(Asked::Post(ticket)) = id.and_then(|id| self.asked.remove(&id)) else { return };
-        if let Some(post) = self.posts.remove(ticket) {
-            self.events.push_back(Event::Posted(Posted { ticket, room: post.room, cursor, time_ms, duplicate }));
+        let Some(Asked::Post(room, ticket)) = id.and_then(|id| self.asked.remove(&id)) else { return };
+        if !self.posts.remove(&room, ticket) {
+            return; // The room was left meanwhile.
         }
+        self.send_posts(&room);
+        let key = self.key_of(ticket);
+        self.events.push_back(Event::Posted(Posted { ticket, room, key, cursor, time_ms, duplicate }));
     }
 
     fn handle_message(&mut self, message: &SaidMessage<'_>) -> Result<(), Lost> {
@@ -133,13 +156,7 @@ impl Session {
         }
         let Some((name, room)) = self.rooms.get_key_value(message.room) else { return Ok(()) };
         if room.join.echo || !is_own {
-            self.events.push_back(Event::Message(Message {
-                room: name.clone(),
-                cursor: Cursor { epoch: message.epoch, sequence: message.sequence },
-                time_ms: message.time_ms,
-                user: message.user.to_owned(),
-                body: message.body.into(),
-            }));
+            self.events.push_back(Event::Message(message_of(name.clone(), message)));
         }
         Ok(())
     }
@@ -171,78 +188,16 @@ impl Session {
             _ => Ok(false),
         }
     }
-
-    fn handle_error(
-        &mut self,
-        now: Duration,
-        id: RequestId,
-        code: ErrorCode,
-        message: &str,
-        retry_after: Option<Duration>,
-    ) -> Result<(), Lost> {
-        let passes = passes(code);
-        let asked = id.and_then(|id| self.asked.remove(&id));
-        match asked {
-            Some(Asked::Hello) if !passes => {
-                self.refused(Refused::Session, code, message);
-                return Err(Why::Refused);
-            }
-            Some(Asked::Hello) => {
-                self.advised_wait = retry_after;
-                return Err(Why::Closed(format!("{}: {message}", code.as_str())));
-            }
-            Some(Asked::Join(name)) if matches!(code, ErrorCode::WrongEpoch | ErrorCode::CursorAhead) => {
-                match self.rooms.get_mut(&name).and_then(Room::lose_history) {
-                    Some(cursor) => {
-                        self.events.push_back(Event::HistoryLost { room: name.clone(), cursor, code });
-                        self.ask_to_join(&name);
-                    }
-                    None => self.refuse_join(name, code, message), // No cursor was sent: a puzzling server.
-                }
-            }
-            Some(Asked::Join(name)) if passes => {
-                let until = now + retry_after.unwrap_or_default() + self.jitter();
-                if let Some(room) = self.rooms.get_mut(&name) {
-                    room.state = State::Wanted;
-                    room.hold_until = Some(until);
-                }
-            }
-            Some(Asked::Join(name)) => self.refuse_join(name, code, message),
-            Some(Asked::Post(ticket)) if passes => self.hold_post(now, ticket, retry_after),
-            Some(Asked::Post(ticket)) => self.refuse_post(ticket, code, message.to_owned()),
-            // No number: it concerns the stream, which the server closes next.
-            None => self.refused(if id.is_none() { Refused::Session } else { Refused::Other }, code, message),
-        }
-        Ok(())
-    }
-
-    /// The server cannot take a post now: it stays, and its room waits.
-    fn hold_post(&mut self, now: Duration, ticket: Ticket, retry_after: Option<Duration>) {
-        let jitter = self.jitter();
-        let Some(post) = self.posts.post_mut(ticket) else { return };
-        post.is_sent = false;
-        if let Some(room) = self.rooms.get_mut(&post.room) {
-            let until = now + retry_after.unwrap_or_default() + jitter;
-            room.hold_until = Some(room.hold_until.map_or(until, |known| known.max(until)));
-        }
-    }
-
-    fn jitter(&mut self) -> Duration {
-        self.random.up_to(self.options.reconnect_first)
-    }
-
-    fn refuse_join(&mut self, name: RoomName, code: ErrorCode, message: &str) {
-        self.rooms.remove(&name);
-        self.refuse_posts_of(&name, code, message);
-        self.refused(Refused::Join(name), code, message);
-    }
-
-    fn refused(&mut self, what: Refused, code: ErrorCode, message: &str) {
-        self.events.push_back(Event::Refused { what, code, message: message.to_owned() });
-    }
 }
 
-/// Whether a refusal passes by itself, so that asking again makes sense.
-fn passes(code: ErrorCode) -> bool {
-    matches!(code, ErrorCode::RateLimited | ErrorCode::Overloaded | ErrorCode::LogFull | ErrorCode::Draining)
+/// A message, owned.
+pub(super) fn message_of(room: RoomName, said: &SaidMessage<'_>) -> Message {
+    Message {
+        room,
+        cursor: Cursor { epoch: said.epoch, sequence: said.sequence },
+        time_ms: said.time_ms,
+        user: said.user.to_owned(),
+        key: said.key.map(str::to_owned),
+        body: said.body.into(),
+    }
 }

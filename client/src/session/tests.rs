@@ -1,6 +1,9 @@
 //! The session against a fake server, both pure: cuts, lost answers, lost histories, limits.
 
+mod asking;
 mod fake;
+mod in_flight;
+mod later_server;
 
 use std::time::Duration;
 
@@ -94,6 +97,21 @@ fn posts_that_never_arrived_are_sent_again_in_order() {
 }
 
 #[test]
+fn a_post_is_recognised_by_its_key_from_its_ticket_on() {
+    let mut pair = Pair::joined(options(1), "lobby");
+    let ticket = pair.session.post("lobby", body(b"1")).unwrap();
+    let key = pair.session.key_of(ticket);
+    pair.exchange();
+    pair.server.say("lobby", "ann");
+    pair.exchange();
+    let events = pair.events();
+    let keys: Vec<_> =
+        events.iter().filter_map(|e| if let Event::Message(m) = e { Some(&m.key) } else { None }).collect();
+    assert_eq!(keys, [&Some(key.clone()), &None]);
+    assert!(events.iter().any(|e| matches!(e, Event::Posted(posted) if posted.key == key)), "{events:?}");
+}
+
+#[test]
 fn two_sessions_of_a_user_do_not_share_keys() {
     let keys = |seed| {
         let mut pair = Pair::joined(options(seed), "lobby");
@@ -180,7 +198,7 @@ fn full_is_a_value_and_an_acknowledgement_makes_room() {
 #[test]
 fn a_passing_refusal_holds_the_post_back_and_a_lasting_one_is_told() {
     let mut pair = Pair::joined(options(1), "lobby");
-    pair.server.refuse_next_post = Some((ErrorCode::RateLimited, Some(700)));
+    pair.server.refuse_next_post = Some((ErrorCode::RateLimited as u8, Some(700)));
     pair.session.post("lobby", body(b"1")).unwrap();
     pair.exchange();
     assert_eq!(pair.server.stored("lobby"), 0);
@@ -192,7 +210,7 @@ fn a_passing_refusal_holds_the_post_back_and_a_lasting_one_is_told() {
     pair.pass(wake);
     assert_eq!(bodies(&pair.events()), [(1, "1".into()), (2, "2".into())]);
 
-    pair.server.refuse_next_post = Some((ErrorCode::Forbidden, None));
+    pair.server.refuse_next_post = Some((ErrorCode::Forbidden as u8, None));
     let ticket = pair.session.post("lobby", body(b"3")).unwrap();
     pair.exchange();
     let refused = Refused::Post(ticket);
@@ -201,12 +219,27 @@ fn a_passing_refusal_holds_the_post_back_and_a_lasting_one_is_told() {
 }
 
 #[test]
+fn a_join_that_is_refused_for_a_moment_is_asked_again_after_its_time_and_its_posts_with_it() {
+    for code in [ErrorCode::RateLimited, ErrorCode::Overloaded] {
+        let mut pair = Pair::joined(options(1), "lobby");
+        pair.server.refuse_next_join = Some((code as u8, Some(700)));
+        pair.session.join("other", Join::default()).unwrap();
+        pair.session.post("other", body(b"1")).unwrap();
+        pair.exchange();
+        pair.pass(Duration::from_millis(699));
+        assert_eq!((pair.server.stored("other"), pair.events()), (0, vec![]), "{code:?}");
+        pair.pass(Duration::from_millis(1) + options(1).reconnect_first);
+        assert_eq!(bodies(&pair.events()), [(1, "1".into())], "{code:?}");
+    }
+}
+
+#[test]
 fn a_post_above_the_servers_limit_is_refused_here_for_it_would_cost_the_connection_again_and_again() {
     let mut pair = Pair::joined(options(1), "lobby");
     pair.session.post("lobby", body(&[b'1'; 5000])).unwrap();
     pair.exchange();
     let told = pair.events();
-    assert!(told.iter().any(|e| matches!(e, Event::Refused { code: ErrorCode::FrameTooLarge, .. })), "{told:?}");
+    assert!(told.iter().any(|e| matches!(e, Event::Refused { code: Some(ErrorCode::FrameTooLarge), .. })), "{told:?}");
     assert_eq!(pair.server.stored("lobby"), 0);
 }
 
@@ -313,7 +346,7 @@ fn a_server_that_never_says_welcome_is_left_and_one_that_says_no_ends_the_sessio
     assert!(matches!(session.poll_event(), Some(Event::Disconnected { why: Why::NoWelcome, retry_in: Some(_) })));
 
     let mut pair = Pair::new(options(1));
-    pair.server.refuse_hello = Some(ErrorCode::Unauthorized);
+    pair.server.refuse_hello = Some(ErrorCode::Unauthorized as u8);
     pair.session.join("lobby", Join::default()).unwrap();
     pair.connect();
     pair.exchange();
@@ -321,7 +354,7 @@ fn a_server_that_never_says_welcome_is_left_and_one_that_says_no_ends_the_sessio
     assert!(matches!(
         &events[..],
         [
-            Event::Refused { what: Refused::Session, code: ErrorCode::Unauthorized, .. },
+            Event::Refused { what: Refused::Session, code: Some(ErrorCode::Unauthorized), .. },
             Event::Disconnected { why: Why::Refused, retry_in: None }
         ]
     ));

@@ -250,6 +250,42 @@ fn an_event_with_an_unknown_number_is_refused() {
 }
 
 #[test]
+fn a_client_hears_an_event_whose_number_only_a_later_server_knows() {
+    let heard_with = |event: Event<'_>, number: u8| {
+        let mut bytes = framed(|out| write_event(&event, out));
+        *bytes.last_mut().unwrap() = number;
+        let heard = read_heard(frame(&bytes)).unwrap();
+        format!("{heard:?}")
+    };
+    let event = |event: Event<'_>| format!("{:?}", Heard::Event(event));
+
+    let code = Event::Error { id: Some(4), code: ErrorCode::BadFrame, message: "m", retry_after_ms: None, scope: None };
+    assert_eq!(heard_with(code.clone(), 1), event(code.clone()));
+    let refusal = Heard::Refusal { id: Some(4), message: "m", retry_after_ms: None };
+    assert_eq!(heard_with(code, 17), format!("{refusal:?}"));
+
+    let closing = Event::Closing { code: ErrorCode::Draining, reconnect_after_ms: 9 };
+    assert_eq!(heard_with(closing, 255), format!("{:?}", Heard::Closing { reconnect_after_ms: 9 }));
+
+    let change = Some(("ann", PresenceState::Joined));
+    let presence = |change| Event::Presence { room: "r", change, count: 7 };
+    assert_eq!(heard_with(presence(change), 3), event(presence(None)));
+
+    let signal = |format| Event::Signal { room: "r", user: "u", body: body(format, b"1") };
+    assert_eq!(heard_with(signal(BodyFormat::Json), 2), event(signal(BodyFormat::Bytes)));
+    let [message, _] = messages();
+    let as_bytes = Message { body: body(BodyFormat::Bytes, message.body.bytes), ..message };
+    assert_eq!(heard_with(Event::Message(message), 9), event(Event::Message(as_bytes)));
+}
+
+#[test]
+fn a_client_hears_nothing_in_a_broken_archive() {
+    for kind in FrameKind::ALL {
+        assert_eq!(read_heard(Frame { kind: *kind, payload: &[] }), Err(PeerFault::Archive), "{kind:?}");
+    }
+}
+
+#[test]
 fn a_message_is_read_from_exactly_one_whole_frame() {
     let [message, _] = messages();
     let bytes = framed(|out| write_message(&message, out));

@@ -8,7 +8,7 @@ use banter_protocol::event::{Event as Said, Message};
 use banter_protocol::frame::{FrameReader, PREAMBLE};
 use banter_protocol::ids::{Epoch, RequestId, Sequence, UserName};
 use banter_protocol::native;
-use banter_protocol::request::{Ask, Body, BodyFormat, JoinFrom};
+use banter_protocol::request::{Ask, Body, BodyFormat, FetchFrom, JoinFrom};
 
 use crate::event::Event;
 use crate::options::{Join, Options};
@@ -54,8 +54,19 @@ pub struct Server {
     rooms: BTreeMap<String, FakeRoom>,
     reader: Option<FrameReader>,
     out: Vec<u8>,
-    pub refuse_next_post: Option<(ErrorCode, Option<u64>)>,
-    pub refuse_hello: Option<ErrorCode>,
+    /// The number of a code and `retry_after_ms`; the same of the other kinds of request.
+    pub refuse_next_post: Option<(u8, Option<u64>)>,
+    pub refuse_next_join: Option<(u8, Option<u64>)>,
+    pub refuse_next_ask: Option<(u8, Option<u64>)>,
+    pub refuse_hello: Option<u8>,
+    /// Every post is refused with `log_failed`.
+    pub is_log_broken: bool,
+    /// Pages and lists of members are not answered.
+    pub is_mute: bool,
+    /// What `welcome` says of the dedupe window.
+    pub keys_max: u64,
+    /// The keys of posts that were refused.
+    pub refused_keys: Vec<String>,
     pub pings: usize,
     pub signals: usize,
 }
@@ -67,6 +78,21 @@ impl Server {
 
     pub fn send(&mut self, event: &Said<'_>) {
         native::write_event(event, &mut self.out);
+    }
+
+    /// An event whose last byte, its code, state or format, is another number.
+    pub fn send_with_number(&mut self, event: &Said<'_>, number: u8) {
+        self.send(event);
+        *self.out.last_mut().unwrap() = number;
+    }
+
+    pub fn send_bytes(&mut self, bytes: &[u8]) {
+        self.out.extend_from_slice(bytes);
+    }
+
+    pub fn refuse(&mut self, id: RequestId, number: u8, retry_after_ms: Option<u64>) {
+        let code = ErrorCode::BadFrame;
+        self.send_with_number(&Said::Error { id, code, message: "no", retry_after_ms, scope: None }, number);
     }
 
     pub fn stored(&mut self, room: &str) -> usize {
@@ -99,9 +125,14 @@ impl Server {
     }
 
     pub fn say_again(&mut self, room: &str, sequence: usize) {
+        let frame = self.message_frame(room, sequence);
+        self.send_bytes(&frame);
+    }
+
+    pub fn message_frame(&self, room: &str, sequence: usize) -> Vec<u8> {
         let found = self.rooms.get(room).unwrap();
         let stored = &found.stored[sequence - 1];
-        let message = Said::Message(Message {
+        let message = Message {
             epoch: Epoch(found.epoch),
             sequence: Sequence(sequence as u64),
             time_ms: 1,
@@ -109,8 +140,10 @@ impl Server {
             user: &stored.user,
             key: Some(stored.key.as_str()).filter(|key| !key.is_empty()),
             body: body(&stored.body),
-        });
-        native::write_event(&message, &mut self.out);
+        };
+        let mut frame = Vec::new();
+        native::write_message(&message, &mut frame);
+        frame
     }
 
     fn disconnect(&mut self) {
@@ -138,9 +171,9 @@ impl Server {
     fn answer(&mut self, id: RequestId, ask: &Ask<'_>) {
         match ask {
             Ask::Hello { user, .. } => match self.refuse_hello {
-                Some(code) => self.send(&Said::Error { id, code, message: "no", retry_after_ms: None, scope: None }),
+                Some(number) => self.refuse(id, number, None),
                 None => {
-                    let limits = format!("connections_max 0\nframe_bytes_max {FRAME_BYTES_MAX}\n");
+                    let limits = self.limits();
                     let (limits, durability) = (&*limits, "memory");
                     self.send(&Said::Welcome { id, session: "s1", user, limits, durability });
                 }
@@ -156,11 +189,48 @@ impl Server {
                 self.send(&Said::Pong { id });
             }
             Ask::Signal { .. } => self.signals += 1,
-            Ask::Fetch { .. } | Ask::Members { .. } => panic!("the session does not ask that"),
+            Ask::Fetch { .. } | Ask::Members { .. } if self.is_mute => {}
+            Ask::Fetch { room, from, limit } => self.fetch(id, room, *from, *limit),
+            Ask::Members { room } => match self.refuse_next_ask.take() {
+                Some((number, retry_after_ms)) => self.refuse(id, number, retry_after_ms),
+                None => self.send(&Said::Members { id, room, count: 2, users: "me\nzoë\n" }),
+            },
         }
     }
 
+    fn limits(&self) -> String {
+        let keys = match self.keys_max {
+            0 => String::new(),
+            keys_max => format!("dedupe_keys_per_author_max {keys_max}\n"),
+        };
+        format!("connections_max 0\nframe_bytes_max {FRAME_BYTES_MAX}\n{keys}")
+    }
+
+    fn fetch(&mut self, id: RequestId, name: &str, from: FetchFrom, limit: Option<u64>) {
+        if let Some((number, retry_after_ms)) = self.refuse_next_ask.take() {
+            return self.refuse(id, number, retry_after_ms);
+        }
+        let head = self.stored(name);
+        let limit = limit.unwrap_or(100) as usize;
+        let (places, more) = match from {
+            FetchFrom::After(read) => {
+                let end = head.min(read.0 as usize + limit);
+                (read.0 as usize + 1..=end, end < head)
+            }
+            FetchFrom::Before(next) => {
+                let start = (next.0 as usize).saturating_sub(limit).max(1);
+                (start..=head.min(next.0 as usize - 1), start > 1)
+            }
+        };
+        let messages: Vec<u8> = places.flat_map(|place| self.message_frame(name, place)).collect();
+        let epoch = Epoch(self.room(name).epoch);
+        self.send(&Said::Page { id, room: name, epoch, messages: &messages, more });
+    }
+
     fn join(&mut self, id: RequestId, name: &str, from: JoinFrom) {
+        if let Some((number, retry_after_ms)) = self.refuse_next_join.take() {
+            return self.refuse(id, number, retry_after_ms);
+        }
         let room = self.room(name);
         let (epoch, head, first) = (Epoch(room.epoch), room.stored.len(), room.first);
         let refused = match from {
@@ -169,7 +239,7 @@ impl Server {
             _ => None,
         };
         if let Some(code) = refused {
-            return self.send(&Said::Error { id, code, message: "no", retry_after_ms: None, scope: None });
+            return self.refuse(id, code as u8, None);
         }
         room.has_reader = true;
         let read = match from {
@@ -187,8 +257,10 @@ impl Server {
     }
 
     fn post(&mut self, id: RequestId, name: &str, body: Body<'_>, key: &str) {
-        if let Some((code, retry_after_ms)) = self.refuse_next_post.take() {
-            return self.send(&Said::Error { id, code, message: "no", retry_after_ms, scope: None });
+        let broken = self.is_log_broken.then_some((ErrorCode::LogFailed as u8, None));
+        if let Some((number, retry_after_ms)) = self.refuse_next_post.take().or(broken) {
+            self.refused_keys.push(key.into());
+            return self.refuse(id, number, retry_after_ms);
         }
         let room = self.room(name);
         let epoch = Epoch(room.epoch);
@@ -285,6 +357,29 @@ impl Pair {
     pub fn exchange(&mut self) {
         self.send_up();
         self.send_down();
+    }
+
+    /// Both ways over a link that breaks once it has carried so many bytes one way. All that the session wants to send
+    /// is carried ahead of any answer, as where a round trip takes longer than the link holds. False: it broke.
+    pub fn exchange_up_to(&mut self, bytes_max: usize) -> bool {
+        let (mut up_left, mut down_left) = (bytes_max, bytes_max);
+        loop {
+            let mut up = Vec::new();
+            self.session.poll_transmit(&mut up);
+            if !up.is_empty() {
+                self.server.read(&up[..up.len().min(up_left)]);
+            }
+            let down = self.server_bytes();
+            if up.len() > up_left || (up.is_empty() && down.is_empty()) {
+                return up.len() <= up_left;
+            }
+            up_left -= up.len();
+            self.session.handle_bytes(self.now, &down[..down.len().min(down_left)]);
+            if down.len() > down_left {
+                return false;
+            }
+            down_left -= down.len();
+        }
     }
 
     pub fn pass(&mut self, time: Duration) {

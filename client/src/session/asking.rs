@@ -1,0 +1,80 @@
+//! Pages of history and lists of members: asked once, and answered, refused or told as unanswered.
+
+use banter_protocol::event::Event as Said;
+use banter_protocol::fault::PeerFault;
+use banter_protocol::frame::FrameReader;
+use banter_protocol::ids::{Epoch, RequestId, RoomName};
+use banter_protocol::native::{self, Heard};
+use banter_protocol::request::{Ask, FetchFrom};
+
+use super::incoming::{Lost, message_of};
+use super::{LinkState, Session};
+use crate::asks::{AskId, AskRefusal};
+use crate::event::{Event, Members, Message, Page, Why};
+
+impl Session {
+    /// Asks for a page of a room's history, joined or not: at most `limit` messages, or as many as the server gives.
+    /// [`Event::Page`] answers it; [`Event::Refused`] or [`Event::Unanswered`] say that there is none.
+    ///
+    /// # Errors
+    /// When it was not taken: a bad name, no connection, or as many asks as there may be.
+    pub fn fetch(&mut self, room: &str, from: FetchFrom, limit: Option<u64>) -> Result<AskId, AskRefusal> {
+        self.ask(room, Ask::Fetch { room: room.into(), from, limit })
+    }
+
+    /// Asks who is in a room, joined or not. [`Event::Members`] answers it, or what [`Session::fetch`] says.
+    ///
+    /// # Errors
+    /// As [`Session::fetch`].
+    pub fn members(&mut self, room: &str) -> Result<AskId, AskRefusal> {
+        self.ask(room, Ask::Members { room: room.into() })
+    }
+
+    fn ask(&mut self, room: &str, ask: Ask<'_>) -> Result<AskId, AskRefusal> {
+        let name = RoomName::new(room)?;
+        match self.link {
+            LinkState::Ended => return Err(AskRefusal::Ended),
+            LinkState::Open { .. } => self.asks.check_space()?,
+            _ => return Err(AskRefusal::NotConnected),
+        }
+        let number = AskId(self.next_id);
+        self.next_id += 1;
+        self.asks.add(number, name);
+        self.send(Some(number.0), ask);
+        Ok(number)
+    }
+
+    pub(super) fn handle_page(&mut self, id: RequestId, epoch: Epoch, frames: &[u8], more: bool) -> Result<(), Lost> {
+        let Some(ask) = id.map(AskId) else { return Ok(()) };
+        let Some(room) = self.asks.room_of(ask).cloned() else { return Ok(()) };
+        // It is still an ask while its page is read: where that fails, it is told as unanswered with the others.
+        let messages = read_page(&room, frames).map_err(Why::Bytes)?;
+        self.asks.remove(ask);
+        self.events.push_back(Event::Page(Page { ask, room, epoch, messages, more }));
+        Ok(())
+    }
+
+    pub(super) fn handle_members(&mut self, id: RequestId, count: u64, users: &str) {
+        let Some(ask) = id.map(AskId) else { return };
+        let Some(room) = self.asks.room_of(ask).cloned() else { return };
+        self.asks.remove(ask);
+        let users = users.lines().map(str::to_owned).collect();
+        self.events.push_back(Event::Members(Members { ask, room, count, users }));
+    }
+}
+
+/// The messages of a page. What a later server puts between them is passed over.
+fn read_page(room: &RoomName, mut bytes: &[u8]) -> Result<Vec<Message>, PeerFault> {
+    let mut reader = FrameReader::of_events(u32::MAX);
+    let mut messages = Vec::new();
+    while !bytes.is_empty() {
+        let (used, frame) = reader.read(bytes)?;
+        bytes = &bytes[used..];
+        match frame.map(native::read_heard).transpose()? {
+            Some(Heard::Event(Said::Message(message))) => messages.push(message_of(room.clone(), &message)),
+            Some(_) => return Err(PeerFault::Archive),
+            None => {}
+        }
+    }
+    if reader.is_partial() { Err(PeerFault::FrameTruncated) } else { Ok(messages) }
+}
