@@ -45,6 +45,8 @@ pub struct SubscriptionId {
 pub struct Now {
     /// Milliseconds since some moment, never going back: for deadlines.
     pub monotonic_ms: u64,
+    /// The same moment in microseconds: for durations that are measured, since a turn is shorter than a millisecond.
+    pub monotonic_us: u64,
     /// Milliseconds since 1970: for people.
     pub unix_ms: u64,
 }

@@ -47,6 +47,24 @@ pub struct Counters {
     pub subscriptions_behind: u64,
     /// Bytes of runs now.
     pub run_bytes: u64,
+    /// Posts that wait for a commit or are in one now.
+    pub log_waiting_posts: u64,
+    /// Bytes of their records.
+    pub log_waiting_bytes: u64,
+    /// Pages that were asked of this core's rooms and are not answered now.
+    pub pages_waiting: u64,
+    /// Answers that wait now for room in the lane to their connection's core.
+    pub answers_waiting: u64,
+    /// Bytes that wait now in the outboxes of connections.
+    pub outbox_bytes: u64,
+    /// Connections that are not read now.
+    pub paused_connections: u64,
+    /// Keys of posts that are remembered now.
+    pub dedupe_keys: u64,
+    /// Bytes of them.
+    pub dedupe_bytes: u64,
+    /// Keys that were forgotten before `dedupe_window_ms` was over, for want of place.
+    pub dedupe_evictions: u64,
 }
 
 impl Counters {

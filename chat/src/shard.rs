@@ -18,6 +18,7 @@ use crate::address::{ConnectionId, Core, Now};
 use crate::counters::Counters;
 use crate::fanout::Sending;
 use crate::lanes::{Lanes, Outgoing};
+use crate::latencies::Latencies;
 use crate::limits::Limits;
 use crate::parcel::{Down, Up};
 use crate::policy::RoomPolicies;
@@ -83,6 +84,7 @@ pub struct Shard {
     rooms: Rooms,
     lanes: Lanes,
     counters: Counters,
+    latencies: Box<Latencies>,
     now: Now,
 }
 
@@ -100,6 +102,7 @@ impl Shard {
             rooms: Rooms::new(RoomsParts { limits, policies, cores, first_epoch, journal }),
             lanes: Lanes::new(core, cores, limits.lane_parcels_max),
             counters: Counters::default(),
+            latencies: Box::default(),
             now: Now::default(),
         }
     }
@@ -120,7 +123,7 @@ impl Shard {
 
     /// Something happened to a connection.
     pub fn handle(&mut self, connection: ConnectionId, input: Input<'_>) {
-        let turn = &mut Turn { now: self.now, lanes: &mut self.lanes, counters: &mut self.counters };
+        let turn = &mut Turn::new(self.now, &mut self.lanes, &mut self.counters, &mut self.latencies);
         match input {
             Input::Request(request) => self.sessions.request(connection, request, turn),
             Input::Heard => self.sessions.heard(connection, turn),
@@ -147,19 +150,19 @@ impl Shard {
 
     /// Takes an upward parcel of another core.
     pub fn take_up(&mut self, parcel: Up) {
-        let turn = &mut Turn { now: self.now, lanes: &mut self.lanes, counters: &mut self.counters };
+        let turn = &mut Turn::new(self.now, &mut self.lanes, &mut self.counters, &mut self.latencies);
         self.rooms.handle(parcel, turn);
     }
 
     /// Takes a downward parcel of another core.
     pub fn take_down(&mut self, parcel: Down) {
-        let turn = &mut Turn { now: self.now, lanes: &mut self.lanes, counters: &mut self.counters };
+        let turn = &mut Turn::new(self.now, &mut self.lanes, &mut self.counters, &mut self.latencies);
         self.sessions.take_down(parcel, turn);
     }
 
     /// Takes what the disk did.
     pub fn disk(&mut self, answer: DiskAnswer) {
-        let turn = &mut Turn { now: self.now, lanes: &mut self.lanes, counters: &mut self.counters };
+        let turn = &mut Turn::new(self.now, &mut self.lanes, &mut self.counters, &mut self.latencies);
         self.rooms.disk(answer, turn);
     }
 
@@ -180,7 +183,7 @@ impl Shard {
 
     /// Ends the input of a turn: commits, fans out, and lists what is to be sent.
     pub fn finish_turn(&mut self) {
-        let turn = &mut Turn { now: self.now, lanes: &mut self.lanes, counters: &mut self.counters };
+        let turn = &mut Turn::new(self.now, &mut self.lanes, &mut self.counters, &mut self.latencies);
         self.rooms.tick(turn);
         for _ in 0..LOCAL_ROUNDS_MAX {
             for _ in 0..LOCAL_PARCELS_MAX {
@@ -221,7 +224,7 @@ impl Shard {
 
     /// The bytes that a connection of the `ready` list is sent next.
     pub fn next_send(&mut self, connection: ConnectionId) -> Option<Sending> {
-        let turn = &mut Turn { now: self.now, lanes: &mut self.lanes, counters: &mut self.counters };
+        let turn = &mut Turn::new(self.now, &mut self.lanes, &mut self.counters, &mut self.latencies);
         self.sessions.next_send(connection, turn)
     }
 
@@ -249,6 +252,11 @@ impl Shard {
     /// What the core counts.
     pub fn counters(&self) -> &Counters {
         &self.counters
+    }
+
+    /// How long things take on the core.
+    pub fn latencies(&self) -> &Latencies {
+        &self.latencies
     }
 
     /// The connections, for checks from outside.

@@ -83,7 +83,8 @@ impl Pair {
 
     fn turn_with(&mut self, core: usize, takes_parcels: bool) {
         let (other, size) = (1 - core, self.lane_parcels_max);
-        let now = Now { monotonic_ms: self.now_ms, unix_ms: 1_000_000 + self.now_ms };
+        let (monotonic_ms, monotonic_us) = (self.now_ms, self.now_ms * 1_000);
+        let now = Now { monotonic_ms, monotonic_us, unix_ms: 1_000_000 + self.now_ms };
         let room = (Core(other as u16), size - self.up[other].len(), size - self.down[other].len());
         let shard = &mut self.shards[core];
         shard.begin_turn(now, [room]);

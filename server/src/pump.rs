@@ -235,8 +235,10 @@ impl Pump {
     /// One turn; says when the next is due at the latest.
     fn turn(&mut self) -> Option<u64> {
         self.connections.counters.turns += 1;
+        let elapsed = self.started.elapsed();
         self.now = Now {
-            monotonic_ms: self.started.elapsed().as_millis() as u64,
+            monotonic_ms: elapsed.as_millis() as u64,
+            monotonic_us: elapsed.as_micros() as u64,
             unix_ms: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64),
         };
         let lane_parcels_max = self.lane_parcels_max;

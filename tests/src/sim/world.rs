@@ -286,7 +286,8 @@ impl World {
     fn turn(&mut self, own: usize) {
         self.turn += 1;
         self.cores[own].is_rung = false;
-        let now = Now { monotonic_ms: self.now_ms, unix_ms: 1_700_000_000_000 + self.now_ms };
+        let (monotonic_ms, monotonic_us) = (self.now_ms, self.now_ms * 1_000);
+        let now = Now { monotonic_ms, monotonic_us, unix_ms: 1_700_000_000_000 + self.now_ms };
         let size = self.profile.limits.lane_parcels_max as usize;
         let others: Vec<usize> = (0..self.cores.len()).filter(|&other| other != own).collect();
         let room: Vec<_> = others
