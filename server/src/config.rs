@@ -74,7 +74,7 @@ limit_table! {
     requests_per_turn_max: u32 = "COUNT", "requests of one connection one turn takes";
     handshake_timeout_ms: u32 = "MS", "from accept to the end of the handshake";
     idle_timeout_ms: u32 = "MS", "silence until a peer is closed (pinged at half); 0 = never";
-    send_timeout_ms: u32 = "MS", "bytes wait for a peer that takes none, until it is closed; 0 = for ever";
+    send_timeout_ms: u32 = "MS", "bytes may wait for a peer that takes none; 0 = for ever";
     message_timeout_ms: u32 = "MS", "from a message's first byte to its last; 0 = for ever";
     held_bytes_max: u32 = "BYTES", "that came from one connection while it is not read";
     outbox_bytes_max: u32 = "BYTES", "waiting for one connection before it falls behind";
