@@ -5,6 +5,8 @@ use banter_protocol::event::Event;
 use banter_protocol::http::{HttpFault, HttpRequest, write_response, write_upgrade_response};
 use banter_protocol::wire::{SUBPROTOCOL_JSON, SUBPROTOCOL_RKYV, WireForm};
 
+use crate::control::Question;
+
 /// The chat page, as one file.
 const PAGE: &[u8] = include_bytes!("../page/index.html");
 
@@ -15,8 +17,10 @@ pub enum HttpAnswer {
     Response(Vec<u8>),
     /// These bytes, and WebSocket frames of that form follow.
     Upgrade(WireForm, Vec<u8>),
-    /// The counters of all cores, which are still to be asked for.
-    Metrics {
+    /// What the cores say, who are still to be asked.
+    Asked {
+        /// What is asked.
+        question: Question,
         /// Without a body.
         head_only: bool,
     },
@@ -34,16 +38,15 @@ pub enum Unwelcome {
 /// Answers a request.
 pub fn answer(request: &HttpRequest<'_>, unwelcome: Option<Unwelcome>) -> HttpAnswer {
     let head_only = request.method == "HEAD";
-    let text = |status, body: &str| {
-        HttpAnswer::Response(respond(status, "text/plain; charset=utf-8", body.as_bytes(), head_only))
-    };
+    let text = |status, body: &str| HttpAnswer::Response(text(status, body, head_only));
+    let asked = |question| HttpAnswer::Asked { question, head_only };
     if request.method != "GET" && !head_only {
         return text(405, "only GET and HEAD are answered here\n");
     }
     match request.path {
-        "/healthz" if unwelcome == Some(Unwelcome::Draining) => text(503, "draining\n"),
-        "/healthz" => text(200, "ok\n"),
-        "/metrics" => HttpAnswer::Metrics { head_only },
+        "/healthz" => asked(Question::Health),
+        "/readyz" => asked(Question::Readiness),
+        "/metrics" => asked(Question::Metrics),
         "/" => HttpAnswer::Response(respond(200, "text/html; charset=utf-8", PAGE, head_only)),
         "/ws" => match request.upgrade {
             None => text(426, "/ws speaks WebSocket: connect with a WebSocket client\n"),
@@ -65,7 +68,7 @@ pub fn answer(request: &HttpRequest<'_>, unwelcome: Option<Unwelcome>) -> HttpAn
                 }
             }
         },
-        _ => text(404, "not found: there is / (the chat), /ws, /healthz and /metrics\n"),
+        _ => text(404, "not found: there is / (the chat), /ws, /healthz, /readyz and /metrics\n"),
     }
 }
 
@@ -99,6 +102,11 @@ pub fn refuse(why: Unwelcome, form: WireForm, out: &mut Vec<u8>) {
     };
     form.write_event(&event, out);
     form.write_close(close_code, reason, out);
+}
+
+/// A plain answer.
+pub fn text(status: u16, body: &str, head_only: bool) -> Vec<u8> {
+    respond(status, "text/plain; charset=utf-8", body.as_bytes(), head_only)
 }
 
 /// The answer to `/metrics`.

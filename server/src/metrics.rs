@@ -1,10 +1,13 @@
 //! What the cores count, in Prometheus' text format.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use banter_chat::counters::Counters;
+use banter_log::journal::State;
 use banter_protocol::error_code::ErrorCode;
+use tracing_appender::non_blocking::ErrorCounter;
 
 use crate::storage::keeper::KeeperState;
 
@@ -17,6 +20,19 @@ pub struct CoreReport {
     pub shell: ShellCounters,
     /// Parcels that lie in the lanes to other cores.
     pub lane_parcels: u64,
+    /// Whether its log takes posts; none where it has no log.
+    pub log_state: Option<State>,
+}
+
+/// What is known of the server beside its cores.
+#[derive(Clone, Debug)]
+pub struct ServerState {
+    /// What its log's keeper tells.
+    pub keeper: Arc<KeeperState>,
+    /// Counts the lines of the log for people that could not be written.
+    pub log_lines: ErrorCounter,
+    /// When it was started, in seconds since 1970.
+    pub started_unix_s: u64,
 }
 
 /// What the shell of a core counts since its start.
@@ -113,21 +129,25 @@ const LOG_METRICS: &[LogMetric] = &[
 ];
 
 /// The whole text.
-pub fn render(cores: &[CoreReport], keeper: &KeeperState) -> String {
+pub fn render(cores: &[Option<Box<CoreReport>>], server: &ServerState) -> String {
     let mut text = String::new();
+    head(&mut text, "banter_core_up", "gauge", "1 where the core said in time what it counts.");
+    for (index, core) in cores.iter().enumerate() {
+        let _ = writeln!(text, "banter_core_up{{core=\"{index}\"}} {}", u8::from(core.is_some()));
+    }
     for (name, kind, help, read) in METRICS {
         head(&mut text, name, kind, help);
-        for (index, core) in cores.iter().enumerate() {
+        for (index, core) in known(cores) {
             let _ = writeln!(text, "{name}{{core=\"{index}\"}} {}", read(core));
         }
     }
     for (name, kind, help, read) in LOG_METRICS {
         head(&mut text, name, kind, help);
-        let _ = writeln!(text, "{name} {}", read(keeper).load(Ordering::Relaxed));
+        let _ = writeln!(text, "{name} {}", read(&server.keeper).load(Ordering::Relaxed));
     }
     let name = "banter_refusals_total";
     head(&mut text, name, "counter", "Refusals, by the code that the client was told.");
-    for (index, core) in cores.iter().enumerate() {
+    for (index, core) in known(cores) {
         for code in ErrorCode::ALL {
             let count = core.counters.refusals[code as usize];
             let _ = writeln!(text, "{name}{{core=\"{index}\",code=\"{}\"}} {count}", code.as_str());
@@ -136,20 +156,32 @@ pub fn render(cores: &[CoreReport], keeper: &KeeperState) -> String {
     text
 }
 
+/// The cores that said what they count.
+fn known(cores: &[Option<Box<CoreReport>>]) -> impl Iterator<Item = (usize, &CoreReport)> {
+    cores.iter().enumerate().filter_map(|(index, core)| Some((index, core.as_deref()?)))
+}
+
 fn head(text: &mut String, name: &str, kind: &str, help: &str) {
     let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
 }
 
 #[cfg(test)]
 mod tests {
+    use tracing_appender::non_blocking::NonBlockingBuilder;
+
     use super::*;
+
+    fn server_state() -> ServerState {
+        let log_lines = NonBlockingBuilder::default().finish(std::io::sink()).0.error_counter();
+        ServerState { keeper: Arc::default(), log_lines, started_unix_s: 1_790_000_000 }
+    }
 
     #[test]
     fn every_core_and_every_code_has_a_line() {
-        let mut cores = vec![CoreReport::default(), CoreReport::default()];
-        cores[1].counters.posts = 7;
-        cores[1].counters.refused(ErrorCode::RateLimited);
-        let text = render(&cores, &KeeperState::default());
+        let mut second = Box::<CoreReport>::default();
+        second.counters.posts = 7;
+        second.counters.refused(ErrorCode::RateLimited);
+        let text = render(&[Some(Box::default()), Some(second)], &server_state());
         assert!(text.contains("banter_posts_total{core=\"0\"} 0\nbanter_posts_total{core=\"1\"} 7\n"));
         assert!(text.contains("banter_refusals_total{core=\"1\",code=\"rate_limited\"} 1\n"));
         assert!(text.lines().all(|line| line.starts_with('#') || line.split(' ').count() == 2));

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use banter_chat::address::{Core, Now};
 use banter_chat::shard::Shard;
-use banter_log::journal::Answer;
+use banter_log::journal::{Answer, Journal};
 use glommio::io::PollableFd;
 use rustix::event::{EventfdFlags, eventfd};
 
@@ -173,9 +173,9 @@ impl Pump {
             self.net.submit()?;
             self.yield_to_append();
         }
-        let is_sealed = self.shard.seal_log();
+        let is_log_sealed = self.shard.seal_log();
         self.ask_disk();
-        let _ = self.control.send(ToControl::LogSealed(is_sealed));
+        let _ = self.control.send(ToControl::Ended { core: self.core, is_log_sealed });
         Ok(())
     }
 
@@ -299,7 +299,7 @@ impl Pump {
             }
             NetEvent::AcceptFailed(error) => {
                 connections.counters.accept_failures += 1;
-                if self.accept_at_ms.is_none() && !self.is_draining {
+                if self.accept_at_ms.is_none() {
                     if !std::mem::replace(&mut self.is_accept_failing, true) {
                         tracing::warn!(%error, "no connection can be accepted: trying again every {ACCEPT_RETRY_MS} ms");
                     }
@@ -316,15 +316,16 @@ impl Pump {
         while let Ok(message) = self.inbox.try_recv() {
             match message {
                 ToCore::Report => self.report(),
-                ToCore::HttpAnswer(connection, bytes) => self.connections.metrics(connection, bytes, &mut self.net),
+                ToCore::HttpAnswer(connection, bytes) => self.connections.answered(connection, bytes, &mut self.net),
                 ToCore::Drain => {
                     self.is_draining = true;
-                    self.accept_at_ms = None;
-                    self.net.stop_accepting();
                     self.connections.drain();
                     self.shard.drain();
                 }
-                ToCore::Stop => self.is_stopped = true,
+                ToCore::Stop => {
+                    self.is_stopped = true;
+                    self.net.stop_accepting();
+                }
                 ToCore::Log(answer) => self.shard.disk(answer),
                 ToCore::LogSegment(header, file) => {
                     if let Some(disk) = &mut self.disk {
@@ -365,7 +366,8 @@ impl Pump {
         let lane_parcels =
             self.neighbours.iter().map(|neighbour| (neighbour.up_out.len() + neighbour.down_out.len()) as u64).sum();
         let (counters, shell) = (*self.shard.counters(), self.connections.counters);
-        let report = Box::new(CoreReport { counters, shell, lane_parcels });
+        let log_state = self.shard.rooms().journal().map(Journal::state);
+        let report = Box::new(CoreReport { counters, shell, lane_parcels, log_state });
         // The control thread lives longer than the cores.
         let _ = self.control.send(ToControl::Report(self.core, report));
     }
@@ -438,7 +440,7 @@ impl Pump {
     fn check_drained(&mut self) {
         if self.is_draining && !self.is_drained && self.shard.is_drained() && self.connections.is_quiet() {
             self.is_drained = true;
-            let _ = self.control.send(ToControl::Drained);
+            let _ = self.control.send(ToControl::Drained(self.core));
         }
     }
 }
