@@ -7,7 +7,8 @@
 //!   refused: a proxy in front may have read it the other way.
 //! - Parsing allocates nothing; what it finds is borrowed from the bytes.
 //!
-//! What is not here: bodies (the caller knows their length), chunked coding, routing, and whether an origin is welcome.
+//! What is not here: bodies (the caller knows their length), chunked coding, routing, and whether an origin is welcome
+//! (`origin.rs`).
 
 use base64::Engine as _;
 use base64::alphabet;

@@ -15,10 +15,12 @@ use banter_protocol::fault::PeerFault;
 use banter_protocol::frame::PREAMBLE;
 use banter_protocol::ingress::{Incoming, Ingress};
 use banter_protocol::native;
+use banter_protocol::origin::OriginRule;
 use banter_protocol::websocket::{FrameKind, write_frame_header};
 use banter_protocol::wire::WireForm;
 
 use crate::control::{Asker, ToControl};
+use crate::doorway::Doorway;
 use crate::http::{self, HttpAnswer, Unwelcome};
 use crate::metrics::ShellCounters;
 use crate::net::Net;
@@ -35,6 +37,8 @@ pub struct ConnectionLimits {
     pub frame_bytes_max: u32,
     /// Milliseconds for the handshake.
     pub handshake_timeout_ms: u64,
+    /// Which web pages may open a WebSocket.
+    pub origins: OriginRule,
     /// Connections of the whole server.
     pub connections_max: u32,
     /// Connections of the whole server now. Touched when one comes or goes, and at no other time.
@@ -48,6 +52,7 @@ pub struct Connections {
     table: Table<Connection>,
     handshakes: Timers<ConnectionId>,
     lingering: Timers<ConnectionId>,
+    doorway: Doorway,
     control: flume::Sender<ToControl>,
     draining: bool,
     /// What the shell counts.
@@ -88,6 +93,7 @@ impl Connections {
             table: Table::default(),
             handshakes: Timers::new(limits.handshake_timeout_ms),
             lingering: Timers::new(LINGER_MS),
+            doorway: Doorway::new(limits.origins.clone()),
             limits,
             control,
             draining: false,
@@ -210,7 +216,7 @@ impl Connections {
             Some(Incoming::NativeOpened) => self.native_opened(slot, stage, shard, net),
             Some(Incoming::Http(request)) => {
                 let Stage::Handshake(unwelcome) = stage else { return Ok(used) };
-                let answer = http::answer(&request, unwelcome);
+                let answer = http::answer(&request, unwelcome, &mut self.doorway);
                 self.answer_http(slot, answer, shard, net);
             }
         }
@@ -220,6 +226,10 @@ impl Connections {
     fn answer_http(&mut self, slot: u32, answer: HttpAnswer, shard: &mut Shard, net: &mut Net) {
         match answer {
             HttpAnswer::Response(bytes) => self.last_words(slot, bytes, net),
+            HttpAnswer::Foreign(bytes) => {
+                self.counters.refused_origins += 1;
+                self.last_words(slot, bytes, net);
+            }
             HttpAnswer::Upgrade(form, response) => {
                 self.table[slot as usize].ingress.accept_websocket(form);
                 self.open(slot, form, &response, shard);

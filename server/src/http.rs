@@ -2,10 +2,11 @@
 
 use banter_protocol::error_code::{ErrorCode, Scope};
 use banter_protocol::event::Event;
-use banter_protocol::http::{HttpFault, HttpRequest, write_response, write_upgrade_response};
+use banter_protocol::http::{HttpFault, HttpRequest, Upgrade, write_response, write_upgrade_response};
 use banter_protocol::wire::{SUBPROTOCOL_JSON, SUBPROTOCOL_RKYV, WireForm};
 
 use crate::control::Question;
+use crate::doorway::Doorway;
 
 /// The chat page, as one file.
 const PAGE: &[u8] = include_bytes!("../page/index.html");
@@ -17,6 +18,8 @@ pub enum HttpAnswer {
     Response(Vec<u8>),
     /// These bytes, and WebSocket frames of that form follow.
     Upgrade(WireForm, Vec<u8>),
+    /// A web page of a foreign origin asked: these bytes, and the connection ends.
+    Foreign(Vec<u8>),
     /// What the cores say, who are still to be asked.
     Asked {
         /// What is asked.
@@ -36,7 +39,7 @@ pub enum Unwelcome {
 }
 
 /// Answers a request.
-pub fn answer(request: &HttpRequest<'_>, unwelcome: Option<Unwelcome>) -> HttpAnswer {
+pub fn answer(request: &HttpRequest<'_>, unwelcome: Option<Unwelcome>, doorway: &mut Doorway) -> HttpAnswer {
     let head_only = request.method == "HEAD";
     let text = |status, body: &str| HttpAnswer::Response(text(status, body, head_only));
     let asked = |question| HttpAnswer::Asked { question, head_only };
@@ -50,25 +53,30 @@ pub fn answer(request: &HttpRequest<'_>, unwelcome: Option<Unwelcome>) -> HttpAn
         "/" => HttpAnswer::Response(respond(200, "text/html; charset=utf-8", PAGE, head_only)),
         "/ws" => match request.upgrade {
             None => text(426, "/ws speaks WebSocket: connect with a WebSocket client\n"),
-            Some(upgrade) => {
-                let chosen = upgrade.subprotocols.iter().find_map(|offered| match offered {
-                    SUBPROTOCOL_JSON => Some((WireForm::Json, SUBPROTOCOL_JSON)),
-                    SUBPROTOCOL_RKYV => Some((WireForm::WebSocketRkyv, SUBPROTOCOL_RKYV)),
-                    _ => None,
-                });
-                let mut response = Vec::with_capacity(256);
-                write_upgrade_response(&mut response, upgrade.key, chosen.map(|(_, name)| name));
-                let form = chosen.map_or(WireForm::Json, |(form, _)| form);
-                match unwelcome {
-                    None => HttpAnswer::Upgrade(form, response),
-                    Some(why) => {
-                        refuse(why, form, &mut response);
-                        HttpAnswer::Response(response)
-                    }
-                }
-            }
+            Some(upgrade) => match doorway.judge(request) {
+                Ok(()) => answer_upgrade(&upgrade, unwelcome),
+                Err(fault) => HttpAnswer::Foreign(self::text(403, &format!("{fault}\n"), false)),
+            },
         },
         _ => text(404, "not found: there is / (the chat), /ws, /healthz, /readyz and /metrics\n"),
+    }
+}
+
+fn answer_upgrade(upgrade: &Upgrade<'_>, unwelcome: Option<Unwelcome>) -> HttpAnswer {
+    let chosen = upgrade.subprotocols.iter().find_map(|offered| match offered {
+        SUBPROTOCOL_JSON => Some((WireForm::Json, SUBPROTOCOL_JSON)),
+        SUBPROTOCOL_RKYV => Some((WireForm::WebSocketRkyv, SUBPROTOCOL_RKYV)),
+        _ => None,
+    });
+    let mut response = Vec::with_capacity(256);
+    write_upgrade_response(&mut response, upgrade.key, chosen.map(|(_, name)| name));
+    let form = chosen.map_or(WireForm::Json, |(form, _)| form);
+    match unwelcome {
+        None => HttpAnswer::Upgrade(form, response),
+        Some(why) => {
+            refuse(why, form, &mut response);
+            HttpAnswer::Response(response)
+        }
     }
 }
 

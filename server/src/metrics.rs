@@ -52,6 +52,8 @@ pub struct ShellCounters {
     pub accepted: u64,
     /// Connections refused, since `connections_max` was reached.
     pub refused_connections: u64,
+    /// WebSockets refused to web pages of foreign origins.
+    pub refused_origins: u64,
     /// Times that no connection could be accepted.
     pub accept_failures: u64,
     /// Connections that broke the stream before they were open, or took too long.
@@ -103,6 +105,9 @@ const METRICS: &[Metric] = &[
     ("banter_accepted_total", "counter", "Connections accepted.", |core| core.shell.accepted),
     ("banter_refused_connections_total", "counter", "Connections above connections_max.", |core| {
         core.shell.refused_connections
+    }),
+    ("banter_refused_origins_total", "counter", "WebSockets refused to web pages of foreign origins.", |core| {
+        core.shell.refused_origins
     }),
     ("banter_accept_failures_total", "counter", "Failed accepts.", |core| core.shell.accept_failures),
     ("banter_failed_handshakes_total", "counter", "Connections that never opened.", |core| {

@@ -288,6 +288,7 @@ fn connection_limits(config: &Config, connections_now: &Arc<AtomicU32>) -> Conne
     ConnectionLimits {
         frame_bytes_max: config.limits.frame_bytes_max,
         handshake_timeout_ms: config.limits.handshake_timeout_ms.into(),
+        origins: config.origin_rule(),
         connections_max: config.limits.connections_max,
         connections_now: connections_now.clone(),
     }
