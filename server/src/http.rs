@@ -44,7 +44,7 @@ pub fn answer(request: &HttpRequest<'_>, unwelcome: Option<Unwelcome>, doorway: 
     let text = |status, body: &str| HttpAnswer::Response(text(status, body, head_only));
     let asked = |question| HttpAnswer::Asked { question, head_only };
     if request.method != "GET" && !head_only {
-        return text(405, "only GET and HEAD are answered here\n");
+        return HttpAnswer::Response(refuse_method());
     }
     match request.path {
         "/healthz" => asked(Question::Health),
@@ -89,6 +89,14 @@ pub fn refuse_head(fault: &HttpFault) -> Vec<u8> {
     response
 }
 
+/// The answer to a method that nothing here has.
+fn refuse_method() -> Vec<u8> {
+    let mut response = Vec::new();
+    let body = b"only GET and HEAD are answered here\n";
+    write_response(&mut response, 405, "text/plain; charset=utf-8", &[("Allow", "GET, HEAD")], body, false, false);
+    response
+}
+
 /// The answer to a handshake that took too long.
 pub fn refuse_slow() -> Vec<u8> {
     respond(408, "text/plain; charset=utf-8", b"the request did not come within handshake_timeout_ms\n", false)
@@ -127,4 +135,41 @@ fn respond(status: u16, kind: &str, body: &[u8], head_only: bool) -> Vec<u8> {
     let headers = [("Cache-Control", "no-store"), ("X-Content-Type-Options", "nosniff")];
     write_response(&mut response, status, kind, &headers, body, head_only, false);
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use banter_protocol::http::{Head, parse_head};
+    use banter_protocol::origin::OriginRule;
+
+    use super::*;
+
+    fn answer_to(head: &str, unwelcome: Option<Unwelcome>) -> HttpAnswer {
+        match parse_head(head.as_bytes()) {
+            Ok(Head::Complete { request, .. }) => answer(&request, unwelcome, &mut Doorway::new(OriginRule::default())),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_method_that_is_not_answered_is_told_those_that_are() {
+        let HttpAnswer::Response(bytes) = answer_to("PUT /healthz HTTP/1.1\r\nHost: h\r\n\r\n", None) else {
+            panic!("a response");
+        };
+        let text = String::from_utf8(bytes).expect("text");
+        assert!(text.starts_with("HTTP/1.1 405 ") && text.contains("\r\nAllow: GET, HEAD\r\n"), "{text}");
+    }
+
+    #[test]
+    fn questions_about_the_server_are_asked_of_all_cores_also_while_it_drains() {
+        for (path, due) in
+            [("/healthz", Question::Health), ("/readyz", Question::Readiness), ("/metrics", Question::Metrics)]
+        {
+            for unwelcome in [None, Some(Unwelcome::Draining), Some(Unwelcome::Full)] {
+                let answer = answer_to(&format!("HEAD {path} HTTP/1.1\r\nHost: h\r\n\r\n"), unwelcome);
+                let is_due = matches!(answer, HttpAnswer::Asked { question, head_only: true } if question == due);
+                assert!(is_due, "{path}: {answer:?}");
+            }
+        }
+    }
 }
