@@ -21,6 +21,7 @@ pub mod local_room;
 pub mod pages;
 pub mod parcel;
 pub mod policy;
+mod reconnect;
 pub mod room;
 pub mod rooms;
 pub mod run;

@@ -23,6 +23,7 @@ use crate::address::{ConnectionId, Core, Peer, core_of};
 use crate::limits::Limits;
 use crate::local_room::LocalRoom;
 use crate::parcel::{Refusal, Up};
+use crate::reconnect::reconnect_after_ms;
 use crate::rooms::page_bytes_max;
 use crate::session::{Bucket, ReadState, Session, Stage, Subscription};
 use crate::table::Table;
@@ -33,8 +34,6 @@ use crate::turn::Turn;
 pub const CLOSING_MS_MAX: u64 = 5_000;
 /// Milliseconds between two looks at the runs that had frames.
 const SWEEP_INTERVAL_MS: u64 = 500;
-/// The longest time until a client is told to come back when the server stops; spread, so that they do not all come at once.
-const RECONNECT_SPREAD_MS: u64 = 5_000;
 
 /// The connections of one core, and the rooms that they read.
 pub struct Sessions {
@@ -420,9 +419,8 @@ impl Sessions {
     }
 
     fn tell_closing(&mut self, slot: usize) {
-        // Knuth's multiplicative hash spreads neighbouring slots.
-        let spread = (slot as u64).wrapping_mul(2_654_435_761) % RECONNECT_SPREAD_MS;
-        self.connections[slot].write(&Event::Closing { code: ErrorCode::Draining, reconnect_after_ms: 500 + spread });
+        let reconnect_after_ms = reconnect_after_ms(slot, self.open_count);
+        self.connections[slot].write(&Event::Closing { code: ErrorCode::Draining, reconnect_after_ms });
     }
 
     /// A core has sent its last batch; with the last core's word connections end as they are flushed.
