@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use banter_chat::address::{Core, Now};
+use banter_chat::histogram::Histogram;
 use banter_chat::shard::Shard;
 use banter_log::journal::{Answer, Journal};
 use glommio::io::PollableFd;
@@ -45,6 +46,7 @@ pub struct Pump {
     control: flume::Sender<ToControl>,
     started: Instant,
     now: Now,
+    turns: Histogram,
     accept_at_ms: Option<u64>,
     /// No connection could be accepted since the last that was: said once.
     is_accept_failing: bool,
@@ -120,6 +122,7 @@ impl Pump {
             control,
             started: Instant::now(),
             now: Now::default(),
+            turns: Histogram::default(),
             accept_at_ms: None,
             is_accept_failing: false,
             lane_parcels_max: lane_parcels_max as usize,
@@ -143,13 +146,16 @@ impl Pump {
             // A core that was told to stop has nothing that would wake it.
             if self.is_stopped || self.has_input() {
                 self.net.submit()?;
+                self.measure_turn();
                 self.yield_to_append();
                 if needs_executor {
                     executor.let_in().await?;
                 }
             } else if needs_executor {
+                self.measure_turn();
                 self.sleep_in_executor(&wake, due_ms).await?;
             } else {
+                self.measure_turn();
                 self.sleep_in_ring(due_ms)?;
             }
         }
@@ -177,6 +183,12 @@ impl Pump {
         self.ask_disk();
         let _ = self.control.send(ToControl::Ended { core: self.core, is_log_sealed });
         Ok(())
+    }
+
+    /// Where the core sleeps now its sends are made in the same call, and cannot be told from the sleep.
+    fn measure_turn(&mut self) {
+        let elapsed_us = self.started.elapsed().as_micros() as u64;
+        self.turns.record_us(elapsed_us - self.now.monotonic_us);
     }
 
     /// The kernel's thread that ends a synced write may need this very CPU, and a core that never sleeps would have it
@@ -366,8 +378,9 @@ impl Pump {
         let lane_parcels =
             self.neighbours.iter().map(|neighbour| (neighbour.up_out.len() + neighbour.down_out.len()) as u64).sum();
         let (counters, shell) = (*self.shard.counters(), self.connections.counters);
+        let (latencies, turns) = (self.shard.latencies().clone(), self.turns.clone());
         let log_state = self.shard.rooms().journal().map(Journal::state);
-        let report = Box::new(CoreReport { counters, shell, lane_parcels, log_state });
+        let report = Box::new(CoreReport { counters, latencies, shell, turns, lane_parcels, log_state });
         // The control thread lives longer than the cores.
         let _ = self.control.send(ToControl::Report(self.core, report));
     }

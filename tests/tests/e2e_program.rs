@@ -237,6 +237,7 @@ fn the_counters_of_each_core_move_with_what_happens_there() {
             assert!(count("banter_accepted_total", core) > 0);
             for name in [
                 "banter_turns_total",
+                "banter_turn_seconds_count",
                 "banter_sleeps_total",
                 "banter_bytes_received_total",
                 "banter_bytes_sent_total",
