@@ -282,6 +282,20 @@ mod tests {
         }
     }
 
+    proptest::proptest! {
+        #[test]
+        fn any_text_is_judged_and_a_spelling_means_what_it_came_from(
+            origin in "[a-z:/.\\[\\]0-9@é -]{0,24}",
+            host in "([a-z.:0-9\\[\\]]{0,16}|\\PC{0,8})",
+        ) {
+            let _ = judge(&rule(&["https://a.example"], true), &origin, &host);
+            let _ = judge(&rule(&[], true), &format!("http://{host}"), &host);
+            if let Ok(parsed) = origin.parse::<Origin>() {
+                proptest::prop_assert_eq!(parsed.to_string().parse::<Origin>(), Ok(parsed));
+            }
+        }
+    }
+
     #[test]
     fn an_entry_has_one_spelling_and_no_path() {
         for (text, spelling) in [
