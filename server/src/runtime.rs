@@ -15,7 +15,7 @@ use banter_chat::shard::{Shard, ShardConfig};
 use banter_log::catalog::Catalog;
 use banter_log::journal::JournalParts;
 use banter_protocol::ids::Epoch;
-use glommio::{LocalExecutorBuilder, Placement};
+use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
 use rustix::net::sockopt;
 use tracing_appender::non_blocking::ErrorCounter;
 
@@ -132,13 +132,7 @@ pub fn run(config: &Config, log_lines: ErrorCounter, listening: impl FnOnce(Sock
             inbox,
             control: to_control.clone(),
         };
-        let thread = LocalExecutorBuilder::new(Placement::Fixed(cpu))
-            .name(&format!("core-{index}"))
-            .io_memory(IO_MEMORY_BYTES)
-            .ring_depth(GLOMMIO_RING_DEPTH)
-            .spawn(move || core.run())
-            .map_err(|error| RunFault::Core(format!("CPU {cpu}: {error}")))?;
-        threads.push(thread);
+        threads.push(core.spawn(cpu)?);
     }
     let keeper_state = Arc::new(KeeperState::default());
     let keeper = log.map(|log| log.keep(config, &links, keeper_state.clone(), keeper_inbox)).transpose();
@@ -147,17 +141,20 @@ pub fn run(config: &Config, log_lines: ErrorCounter, listening: impl FnOnce(Sock
     let mut control = Control::new(links, server, config.limits.drain_timeout_ms.into());
     // Each of its faults ends the process with the threads of all cores: they are not waited for.
     control.run(&control_inbox, || listening(address))?;
-    for thread in threads {
-        if let Err(error) = thread.join() {
-            tracing::error!("a core ended with: {error}");
-        }
-    }
+    join(threads);
     let _ = to_keeper.send(ToKeeper::Stop { is_whole: control.is_log_whole() });
     if let Some(keeper) = keeper {
         let _ = keeper.join();
     }
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Waits for the threads of cores that have said that they end.
+fn join(threads: Vec<ExecutorJoinHandle<()>>) {
+    for error in threads.into_iter().filter_map(|thread| thread.join().err()) {
+        tracing::error!("a core ended with: {error}");
+    }
 }
 
 /// The log as it was found at start.
@@ -234,6 +231,16 @@ struct CoreParts {
 }
 
 impl CoreParts {
+    /// Starts the core's thread on that CPU.
+    fn spawn(self, cpu: usize) -> Result<ExecutorJoinHandle<()>, RunFault> {
+        LocalExecutorBuilder::new(Placement::Fixed(cpu))
+            .name(&format!("core-{}", self.shard.core.index()))
+            .io_memory(IO_MEMORY_BYTES)
+            .ring_depth(GLOMMIO_RING_DEPTH)
+            .spawn(move || self.run())
+            .map_err(|error| RunFault::Core(format!("CPU {cpu}: {error}")))
+    }
+
     /// The life of a core.
     async fn run(self) {
         let (core, control) = (self.shard.core, self.control.clone());
