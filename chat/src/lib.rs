@@ -24,6 +24,7 @@ pub mod parcel;
 pub mod policy;
 pub mod presence;
 pub mod rates;
+mod reconnect;
 pub mod room;
 pub mod rooms;
 pub mod run;

@@ -27,6 +27,7 @@ use crate::limits::Limits;
 use crate::local_room::LocalRoom;
 use crate::parcel::{Refusal, Up};
 use crate::rates::Rates;
+use crate::reconnect::reconnect_after_ms;
 use crate::rooms::page_bytes_max;
 use crate::session::{ReadState, Session, Stage, Subscription};
 use crate::table::Table;
@@ -40,8 +41,6 @@ pub const CLOSING_MS_MAX: u64 = 5_000;
 const SWEEP_INTERVAL_MS: u64 = 500;
 /// Connections that one turn tells that the server stops.
 const CONNECTIONS_A_TURN: usize = 256;
-/// The longest time until a client is told to come back when the server stops; spread, so that they do not all come at once.
-const RECONNECT_SPREAD_MS: u64 = 5_000;
 
 /// The connections of one core, and the rooms that they read.
 pub struct Sessions {
@@ -497,9 +496,8 @@ impl Sessions {
     }
 
     fn tell_closing(&mut self, slot: usize) {
-        // Knuth's multiplicative hash spreads neighbouring slots.
-        let spread = (slot as u64).wrapping_mul(2_654_435_761) % RECONNECT_SPREAD_MS;
-        self.connections[slot].write(&Event::Closing { code: ErrorCode::Draining, reconnect_after_ms: 500 + spread });
+        let reconnect_after_ms = reconnect_after_ms(slot, self.open_count);
+        self.connections[slot].write(&Event::Closing { code: ErrorCode::Draining, reconnect_after_ms });
     }
 
     /// A core has sent its last batch; with the last core's word connections end as they are flushed.

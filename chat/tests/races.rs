@@ -284,6 +284,33 @@ fn presence_that_was_left_out_is_not_told_to_who_no_longer_asks() {
 }
 
 #[test]
+fn members_is_as_new_as_every_presence_that_came_before_it() {
+    for asks_first in [true, false] {
+        let mut pair = Pair::new(roomy());
+        let a = room("a");
+        let (ann, bob) = (pair.open(HERE, 0, "ann"), pair.open(HERE, 1, "bob"));
+        let watch = Ask::Join { room: a.as_str().into(), from: JoinFrom::Now, echo: true, presence: true };
+        pair.ask(HERE, bob, 1, watch);
+        pair.rest();
+        pair.hear(HERE, bob);
+        let members = Ask::Members { room: a.as_str().into() };
+        if asks_first {
+            pair.ask(HERE, bob, 2, members.clone());
+            pair.ask(HERE, ann, 1, join(&a, JoinFrom::Now));
+        } else {
+            pair.ask(HERE, ann, 1, join(&a, JoinFrom::Now));
+            pair.ask(HERE, bob, 2, members);
+        }
+        pair.rest();
+        let heard = pair.hear(HERE, bob);
+        let place = |begins: &str| heard.iter().position(|event| event.starts_with(begins));
+        let answer = place("Members").expect("an answer");
+        assert!(heard[answer].contains(if asks_first { "count: 1" } else { "count: 2" }), "{heard:?}");
+        assert!(place("presence ann").is_none_or(|presence| presence > answer || !asks_first), "{heard:?}");
+    }
+}
+
+#[test]
 fn a_core_whose_lane_down_is_full_looks_again_by_itself() {
     let mut pair = Pair::new(Limits { lane_parcels_max: 16, ..roomy() });
     let a = room("a");

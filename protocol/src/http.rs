@@ -7,20 +7,27 @@
 //!   refused: a proxy in front may have read it the other way.
 //! - Parsing allocates nothing; what it finds is borrowed from the bytes.
 //!
-//! What is not here: bodies (the caller knows their length), chunked coding, routing, and whether an origin is welcome.
+//! What is not here: bodies (the caller knows their length), chunked coding, routing, and whether an origin is welcome
+//! (`origin.rs`).
+
+use std::mem::MaybeUninit;
 
 use base64::Engine as _;
 use base64::alphabet;
 use base64::engine::{GeneralPurpose, GeneralPurposeConfig};
-use httparse::{EMPTY_HEADER, Header, Request, Status};
+use httparse::{Header, Request, Status};
 use tungstenite::handshake::derive_accept_key;
 
 /// A request's head, with its first line and the empty line behind it, is at most this long.
 pub const HEAD_BYTES_MAX: usize = 8 * 1024;
-/// A request has at most this many headers. A browser behind two proxies sends about 25.
-pub const HEADERS_MAX: usize = 64;
 /// The version of the WebSocket protocol that RFC 6455 defines, and the only one there is.
 pub const WEBSOCKET_VERSION: &str = "13";
+
+/// Bytes of the shortest header: a letter, a colon and a line feed.
+const HEADER_BYTES_MIN: usize = 3;
+/// More headers than a head has place for, so that its bytes are the only limit. They lie on the stack, where most of this
+/// is never touched.
+const HEADERS_MAX: usize = HEAD_BYTES_MAX / HEADER_BYTES_MIN;
 
 /// Bytes of a decoded `Sec-WebSocket-Key`.
 const KEY_BYTES: usize = 16;
@@ -106,8 +113,6 @@ fn subprotocols_of_line(line: &[u8]) -> Option<&str> {
 pub enum HttpFault {
     #[error("the request's head is above {HEAD_BYTES_MAX} bytes")]
     HeadTooLarge,
-    #[error("the request has more than {HEADERS_MAX} headers")]
-    TooManyHeaders,
     #[error("malformed request: {0}")]
     Malformed(&'static str),
     #[error("only HTTP/1.1 and HTTP/1.0 are spoken here")]
@@ -126,7 +131,7 @@ impl HttpFault {
         match self {
             HttpFault::Malformed(_) | HttpFault::BadUpgrade(_) => 400,
             HttpFault::BadWebSocketVersion => 426,
-            HttpFault::HeadTooLarge | HttpFault::TooManyHeaders => 431,
+            HttpFault::HeadTooLarge => 431,
             HttpFault::TransferEncoding => 501,
             HttpFault::BadVersion => 505,
         }
@@ -144,7 +149,7 @@ impl HttpFault {
 impl From<httparse::Error> for HttpFault {
     fn from(error: httparse::Error) -> Self {
         match error {
-            httparse::Error::TooManyHeaders => HttpFault::TooManyHeaders,
+            httparse::Error::TooManyHeaders => HttpFault::HeadTooLarge,
             httparse::Error::Version => HttpFault::BadVersion,
             httparse::Error::HeaderName => HttpFault::Malformed("a header's name"),
             httparse::Error::HeaderValue => HttpFault::Malformed("a header's value"),
@@ -162,9 +167,9 @@ impl From<httparse::Error> for HttpFault {
 pub fn parse_head(bytes: &[u8]) -> Result<Head<'_>, HttpFault> {
     // Never looks further, so that more bytes in one input do not make a larger head good.
     let bytes = &bytes[..bytes.len().min(HEAD_BYTES_MAX)];
-    let mut headers = [EMPTY_HEADER; HEADERS_MAX];
-    let mut parsed = Request::new(&mut headers);
-    let consumed = match parsed.parse(bytes)? {
+    let mut headers = [const { MaybeUninit::uninit() }; HEADERS_MAX];
+    let mut parsed = Request::new(&mut []);
+    let consumed = match parsed.parse_with_uninit_headers(bytes, &mut headers)? {
         Status::Complete(consumed) => consumed,
         Status::Partial if bytes.len() == HEAD_BYTES_MAX => return Err(HttpFault::HeadTooLarge),
         Status::Partial => return Ok(Head::Partial),

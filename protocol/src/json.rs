@@ -80,19 +80,25 @@ pub fn read_request(text: &str) -> Result<Request<'_>, RequestFault> {
         return Err(RequestFault::new(None, "a request is one JSON object"));
     }
     let mut fields: Fields<'_> = serde_json::from_str(text).map_err(|error| {
-        let id = serde_json::from_str::<IdField>(text).ok().and_then(|fields| fields.id);
+        let id = serde_json::from_str::<IdField>(text).ok().and_then(|fields| fields.id).filter(is_exact);
         RequestFault::new(id, error.to_string())
     })?;
     let id = fields.id.take();
-    let fault = |message: String| RequestFault::new(id, message);
-    if id.is_some_and(|id| id > JSON_INTEGER_MAX) {
-        return Err(fault("`id` must be below 2^53".into()));
+    if !id.as_ref().is_none_or(is_exact) {
+        // Told back, it might be another number by the time the client reads it.
+        return Err(RequestFault::new(None, "`id` must be below 2^53"));
     }
+    let fault = |message: String| RequestFault::new(id, message);
     let ask = fields.take_ask().map_err(fault)?;
     match fields.left_over() {
         Some(field) => Err(fault(format!("`{field}` does not belong in `{}`", fields.kind))),
         None => Ok(Request { id, ask }),
     }
+}
+
+/// Whether every JSON parser reads that number as it is.
+fn is_exact(id: &u64) -> bool {
+    *id <= JSON_INTEGER_MAX
 }
 
 /// serde would also read the fields from an array, in their order.

@@ -20,6 +20,7 @@ pub mod ids;
 pub mod ingress;
 pub mod json;
 pub mod native;
+pub mod origin;
 pub mod request;
 pub mod websocket;
 pub mod wire;

@@ -8,6 +8,7 @@ use std::sync::LazyLock;
 
 use banter_chat::limits::Limits;
 use banter_chat::policy::Durability;
+use banter_protocol::origin::AllowedOrigin;
 use clap::builder::RangedU64ValueParser;
 use clap::error::ErrorKind;
 use clap::{Arg, ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -87,8 +88,16 @@ struct Flags {
         help = format!("memory, written or synced [default: {}]", Durability::default().name()))]
     durability: Option<Durability>,
 
+    #[arg(
+        long,
+        value_name = "LIST",
+        value_delimiter = ',',
+        help = "Other web pages let in: https://a.com,http://b or *"
+    )]
+    origins: Option<Vec<AllowedOrigin>>,
+
     #[arg(long, value_name = "FILTER", value_parser = parse_log,
-        help = format!("error, warn, info, debug, trace, or by target\n[default: {DEFAULT_LOG}]"))]
+        help = format!("error to trace, or by target [default: {DEFAULT_LOG}]"))]
     log: Option<String>,
 
     #[arg(long, value_name = "FILE", help = "Read a TOML file; a flag beats the file")]
@@ -162,6 +171,7 @@ impl Flags {
             data: given(self.data, "--data"),
             cores: given(self.cores, "--cores"),
             durability: given(self.durability, "--durability"),
+            origins: given(self.origins, "--origins"),
             log: given(self.log, "--log"),
             limits: limits.collect(),
             rooms: Vec::new(),
@@ -315,7 +325,7 @@ mod tests {
 
     #[test]
     fn a_printed_configuration_can_be_fed_back() {
-        let flags = "--listen [::1]:9 --data d --cores 1, --log debug --rooms-max 5";
+        let flags = "--listen [::1]:9 --data d --cores 1, --log debug --rooms-max 5 --origins *,https://a.com";
         let file = File::with("fed-back", &printed(&format!("{flags} --print-config")));
         assert_eq!(config(&format!("--config {}", file.0.display())), config(flags));
     }
@@ -337,7 +347,7 @@ mod tests {
     #[test]
     fn help_limits_lists_every_limit_with_unit_and_default() {
         let help = printed("--help-limits");
-        assert!(help.lines().count() <= 32 && help.lines().all(|line| line.len() <= 108), "{help}");
+        assert!(help.lines().count() <= LIMITS.len() + 2 && help.lines().all(|line| line.len() <= 108), "{help}");
         for (limit, flag) in LIMITS.iter().zip(LIMIT_FLAGS.iter()) {
             let line = help.lines().find(|line| line.contains(&format!("--{flag} {}", limit.unit))).expect(flag);
             assert!(line.contains(&(limit.read)(&Limits::default()).to_string()) && line.contains(limit.about));
@@ -379,6 +389,7 @@ mod tests {
             ("--cores two", "must be a count (2)"),
             ("--durability disk", "must be \"memory\", \"written\" or \"synced\""),
             ("--log a=loud", "must be a log filter"),
+            ("--origins https://a.com,b.com", "must be \"*\" or an origin like"),
             ("--rooms-max 4294967296", "not in 0..=4294967295"),
             ("--rooms-max many", "'--rooms-max <COUNT>'"),
             ("--data", "a value is required for '--data <DIR>'"),

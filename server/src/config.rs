@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 
 use banter_chat::limits::Limits;
 use banter_chat::policy::{Durability, RoomPolicies, RoomPolicy};
+use banter_protocol::origin::{AllowedOrigin, OriginRule};
 
 pub use cores::CoreChoice;
 pub use fault::{ConfigFault, Place, Table};
@@ -74,7 +75,7 @@ limit_table! {
     requests_per_turn_max: u32 = "COUNT", "requests of one connection one turn takes";
     handshake_timeout_ms: u32 = "MS", "from accept to the end of the handshake";
     idle_timeout_ms: u32 = "MS", "silence until a peer is closed (pinged at half); 0 = never";
-    send_timeout_ms: u32 = "MS", "bytes wait for a peer that takes none, until it is closed; 0 = for ever";
+    send_timeout_ms: u32 = "MS", "bytes may wait for a peer that takes none; 0 = for ever";
     message_timeout_ms: u32 = "MS", "from a message's first byte to its last; 0 = for ever";
     held_bytes_max: u32 = "BYTES", "that came from one connection while it is not read";
     outbox_bytes_max: u32 = "BYTES", "waiting for one connection before it falls behind";
@@ -105,6 +106,7 @@ limit_table! {
 const MUST_LISTEN: &str = "must be an IP address and a port, like \"127.0.0.1:7878\" or \"[::]:7878\"";
 const MUST_DATA: &str = "must be the path of a folder, as a string";
 const MUST_DURABILITY: &str = "must be \"memory\", \"written\" or \"synced\"";
+const MUST_ORIGINS: &str = "must be a list of origins, like [\"https://chat.example.com\"]";
 const MUST_LOG: &str = "must be a log filter, like \"info\" or \"warn,banter_server=debug\"";
 
 /// A configuration in effect.
@@ -118,6 +120,8 @@ pub struct Config {
     pub cores: Vec<usize>,
     /// The level of rooms that no entry of `[[rooms]]` matches.
     pub durability: Durability,
+    /// Origins of web pages, beside the server's own, that may open a WebSocket.
+    pub origins: Vec<AllowedOrigin>,
     /// The log filter, as `tracing_subscriber::EnvFilter` reads it.
     pub log: String,
     /// Every limit.
@@ -137,11 +141,13 @@ impl Config {
         let data = self.data.to_str().ok_or_else(|| ConfigFault::PathNotText(self.data.clone()))?;
         let text = |text: &str| toml::Value::from(text).to_string();
         let mut out = format!(
-            "listen = \"{}\"\ndata = {}\ncores = {:?}\ndurability = \"{}\"\nlog = {}\n\n[limits]\n",
+            "listen = \"{}\"\ndata = {}\ncores = {:?}\ndurability = \"{}\"\norigins = {:?}\nlog = {}\n\n[limits]\n",
             self.listen,
             text(data),
             self.cores,
             self.durability.name(),
+            // Origins hold nothing that TOML and Rust write in two ways.
+            self.origins.iter().map(ToString::to_string).collect::<Vec<_>>(),
             text(&self.log),
         );
         for limit in LIMITS {
@@ -151,6 +157,12 @@ impl Config {
             out.push_str(&rooms::entry(pattern, policy));
         }
         Ok(out)
+    }
+
+    /// Which web pages may open a WebSocket.
+    #[must_use]
+    pub fn origin_rule(&self) -> OriginRule {
+        OriginRule { allowed: self.origins.clone(), is_loopback_only: self.listen.ip().is_loopback() }
     }
 }
 
@@ -174,6 +186,8 @@ pub struct Settings {
     pub cores: Option<Given<CoreChoice>>,
     /// `durability`.
     pub durability: Option<Given<Durability>>,
+    /// `origins`.
+    pub origins: Option<Given<Vec<AllowedOrigin>>>,
     /// `log`.
     pub log: Option<Given<String>>,
     /// `[limits]`, by name.
@@ -205,6 +219,7 @@ impl Settings {
             data: self.data.or(lower.data),
             cores: self.cores.or(lower.cores),
             durability: self.durability.or(lower.durability),
+            origins: self.origins.or(lower.origins),
             log: self.log.or(lower.log),
             limits,
             rooms: if self.rooms.is_empty() { lower.rooms } else { self.rooms },
@@ -233,6 +248,7 @@ impl Settings {
             data: take(self.data, DEFAULT_DATA.into()).0,
             cores,
             durability,
+            origins: take(self.origins, Vec::new()).0,
             log: take(self.log, DEFAULT_LOG.to_owned()).0,
             limits,
             rooms: rooms::policies(&self.rooms, otherwise),
@@ -312,7 +328,7 @@ mod tests {
         assert_eq!(config.cores, [0, 1, 4]);
         assert_eq!(config.durability, Durability::Synced);
         assert_eq!(config.rooms, RoomPolicies::all(Durability::Synced));
-        assert!(!config.accept_corruption);
+        assert!(!config.accept_corruption && config.origins.is_empty());
         assert_eq!(config.log, DEFAULT_LOG);
         assert_eq!(config.limits, Limits::default());
     }
@@ -330,10 +346,11 @@ mod tests {
     #[test]
     fn a_printed_configuration_gives_itself_back() {
         let text = "listen = '[::1]:0'\ndata = 'a \"b\"\\c'\ncores = [4]\nlog = 'warn,banter_server=debug'\n\
-                    durability = 'written'\n[limits]\nrooms_max = 7\nhistory_bytes_per_core_max = 0x1000_0000_0\n\
+                    durability = 'written'\norigins = ['https://A.example:443', '*']\n[limits]\nrooms_max = 7\nhistory_bytes_per_core_max = 0x1000_0000_0\n\
                     [[rooms]]\nmatch = 'a\"\\*'\ndurability = 'memory'\n\
                     [[rooms]]\nmatch = '*é'\nretention_bytes = 18446744073709551615\nretention_hours = 4294967295";
         let first = config(text).unwrap();
+        assert_eq!(first.origins.iter().map(ToString::to_string).collect::<Vec<_>>(), ["https://a.example", "*"]);
         assert_eq!((first.limits.rooms_max, first.rooms.rules.len()), (7, 2));
         assert_eq!(config(&first.to_toml().unwrap()).unwrap(), first);
     }

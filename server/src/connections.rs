@@ -15,10 +15,12 @@ use banter_protocol::fault::PeerFault;
 use banter_protocol::frame::PREAMBLE;
 use banter_protocol::ingress::{Incoming, Ingress};
 use banter_protocol::native;
+use banter_protocol::origin::OriginRule;
 use banter_protocol::websocket::{FrameKind, write_frame_header};
 use banter_protocol::wire::WireForm;
 
-use crate::control::ToControl;
+use crate::control::{Asker, ToControl};
+use crate::doorway::Doorway;
 use crate::http::{self, HttpAnswer, Unwelcome};
 use crate::metrics::ShellCounters;
 use crate::net::Net;
@@ -35,6 +37,8 @@ pub struct ConnectionLimits {
     pub frame_bytes_max: u32,
     /// Milliseconds for the handshake.
     pub handshake_timeout_ms: u64,
+    /// Which web pages may open a WebSocket.
+    pub origins: OriginRule,
     /// Connections of the whole server.
     pub connections_max: u32,
     /// Connections of the whole server now. Touched when one comes or goes, and at no other time.
@@ -48,6 +52,7 @@ pub struct Connections {
     table: Table<Connection>,
     handshakes: Timers<ConnectionId>,
     lingering: Timers<ConnectionId>,
+    doorway: Doorway,
     control: flume::Sender<ToControl>,
     draining: bool,
     /// What the shell counts.
@@ -68,8 +73,8 @@ enum Stage {
     Free,
     /// The form is not known yet; the connection may be unwelcome.
     Handshake(Option<Unwelcome>),
-    /// The answer to `/metrics` is being collected.
-    Scraping,
+    /// What the other cores say is being collected.
+    Asking,
     /// The last bytes are being sent; then the server ends its side.
     LastWords,
     /// The shard knows it.
@@ -88,6 +93,7 @@ impl Connections {
             table: Table::default(),
             handshakes: Timers::new(limits.handshake_timeout_ms),
             lingering: Timers::new(LINGER_MS),
+            doorway: Doorway::new(limits.origins.clone()),
             limits,
             control,
             draining: false,
@@ -159,7 +165,7 @@ impl Connections {
                 }
             }
             Stage::Handshake(_) => self.read(slot, bytes, shard, net),
-            Stage::Free | Stage::Scraping | Stage::LastWords | Stage::Lingering | Stage::Closing => {}
+            Stage::Free | Stage::Asking | Stage::LastWords | Stage::Lingering | Stage::Closing => {}
         }
     }
 
@@ -210,7 +216,7 @@ impl Connections {
             Some(Incoming::NativeOpened) => self.native_opened(slot, stage, shard, net),
             Some(Incoming::Http(request)) => {
                 let Stage::Handshake(unwelcome) = stage else { return Ok(used) };
-                let answer = http::answer(&request, unwelcome);
+                let answer = http::answer(&request, unwelcome, &mut self.doorway);
                 self.answer_http(slot, answer, shard, net);
             }
         }
@@ -220,15 +226,19 @@ impl Connections {
     fn answer_http(&mut self, slot: u32, answer: HttpAnswer, shard: &mut Shard, net: &mut Net) {
         match answer {
             HttpAnswer::Response(bytes) => self.last_words(slot, bytes, net),
+            HttpAnswer::Foreign(bytes) => {
+                self.counters.refused_origins += 1;
+                self.last_words(slot, bytes, net);
+            }
             HttpAnswer::Upgrade(form, response) => {
                 self.table[slot as usize].ingress.accept_websocket(form);
                 self.open(slot, form, &response, shard);
             }
-            HttpAnswer::Metrics { head_only } => {
-                self.set_stage(slot, Stage::Scraping);
-                let ask = ToControl::Scrape { core: self.core, connection: self.id(slot), head_only };
+            HttpAnswer::Asked { question, head_only } => {
+                self.set_stage(slot, Stage::Asking);
+                let asker = Asker { core: self.core, connection: self.id(slot), question, head_only };
                 // The control thread lives longer than the cores.
-                let _ = self.control.send(ask);
+                let _ = self.control.send(ToControl::Asked(asker));
             }
         }
     }
@@ -333,7 +343,7 @@ impl Connections {
     /// No more bytes will come. The last words still go out, if they are on their way or being collected.
     pub fn ended(&mut self, slot: u32, shard: &mut Shard, net: &mut Net) {
         match self.stage(slot) {
-            Stage::Scraping => {}
+            Stage::Asking => {}
             Stage::LastWords if net.is_sending(slot) => {}
             _ => self.broken(slot, shard, net),
         }
@@ -363,9 +373,9 @@ impl Connections {
         connection.ingress = Ingress::new(self.limits.frame_bytes_max);
     }
 
-    /// The metrics came.
-    pub fn metrics(&mut self, id: ConnectionId, bytes: Vec<u8>, net: &mut Net) {
-        if self.is_current(id) && self.stage(id.slot) == Stage::Scraping {
+    /// The answer to what was asked of all cores came.
+    pub fn answered(&mut self, id: ConnectionId, bytes: Vec<u8>, net: &mut Net) {
+        if self.is_current(id) && self.stage(id.slot) == Stage::Asking {
             self.last_words(id.slot, bytes, net);
         }
     }
@@ -407,7 +417,7 @@ impl Connections {
                     shard.handle(id, Input::Close { error, close_code: 1008, reason: "no hello in time" });
                 }
                 // Who does not take the answer to a plain request gives the slot back all the same.
-                Stage::Scraping | Stage::LastWords => self.lingering.set(id, now_ms),
+                Stage::Asking | Stage::LastWords => self.lingering.set(id, now_ms),
                 _ => {}
             }
         }

@@ -1,4 +1,12 @@
-//! The control plane: signals, metrics and stopping, on a thread that is no core. Cores and it exchange messages.
+//! The control plane: signals, questions about the whole server, and stopping, on a thread that is no core.
+//!
+//! Invariants:
+//! - Whatever comes is taken in any order, also before every core is ready, and only a core's fault ends the server
+//!   without a stop in order.
+//! - No core is waited for without bound: a question is answered with what came within [`ANSWER_MAX_MS`], a core owes one
+//!   report at most, and a stop ends at its deadlines.
+
+mod survey;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -7,39 +15,41 @@ use banter_chat::address::{ConnectionId, Core};
 use banter_log::journal::Answer;
 use banter_log::segment::SegmentHeader;
 use flume::{Receiver, RecvTimeoutError, Sender};
+use signal_hook::consts::SIGHUP;
 
-use crate::http;
 use crate::mesh::Bell;
-use crate::metrics::{CoreReport, render};
+use crate::metrics::{CoreReport, ServerState};
 use crate::storage::files::SegmentFile;
-use crate::storage::keeper::KeeperState;
+use survey::{Standing, Survey};
 
-/// The exit code when a core cannot go on: "internal software error" of sysexits.h.
-const EXIT_CORE_FAILED: i32 = 70;
+pub use survey::{ANSWER_MAX_MS, Asker, Question};
+
+/// Milliseconds beyond the drain's own bound, for the cores to end it.
+const DRAIN_SLACK_MS: u64 = 2_000;
+/// Milliseconds from the word to stop to the end of every core: twice what a core waits for a commit in flight.
+const STOP_MAX_MS: u64 = 4_000;
 
 /// To the control thread.
 #[derive(Debug)]
 pub enum ToControl {
     /// The core accepts connections.
-    Ready,
+    Ready(Core),
     /// The core could not start or cannot go on, and why.
-    Failed(String),
-    /// A connection of that core wants the metrics.
-    Scrape {
-        /// The core.
-        core: Core,
-        /// The connection.
-        connection: ConnectionId,
-        /// Without a body.
-        head_only: bool,
-    },
+    Failed(Core, String),
+    /// A connection wants to know something of the whole server.
+    Asked(Asker),
     /// What a core counts.
     Report(Core, Box<CoreReport>),
     /// The core has no connections left.
-    Drained,
+    Drained(Core),
     /// The core ended: whether all that its log was given is on the disk.
-    LogSealed(bool),
-    /// The operating system asks the server to stop.
+    Ended {
+        /// The core.
+        core: Core,
+        /// Whether the next start finds its log sealed.
+        is_log_sealed: bool,
+    },
+    /// The operating system tells the server something.
     Signal(i32),
 }
 
@@ -50,7 +60,7 @@ pub enum ToCore {
     Report,
     /// Send this to that connection, and end it.
     HttpAnswer(ConnectionId, Vec<u8>),
-    /// Take no more connections, deliver what was acknowledged, and end those there are.
+    /// Turn newcomers away, deliver what was acknowledged, and end the connections there are.
     Drain,
     /// Every core is drained, or the time is over.
     Stop,
@@ -81,109 +91,206 @@ impl CoreLink {
     }
 }
 
-/// The control thread's state.
-pub struct Control {
-    inbox: Receiver<ToControl>,
-    cores: Vec<CoreLink>,
-    scrapes: Vec<(Core, ConnectionId, bool)>,
-    reports: Vec<Option<Box<CoreReport>>>,
-    drained: usize,
-    keeper: Arc<KeeperState>,
+/// Why the server ends otherwise than in order.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ControlFault {
+    /// A core could not start.
+    #[error("a core could not start: {0}")]
+    Start(String),
+    /// A core cannot go on. A server that lacks a core's rooms would answer for them all the same.
+    #[error("a core failed, and the server ends with it: {0}")]
+    Core(String),
+    /// Cores did not end when they were told to.
+    #[error("{0} did not end within {STOP_MAX_MS} ms")]
+    Hung(String),
 }
 
-/// Beyond the drain's own bound: for the cores to end.
-const STOP_SLACK: Duration = Duration::from_secs(2);
+/// How far a core has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum CoreStage {
+    Starting,
+    Ready,
+    Drained,
+    Ended { is_log_sealed: bool },
+}
+
+/// How far the server has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Starting,
+    Serving,
+    Draining { until_ms: u64 },
+    Stopping { until_ms: u64 },
+    Over,
+}
+
+struct CoreState {
+    link: CoreLink,
+    stage: CoreStage,
+}
+
+/// The control thread's state. Times are milliseconds since some moment, never going back.
+pub struct Control {
+    cores: Vec<CoreState>,
+    stage: Stage,
+    survey: Survey,
+    drain_timeout_ms: u64,
+}
 
 impl Control {
-    /// With the ends to all cores.
-    pub fn new(inbox: Receiver<ToControl>, cores: Vec<CoreLink>, keeper: Arc<KeeperState>) -> Self {
-        let reports = cores.iter().map(|_| None).collect();
-        Control { inbox, cores, scrapes: Vec::new(), reports, drained: 0, keeper }
+    /// With the ends to all cores, none of which is ready.
+    pub fn new(links: Vec<CoreLink>, server: ServerState, drain_timeout_ms: u64) -> Self {
+        let survey = Survey::new(links.clone(), server);
+        let cores = links.into_iter().map(|link| CoreState { link, stage: CoreStage::Starting }).collect();
+        Control { cores, stage: Stage::Starting, survey, drain_timeout_ms }
     }
 
-    /// Waits until every core accepts.
+    /// Serves until a signal came and every core has ended. `listening` is called once every core accepts, unless the
+    /// server is to stop by then.
     ///
     /// # Errors
-    /// Why a core could not start.
-    pub fn wait_until_ready(&mut self) -> Result<(), String> {
-        for _ in 0..self.cores.len() {
-            match self.inbox.recv() {
-                Ok(ToControl::Ready) => {}
-                Ok(ToControl::Failed(why)) => return Err(why),
-                Ok(other) => return Err(format!("a core said {other:?} before it was ready")),
-                Err(_) => return Err("a core ended before it was ready".into()),
+    /// When a core fails, or does not end.
+    pub fn run(&mut self, inbox: &Receiver<ToControl>, listening: impl FnOnce()) -> Result<(), ControlFault> {
+        let (started, mut listening) = (Instant::now(), Some(listening));
+        let now_ms = || started.elapsed().as_millis() as u64;
+        while self.stage != Stage::Over {
+            let timeout_ms = self.next_due().map(|due_ms| due_ms.saturating_sub(now_ms()));
+            if let Some(message) = receive(inbox, timeout_ms)? {
+                self.handle(message, now_ms())?;
+            }
+            self.tick(now_ms())?;
+            if self.stage == Stage::Serving
+                && let Some(listening) = listening.take()
+            {
+                listening();
             }
         }
         Ok(())
     }
 
-    /// Serves until a signal came and the cores are drained, or the time for that is over. The cores are told to stop.
-    pub fn run(&mut self, drain_timeout: Duration) {
-        let mut deadline: Option<Instant> = None;
-        while self.drained < self.cores.len() {
-            let left = deadline.map_or(Duration::MAX, |deadline| deadline.saturating_duration_since(Instant::now()));
-            let message = if deadline.is_some() {
-                self.inbox.recv_timeout(left)
-            } else {
-                self.inbox.recv().map_err(|_| RecvTimeoutError::Disconnected)
-            };
-            match message {
-                Ok(ToControl::Signal(signal)) if deadline.is_none() => {
-                    deadline = Some(Instant::now() + drain_timeout + STOP_SLACK);
-                    self.cores.iter().for_each(|core| core.send(ToCore::Drain));
-                    tracing::info!(signal, "stopping: no new connections, what was acknowledged is delivered");
-                }
-                Ok(ToControl::Signal(signal)) => {
-                    tracing::warn!(signal, "a second signal: stopping at once");
-                    break;
-                }
-                Ok(message) => self.handle(message),
-                Err(RecvTimeoutError::Timeout) => {
-                    tracing::warn!("drain_timeout_ms is over: the rest is cut off");
-                    break;
-                }
-                Err(RecvTimeoutError::Disconnected) => break,
-            }
-        }
-        self.cores.iter().for_each(|core| core.send(ToCore::Stop));
-    }
-
     /// Behind the end of every core: whether all that their logs were given is on the disk.
     pub fn is_log_whole(&self) -> bool {
-        let sealed = self.inbox.try_iter().filter(|message| matches!(message, ToControl::LogSealed(true)));
-        sealed.count() == self.cores.len()
+        self.has_all(|stage| stage == CoreStage::Ended { is_log_sealed: true })
     }
 
-    fn handle(&mut self, message: ToControl) {
+    fn handle(&mut self, message: ToControl, now_ms: u64) -> Result<(), ControlFault> {
         match message {
-            ToControl::Scrape { core, connection, head_only } => {
-                if self.scrapes.is_empty() {
-                    self.cores.iter().for_each(|core| core.send(ToCore::Report));
-                }
-                self.scrapes.push((core, connection, head_only));
+            ToControl::Ready(core) => self.reached(core, CoreStage::Ready, now_ms),
+            ToControl::Drained(core) => self.reached(core, CoreStage::Drained, now_ms),
+            ToControl::Ended { core, is_log_sealed } => {
+                self.reached(core, CoreStage::Ended { is_log_sealed }, now_ms);
             }
-            ToControl::Report(core, report) => {
-                self.reports[core.index()] = Some(report);
-                if self.reports.iter().all(Option::is_some) {
-                    self.answer_scrapes();
-                }
+            ToControl::Failed(core, why) => return self.failed(core, why, now_ms),
+            ToControl::Signal(SIGHUP) => {
+                tracing::info!("SIGHUP: nothing is read again, and the server goes on; it takes a restart");
             }
-            ToControl::Drained => self.drained += 1,
-            ToControl::Failed(why) => {
-                // A server that lacks a core's rooms would answer for them all the same. Not through the log, whose
-                // thread ends with the process.
-                eprintln!("banter: a core failed, and the server ends with it: {why}");
-                std::process::exit(EXIT_CORE_FAILED);
+            ToControl::Signal(signal) => self.stop_by(signal, now_ms),
+            ToControl::Asked(asker) => self.survey.ask(asker, self.standing(), now_ms),
+            ToControl::Report(core, report) => self.survey.report(core, report, self.standing()),
+        }
+        Ok(())
+    }
+
+    /// Does what is due.
+    fn tick(&mut self, now_ms: u64) -> Result<(), ControlFault> {
+        self.survey.tick(self.standing(), now_ms);
+        match self.stage {
+            Stage::Draining { until_ms } if until_ms <= now_ms => {
+                tracing::warn!("drain_timeout_ms is over: the rest is cut off");
+                self.stop(now_ms);
+                Ok(())
             }
-            ToControl::Ready | ToControl::Signal(_) | ToControl::LogSealed(_) => {}
+            Stage::Stopping { until_ms } if until_ms <= now_ms => Err(ControlFault::Hung(self.not_ended())),
+            _ => Ok(()),
         }
     }
 
-    fn answer_scrapes(&mut self) {
-        let reports: Vec<CoreReport> = self.reports.iter_mut().filter_map(Option::take).map(|report| *report).collect();
-        let text = render(&reports, &self.keeper);
-        for (core, connection, head_only) in std::mem::take(&mut self.scrapes) {
-            self.cores[core.index()].send(ToCore::HttpAnswer(connection, http::metrics(&text, head_only)));
+    /// When to tick at the latest.
+    fn next_due(&self) -> Option<u64> {
+        let stage_due = match self.stage {
+            Stage::Draining { until_ms } | Stage::Stopping { until_ms } => Some(until_ms),
+            Stage::Starting | Stage::Serving | Stage::Over => None,
+        };
+        stage_due.into_iter().chain(self.survey.next_due()).min()
+    }
+
+    fn reached(&mut self, core: Core, stage: CoreStage, now_ms: u64) {
+        self.cores[core.index()].stage = stage;
+        match self.stage {
+            Stage::Starting if self.has_all(|stage| stage >= CoreStage::Ready) => self.stage = Stage::Serving,
+            Stage::Draining { .. } if self.has_all(|stage| stage >= CoreStage::Drained) => self.stop(now_ms),
+            Stage::Stopping { .. } if self.has_all(is_ended) => self.stage = Stage::Over,
+            _ => {}
+        }
+    }
+
+    fn failed(&mut self, core: Core, why: String, now_ms: u64) -> Result<(), ControlFault> {
+        match (self.stage, self.cores[core.index()].stage) {
+            (Stage::Stopping { .. }, _) => {
+                tracing::error!(core = core.0, "a core failed while it ended: {why}");
+                self.reached(core, CoreStage::Ended { is_log_sealed: false }, now_ms);
+                Ok(())
+            }
+            (_, CoreStage::Starting) => Err(ControlFault::Start(why)),
+            _ => Err(ControlFault::Core(why)),
+        }
+    }
+
+    /// A signal stops the server in order, a second one at once.
+    fn stop_by(&mut self, signal: i32, now_ms: u64) {
+        match self.stage {
+            Stage::Starting | Stage::Serving => {
+                self.stage = Stage::Draining { until_ms: now_ms + self.drain_timeout_ms + DRAIN_SLACK_MS };
+                self.cores.iter().for_each(|core| core.link.send(ToCore::Drain));
+                tracing::info!(signal, "stopping: newcomers are turned away, what was acknowledged is delivered");
+            }
+            Stage::Draining { .. } => {
+                tracing::warn!(signal, "a second signal: stopping at once");
+                self.stop(now_ms);
+            }
+            Stage::Stopping { .. } | Stage::Over => {}
+        }
+    }
+
+    fn stop(&mut self, now_ms: u64) {
+        self.stage = Stage::Stopping { until_ms: now_ms + STOP_MAX_MS };
+        self.cores.iter().for_each(|core| core.link.send(ToCore::Stop));
+    }
+
+    fn has_all(&self, holds: impl Fn(CoreStage) -> bool) -> bool {
+        self.cores.iter().all(|core| holds(core.stage))
+    }
+
+    fn not_ended(&self) -> String {
+        let cores = self.cores.iter().enumerate().filter(|(_, core)| !is_ended(core.stage));
+        survey::list_cores(cores.map(|(index, _)| index))
+    }
+
+    fn standing(&self) -> Standing {
+        match self.stage {
+            Stage::Starting => Standing::Starting,
+            Stage::Serving => Standing::Serving,
+            Stage::Draining { .. } | Stage::Stopping { .. } | Stage::Over => Standing::Draining,
         }
     }
 }
+
+fn is_ended(stage: CoreStage) -> bool {
+    matches!(stage, CoreStage::Ended { .. })
+}
+
+/// The next message, or none within the time.
+fn receive(inbox: &Receiver<ToControl>, timeout_ms: Option<u64>) -> Result<Option<ToControl>, ControlFault> {
+    let received = match timeout_ms {
+        Some(timeout_ms) => inbox.recv_timeout(Duration::from_millis(timeout_ms)),
+        None => inbox.recv().map_err(RecvTimeoutError::from),
+    };
+    match received {
+        Ok(message) => Ok(Some(message)),
+        Err(RecvTimeoutError::Timeout) => Ok(None),
+        Err(RecvTimeoutError::Disconnected) => Err(ControlFault::Core("every core is gone".into())),
+    }
+}
+
+#[cfg(test)]
+mod tests;

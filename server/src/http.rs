@@ -2,8 +2,11 @@
 
 use banter_protocol::error_code::{ErrorCode, Scope};
 use banter_protocol::event::Event;
-use banter_protocol::http::{HttpFault, HttpRequest, write_response, write_upgrade_response};
+use banter_protocol::http::{HttpFault, HttpRequest, Upgrade, write_response, write_upgrade_response};
 use banter_protocol::wire::{SUBPROTOCOL_JSON, SUBPROTOCOL_RKYV, WireForm};
+
+use crate::control::Question;
+use crate::doorway::Doorway;
 
 /// The chat page, as one file.
 const PAGE: &[u8] = include_bytes!("../page/index.html");
@@ -15,8 +18,12 @@ pub enum HttpAnswer {
     Response(Vec<u8>),
     /// These bytes, and WebSocket frames of that form follow.
     Upgrade(WireForm, Vec<u8>),
-    /// The counters of all cores, which are still to be asked for.
-    Metrics {
+    /// A web page of a foreign origin asked: these bytes, and the connection ends.
+    Foreign(Vec<u8>),
+    /// What the cores say, who are still to be asked.
+    Asked {
+        /// What is asked.
+        question: Question,
         /// Without a body.
         head_only: bool,
     },
@@ -32,40 +39,44 @@ pub enum Unwelcome {
 }
 
 /// Answers a request.
-pub fn answer(request: &HttpRequest<'_>, unwelcome: Option<Unwelcome>) -> HttpAnswer {
+pub fn answer(request: &HttpRequest<'_>, unwelcome: Option<Unwelcome>, doorway: &mut Doorway) -> HttpAnswer {
     let head_only = request.method == "HEAD";
-    let text = |status, body: &str| {
-        HttpAnswer::Response(respond(status, "text/plain; charset=utf-8", body.as_bytes(), head_only))
-    };
+    let text = |status, body: &str| HttpAnswer::Response(text(status, body, head_only));
+    let asked = |question| HttpAnswer::Asked { question, head_only };
     if request.method != "GET" && !head_only {
-        return text(405, "only GET and HEAD are answered here\n");
+        return HttpAnswer::Response(refuse_method());
     }
     match request.path {
-        "/healthz" if unwelcome == Some(Unwelcome::Draining) => text(503, "draining\n"),
-        "/healthz" => text(200, "ok\n"),
-        "/metrics" => HttpAnswer::Metrics { head_only },
+        "/healthz" => asked(Question::Health),
+        "/readyz" => asked(Question::Readiness),
+        "/metrics" => asked(Question::Metrics),
         "/" => HttpAnswer::Response(respond(200, "text/html; charset=utf-8", PAGE, head_only)),
         "/ws" => match request.upgrade {
             None => text(426, "/ws speaks WebSocket: connect with a WebSocket client\n"),
-            Some(upgrade) => {
-                let chosen = upgrade.subprotocols.iter().find_map(|offered| match offered {
-                    SUBPROTOCOL_JSON => Some((WireForm::Json, SUBPROTOCOL_JSON)),
-                    SUBPROTOCOL_RKYV => Some((WireForm::WebSocketRkyv, SUBPROTOCOL_RKYV)),
-                    _ => None,
-                });
-                let mut response = Vec::with_capacity(256);
-                write_upgrade_response(&mut response, upgrade.key, chosen.map(|(_, name)| name));
-                let form = chosen.map_or(WireForm::Json, |(form, _)| form);
-                match unwelcome {
-                    None => HttpAnswer::Upgrade(form, response),
-                    Some(why) => {
-                        refuse(why, form, &mut response);
-                        HttpAnswer::Response(response)
-                    }
-                }
-            }
+            Some(upgrade) => match doorway.judge(request) {
+                Ok(()) => answer_upgrade(&upgrade, unwelcome),
+                Err(fault) => HttpAnswer::Foreign(self::text(403, &format!("{fault}\n"), false)),
+            },
         },
-        _ => text(404, "not found: there is / (the chat), /ws, /healthz and /metrics\n"),
+        _ => text(404, "not found: there is / (the chat), /ws, /healthz, /readyz and /metrics\n"),
+    }
+}
+
+fn answer_upgrade(upgrade: &Upgrade<'_>, unwelcome: Option<Unwelcome>) -> HttpAnswer {
+    let chosen = upgrade.subprotocols.iter().find_map(|offered| match offered {
+        SUBPROTOCOL_JSON => Some((WireForm::Json, SUBPROTOCOL_JSON)),
+        SUBPROTOCOL_RKYV => Some((WireForm::WebSocketRkyv, SUBPROTOCOL_RKYV)),
+        _ => None,
+    });
+    let mut response = Vec::with_capacity(256);
+    write_upgrade_response(&mut response, upgrade.key, chosen.map(|(_, name)| name));
+    let form = chosen.map_or(WireForm::Json, |(form, _)| form);
+    match unwelcome {
+        None => HttpAnswer::Upgrade(form, response),
+        Some(why) => {
+            refuse(why, form, &mut response);
+            HttpAnswer::Response(response)
+        }
     }
 }
 
@@ -75,6 +86,14 @@ pub fn refuse_head(fault: &HttpFault) -> Vec<u8> {
     let body = format!("{fault}\n");
     let kind = "text/plain; charset=utf-8";
     write_response(&mut response, fault.status(), kind, fault.headers(), body.as_bytes(), false, false);
+    response
+}
+
+/// The answer to a method that nothing here has.
+fn refuse_method() -> Vec<u8> {
+    let mut response = Vec::new();
+    let body = b"only GET and HEAD are answered here\n";
+    write_response(&mut response, 405, "text/plain; charset=utf-8", &[("Allow", "GET, HEAD")], body, false, false);
     response
 }
 
@@ -101,6 +120,11 @@ pub fn refuse(why: Unwelcome, form: WireForm, out: &mut Vec<u8>) {
     form.write_close(close_code, reason, out);
 }
 
+/// A plain answer.
+pub fn text(status: u16, body: &str, head_only: bool) -> Vec<u8> {
+    respond(status, "text/plain; charset=utf-8", body.as_bytes(), head_only)
+}
+
 /// The answer to `/metrics`.
 pub fn metrics(text: &str, head_only: bool) -> Vec<u8> {
     respond(200, "text/plain; version=0.0.4; charset=utf-8", text.as_bytes(), head_only)
@@ -111,4 +135,41 @@ fn respond(status: u16, kind: &str, body: &[u8], head_only: bool) -> Vec<u8> {
     let headers = [("Cache-Control", "no-store"), ("X-Content-Type-Options", "nosniff")];
     write_response(&mut response, status, kind, &headers, body, head_only, false);
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use banter_protocol::http::{Head, parse_head};
+    use banter_protocol::origin::OriginRule;
+
+    use super::*;
+
+    fn answer_to(head: &str, unwelcome: Option<Unwelcome>) -> HttpAnswer {
+        match parse_head(head.as_bytes()) {
+            Ok(Head::Complete { request, .. }) => answer(&request, unwelcome, &mut Doorway::new(OriginRule::default())),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_method_that_is_not_answered_is_told_those_that_are() {
+        let HttpAnswer::Response(bytes) = answer_to("PUT /healthz HTTP/1.1\r\nHost: h\r\n\r\n", None) else {
+            panic!("a response");
+        };
+        let text = String::from_utf8(bytes).expect("text");
+        assert!(text.starts_with("HTTP/1.1 405 ") && text.contains("\r\nAllow: GET, HEAD\r\n"), "{text}");
+    }
+
+    #[test]
+    fn questions_about_the_server_are_asked_of_all_cores_also_while_it_drains() {
+        for (path, due) in
+            [("/healthz", Question::Health), ("/readyz", Question::Readiness), ("/metrics", Question::Metrics)]
+        {
+            for unwelcome in [None, Some(Unwelcome::Draining), Some(Unwelcome::Full)] {
+                let answer = answer_to(&format!("HEAD {path} HTTP/1.1\r\nHost: h\r\n\r\n"), unwelcome);
+                let is_due = matches!(answer, HttpAnswer::Asked { question, head_only: true } if question == due);
+                assert!(is_due, "{path}: {answer:?}");
+            }
+        }
+    }
 }

@@ -13,6 +13,7 @@ pub mod args;
 pub mod config;
 pub mod connections;
 pub mod control;
+pub mod doorway;
 pub mod host;
 pub mod http;
 pub mod log_tool;

@@ -40,6 +40,7 @@ fn serve(config: &Config) -> ExitCode {
     // stalled disk or a full pipe, must not stop a core.
     let (writer, _flushed_at_the_end) =
         NonBlockingBuilder::default().buffered_lines_limit(LOG_LINES_MAX).lossy(true).finish(std::io::stderr());
+    let log_lines = writer.error_counter();
     let is_terminal = std::io::stderr().is_terminal();
     tracing_subscriber::fmt()
         .with_env_filter(filter)
@@ -53,7 +54,7 @@ fn serve(config: &Config) -> ExitCode {
         let _ = writeln!(stdout, "listening on {address}").and_then(|()| stdout.flush());
         tracing::info!("open http://{address}/ in a browser to chat");
     };
-    match runtime::run(config, listening) {
+    match runtime::run(config, log_lines, listening) {
         Ok(()) => ExitCode::SUCCESS,
         Err(fault) => {
             eprintln!("banter: {fault}");

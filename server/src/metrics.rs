@@ -1,10 +1,17 @@
 //! What the cores count, in Prometheus' text format.
 
+mod histograms;
+
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use banter_chat::counters::Counters;
+use banter_chat::histogram::Histogram;
+use banter_chat::latencies::Latencies;
+use banter_log::journal::State;
 use banter_protocol::error_code::ErrorCode;
+use tracing_appender::non_blocking::ErrorCounter;
 
 use crate::storage::keeper::KeeperState;
 
@@ -13,10 +20,27 @@ use crate::storage::keeper::KeeperState;
 pub struct CoreReport {
     /// What its machines count.
     pub counters: Counters,
+    /// How long things take in its machines.
+    pub latencies: Latencies,
     /// What its shell counts.
     pub shell: ShellCounters,
+    /// How long its turns take.
+    pub turns: Histogram,
     /// Parcels that lie in the lanes to other cores.
     pub lane_parcels: u64,
+    /// Whether its log takes posts; none where it has no log.
+    pub log_state: Option<State>,
+}
+
+/// What is known of the server beside its cores.
+#[derive(Clone, Debug)]
+pub struct ServerState {
+    /// What its log's keeper tells.
+    pub keeper: Arc<KeeperState>,
+    /// Counts the lines of the log for people that could not be written.
+    pub log_lines: ErrorCounter,
+    /// When it was started, in seconds since 1970.
+    pub started_unix_s: u64,
 }
 
 /// What the shell of a core counts since its start.
@@ -32,10 +56,14 @@ pub struct ShellCounters {
     pub bytes_sent: u64,
     /// Sends.
     pub sends: u64,
+    /// Bytes that came from connections and are kept now until those are read again.
+    pub held_bytes: u64,
     /// Connections accepted.
     pub accepted: u64,
     /// Connections refused, since `connections_max` was reached.
     pub refused_connections: u64,
+    /// WebSockets refused to web pages of foreign origins.
+    pub refused_origins: u64,
     /// Times that no connection could be accepted.
     pub accept_failures: u64,
     /// Connections that broke the stream before they were open, or took too long.
@@ -72,6 +100,30 @@ const METRICS: &[Metric] = &[
     }),
     ("banter_history_bytes", "gauge", "Bytes of history.", |core| core.counters.history_bytes),
     ("banter_run_bytes", "gauge", "Bytes of frames that are ready to be sent.", |core| core.counters.run_bytes),
+    ("banter_outbox_bytes", "gauge", "Bytes that wait for connections.", |core| core.counters.outbox_bytes),
+    ("banter_held_bytes", "gauge", "Bytes that came from connections which are not read.", |core| {
+        core.shell.held_bytes
+    }),
+    ("banter_paused_connections", "gauge", "Connections that are not read.", |core| core.counters.paused_connections),
+    ("banter_pages_waiting", "gauge", "Pages of history that were asked for and not answered yet.", |core| {
+        core.counters.pages_waiting
+    }),
+    ("banter_answers_waiting", "gauge", "Answers that wait for room in a lane.", |core| core.counters.answers_waiting),
+    ("banter_dedupe_keys", "gauge", "Keys of posts that are remembered.", |core| core.counters.dedupe_keys),
+    ("banter_dedupe_bytes", "gauge", "Bytes of remembered keys.", |core| core.counters.dedupe_bytes),
+    (
+        "banter_dedupe_evictions_total",
+        "counter",
+        "Keys forgotten before dedupe_window_ms, for want of place.",
+        |core| core.counters.dedupe_evictions,
+    ),
+    ("banter_log_state", "gauge", "The core's log: 0 none, 1 open, 2 full, 3 failed.", log_state),
+    ("banter_log_waiting_posts", "gauge", "Posts that wait for a commit or are in one.", |core| {
+        core.counters.log_waiting_posts
+    }),
+    ("banter_log_waiting_bytes", "gauge", "Bytes of the records of such posts.", |core| {
+        core.counters.log_waiting_bytes
+    }),
     ("banter_commits_total", "counter", "Commits of the log.", |core| core.counters.commits),
     ("banter_committed_bytes_total", "counter", "Bytes of records in commits.", |core| core.counters.committed_bytes),
     ("banter_log_pages_total", "counter", "Pages of history read from the log.", |core| core.counters.log_pages),
@@ -88,10 +140,34 @@ const METRICS: &[Metric] = &[
     ("banter_refused_connections_total", "counter", "Connections above connections_max.", |core| {
         core.shell.refused_connections
     }),
+    ("banter_refused_origins_total", "counter", "WebSockets refused to web pages of foreign origins.", |core| {
+        core.shell.refused_origins
+    }),
     ("banter_accept_failures_total", "counter", "Failed accepts.", |core| core.shell.accept_failures),
     ("banter_failed_handshakes_total", "counter", "Connections that never opened.", |core| {
         core.shell.failed_handshakes
     }),
+];
+
+fn log_state(core: &CoreReport) -> u64 {
+    match core.log_state {
+        None => 0,
+        Some(State::Open) => 1,
+        Some(State::Full) => 2,
+        Some(State::Failed) => 3,
+    }
+}
+
+/// A part of a core's memory: its name, and how its bytes are read.
+type MemoryPart = (&'static str, fn(&CoreReport) -> u64);
+
+/// What grows with what clients do, but for the connections themselves. Each part has a limit.
+const MEMORY_PARTS: [MemoryPart; 5] = [
+    ("history", |core| core.counters.history_bytes),
+    ("runs", |core| core.counters.run_bytes),
+    ("dedupe", |core| core.counters.dedupe_bytes),
+    ("held", |core| core.shell.held_bytes),
+    ("outbox", |core| core.counters.outbox_bytes),
 ];
 
 /// A metric of the log's keeper: its name, kind and help, and where its value stands.
@@ -112,28 +188,64 @@ const LOG_METRICS: &[LogMetric] = &[
     }),
 ];
 
-/// The whole text.
-pub fn render(cores: &[CoreReport], keeper: &KeeperState) -> String {
+/// The whole text. A core that did not say what it counts is told by `banter_core_up` alone.
+pub fn render(cores: &[Option<Box<CoreReport>>], server: &ServerState) -> String {
     let mut text = String::new();
+    render_server(&mut text, server);
+    head(&mut text, "banter_core_up", "gauge", "1 where the core said in time what it counts.");
+    for (index, core) in cores.iter().enumerate() {
+        let _ = writeln!(text, "banter_core_up{{core=\"{index}\"}} {}", u8::from(core.is_some()));
+    }
     for (name, kind, help, read) in METRICS {
         head(&mut text, name, kind, help);
-        for (index, core) in cores.iter().enumerate() {
+        for (index, core) in known(cores) {
             let _ = writeln!(text, "{name}{{core=\"{index}\"}} {}", read(core));
         }
     }
+    render_refusals(&mut text, cores);
+    render_memory(&mut text, cores);
+    histograms::render(&mut text, known(cores));
+    text
+}
+
+/// What is true of the server as a whole.
+fn render_server(text: &mut String, server: &ServerState) {
+    head(text, "banter_build_info", "gauge", "Which program this is.");
+    let _ = writeln!(text, "banter_build_info{{version=\"{}\"}} 1", env!("CARGO_PKG_VERSION"));
+    head(text, "banter_start_time_seconds", "gauge", "When it was started, since 1970.");
+    let _ = writeln!(text, "banter_start_time_seconds {}", server.started_unix_s);
+    head(text, "banter_log_lines_dropped_total", "counter", "Lines of the log that stderr did not take in time.");
+    let _ = writeln!(text, "banter_log_lines_dropped_total {}", server.log_lines.dropped_lines());
     for (name, kind, help, read) in LOG_METRICS {
-        head(&mut text, name, kind, help);
-        let _ = writeln!(text, "{name} {}", read(keeper).load(Ordering::Relaxed));
+        head(text, name, kind, help);
+        let _ = writeln!(text, "{name} {}", read(&server.keeper).load(Ordering::Relaxed));
     }
+}
+
+fn render_refusals(text: &mut String, cores: &[Option<Box<CoreReport>>]) {
     let name = "banter_refusals_total";
-    head(&mut text, name, "counter", "Refusals, by the code that the client was told.");
-    for (index, core) in cores.iter().enumerate() {
+    head(text, name, "counter", "Refusals, by the code that the client was told.");
+    for (index, core) in known(cores) {
         for code in ErrorCode::ALL {
             let count = core.counters.refusals[code as usize];
             let _ = writeln!(text, "{name}{{core=\"{index}\",code=\"{}\"}} {count}", code.as_str());
         }
     }
-    text
+}
+
+fn render_memory(text: &mut String, cores: &[Option<Box<CoreReport>>]) {
+    let name = "banter_memory_bytes";
+    head(text, name, "gauge", "Bytes of memory, by what they are for.");
+    for (index, core) in known(cores) {
+        for (part, read) in MEMORY_PARTS {
+            let _ = writeln!(text, "{name}{{core=\"{index}\",part=\"{part}\"}} {}", read(core));
+        }
+    }
+}
+
+/// The cores that said what they count.
+fn known(cores: &[Option<Box<CoreReport>>]) -> impl Iterator<Item = (usize, &CoreReport)> + Clone {
+    cores.iter().enumerate().filter_map(|(index, core)| Some((index, core.as_deref()?)))
 }
 
 fn head(text: &mut String, name: &str, kind: &str, help: &str) {
@@ -142,16 +254,79 @@ fn head(text: &mut String, name: &str, kind: &str, help: &str) {
 
 #[cfg(test)]
 mod tests {
+    use tracing_appender::non_blocking::NonBlockingBuilder;
+
     use super::*;
+
+    fn server_state() -> ServerState {
+        let log_lines = NonBlockingBuilder::default().finish(std::io::sink()).0.error_counter();
+        ServerState { keeper: Arc::default(), log_lines, started_unix_s: 1_790_000_000 }
+    }
 
     #[test]
     fn every_core_and_every_code_has_a_line() {
-        let mut cores = vec![CoreReport::default(), CoreReport::default()];
-        cores[1].counters.posts = 7;
-        cores[1].counters.refused(ErrorCode::RateLimited);
-        let text = render(&cores, &KeeperState::default());
+        let mut second = Box::<CoreReport>::default();
+        second.counters.posts = 7;
+        second.counters.refused(ErrorCode::RateLimited);
+        let text = render(&[Some(Box::default()), Some(second)], &server_state());
         assert!(text.contains("banter_posts_total{core=\"0\"} 0\nbanter_posts_total{core=\"1\"} 7\n"));
         assert!(text.contains("banter_refusals_total{core=\"1\",code=\"rate_limited\"} 1\n"));
         assert!(text.lines().all(|line| line.starts_with('#') || line.split(' ').count() == 2));
+    }
+
+    /// The name of each sample, without labels.
+    fn names(text: &str) -> Vec<&str> {
+        let samples = text.lines().filter(|line| !line.starts_with('#'));
+        samples.map(|line| &line[..line.find(['{', ' ']).expect("a name")]).collect()
+    }
+
+    #[test]
+    fn a_core_that_did_not_answer_is_told_and_has_no_other_line() {
+        let text = render(&[Some(Box::default()), None], &server_state());
+        assert!(text.contains("banter_core_up{core=\"0\"} 1\nbanter_core_up{core=\"1\"} 0\n"), "{text}");
+        assert_eq!(text.matches("core=\"1\"").count(), 1);
+    }
+
+    #[test]
+    fn every_sample_follows_the_head_of_its_family_and_no_family_comes_twice() {
+        let text = render(&[Some(Box::default())], &server_state());
+        let mut families = Vec::new();
+        for line in text.lines() {
+            if let Some(head) = line.strip_prefix("# TYPE ") {
+                families.push(head.split_once(' ').expect("a name and a kind"));
+            } else if !line.starts_with('#') {
+                let (family, kind) = families.last().expect("a head");
+                let rest = names(line)[0].strip_prefix(family).expect(line);
+                let suffixes: &[&str] = if *kind == "histogram" { &["_bucket", "_sum", "_count"] } else { &[""] };
+                assert!(suffixes.contains(&rest), "{line}");
+                assert_eq!(*kind == "counter", family.ends_with("_total"), "{line}");
+            }
+        }
+        let distinct: std::collections::BTreeSet<_> = families.iter().map(|(name, _)| name).collect();
+        assert_eq!(distinct.len(), families.len());
+    }
+
+    #[test]
+    fn every_metric_is_in_the_documentation() {
+        let text = render(&[Some(Box::default())], &server_state());
+        let documentation = include_str!("../../docs/operations.md");
+        for line in text.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
+            let name = line.split(' ').next().expect("a name");
+            assert!(documentation.contains(&format!("`{name}")), "{name} is missing in docs/operations.md");
+        }
+        let documented = documentation.split('`').filter(|word| word.starts_with("banter_"));
+        for name in documented.map(|word| word.split('{').next().expect("a name")) {
+            assert!(text.contains(&format!("# TYPE {name} ")), "docs/operations.md names {name}, and there is none");
+        }
+    }
+
+    #[test]
+    fn the_state_of_a_log_is_a_number() {
+        for (log_state, number) in [(None, 0), (Some(State::Open), 1), (Some(State::Full), 2), (Some(State::Failed), 3)]
+        {
+            let core = Some(Box::new(CoreReport { log_state, ..CoreReport::default() }));
+            let text = render(&[core], &server_state());
+            assert!(text.contains(&format!("banter_log_state{{core=\"0\"}} {number}\n")), "{log_state:?}");
+        }
     }
 }

@@ -11,8 +11,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use banter_chat::address::{Core, Now};
 use banter_chat::limits::Limits;
+use banter_chat::histogram::Histogram;
 use banter_chat::shard::Shard;
-use banter_log::journal::Answer;
+use banter_log::journal::{Answer, Journal};
 use glommio::io::PollableFd;
 use rustix::event::{EventfdFlags, eventfd};
 
@@ -46,6 +47,7 @@ pub struct Pump {
     control: flume::Sender<ToControl>,
     started: Instant,
     now: Now,
+    turns: Histogram,
     accept_at_ms: Option<u64>,
     /// No connection could be accepted since the last that was: said once.
     is_accept_failing: bool,
@@ -124,6 +126,7 @@ impl Pump {
             control,
             started,
             now: Now::default(),
+            turns: Histogram::default(),
             accept_at_ms: None,
             is_accept_failing: false,
             lane_parcels_max: limits.lane_parcels_max as usize,
@@ -148,13 +151,16 @@ impl Pump {
             // A core that was told to stop has nothing that would wake it.
             if self.is_stopped || self.has_input() {
                 self.net.submit()?;
+                self.measure_turn();
                 self.yield_to_append();
                 if needs_executor {
                     executor.let_in().await?;
                 }
             } else if needs_executor {
+                self.measure_turn();
                 self.sleep_in_executor(&wake, due_ms).await?;
             } else {
+                self.measure_turn();
                 self.sleep_in_ring(due_ms)?;
             }
         }
@@ -178,10 +184,16 @@ impl Pump {
             self.net.submit()?;
             self.yield_to_append();
         }
-        let is_sealed = self.shard.seal_log();
+        let is_log_sealed = self.shard.seal_log();
         self.ask_disk();
-        let _ = self.control.send(ToControl::LogSealed(is_sealed));
+        let _ = self.control.send(ToControl::Ended { core: self.core, is_log_sealed });
         Ok(())
+    }
+
+    /// Where the core sleeps now its sends are made in the same call, and cannot be told from the sleep.
+    fn measure_turn(&mut self) {
+        let elapsed_us = self.started.elapsed().as_micros() as u64;
+        self.turns.record_us(elapsed_us - self.now.monotonic_us);
     }
 
     /// The kernel's thread that ends a synced write may need this very CPU, and a core that never sleeps would have it
@@ -306,7 +318,7 @@ impl Pump {
             }
             NetEvent::AcceptFailed(error) => {
                 connections.counters.accept_failures += 1;
-                if self.accept_at_ms.is_none() && !self.is_draining {
+                if self.accept_at_ms.is_none() {
                     if !std::mem::replace(&mut self.is_accept_failing, true) {
                         tracing::warn!(%error, "no connection can be accepted: trying again every {ACCEPT_RETRY_MS} ms");
                     }
@@ -323,15 +335,16 @@ impl Pump {
         while let Ok(message) = self.inbox.try_recv() {
             match message {
                 ToCore::Report => self.report(),
-                ToCore::HttpAnswer(connection, bytes) => self.connections.metrics(connection, bytes, &mut self.net),
+                ToCore::HttpAnswer(connection, bytes) => self.connections.answered(connection, bytes, &mut self.net),
                 ToCore::Drain => {
                     self.is_draining = true;
-                    self.accept_at_ms = None;
-                    self.net.stop_accepting();
                     self.connections.drain();
                     self.shard.drain();
                 }
-                ToCore::Stop => self.is_stopped = true,
+                ToCore::Stop => {
+                    self.is_stopped = true;
+                    self.net.stop_accepting();
+                }
                 ToCore::Log(answer) => self.shard.disk(answer),
                 ToCore::LogSegment(header, file) => {
                     if let Some(disk) = &mut self.disk {
@@ -372,7 +385,9 @@ impl Pump {
         let lane_parcels =
             self.neighbours.iter().map(|neighbour| (neighbour.up_out.len() + neighbour.down_out.len()) as u64).sum();
         let (counters, shell) = (*self.shard.counters(), self.connections.counters);
-        let report = Box::new(CoreReport { counters, shell, lane_parcels });
+        let (latencies, turns) = (self.shard.latencies().clone(), self.turns.clone());
+        let log_state = self.shard.rooms().journal().map(Journal::state);
+        let report = Box::new(CoreReport { counters, latencies, shell, turns, lane_parcels, log_state });
         // The control thread lives longer than the cores.
         let _ = self.control.send(ToControl::Report(self.core, report));
     }
@@ -446,7 +461,7 @@ impl Pump {
     fn check_drained(&mut self) {
         if self.is_draining && !self.is_drained && self.shard.is_drained() && self.connections.is_quiet() {
             self.is_drained = true;
-            let _ = self.control.send(ToControl::Drained);
+            let _ = self.control.send(ToControl::Drained(self.core));
         }
     }
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use banter_chat::address::Core;
 use banter_chat::limits::Limits;
@@ -15,14 +15,16 @@ use banter_chat::shard::{Shard, ShardConfig};
 use banter_log::catalog::Catalog;
 use banter_log::journal::JournalParts;
 use banter_protocol::ids::Epoch;
-use glommio::{LocalExecutorBuilder, Placement};
+use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
 use rustix::net::sockopt;
+use tracing_appender::non_blocking::ErrorCounter;
 
 use crate::config::{Config, LIMITS};
 use crate::connections::{ConnectionLimits, Connections};
-use crate::control::{Control, CoreLink, ToControl, ToCore};
+use crate::control::{Control, ControlFault, CoreLink, ToControl, ToCore};
 use crate::host;
 use crate::mesh::{Bell, Neighbour, lanes};
+use crate::metrics::ServerState;
 use crate::net::Net;
 use crate::pump::{Pump, PumpParts};
 use crate::storage;
@@ -38,6 +40,8 @@ const BACKLOG: i32 = 4_096;
 const SOCKETS_MAX: u64 = 1 << 20;
 /// Bytes of buffers for direct I/O that glommio keeps for a core.
 const IO_MEMORY_BYTES: usize = 64 * 1_024;
+/// The exit code when a core cannot go on: "internal software error" of sysexits.h.
+const EXIT_CORE_FAILED: u8 = 70;
 /// Entries of glommio's own rings.
 const GLOMMIO_RING_DEPTH: usize = 64;
 
@@ -60,9 +64,12 @@ pub enum RunFault {
     /// The log cannot be used.
     #[error("{0}")]
     Log(#[from] RecoveryFault),
-    /// A core could not start.
+    /// A core's thread could not be made.
     #[error("a core could not start: {0}")]
     Core(String),
+    /// A core failed, or does not end.
+    #[error("{0}")]
+    Control(#[from] ControlFault),
     /// A descriptor or thread is missing.
     #[error("{doing}: {error}")]
     System {
@@ -79,27 +86,31 @@ impl RunFault {
         match self {
             RunFault::Host(fault) => fault.exit_code(),
             RunFault::Log(_) => host::EXIT_CONFIG,
-            RunFault::Listen { .. } | RunFault::Core(_) | RunFault::System { .. } => 1,
+            RunFault::Control(ControlFault::Core(_) | ControlFault::Hung(_)) => EXIT_CORE_FAILED,
+            RunFault::Listen { .. } | RunFault::Core(_) | RunFault::System { .. } | RunFault::Control(_) => 1,
         }
     }
 }
 
-/// Runs a server until it is told to stop. `listening` is called with the address once every core accepts.
+/// Runs a server until it is told to stop. `listening` is called with the address once every core accepts; `log_lines`
+/// counts the lines that could not be written.
 ///
 /// # Errors
 /// When the host, the address or a core refuses.
-pub fn run(config: &Config, listening: impl FnOnce(SocketAddr)) -> Result<(), RunFault> {
+pub fn run(config: &Config, log_lines: ErrorCounter, listening: impl FnOnce(SocketAddr)) -> Result<(), RunFault> {
+    let system = |doing| move |error| RunFault::System { doing, error };
+    let (to_control, control_inbox) = flume::unbounded();
+    // Ahead of everything else: a start may take a while, and a signal is to end it in order.
+    hear_signals(to_control.clone()).map_err(system("listening for signals"))?;
     let report = host::check(config)?;
     tracing::info!("{report}");
     let unix_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
     let first_epoch = host::next_epoch_base(&config.data, unix_ms)?;
     let (address, listeners) = listen(config.listen, config.cores.len())?;
-    let system = |doing| move |error| RunFault::System { doing, error };
     let bells = (0..listeners.len())
         .map(|_| Bell::new())
         .collect::<io::Result<Vec<_>>>()
         .map_err(system("making an eventfd"))?;
-    let (to_control, control_inbox) = flume::unbounded();
     let (to_keeper, keeper_inbox) = flume::unbounded();
     let mut log = open_log(config, first_epoch)?;
     let connections_now = Arc::new(AtomicU32::new(0));
@@ -123,33 +134,29 @@ pub fn run(config: &Config, listening: impl FnOnce(SocketAddr)) -> Result<(), Ru
             control: to_control.clone(),
             started,
         };
-        let thread = LocalExecutorBuilder::new(Placement::Fixed(cpu))
-            .name(&format!("core-{index}"))
-            .io_memory(IO_MEMORY_BYTES)
-            .ring_depth(GLOMMIO_RING_DEPTH)
-            .spawn(move || core.run())
-            .map_err(|error| RunFault::Core(format!("CPU {cpu}: {error}")))?;
-        threads.push(thread);
+        threads.push(core.spawn(cpu)?);
     }
-    hear_signals(to_control).map_err(system("listening for signals"))?;
     let keeper_state = Arc::new(KeeperState::default());
     let keeper = log.map(|log| log.keep(config, &links, keeper_state.clone(), keeper_inbox)).transpose();
     let keeper = keeper.map_err(system("starting the log's keeper"))?;
-    let mut control = Control::new(control_inbox, links, keeper_state);
-    control.wait_until_ready().map_err(RunFault::Core)?;
-    listening(address);
-    control.run(Duration::from_millis(config.limits.drain_timeout_ms.into()));
-    for thread in threads {
-        if let Err(error) = thread.join() {
-            tracing::error!("a core ended with: {error}");
-        }
-    }
+    let server = ServerState { keeper: keeper_state, log_lines, started_unix_s: unix_ms / 1_000 };
+    let mut control = Control::new(links, server, config.limits.drain_timeout_ms.into());
+    // Each of its faults ends the process with the threads of all cores: they are not waited for.
+    control.run(&control_inbox, || listening(address))?;
+    join(threads);
     let _ = to_keeper.send(ToKeeper::Stop { is_whole: control.is_log_whole() });
     if let Some(keeper) = keeper {
         let _ = keeper.join();
     }
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Waits for the threads of cores that have said that they end.
+fn join(threads: Vec<ExecutorJoinHandle<()>>) {
+    for error in threads.into_iter().filter_map(|thread| thread.join().err()) {
+        tracing::error!("a core ended with: {error}");
+    }
 }
 
 /// The log as it was found at start.
@@ -227,19 +234,29 @@ struct CoreParts {
 }
 
 impl CoreParts {
+    /// Starts the core's thread on that CPU.
+    fn spawn(self, cpu: usize) -> Result<ExecutorJoinHandle<()>, RunFault> {
+        LocalExecutorBuilder::new(Placement::Fixed(cpu))
+            .name(&format!("core-{}", self.shard.core.index()))
+            .io_memory(IO_MEMORY_BYTES)
+            .ring_depth(GLOMMIO_RING_DEPTH)
+            .spawn(move || self.run())
+            .map_err(|error| RunFault::Core(format!("CPU {cpu}: {error}")))
+    }
+
     /// The life of a core.
     async fn run(self) {
-        let control = self.control.clone();
+        let (core, control) = (self.shard.core, self.control.clone());
         let result = match self.start() {
             Ok(mut pump) => {
-                let _ = control.send(ToControl::Ready);
+                let _ = control.send(ToControl::Ready(core));
                 pump.run().await
             }
             Err(error) => Err(error),
         };
         if let Err(error) = result {
             let fault = host::ring_fault("running a core's io_uring", &error);
-            let _ = control.send(ToControl::Failed(fault.to_string()));
+            let _ = control.send(ToControl::Failed(core, fault.to_string()));
         }
     }
 
@@ -282,6 +299,7 @@ fn connection_limits(config: &Config, connections_now: &Arc<AtomicU32>) -> Conne
     ConnectionLimits {
         frame_bytes_max: config.limits.frame_bytes_max,
         handshake_timeout_ms: config.limits.handshake_timeout_ms.into(),
+        origins: config.origin_rule(),
         connections_max: config.limits.connections_max,
         connections_now: connections_now.clone(),
     }
@@ -325,8 +343,8 @@ fn bind(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
 }
 
 fn hear_signals(control: flume::Sender<ToControl>) -> io::Result<()> {
-    use signal_hook::consts::{SIGINT, SIGTERM};
-    let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM])?;
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+    let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP])?;
     std::thread::Builder::new().name("signals".into()).spawn(move || {
         for signal in signals.forever() {
             if control.send(ToControl::Signal(signal)).is_err() {

@@ -19,6 +19,9 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 /// How often a condition is looked at.
 const LOOK_INTERVAL: Duration = Duration::from_millis(5);
 
+/// The state of a socket that listens, in `/proc/net/tcp`.
+const TCP_LISTEN: &str = "0A";
+
 /// Waits until a condition holds.
 #[track_caller]
 pub fn wait_until(what: &str, holds: impl FnMut() -> bool) {
@@ -105,6 +108,11 @@ impl<'a> Start<'a> {
         server.kill();
     }
 
+    /// Starts it, and does not wait until it listens: where it will stays unknown.
+    pub fn launch(self) -> ServerProcess {
+        self.spawn().0
+    }
+
     /// Starts it, and waits until it listens.
     pub fn run(self) -> ServerProcess {
         let (mut server, stdout) = self.spawn();
@@ -178,6 +186,29 @@ impl ServerProcess {
         kill_process(pid, signal).expect("the server is there");
     }
 
+    /// Whether it has said by now what is to happen at that signal.
+    pub fn catches(&self, signal: Signal) -> bool {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("the server is there");
+        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).expect("a process has signals");
+        let caught = u64::from_str_radix(caught.trim(), 16).expect("a mask");
+        caught & (1 << (signal.as_raw() - 1)) != 0
+    }
+
+    /// Where it listens, as the kernel knows it ahead of its own word; none where it does not yet.
+    pub fn early_address(&self) -> Option<SocketAddr> {
+        let sockets = std::fs::read_dir(format!("/proc/{}/fd", self.pid())).ok()?;
+        let sockets: Vec<String> = sockets
+            .filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok()?.to_str().map(str::to_owned))
+            .collect();
+        let table = std::fs::read_to_string(format!("/proc/{}/net/tcp", self.pid())).ok()?;
+        table.lines().find_map(|line| {
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            let is_own = sockets.contains(&format!("socket:[{}]", fields.get(9)?));
+            let port = u16::from_str_radix(fields[1].split_once(':')?.1, 16).ok()?;
+            (is_own && fields[3] == TCP_LISTEN).then(|| ([127, 0, 0, 1], port).into())
+        })
+    }
+
     /// Kills it with SIGKILL, and waits until it is gone.
     pub fn kill(&mut self) {
         self.child.kill().expect("the server is a child of this process");
@@ -201,16 +232,17 @@ impl ServerProcess {
         http(self.address, request)
     }
 
-    /// All metrics, each with its labels as it stands in the text.
+    /// All metrics that are whole numbers, each with its labels as it stands in the text.
     pub fn metrics(&self) -> BTreeMap<String, u64> {
         let text = self.http("GET /metrics HTTP/1.1\r\nHost: test\r\n\r\n");
         assert!(text.starts_with("HTTP/1.1 200 "), "{text}");
         let body = text.split_once("\r\n\r\n").expect("a head").1;
         let lines = body.lines().filter(|line| !line.starts_with('#'));
         lines
-            .map(|line| {
+            .filter_map(|line| {
                 let (name, value) = line.rsplit_once(' ').expect("a name and a value");
-                (name.to_owned(), value.parse().expect("a whole number"))
+                assert!(value.parse::<f64>().is_ok(), "a number: {line}");
+                Some((name.to_owned(), value.parse().ok()?))
             })
             .collect()
     }

@@ -53,6 +53,17 @@ fn a_body_that_is_no_json_reaches_json_clients_as_base64() {
 }
 
 #[test]
+fn a_fetch_of_nothing_is_refused_in_every_form() {
+    let server = ServerProcess::start(1, &[]);
+    for form in Form::ALL {
+        let mut client = WireClient::hello(server.address(), form, "ann");
+        let fetch = |limit: u64| json!({"type": "fetch", "room": "r", "after": 0, "limit": limit});
+        assert_eq!(client.ask(fetch(0))["code"], "bad_request", "{form:?}");
+        assert_eq!(client.ask(fetch(1))["type"], "page", "{form:?}");
+    }
+}
+
+#[test]
 fn a_body_arrives_byte_for_byte() {
     let bodies = [
         r#"{ "b" :1,  "a": 1.50e+01 , "a":-0 }"#,

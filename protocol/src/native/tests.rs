@@ -305,3 +305,20 @@ fn an_empty_optional_text_is_none() {
     let bytes = framed(|out| write_request(&Request { id: None, ask: ask(Some("".into())) }, out));
     assert_eq!(read_request(frame(&bytes)), Ok(Request { id: None, ask: ask(None) }));
 }
+
+#[test]
+fn an_empty_text_points_to_where_it_would_begin_and_nowhere_else() {
+    let post = Ask::Post { room: "room".into(), body: body(BodyFormat::Bytes, b"body"), key: None };
+    let mut frame = Vec::new();
+    write_request(&Request { id: Some(1), ask: post.clone() }, &mut frame);
+    // As docs/protocol.md has it: `key` 17 bytes before the end, and the texts one behind another.
+    let (field, behind_room) = (frame.len() - 17, HEADER_BYTES + "room".len());
+    let written = i32::from_le_bytes(frame[field..field + 4].try_into().expect("four bytes"));
+    assert_eq!(written, behind_room as i32 - field as i32);
+    for offset in [0, 8, written - 1, written + 5, 1_000, i32::MIN, i32::MAX] {
+        frame[field..field + 4].copy_from_slice(&offset.to_le_bytes());
+        let (frame, _) = Frame::read(&frame, u32::MAX).expect("a frame");
+        // Where `id` lies is not known of what is no archive.
+        assert_eq!(read_request(frame).expect_err("no archive").id, None, "{offset}");
+    }
+}

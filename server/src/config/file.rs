@@ -4,18 +4,19 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use banter_protocol::origin::AllowedOrigin;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::cores::MUST_CORES;
 use super::rooms::ROOM_KEYS;
 use super::{
-    ConfigFault, CoreChoice, Given, LIMITS, MUST_DATA, MUST_DURABILITY, MUST_LISTEN, MUST_LOG, Place, Settings, Table,
-    parse_durability, parse_listen, parse_log,
+    ConfigFault, CoreChoice, Given, LIMITS, MUST_DATA, MUST_DURABILITY, MUST_LISTEN, MUST_LOG, MUST_ORIGINS, Place,
+    Settings, Table, parse_durability, parse_listen, parse_log,
 };
 
 /// The keys outside every table.
-const TOP_KEYS: [&str; 7] = ["listen", "data", "cores", "durability", "log", "limits", "rooms"];
+const TOP_KEYS: [&str; 8] = ["listen", "data", "cores", "durability", "origins", "log", "limits", "rooms"];
 
 /// What the text of such a file says.
 pub(super) fn settings(path: &Path, text: &str) -> Result<Settings, ConfigFault> {
@@ -44,6 +45,7 @@ impl Document<'_> {
                     settings.durability =
                         Some(self.text_value("durability", value, MUST_DURABILITY, parse_durability)?);
                 }
+                "origins" => settings.origins = Some(self.origins(value)?),
                 "log" => settings.log = Some(self.text_value("log", value, MUST_LOG, parse_log)?),
                 "limits" => settings.limits = self.limits(value)?,
                 "rooms" => settings.rooms = self.rooms(value)?,
@@ -91,6 +93,13 @@ impl Document<'_> {
         };
         let choice = choice.ok_or_else(|| self.wrong("cores", value, MUST_CORES))?;
         Ok(Given { value: choice, place: self.place(&value.span()) })
+    }
+
+    fn origins(&self, value: &Spanned<DeValue<'_>>) -> Result<Given<Vec<AllowedOrigin>>, ConfigFault> {
+        let list = value.get_ref().as_array().ok_or_else(|| self.wrong("origins", value, MUST_ORIGINS))?;
+        let origins = list.iter().map(|item| self.text_value("origins", item, MUST_ORIGINS, str::parse));
+        let origins = origins.map(|origin| origin.map(|origin| origin.value)).collect::<Result<_, _>>()?;
+        Ok(Given { value: origins, place: self.place(&value.span()) })
     }
 
     /// A text that `parse` takes.
@@ -205,6 +214,10 @@ mod tests {
             ("durability = 'disk'", "durability must be \"memory\", \"written\" or \"synced\", and is 'disk'"),
             ("log = 'banter=loud'", "log must be a log filter"),
             ("log = ''", "log must be a log filter"),
+            ("origins = 'https://a'", "origins must be a list of origins"),
+            ("origins = [1]", "origins must be a list of origins"),
+            ("origins = ['*', 'a.example']", "origins must be \"*\" or an origin like"),
+            ("origins = ['https://a/']", "without a path, and is 'https://a/'"),
             ("cores = 1.5", "cores must be a count"),
             ("cores = [0, 'a']", "cores must be a count"),
             ("cores = -1", "cores must be a count"),

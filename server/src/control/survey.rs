@@ -1,0 +1,161 @@
+//! Questions about the whole server: every core is asked once for all of them, and what came in time is the answer.
+//!
+//! Invariants:
+//! - A question is answered [`ANSWER_MAX_MS`] after it came at the latest, whatever the cores do.
+//! - A core owes one report at most: one that hangs is not asked again, so its mail does not grow.
+
+use banter_chat::address::{ConnectionId, Core};
+use banter_log::journal::State;
+
+use super::{CoreLink, ToCore};
+use crate::http;
+use crate::metrics::{CoreReport, ServerState, render};
+
+/// Milliseconds that a core has to say what it counts. One that takes longer keeps its clients waiting too.
+pub const ANSWER_MAX_MS: u64 = 2_000;
+
+/// What is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Question {
+    /// Everything that is counted: `/metrics`.
+    Metrics,
+    /// Whether every core answers: `/healthz`.
+    Health,
+    /// Whether clients should be sent here: `/readyz`.
+    Readiness,
+}
+
+/// Who asks, and what.
+#[derive(Clone, Copy, Debug)]
+pub struct Asker {
+    /// The connection's core.
+    pub core: Core,
+    /// The connection.
+    pub connection: ConnectionId,
+    /// What it asks.
+    pub question: Question,
+    /// It wants no body.
+    pub head_only: bool,
+}
+
+/// What the server is at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    Starting,
+    Serving,
+    Draining,
+}
+
+/// Who waits for the cores' reports, and which have come.
+pub(super) struct Survey {
+    links: Vec<CoreLink>,
+    server: ServerState,
+    due_ms: u64,
+    askers: Vec<Asker>,
+    reports: Vec<Option<Box<CoreReport>>>,
+    owed: Vec<bool>,
+}
+
+impl Survey {
+    pub(super) fn new(links: Vec<CoreLink>, server: ServerState) -> Self {
+        let (reports, owed) = links.iter().map(|_| (None, false)).unzip();
+        Survey { links, server, due_ms: 0, askers: Vec::new(), reports, owed }
+    }
+
+    pub(super) fn ask(&mut self, asker: Asker, standing: Standing, now_ms: u64) {
+        // No core has to be asked for that, and a core that starts could not say it.
+        if asker.question == Question::Readiness && standing != Standing::Serving {
+            return self.answer(&asker, standing);
+        }
+        if self.askers.is_empty() {
+            self.due_ms = now_ms + ANSWER_MAX_MS;
+            self.ask_cores();
+        }
+        self.askers.push(asker);
+    }
+
+    fn ask_cores(&mut self) {
+        for (link, owed) in self.links.iter().zip(&mut self.owed) {
+            if !std::mem::replace(owed, true) {
+                link.send(ToCore::Report);
+            }
+        }
+    }
+
+    pub(super) fn report(&mut self, core: Core, report: Box<CoreReport>, standing: Standing) {
+        self.owed[core.index()] = false;
+        if self.askers.is_empty() {
+            return; // It came too late for those who asked.
+        }
+        self.reports[core.index()] = Some(report);
+        if self.reports.iter().all(Option::is_some) {
+            self.answer_all(standing);
+        }
+    }
+
+    pub(super) fn tick(&mut self, standing: Standing, now_ms: u64) {
+        if self.next_due().is_some_and(|due_ms| due_ms <= now_ms) {
+            tracing::warn!("{} did not say within {ANSWER_MAX_MS} ms what is counted", self.silent());
+            self.answer_all(standing);
+        }
+    }
+
+    pub(super) fn next_due(&self) -> Option<u64> {
+        (!self.askers.is_empty()).then_some(self.due_ms)
+    }
+
+    fn answer_all(&mut self, standing: Standing) {
+        for asker in std::mem::take(&mut self.askers) {
+            self.answer(&asker, standing);
+        }
+        self.reports.fill_with(|| None);
+    }
+
+    fn answer(&self, asker: &Asker, standing: Standing) {
+        let bytes = match asker.question {
+            Question::Metrics => http::metrics(&render(&self.reports, &self.server), asker.head_only),
+            Question::Health => verdict("ok", self.sickness(), asker.head_only),
+            Question::Readiness => verdict("ready", self.unreadiness(standing), asker.head_only),
+        };
+        self.links[asker.core.index()].send(ToCore::HttpAnswer(asker.connection, bytes));
+    }
+
+    fn sickness(&self) -> Option<String> {
+        self.reports.iter().any(Option::is_none).then(|| format!("{} does not answer", self.silent()))
+    }
+
+    fn unreadiness(&self, standing: Standing) -> Option<String> {
+        match standing {
+            Standing::Starting => Some("starting".into()),
+            Standing::Draining => Some("draining".into()),
+            Standing::Serving => self.sickness().or_else(|| self.log_failure()),
+        }
+    }
+
+    fn log_failure(&self) -> Option<String> {
+        let has_failed = |report: &CoreReport| report.log_state == Some(State::Failed);
+        let cores = list_cores(self.cores_where(|report| report.is_some_and(has_failed)));
+        (!cores.is_empty()).then(|| format!("the log of {cores} failed"))
+    }
+
+    fn silent(&self) -> String {
+        list_cores(self.cores_where(|report| report.is_none()))
+    }
+
+    fn cores_where(&self, holds: impl Fn(Option<&CoreReport>) -> bool) -> impl Iterator<Item = usize> {
+        let reports = self.reports.iter().enumerate();
+        reports.filter(move |(_, report)| holds(report.as_deref())).map(|(index, _)| index)
+    }
+}
+
+fn verdict(praise: &str, complaint: Option<String>, head_only: bool) -> Vec<u8> {
+    match complaint {
+        None => http::text(200, &format!("{praise}\n"), head_only),
+        Some(complaint) => http::text(503, &format!("{complaint}\n"), head_only),
+    }
+}
+
+/// `core 0, core 2`; empty where there is none.
+pub(super) fn list_cores(cores: impl Iterator<Item = usize>) -> String {
+    cores.map(|core| format!("core {core}")).collect::<Vec<_>>().join(", ")
+}
