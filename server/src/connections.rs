@@ -1,10 +1,16 @@
 //! One core's connections as the shell knows them: reads their bytes, answers HTTP, and hands requests to the shard.
 
+mod held;
+mod reading;
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use banter_chat::address::{ConnectionId, Core};
 use banter_chat::fanout::Sending;
+use banter_chat::limits::Limits;
 use banter_chat::session;
 use banter_chat::shard::{Input, Shard};
 use banter_chat::table::Table;
@@ -13,15 +19,16 @@ use banter_protocol::error_code::ErrorCode;
 use banter_protocol::event::Event;
 use banter_protocol::fault::PeerFault;
 use banter_protocol::frame::PREAMBLE;
-use banter_protocol::ingress::{Incoming, Ingress};
+use banter_protocol::ingress::Ingress;
 use banter_protocol::native;
-use banter_protocol::websocket::{FrameKind, write_frame_header};
 use banter_protocol::wire::WireForm;
 
 use crate::control::ToControl;
 use crate::http::{self, HttpAnswer, Unwelcome};
 use crate::metrics::ShellCounters;
 use crate::net::Net;
+
+use held::Held;
 
 /// Milliseconds that a peer has to end its side once the server ended its own.
 const LINGER_MS: u64 = 2_000;
@@ -33,12 +40,27 @@ const UNWELCOME_MAX: u32 = 256;
 pub struct ConnectionLimits {
     /// Bytes of one frame.
     pub frame_bytes_max: u32,
+    /// Bytes that are kept of a connection while it is not read.
+    pub held_bytes_max: usize,
     /// Milliseconds for the handshake.
     pub handshake_timeout_ms: u64,
     /// Connections of the whole server.
     pub connections_max: u32,
     /// Connections of the whole server now. Touched when one comes or goes, and at no other time.
     pub connections_now: Arc<AtomicU32>,
+}
+
+impl ConnectionLimits {
+    /// What a server's limits say of them.
+    pub fn of(limits: &Limits, connections_now: &Arc<AtomicU32>) -> Self {
+        ConnectionLimits {
+            frame_bytes_max: limits.frame_bytes_max,
+            held_bytes_max: limits.held_bytes_max as usize,
+            handshake_timeout_ms: limits.handshake_timeout_ms.into(),
+            connections_max: limits.connections_max,
+            connections_now: connections_now.clone(),
+        }
+    }
 }
 
 /// The connections of one core.
@@ -58,8 +80,14 @@ struct Connection {
     ingress: Ingress,
     generation: u32,
     stage: Stage,
-    /// Bytes that came while the connection was not read.
-    held: Vec<u8>,
+    /// Bytes that came while it was not read. Boxed, since nearly every connection has none.
+    held: Option<Box<Held>>,
+}
+
+impl Connection {
+    fn new(frame_bytes_max: u32, generation: u32, stage: Stage) -> Self {
+        Connection { ingress: Ingress::new(frame_bytes_max), generation, stage, held: None }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,12 +142,7 @@ impl Connections {
     /// A connection has that slot now.
     pub fn accepted(&mut self, slot: u32, now_ms: u64, net: &mut Net) {
         let frame_bytes_max = self.limits.frame_bytes_max;
-        self.table.grow_to_hold(slot as usize, || Connection {
-            ingress: Ingress::new(frame_bytes_max),
-            generation: 0,
-            stage: Stage::Free,
-            held: Vec::new(),
-        });
+        self.table.grow_to_hold(slot as usize, || Connection::new(frame_bytes_max, 0, Stage::Free));
         self.counters.accepted += 1;
         let before = self.limits.connections_now.fetch_add(1, Ordering::Relaxed);
         let is_full = self.limits.connections_max != 0 && before >= self.limits.connections_max;
@@ -132,89 +155,13 @@ impl Connections {
             None
         };
         let connection = &mut self.table[slot as usize];
-        *connection = Connection {
-            ingress: Ingress::new(self.limits.frame_bytes_max),
-            generation: connection.generation.wrapping_add(1),
-            stage: Stage::Handshake(unwelcome),
-            held: Vec::new(),
-        };
+        let generation = connection.generation.wrapping_add(1);
+        *connection = Connection::new(frame_bytes_max, generation, Stage::Handshake(unwelcome));
         if is_full && before >= self.limits.connections_max + UNWELCOME_MAX {
             self.close(slot, net);
         } else {
             self.handshakes.set(self.id(slot), now_ms);
         }
-    }
-
-    /// Bytes came.
-    pub fn received(&mut self, slot: u32, bytes: &mut [u8], shard: &mut Shard, net: &mut Net) {
-        self.counters.bytes_received += bytes.len() as u64;
-        match self.stage(slot) {
-            Stage::Open => {
-                let id = self.id(slot);
-                shard.handle(id, Input::Heard);
-                if self.table[slot as usize].held.is_empty() && shard.is_read(id) {
-                    self.read(slot, bytes, shard, net);
-                } else {
-                    self.table[slot as usize].held.extend_from_slice(bytes);
-                }
-            }
-            Stage::Handshake(_) => self.read(slot, bytes, shard, net),
-            Stage::Free | Stage::Scraping | Stage::LastWords | Stage::Lingering | Stage::Closing => {}
-        }
-    }
-
-    /// Reads what the bytes hold, for as long as the connection is read.
-    fn read(&mut self, slot: u32, mut bytes: &mut [u8], shard: &mut Shard, net: &mut Net) {
-        let id = self.id(slot);
-        while !bytes.is_empty() {
-            match self.stage(slot) {
-                Stage::Open if !shard.is_read(id) => {
-                    self.table[slot as usize].held.extend_from_slice(bytes);
-                    net.pause(slot);
-                    break;
-                }
-                Stage::Open | Stage::Handshake(_) => {}
-                _ => break,
-            }
-            match self.read_one(slot, bytes, shard, net) {
-                Ok(used) => bytes = &mut bytes[used..],
-                Err(fault) => {
-                    self.fault(slot, &fault, shard, net);
-                    return;
-                }
-            }
-        }
-        self.table[slot as usize].ingress.release();
-    }
-
-    fn read_one(&mut self, slot: u32, bytes: &mut [u8], shard: &mut Shard, net: &mut Net) -> Result<usize, PeerFault> {
-        let id = self.id(slot);
-        let connection = &mut self.table[slot as usize];
-        let stage = connection.stage;
-        let (used, incoming) = connection.ingress.read(bytes)?;
-        match incoming {
-            None => {}
-            Some(Incoming::Request(request)) => shard.handle(id, Input::Request(&request)),
-            Some(Incoming::BadRequest(fault)) => shard.handle(id, Input::BadRequest(fault)),
-            Some(Incoming::Ping(payload)) => {
-                let mut pong = Vec::with_capacity(payload.len() + 2);
-                write_frame_header(&mut pong, FrameKind::Pong, payload.len());
-                pong.extend_from_slice(payload);
-                shard.handle(id, Input::Raw(&pong));
-            }
-            Some(Incoming::Pong) => {}
-            Some(Incoming::Close(code)) => {
-                let close_code = code.unwrap_or(1000);
-                shard.handle(id, Input::Close { error: None, close_code, reason: "" });
-            }
-            Some(Incoming::NativeOpened) => self.native_opened(slot, stage, shard, net),
-            Some(Incoming::Http(request)) => {
-                let Stage::Handshake(unwelcome) = stage else { return Ok(used) };
-                let answer = http::answer(&request, unwelcome);
-                self.answer_http(slot, answer, shard, net);
-            }
-        }
-        Ok(used)
     }
 
     fn answer_http(&mut self, slot: u32, answer: HttpAnswer, shard: &mut Shard, net: &mut Net) {
@@ -294,18 +241,6 @@ impl Connections {
         }
     }
 
-    /// The shard may read a connection again: first what was held.
-    pub fn resume(&mut self, id: ConnectionId, shard: &mut Shard, net: &mut Net) {
-        if !self.is_open(id) {
-            return;
-        }
-        let mut held = std::mem::take(&mut self.table[id.slot as usize].held);
-        self.read(id.slot, &mut held, shard, net);
-        if self.table[id.slot as usize].held.is_empty() && self.is_open(id) && shard.is_read(id) {
-            net.resume(id.slot);
-        }
-    }
-
     /// Everything was sent to a connection that ends: the server ends its side, and waits a little for the peer's end,
     /// since closing on unread bytes would take back what is on its way.
     pub fn finish_open(&mut self, id: ConnectionId, now_ms: u64, shard: &mut Shard, net: &mut Net) {
@@ -317,7 +252,7 @@ impl Connections {
 
     fn finish(&mut self, slot: u32, now_ms: u64, net: &mut Net) {
         self.set_stage(slot, Stage::Lingering);
-        self.table[slot as usize].held = Vec::new();
+        self.let_go(slot);
         net.finish(slot);
         net.resume(slot);
         self.lingering.set(self.id(slot), now_ms);
@@ -350,7 +285,7 @@ impl Connections {
     fn close(&mut self, slot: u32, net: &mut Net) {
         if !matches!(self.stage(slot), Stage::Free | Stage::Closing) {
             self.set_stage(slot, Stage::Closing);
-            self.table[slot as usize].held = Vec::new();
+            self.let_go(slot);
             net.close(slot);
         }
     }

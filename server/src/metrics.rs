@@ -40,6 +40,10 @@ pub struct ShellCounters {
     pub accept_failures: u64,
     /// Connections that broke the stream before they were open, or took too long.
     pub failed_handshakes: u64,
+    /// Bytes of connections that are not read, now.
+    pub held_bytes: u64,
+    /// Connections closed since the kernel brought more of them than may be held.
+    pub held_overflows: u64,
 }
 
 /// A metric: its name, kind and help, and how a core's value is read.
@@ -91,6 +95,10 @@ const METRICS: &[Metric] = &[
     ("banter_accept_failures_total", "counter", "Failed accepts.", |core| core.shell.accept_failures),
     ("banter_failed_handshakes_total", "counter", "Connections that never opened.", |core| {
         core.shell.failed_handshakes
+    }),
+    ("banter_held_bytes", "gauge", "Bytes of connections that are not read.", |core| core.shell.held_bytes),
+    ("banter_held_overflows_total", "counter", "Connections closed above held_bytes_max.", |core| {
+        core.shell.held_overflows
     }),
 ];
 
