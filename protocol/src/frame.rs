@@ -181,7 +181,8 @@ impl<'a> Iterator for Frames<'a> {
 /// grows with the bytes that came, not with the length that was announced.
 #[derive(Debug)]
 pub struct FrameReader {
-    partial: Vec<u8>,
+    /// Boxed and none between frames, since nearly every reader of an idle server has no bytes here.
+    partial: Option<Box<Vec<u8>>>,
     /// The frame in `partial` was handed out, and goes at the next call.
     handed_out: bool,
     payload_bytes_max: u32,
@@ -190,7 +191,7 @@ pub struct FrameReader {
 impl FrameReader {
     /// A reader of frames with payloads up to the limit.
     pub fn new(payload_bytes_max: u32) -> Self {
-        FrameReader { partial: Vec::new(), handed_out: false, payload_bytes_max }
+        FrameReader { partial: None, handed_out: false, payload_bytes_max }
     }
 
     /// Reads at most one frame from the front of `input`, and says how many bytes it took. Without a frame all of
@@ -200,49 +201,50 @@ impl FrameReader {
     /// A bad header: the stream means nothing from here on.
     pub fn read<'a>(&'a mut self, input: &'a [u8]) -> Result<(usize, Option<Frame<'a>>), PeerFault> {
         self.release();
-        if self.partial.is_empty() {
+        if self.partial.is_none() {
             return match Frame::read(input, self.payload_bytes_max) {
                 Ok((frame, used)) => Ok((used, Some(frame))),
                 Err(PeerFault::FrameTruncated) => {
-                    self.partial.extend_from_slice(input);
+                    self.partial = (!input.is_empty()).then(|| Box::new(input.to_vec()));
                     Ok((input.len(), None))
                 }
                 Err(fault) => Err(fault),
             };
         }
+        let partial = self.partial.get_or_insert_default();
         let mut used = 0;
-        if self.partial.len() < HEADER_BYTES {
-            used = self.keep(input, HEADER_BYTES);
+        if partial.len() < HEADER_BYTES {
+            used = keep(partial, input, HEADER_BYTES);
         }
-        let Some(header) = self.partial.first_chunk::<HEADER_BYTES>() else { return Ok((used, None)) };
+        let Some(header) = partial.first_chunk::<HEADER_BYTES>() else { return Ok((used, None)) };
         let header = FrameHeader::read(*header, self.payload_bytes_max)?;
-        used += self.keep(&input[used..], header.frame_bytes());
-        if self.partial.len() < header.frame_bytes() {
+        used += keep(partial, &input[used..], header.frame_bytes());
+        if partial.len() < header.frame_bytes() {
             return Ok((used, None));
         }
         self.handed_out = true;
-        Ok((used, Some(Frame { kind: header.kind, payload: &self.partial[HEADER_BYTES..] })))
+        Ok((used, Some(Frame { kind: header.kind, payload: &partial[HEADER_BYTES..] })))
     }
 
     /// Frees the frame that the last [`FrameReader::read`] handed out, if it was kept here.
     pub fn release(&mut self) {
         if self.handed_out {
             self.handed_out = false;
-            self.partial = Vec::new();
+            self.partial = None;
         }
-    }
-
-    /// Moves bytes to `partial` until it holds `wanted`, and says how many.
-    fn keep(&mut self, input: &[u8], wanted: usize) -> usize {
-        let taken = input.len().min(wanted.saturating_sub(self.partial.len()));
-        self.partial.extend_from_slice(&input[..taken]);
-        taken
     }
 
     /// Whether a cut frame is being kept.
     pub fn is_partial(&self) -> bool {
-        !self.handed_out && !self.partial.is_empty()
+        !self.handed_out && self.partial.is_some()
     }
+}
+
+/// Moves bytes to `partial` until it holds `wanted`, and says how many.
+fn keep(partial: &mut Vec<u8>, input: &[u8], wanted: usize) -> usize {
+    let taken = input.len().min(wanted.saturating_sub(partial.len()));
+    partial.extend_from_slice(&input[..taken]);
+    taken
 }
 
 #[cfg(test)]
@@ -314,7 +316,7 @@ mod tests {
         let mut reader = FrameReader::new(16 << 20);
         let header = FrameHeader { payload_bytes: 16 << 20, kind: FrameKind::Post }.to_bytes();
         reader.read(&header).unwrap();
-        assert!(reader.partial.capacity() < 1024);
+        assert!(reader.partial.unwrap().capacity() < 1024);
     }
 
     #[test]

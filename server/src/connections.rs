@@ -1,6 +1,8 @@
 //! One core's connections as the shell knows them: reads their bytes, answers HTTP, and hands requests to the shard.
 
+mod deadline;
 mod held;
+mod progress;
 mod reading;
 #[cfg(test)]
 mod tests;
@@ -28,6 +30,7 @@ use crate::http::{self, HttpAnswer, Unwelcome};
 use crate::metrics::ShellCounters;
 use crate::net::Net;
 
+use deadline::{Deadline, UnderWay};
 use held::Held;
 
 /// Milliseconds that a peer has to end its side once the server ended its own.
@@ -44,6 +47,10 @@ pub struct ConnectionLimits {
     pub held_bytes_max: usize,
     /// Milliseconds for the handshake.
     pub handshake_timeout_ms: u64,
+    /// Milliseconds that bytes may wait for a peer that takes none of them; 0 = for ever.
+    pub send_timeout_ms: u32,
+    /// Milliseconds from the first byte of a message to its last; 0 = for ever.
+    pub message_timeout_ms: u32,
     /// Connections of the whole server.
     pub connections_max: u32,
     /// Connections of the whole server now. Touched when one comes or goes, and at no other time.
@@ -57,6 +64,8 @@ impl ConnectionLimits {
             frame_bytes_max: limits.frame_bytes_max,
             held_bytes_max: limits.held_bytes_max as usize,
             handshake_timeout_ms: limits.handshake_timeout_ms.into(),
+            send_timeout_ms: limits.send_timeout_ms,
+            message_timeout_ms: limits.message_timeout_ms,
             connections_max: limits.connections_max,
             connections_now: connections_now.clone(),
         }
@@ -70,6 +79,10 @@ pub struct Connections {
     table: Table<Connection>,
     handshakes: Timers<ConnectionId>,
     lingering: Timers<ConnectionId>,
+    sends: Deadline,
+    messages: Deadline,
+    /// The turn's time.
+    now_ms: u64,
     control: flume::Sender<ToControl>,
     draining: bool,
     /// What the shell counts.
@@ -82,11 +95,19 @@ struct Connection {
     stage: Stage,
     /// Bytes that came while it was not read. Boxed, since nearly every connection has none.
     held: Option<Box<Held>>,
+    /// The send that waits for the peer.
+    send: UnderWay,
+    /// The message that is not whole.
+    message: UnderWay,
+    /// Bytes in its socket that the peer had not taken at the last look; 0 once something came of it.
+    untaken_bytes: u32,
 }
 
 impl Connection {
     fn new(frame_bytes_max: u32, generation: u32, stage: Stage) -> Self {
-        Connection { ingress: Ingress::new(frame_bytes_max), generation, stage, held: None }
+        let (send, message) = (UnderWay::default(), UnderWay::default());
+        let ingress = Ingress::new(frame_bytes_max);
+        Connection { ingress, generation, stage, held: None, send, message, untaken_bytes: 0 }
     }
 }
 
@@ -116,11 +137,19 @@ impl Connections {
             table: Table::default(),
             handshakes: Timers::new(limits.handshake_timeout_ms),
             lingering: Timers::new(LINGER_MS),
+            sends: Deadline::new(limits.send_timeout_ms),
+            messages: Deadline::new(limits.message_timeout_ms),
+            now_ms: 0,
             limits,
             control,
             draining: false,
             counters: ShellCounters::default(),
         }
+    }
+
+    /// A turn begins.
+    pub fn begin_turn(&mut self, now_ms: u64) {
+        self.now_ms = now_ms;
     }
 
     fn id(&self, slot: u32) -> ConnectionId {
@@ -234,6 +263,7 @@ impl Connections {
 
     /// All of a send is with the kernel.
     pub fn sent(&mut self, slot: u32, now_ms: u64, shard: &mut Shard, net: &mut Net) {
+        self.table[slot as usize].send.end();
         match self.stage(slot) {
             Stage::Open => shard.handle(self.id(slot), Input::Sent),
             Stage::LastWords => self.finish(slot, now_ms, net),
@@ -324,8 +354,9 @@ impl Connections {
         })
     }
 
-    /// Ends handshakes and goodbyes that took too long. `hello` belongs to the handshake.
+    /// Ends what took too long: sends, messages, handshakes, goodbyes. `hello` belongs to the handshake.
     pub fn tick(&mut self, now_ms: u64, shard: &mut Shard, net: &mut Net) {
+        self.end_late(shard);
         while let Some(id) = self.handshakes.take_due(now_ms) {
             if !self.is_current(id) {
                 continue;
@@ -355,7 +386,9 @@ impl Connections {
 
     /// When to tick again, at the latest.
     pub fn next_due(&self) -> Option<u64> {
-        self.handshakes.next_due().into_iter().chain(self.lingering.next_due()).min()
+        let timers = [self.handshakes.next_due(), self.lingering.next_due()];
+        let deadlines = [self.sends.next_due(), self.messages.next_due()];
+        timers.into_iter().chain(deadlines).flatten().min()
     }
 }
 

@@ -44,6 +44,10 @@ pub struct ShellCounters {
     pub held_bytes: u64,
     /// Connections closed since the kernel brought more of them than may be held.
     pub held_overflows: u64,
+    /// Connections closed since they took nothing of what waited for them.
+    pub late_sends: u64,
+    /// Connections closed since a message of theirs did not become whole.
+    pub late_messages: u64,
 }
 
 /// A metric: its name, kind and help, and how a core's value is read.
@@ -99,6 +103,10 @@ const METRICS: &[Metric] = &[
     ("banter_held_bytes", "gauge", "Bytes of connections that are not read.", |core| core.shell.held_bytes),
     ("banter_held_overflows_total", "counter", "Connections closed above held_bytes_max.", |core| {
         core.shell.held_overflows
+    }),
+    ("banter_late_sends_total", "counter", "Connections closed above send_timeout_ms.", |core| core.shell.late_sends),
+    ("banter_late_messages_total", "counter", "Connections closed above message_timeout_ms.", |core| {
+        core.shell.late_messages
     }),
 ];
 

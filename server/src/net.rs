@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!  accept ─▶ Accepted ─▶ Received* ─▶ Ended
-//!               send ─▶ Sent | Broken        close ─▶ Closed: the slot may come again
+//!               send ─▶ (Waits ─▶ GoesOn*) ─▶ Sent | Broken        close ─▶ Closed: the slot may come again
 //!  append ─▶ Appended*
 //! ```
 //!
@@ -63,6 +63,12 @@ pub enum NetEvent {
     Received(u32, Received),
     /// No more bytes will come: the peer ended its side, or the connection broke.
     Ended(u32),
+    /// A send found no room in the socket, and waits for the peer to take what is there.
+    Waits(u32),
+    /// The peer took something, so that a send which waited went on.
+    GoesOn(u32),
+    /// So many bytes of the socket were not taken by the peer ([`Net::look`]).
+    Looked(u32, u32),
     /// All of a send is with the kernel.
     Sent(u32),
     /// A send failed: the connection is broken.
@@ -96,6 +102,8 @@ pub struct Net {
 struct Socket {
     sending: Option<Sending>,
     sent_bytes: u32,
+    /// The send found no room.
+    is_waiting: bool,
     /// Buffers that came since the last reaping.
     buffers: u16,
     /// A receive is armed in the kernel.
@@ -123,10 +131,11 @@ enum Operation {
     Timeout,
     Append,
     Bell,
+    Look,
 }
 
 impl Operation {
-    const ALL: [Operation; 9] = [
+    const ALL: [Operation; 10] = [
         Operation::Accept,
         Operation::Receive,
         Operation::Send,
@@ -136,6 +145,7 @@ impl Operation {
         Operation::Timeout,
         Operation::Append,
         Operation::Bell,
+        Operation::Look,
     ];
 
     fn user_data(self, slot: u32) -> u64 {
@@ -220,6 +230,7 @@ impl Net {
         }
         socket.sending = Some(sending);
         socket.sent_bytes = 0;
+        socket.is_waiting = false;
         self.push_send(slot);
     }
 
@@ -227,11 +238,21 @@ impl Net {
         let socket = &self.sockets[slot as usize];
         let Some(sending) = &socket.sending else { return };
         let rest = &sending.bytes()[socket.sent_bytes as usize..];
-        // WAITALL: the kernel goes on by itself when the socket's buffer was full.
+        // Tried without waiting first, and never with WAITALL: so it is seen that a send waits, and that it goes on.
+        let waiting = if socket.is_waiting { 0 } else { libc::MSG_DONTWAIT };
         let send = opcode::Send::new(Fixed(slot), rest.as_ptr(), rest.len() as u32)
-            .flags(libc::MSG_WAITALL | libc::MSG_NOSIGNAL)
+            .flags(waiting | libc::MSG_NOSIGNAL)
             .build();
         self.push(send.user_data(Operation::Send.user_data(slot)));
+    }
+
+    /// Asks how many bytes in the socket the peer has not taken. [`NetEvent::Looked`] follows, from Linux 6.7 on.
+    pub fn look(&mut self, slot: u32) {
+        if self.sockets.get(slot as usize).is_some_and(|socket| !socket.is_closing) {
+            // Done as it is submitted, so it is over before a close.
+            let look = opcode::UringCmd16::new(Fixed(slot), SOCKET_UNTAKEN_BYTES).build();
+            self.push(look.user_data(Operation::Look.user_data(slot)));
+        }
     }
 
     /// Whether a send is in flight.
@@ -455,6 +476,7 @@ impl Net {
                 socket.shutdowns = socket.shutdowns.saturating_sub(1);
                 self.close_if_quiet(slot);
             }
+            Some(Operation::Look) => events.extend(u32::try_from(result).map(|bytes| NetEvent::Looked(slot, bytes))),
             Some(Operation::Bell | Operation::Cancel) | None => {}
         }
     }
@@ -511,13 +533,19 @@ impl Net {
         let Some(sending) = &socket.sending else { return };
         socket.sent_bytes += result.max(0) as u32;
         let rest = sending.bytes().len() - (socket.sent_bytes as usize).min(sending.bytes().len());
+        if socket.is_waiting && result > 0 {
+            events.push(NetEvent::GoesOn(slot));
+        }
         if socket.is_closing {
             socket.sending = None;
             self.close_if_quiet(slot);
         } else if rest == 0 {
             socket.sending = None;
             events.push(NetEvent::Sent(slot));
-        } else if result > 0 || -result == libc::EINTR {
+        } else if result > 0 || matches!(-result, libc::EINTR | libc::EAGAIN) {
+            if !std::mem::replace(&mut socket.is_waiting, true) {
+                events.push(NetEvent::Waits(slot));
+            }
             self.push_send(slot);
         } else {
             socket.sending = None;
@@ -544,6 +572,9 @@ impl Drop for Net {
     }
 }
 
+/// From the kernel's interface: how many bytes of a socket are not acknowledged (`SOCKET_URING_OP_SIOCOUTQ`).
+const SOCKET_UNTAKEN_BYTES: u32 = 1;
+
 /// From the kernel's interface: hand over completions that wait for this thread.
 const ENTER_GETEVENTS: u32 = 1;
 
@@ -557,5 +588,15 @@ fn settle(submitted: io::Result<usize>) -> io::Result<()> {
         Ok(_) => Ok(()),
         Err(error) if matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EINTR | libc::EAGAIN)) => Ok(()),
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_idle_socket_is_small() {
+        assert!(size_of::<Socket>() <= 48, "{}", size_of::<Socket>());
     }
 }

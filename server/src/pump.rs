@@ -21,6 +21,7 @@ use crate::mesh::{Bell, Neighbour, Sleep};
 use crate::metrics::CoreReport;
 use crate::net::{Net, NetEvent};
 use crate::storage::disk::Disk;
+use crate::turn_clock::TurnClock;
 
 /// Parcels that one turn takes from one lane, so that no neighbour keeps a core from its sockets.
 const PARCELS_A_TURN: usize = 1_024;
@@ -28,6 +29,10 @@ const PARCELS_A_TURN: usize = 1_024;
 const ACCEPT_RETRY_MS: u64 = 100;
 /// Milliseconds until a look at lanes that were full. Their consumer does not say when it has made room.
 const LANE_RETRY_MS: u64 = 1;
+
+/// Times that a turn behind a stall of the server looks into the sockets, before it judges who was silent. Each time the
+/// kernel hands over 640 events; a peer that never stops sending must not hold the turn.
+const STALL_READS_MAX: usize = 64;
 
 /// Time that a commit in flight has to end when the core is told to stop; a disk that hangs must not hold the process.
 const LOG_END_MAX: Duration = Duration::from_secs(2);
@@ -44,6 +49,7 @@ pub struct Pump {
     inbox: flume::Receiver<ToCore>,
     control: flume::Sender<ToControl>,
     started: Instant,
+    clock: TurnClock,
     now: Now,
     accept_at_ms: Option<u64>,
     /// No connection could be accepted since the last that was: said once.
@@ -119,6 +125,7 @@ impl Pump {
             inbox,
             control,
             started: Instant::now(),
+            clock: TurnClock::default(),
             now: Now::default(),
             accept_at_ms: None,
             is_accept_failing: false,
@@ -227,6 +234,7 @@ impl Pump {
     }
 
     fn wake_at(&mut self, due_ms: Option<u64>) {
+        self.clock.sleeps_until(due_ms);
         if let Some(due_ms) = due_ms {
             self.net.wake_at(due_ms, self.now.monotonic_ms);
         }
@@ -235,8 +243,9 @@ impl Pump {
     /// One turn; says when the next is due at the latest.
     fn turn(&mut self) -> Option<u64> {
         self.connections.counters.turns += 1;
+        let tick = self.clock.tick(self.started.elapsed().as_millis() as u64);
         self.now = Now {
-            monotonic_ms: self.started.elapsed().as_millis() as u64,
+            monotonic_ms: tick.now_ms,
             unix_ms: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64),
         };
         let lane_parcels_max = self.lane_parcels_max;
@@ -246,13 +255,19 @@ impl Pump {
             .iter()
             .map(|neighbour| (neighbour.core, room(neighbour.up_out.len()), room(neighbour.down_out.len())));
         self.shard.begin_turn(self.now, lane_room);
+        self.connections.begin_turn(self.now.monotonic_ms);
         self.take_events();
+        if tick.was_stalled {
+            self.take_what_came_in_a_stall();
+        }
         self.take_mail();
         self.take_disk();
         self.take_parcels();
         // Ahead of the shard's turn, since it may have the shard end a connection.
         self.connections.tick(self.now.monotonic_ms, &mut self.shard, &mut self.net);
         self.shard.finish_turn();
+        // Ahead of the sends: a ping that is on its way is not what the peer has failed to take.
+        self.connections.look_at_doubtful(&mut self.shard, &mut self.net);
         self.ask_disk();
         self.act();
         self.send_parcels();
@@ -260,6 +275,17 @@ impl Pump {
         self.check_drained();
         let lanes_due = self.shard.is_waiting_for_lanes().then_some(self.now.monotonic_ms + LANE_RETRY_MS);
         [shard_due, connections_due, self.accept_at_ms, lanes_due].into_iter().flatten().min()
+    }
+
+    /// The server stood still: who was silent is judged behind what came meanwhile, and the kernel hands it over by parts.
+    fn take_what_came_in_a_stall(&mut self) {
+        for _ in 0..STALL_READS_MAX {
+            // An error shows again at the turn's own submit.
+            if self.net.submit().is_err() || !self.net.is_busy() {
+                return;
+            }
+            self.take_events();
+        }
     }
 
     fn take_events(&mut self) {
@@ -282,6 +308,9 @@ impl Pump {
             NetEvent::Received(slot, received) => {
                 net.with_bytes(received, |bytes, net| connections.received(slot, bytes, shard, net));
             }
+            NetEvent::Waits(slot) => connections.send_waits(slot),
+            NetEvent::GoesOn(slot) => connections.send_goes_on(slot, shard),
+            NetEvent::Looked(slot, untaken_bytes) => connections.looked(slot, untaken_bytes, shard),
             NetEvent::Sent(slot) => connections.sent(slot, self.now.monotonic_ms, shard, net),
             NetEvent::Accepted(slot) => {
                 self.is_accept_failing = false;

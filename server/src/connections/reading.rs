@@ -22,6 +22,7 @@ impl Connections {
     pub fn received(&mut self, slot: u32, bytes: &mut [u8], shard: &mut Shard, net: &mut Net) {
         self.counters.bytes_received += bytes.len() as u64;
         if self.stage(slot) == Stage::Open {
+            self.table[slot as usize].untaken_bytes = 0;
             shard.handle(self.id(slot), Input::Heard);
         }
         // What came earlier is read first.
@@ -37,6 +38,8 @@ impl Connections {
         if !self.is_open(id) {
             return;
         }
+        // While it was not read it could not be heard.
+        shard.handle(id, Input::Heard);
         if let Some(mut held) = self.table[id.slot as usize].held.take() {
             let used = self.read(id.slot, held.unread_mut(), shard, net);
             held.advance(used);
@@ -66,6 +69,7 @@ impl Connections {
         if let Some(connection) = self.table.get_mut(slot as usize) {
             connection.ingress.release();
         }
+        self.message_may_have_begun(slot);
         used
     }
 
@@ -116,6 +120,10 @@ impl Connections {
         let connection = &mut self.table[slot as usize];
         let stage = connection.stage;
         let (used, incoming) = connection.ingress.read(bytes)?;
+        // A control frame between the fragments of a message ends nothing.
+        if matches!(incoming, Some(Incoming::Request(_) | Incoming::BadRequest(_))) {
+            connection.message.end();
+        }
         match incoming {
             None => {}
             Some(Incoming::Request(request)) => shard.handle(id, Input::Request(&request)),

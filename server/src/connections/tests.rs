@@ -25,6 +25,8 @@ struct Rig {
     shard: Shard,
     net: Net,
     now_ms: u64,
+    /// Those that were silent for long.
+    doubted: Vec<ConnectionId>,
     /// What was sent to each, by slot.
     sent: Vec<(u32, Vec<u8>)>,
     _control: flume::Receiver<ToControl>,
@@ -49,6 +51,7 @@ impl Rig {
             shard,
             net: Net::new(listener, 8, None).unwrap(),
             now_ms: 0,
+            doubted: Vec::new(),
             sent: Vec::new(),
             _control: control,
         }
@@ -72,6 +75,7 @@ impl Rig {
     fn turn(&mut self) {
         self.connections.tick(self.now_ms, &mut self.shard, &mut self.net);
         self.shard.finish_turn();
+        self.doubted.append(&mut self.shard.actions_mut().doubtful);
         while !self.shard.actions_mut().is_empty() {
             let mut actions = std::mem::take(self.shard.actions_mut());
             for id in actions.ready.drain(..) {
@@ -82,7 +86,28 @@ impl Rig {
                 self.connections.resume(id, &mut self.shard, &mut self.net);
             }
         }
+        self.begin_turn();
+    }
+
+    fn begin_turn(&mut self) {
         self.shard.begin_turn(Now { monotonic_ms: self.now_ms, unix_ms: 0 }, []);
+        self.connections.begin_turn(self.now_ms);
+    }
+
+    /// Turns until that time, each when something is due, with something to do at the start of each.
+    fn pass(&mut self, until_ms: u64, mut each: impl FnMut(&mut Rig)) {
+        while self.now_ms < until_ms {
+            let due_ms = self.connections.next_due().into_iter().chain(self.shard.next_due()).min();
+            self.now_ms = due_ms.map_or(until_ms, |due_ms| due_ms.clamp(self.now_ms + 1, until_ms));
+            self.begin_turn();
+            each(self);
+            self.turn();
+        }
+    }
+
+    /// Whether the shard still takes something from it.
+    fn is_there(&self, slot: u32) -> bool {
+        self.shard.sessions().session(self.connections.id(slot)).is_some_and(|session| session.is_open())
     }
 
     /// The peer took what is on its way.
@@ -167,6 +192,137 @@ fn nothing_is_kept_of_a_connection_that_closes_or_goes() {
     }
     rig.turn();
     assert_eq!((rig.held_bytes(), rig.count(2, "pong")), (0, 0));
+}
+
+const MINUTE_MS: u64 = 60_000;
+
+#[test]
+fn who_takes_nothing_of_what_waits_is_ended_and_who_takes_a_little_is_not() {
+    let mut rig = Rig::new(Limits { idle_timeout_ms: 60_000, send_timeout_ms: 10_000, ..Limits::default() });
+    for slot in 0..2 {
+        rig.greeted(slot);
+        rig.receive(slot, &text(PING));
+        rig.connections.send_waits(slot);
+    }
+    // No byte comes of either, for longer than idle_timeout_ms.
+    rig.pass(3 * MINUTE_MS, |rig| {
+        let Rig { connections, shard, .. } = rig;
+        connections.send_goes_on(1, shard);
+    });
+    assert_eq!((rig.is_there(0), rig.is_there(1)), (false, true));
+    assert_eq!(rig.connections.counters.late_sends, 1);
+}
+
+#[test]
+fn who_still_takes_what_lies_in_its_socket_is_not_idle_and_a_ping_that_it_took_is_no_sign() {
+    let mut rig = Rig::new(Limits { idle_timeout_ms: 4_000, ..Limits::default() });
+    (0..3).for_each(|slot| rig.greeted(slot));
+    let mut untaken = 1_000_000;
+    rig.pass(MINUTE_MS, |rig| {
+        for id in std::mem::take(&mut rig.doubted) {
+            // One takes a little each time, one nothing; of the third nothing but a ping is ever under way.
+            untaken -= 1_000;
+            let bytes = [untaken, 1_000_000, 0][id.slot as usize];
+            rig.connections.looked(id.slot, bytes, &mut rig.shard);
+        }
+    });
+    assert_eq!((rig.is_there(0), rig.is_there(1), rig.is_there(2)), (true, false, false));
+    // What was there at an old look says nothing once the peer was heard.
+    rig.receive(0, &text(PING));
+    rig.turn();
+    rig.connections.looked(0, 0, &mut rig.shard);
+    rig.pass(MINUTE_MS + 5_000, |_| {});
+    assert!(!rig.is_there(0));
+}
+
+#[test]
+fn a_send_that_did_not_wait_or_is_done_has_no_deadline() {
+    let limits = Limits { idle_timeout_ms: 0, send_timeout_ms: 10_000, ..Limits::default() };
+    let mut rig = Rig::new(limits);
+    (0..2).for_each(|slot| rig.greeted(slot));
+    rig.receive(0, &text(PING));
+    rig.connections.send_waits(1);
+    rig.take(1);
+    rig.pass(MINUTE_MS, |_| {});
+    assert!(rig.is_there(0) && rig.is_there(1));
+}
+
+#[test]
+fn a_message_that_is_dripped_ends_the_connection_and_pings_between_do_not_save_it() {
+    let limits = Limits { message_timeout_ms: 10_000, ..Limits::default() };
+    let mut rig = Rig::new(limits);
+    (0..4).for_each(|slot| rig.greeted(slot));
+    let ping = {
+        let mut frame = Vec::new();
+        write_masked_frame(&mut frame, FrameKind::Ping, [0; 4], b"alive");
+        frame
+    };
+    // A fragment that nothing follows but pings; half a frame; a message that is whole; none.
+    let fragment = [&[0x01][..], &text("{")[1..]].concat();
+    rig.receive(0, &fragment);
+    rig.receive(1, &text(PING)[..5]);
+    rig.receive(2, &text(PING)[..5]);
+    rig.receive(2, &text(PING)[5..]);
+    rig.pass(MINUTE_MS, |rig| (0..4).filter(|slot| *slot != 1).for_each(|slot| rig.receive(slot, &ping)));
+    let are_there: Vec<bool> = (0..4).map(|slot| rig.is_there(slot)).collect();
+    assert_eq!((are_there, rig.connections.counters.late_messages), (vec![false, false, true, true], 2));
+}
+
+#[test]
+fn messages_that_follow_each_other_without_a_pause_each_have_their_own_time() {
+    let mut rig = Rig::new(Limits { message_timeout_ms: 10_000, ..Limits::default() });
+    rig.greeted(0);
+    rig.receive(0, &text(PING)[..5]);
+    let rest_and_next = [&text(PING)[5..], &text(PING)[..5]].concat();
+    for second in 1..60 {
+        rig.pass(second * 1_000, |_| {});
+        rig.receive(0, &rest_and_next);
+        rig.turn();
+        rig.take(0);
+    }
+    assert!(rig.is_there(0));
+}
+
+#[test]
+fn a_message_whose_rest_the_server_holds_is_not_late() {
+    let mut rig = Rig::new(Limits { message_timeout_ms: 1_000, idle_timeout_ms: 0, ..Limits::default() });
+    (0..2).for_each(|slot| rig.greeted(slot));
+    (0..2).for_each(|slot| rig.receive(slot, &text(PING)[..5]));
+    rig.connections.table[0].held = Some(Box::default());
+    rig.pass(MINUTE_MS, |_| {});
+    assert_eq!((rig.is_there(0), rig.is_there(1)), (true, false));
+}
+
+#[test]
+fn who_is_not_read_is_not_idle_nor_when_it_is_read_again() {
+    let mut rig = Rig::new(Limits { idle_timeout_ms: 4_000, send_timeout_ms: 0, ..Limits::default() });
+    rig.greeted(1);
+    rig.receive(1, &text(r#"{"type":"join","room":"lobby"}"#));
+    let post = text(&format!(r#"{{"type":"post","room":"lobby","body":"{}"}}"#, "x".repeat(20_000)));
+    for _ in 0..10 {
+        rig.receive(1, &post);
+        rig.turn();
+        rig.take(1);
+    }
+    rig.greeted(0);
+    rig.receive(0, &text(FETCH).repeat(20));
+    rig.pass(MINUTE_MS, |_| {});
+    assert!(rig.is_there(0) && !rig.is_there(1) && rig.held_bytes() > 0);
+    // Pages are taken until it is read again, and then none.
+    while rig.count(0, r#""type":"page""#) < 20 {
+        rig.take(0);
+        rig.turn();
+    }
+    rig.pass(MINUTE_MS + 1_900, |_| {});
+    assert!(rig.is_there(0));
+    rig.pass(2 * MINUTE_MS, |_| {});
+    assert!(!rig.is_there(0));
+}
+
+#[test]
+fn an_idle_connection_is_small_here_too() {
+    // The README's figure of bytes an idle connection stands on this and on the sizes in `chat` and `net`.
+    assert!(size_of::<Connection>() <= 72, "{}", size_of::<Connection>());
 }
 
 #[test]

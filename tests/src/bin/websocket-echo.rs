@@ -133,6 +133,7 @@ fn serve(port: u16) -> std::io::Result<()> {
                     continue;
                 }
                 NetEvent::Sent(slot) => slot,
+                NetEvent::Waits(_) | NetEvent::GoesOn(_) | NetEvent::Looked(..) => continue,
                 NetEvent::AcceptFailed(error) => return Err(error),
                 NetEvent::Appended(_) => continue,
             };
