@@ -7,6 +7,7 @@ mod reading;
 #[cfg(test)]
 mod tests;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -43,6 +44,8 @@ const UNWELCOME_MAX: u32 = 256;
 pub struct ConnectionLimits {
     /// Bytes of one frame.
     pub frame_bytes_max: u32,
+    /// Requests of one connection that one turn takes.
+    pub requests_per_turn_max: u32,
     /// Bytes that are kept of a connection while it is not read.
     pub held_bytes_max: usize,
     /// Milliseconds for the handshake.
@@ -62,6 +65,7 @@ impl ConnectionLimits {
     pub fn of(limits: &Limits, connections_now: &Arc<AtomicU32>) -> Self {
         ConnectionLimits {
             frame_bytes_max: limits.frame_bytes_max,
+            requests_per_turn_max: limits.requests_per_turn_max,
             held_bytes_max: limits.held_bytes_max as usize,
             handshake_timeout_ms: limits.handshake_timeout_ms.into(),
             send_timeout_ms: limits.send_timeout_ms,
@@ -81,7 +85,10 @@ pub struct Connections {
     lingering: Timers<ConnectionId>,
     sends: Deadline,
     messages: Deadline,
-    /// The turn's time.
+    /// Those of which more is held than their share of a turn.
+    backlog: VecDeque<ConnectionId>,
+    /// The turn's number, and its time.
+    turn: u16,
     now_ms: u64,
     control: flume::Sender<ToControl>,
     draining: bool,
@@ -101,13 +108,29 @@ struct Connection {
     message: UnderWay,
     /// Bytes in its socket that the peer had not taken at the last look; 0 once something came of it.
     untaken_bytes: u32,
+    /// What it had of its share, and of which turn. The number comes again after 65,536 turns: then a share may be smaller.
+    taken: u16,
+    taken_turn: u16,
+    /// It stands in the backlog.
+    is_backlogged: bool,
 }
 
 impl Connection {
     fn new(frame_bytes_max: u32, generation: u32, stage: Stage) -> Self {
         let (send, message) = (UnderWay::default(), UnderWay::default());
         let ingress = Ingress::new(frame_bytes_max);
-        Connection { ingress, generation, stage, held: None, send, message, untaken_bytes: 0 }
+        Connection {
+            ingress,
+            generation,
+            stage,
+            held: None,
+            send,
+            message,
+            untaken_bytes: 0,
+            taken: 0,
+            taken_turn: 0,
+            is_backlogged: false,
+        }
     }
 }
 
@@ -139,6 +162,8 @@ impl Connections {
             lingering: Timers::new(LINGER_MS),
             sends: Deadline::new(limits.send_timeout_ms),
             messages: Deadline::new(limits.message_timeout_ms),
+            backlog: VecDeque::new(),
+            turn: 0,
             now_ms: 0,
             limits,
             control,
@@ -149,6 +174,7 @@ impl Connections {
 
     /// A turn begins.
     pub fn begin_turn(&mut self, now_ms: u64) {
+        self.turn = self.turn.wrapping_add(1);
         self.now_ms = now_ms;
     }
 

@@ -197,6 +197,7 @@ impl Pump {
     /// Whether there is something to do right now.
     fn has_input(&mut self) -> bool {
         self.net.is_busy()
+            || self.connections.has_backlog()
             || self.shard.is_busy()
             || self.bell.has_mail()
             || self.disk.as_ref().is_some_and(Disk::has_answers)
@@ -260,6 +261,7 @@ impl Pump {
         if tick.was_stalled {
             self.take_what_came_in_a_stall();
         }
+        self.connections.read_backlog(&mut self.shard, &mut self.net);
         self.take_mail();
         self.take_disk();
         self.take_parcels();

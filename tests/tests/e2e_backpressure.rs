@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use banter_protocol::websocket::{FrameKind, write_masked_frame};
 use banter_tests::neighbours::Neighbours;
-use banter_tests::raw_peer::{UPGRADE, text_frame};
+use banter_tests::raw_peer::{UPGRADE, native_frame, text_frame};
 use banter_tests::server_process::{holds_within, wait_until};
+use banter_tests::wire_client::{Form, WireClient};
 use rustix::net::sockopt;
 use serde_json::json;
 
@@ -47,6 +48,25 @@ fn ping_frames(count: usize) -> Vec<u8> {
     let mut frame = Vec::new();
     write_masked_frame(&mut frame, FrameKind::Ping, [1, 2, 3, 4], &[b'p'; 100]);
     frame.repeat(count)
+}
+
+#[test]
+fn a_flood_of_requests_is_taken_by_shares_each_turn_and_answered_to_the_last() {
+    const PINGS: u64 = 64_000;
+    let mut neighbours = Neighbours::start(&[]);
+    let mut flooding = WireClient::hello(neighbours.server.address(), Form::Native, "flooding");
+    let turns = neighbours.server.metric("banter_turns_total");
+    let frame = native_frame(r#"{"type":"ping"}"#);
+    let mut writing = flooding.stream().try_clone().expect("a second descriptor");
+    let flood = std::thread::spawn(move || writing.write_all(&frame.repeat(PINGS as usize)));
+    for _ in 0..PINGS {
+        assert_eq!(flooding.next_event()["type"], "pong");
+    }
+    flood.join().expect("ends").expect("all was taken");
+    let turns = neighbours.server.metric("banter_turns_total") - turns;
+    assert!(turns >= PINGS / 64, "{turns} turns");
+    drop(flooding);
+    neighbours.notice_nothing();
 }
 
 #[test]

@@ -73,6 +73,7 @@ impl Rig {
 
     /// The rest of a turn, and the beginning of the next.
     fn turn(&mut self) {
+        self.connections.read_backlog(&mut self.shard, &mut self.net);
         self.connections.tick(self.now_ms, &mut self.shard, &mut self.net);
         self.shard.finish_turn();
         self.doubted.append(&mut self.shard.actions_mut().doubtful);
@@ -192,6 +193,51 @@ fn nothing_is_kept_of_a_connection_that_closes_or_goes() {
     }
     rig.turn();
     assert_eq!((rig.held_bytes(), rig.count(2, "pong")), (0, 0));
+}
+
+#[test]
+fn a_turn_takes_a_share_of_each_and_the_rest_goes_on_without_more_bytes() {
+    let mut rig = Rig::new(Limits { requests_per_turn_max: 10, ..Limits::default() });
+    (0..2).for_each(|slot| rig.greeted(slot));
+    rig.receive(0, &text(PING).repeat(95));
+    rig.receive(0, &text(PING).repeat(5));
+    rig.receive(1, &text(PING));
+    let pongs = |rig: &Rig, slot| rig.count(slot, r#""type":"pong""#);
+    let mut turns = 0;
+    loop {
+        let before = pongs(&rig, 0);
+        rig.turn();
+        turns += 1;
+        assert!(pongs(&rig, 0) <= before + 20, "a share of the last turn and one of this");
+        assert_eq!(pongs(&rig, 1), 1);
+        rig.take(0);
+        if !rig.connections.has_backlog() {
+            break;
+        }
+    }
+    rig.turn();
+    assert_eq!((pongs(&rig, 0), rig.held_bytes()), (100, 0));
+    assert!((9..=11).contains(&turns), "{turns} turns");
+}
+
+#[test]
+fn those_with_a_backlog_are_read_in_turn_and_some_a_turn() {
+    let mut rig = Rig::new(Limits { requests_per_turn_max: 10, ..Limits::default() });
+    let many = 3 * reading::BACKLOG_A_TURN as u32;
+    (0..many).for_each(|slot| rig.greeted(slot));
+    (0..many).for_each(|slot| rig.receive(slot, &text(PING).repeat(200)));
+    rig.turn();
+    (0..many).for_each(|slot| rig.take(slot));
+    let pongs = |rig: &Rig| (0..many).map(|slot| rig.count(slot, r#""type":"pong""#)).collect::<Vec<_>>();
+    for turn in 1..=9 {
+        let before: usize = pongs(&rig).iter().sum();
+        rig.turn();
+        (0..many).for_each(|slot| rig.take(slot));
+        let now = pongs(&rig);
+        assert!(now.iter().sum::<usize>() <= before + 10 * reading::BACKLOG_A_TURN);
+        let (least, most) = (now.iter().min().unwrap(), now.iter().max().unwrap());
+        assert!(most - least <= 20, "turn {turn}: {now:?}");
+    }
 }
 
 const MINUTE_MS: u64 = 60_000;
