@@ -14,6 +14,7 @@
 
 pub mod append;
 pub mod buffers;
+pub mod pace;
 
 use std::io;
 use std::net::TcpListener;
@@ -47,10 +48,6 @@ const HANDED_OVER_MAX: usize = 20;
 /// it says so here, and two runs where a receive has just begun: at most 66, or 132 KiB. (Before Linux 6.9 a run has no
 /// end but the last of [`buffers::BUFFERS`].)
 pub const BUFFERS_A_TURN: u16 = 32;
-
-/// Connections that one turn takes at most. The others wait in the listener's queue, where they cost nothing: each that
-/// is taken has several requests, behind which a post would wait in the kernel, since it hands them over in their order.
-const ACCEPTS_A_TURN: u32 = 2;
 
 /// What happened to sockets.
 #[derive(Debug)]
@@ -186,7 +183,6 @@ impl Net {
             completions: Vec::new(),
         };
         net.set_waking(false);
-        net.accept();
         net.hear_bell();
         Ok(net)
     }
@@ -199,16 +195,22 @@ impl Net {
         }
     }
 
-    /// Takes connections, if the listener is open.
-    pub fn accept(&mut self) {
+    /// Begins that many accepts, if the listener is open. Single ones and no multishot one, which takes all that are there,
+    /// so that the kernel hands their requests over ahead of live posts.
+    pub fn accept(&mut self, more: u32) {
         let Some(listener) = self.listener.as_ref().map(AsRawFd::as_raw_fd) else { return };
-        while self.accepts < ACCEPTS_A_TURN {
+        for _ in 0..more {
             let accept = opcode::Accept::new(Fd(listener), null_mut(), null_mut())
                 .file_index(Some(DestinationSlot::auto_target()))
                 .build();
             self.accepts += 1;
             self.push(accept.user_data(Operation::Accept.user_data(0)));
         }
+    }
+
+    /// Accepts in flight.
+    pub fn accepts(&self) -> u32 {
+        self.accepts
     }
 
     /// Takes no more connections; those in the kernel's queue are reset.
@@ -494,7 +496,6 @@ impl Net {
         self.sockets[slot as usize] = Socket { is_wanted: true, ..Socket::default() };
         self.receive(slot);
         events.push(NetEvent::Accepted(slot));
-        self.accept();
     }
 
     fn received(&mut self, slot: u32, result: i32, flags: u32, events: &mut Vec<NetEvent>) {

@@ -19,6 +19,7 @@ use crate::connections::Connections;
 use crate::control::{ToControl, ToCore};
 use crate::mesh::{Bell, Neighbour, Sleep};
 use crate::metrics::CoreReport;
+use crate::net::pace::{ACCEPTS_AT_REST, AcceptPace};
 use crate::net::{Net, NetEvent};
 use crate::storage::disk::Disk;
 use crate::turn_clock::TurnClock;
@@ -51,6 +52,10 @@ pub struct Pump {
     started: Instant,
     clock: TurnClock,
     now: Now,
+    /// The host's clock at the turn's beginning.
+    elapsed: Duration,
+    accept_pace: AcceptPace,
+    /// No accept is begun before that.
     accept_at_ms: Option<u64>,
     /// No connection could be accepted since the last that was: said once.
     is_accept_failing: bool,
@@ -127,6 +132,8 @@ impl Pump {
             started: Instant::now(),
             clock: TurnClock::default(),
             now: Now::default(),
+            elapsed: Duration::ZERO,
+            accept_pace: AcceptPace::default(),
             accept_at_ms: None,
             is_accept_failing: false,
             lane_parcels_max: lane_parcels_max as usize,
@@ -244,7 +251,8 @@ impl Pump {
     /// One turn; says when the next is due at the latest.
     fn turn(&mut self) -> Option<u64> {
         self.connections.counters.turns += 1;
-        let tick = self.clock.tick(self.started.elapsed().as_millis() as u64);
+        self.elapsed = self.started.elapsed();
+        let tick = self.clock.tick(self.elapsed.as_millis() as u64);
         self.now = Now {
             monotonic_ms: tick.now_ms,
             unix_ms: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64),
@@ -291,17 +299,28 @@ impl Pump {
     }
 
     fn take_events(&mut self) {
-        if self.accept_at_ms.is_some_and(|at_ms| at_ms <= self.now.monotonic_ms) {
-            self.accept_at_ms = None;
-            self.net.accept();
-        }
         let mut events = std::mem::take(&mut self.events);
         self.net.reap(&mut events);
         for event in events.drain(..) {
             self.take_event(event);
         }
         self.events = events;
+        self.accept();
         self.net.receive_again();
+    }
+
+    /// Takes connections, at their pace.
+    fn accept(&mut self) {
+        let now_ms = self.now.monotonic_ms;
+        if self.is_draining || self.accept_at_ms.is_some_and(|at_ms| at_ms > now_ms) {
+            return;
+        }
+        self.accept_at_ms = None;
+        let more = self.accept_pace.more(self.net.accepts(), self.elapsed.as_micros() as u64);
+        self.net.accept(if self.is_accept_failing { more.min(ACCEPTS_AT_REST) } else { more });
+        if self.net.accepts() == 0 {
+            self.accept_at_ms = Some(now_ms + 1);
+        }
     }
 
     fn take_event(&mut self, event: NetEvent) {
