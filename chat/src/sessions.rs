@@ -103,10 +103,13 @@ pub struct Actions {
     pub finish: Vec<ConnectionId>,
     /// These did not take what was sent to them in time: cut them off.
     pub abort: Vec<ConnectionId>,
+    /// These have been silent for half of `idle_timeout_ms`: look whether they still take what was sent to them, which
+    /// counts as a sign of life.
+    pub doubtful: Vec<ConnectionId>,
 }
 
 impl Actions {
-    /// Whether there is nothing to do.
+    /// Whether there is nothing to do, but to look at the doubtful.
     pub fn is_empty(&self) -> bool {
         self.resume.is_empty() && self.finish.is_empty() && self.abort.is_empty()
     }
@@ -191,7 +194,7 @@ impl Sessions {
         Peer { core: self.own, connection: self.id_of(slot) }
     }
 
-    /// Bytes came from a connection.
+    /// A connection showed that it is there: bytes came of it, or it took some that waited for it.
     pub fn heard(&mut self, id: ConnectionId, turn: &mut Turn<'_>) {
         if let Some(slot) = self.slot_of(id) {
             let session = &mut self.connections[slot];
@@ -454,10 +457,12 @@ impl Sessions {
             self.close(id, Some((ErrorCode::TimedOut, &message)), 1008, "idle", turn);
             return;
         }
-        if silent_ms >= idle_timeout_ms / 2 && !session.was_pinged {
-            session.was_pinged = true;
-            session.form.write_keep_alive(&mut session.outbox);
-            self.mark_ready(slot);
+        if silent_ms >= idle_timeout_ms / 2 {
+            self.actions.doubtful.push(id);
+            if !std::mem::replace(&mut session.was_pinged, true) {
+                session.form.write_keep_alive(&mut session.outbox);
+                self.mark_ready(slot);
+            }
         }
         if let Some(idle) = &mut self.idle {
             idle.set(id, turn.now.monotonic_ms);

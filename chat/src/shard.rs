@@ -55,7 +55,7 @@ pub enum Input<'a> {
         /// Bytes to send first.
         preface: &'a [u8],
     },
-    /// Bytes came.
+    /// It showed that it is there: bytes came, or it took some that waited for it.
     Heard,
     /// A request came.
     Request(&'a Request<'a>),

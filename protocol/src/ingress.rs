@@ -31,12 +31,12 @@ pub enum Incoming<'a> {
 #[derive(Debug)]
 pub struct Ingress {
     state: State,
-    frame_bytes_max: u32,
 }
 
 #[derive(Debug)]
 enum State {
-    Opening(Opening),
+    /// Boxed, since it is over soon and the others are small.
+    Opening(Box<Opening>),
     WebSocket(WebSocketReader, WireForm),
     Native(FrameReader),
 }
@@ -48,12 +48,14 @@ struct Opening {
     kept: Vec<u8>,
     /// The head in `kept` was handed out, and goes at the next call.
     handed_out: bool,
+    frame_bytes_max: u32,
 }
 
 impl Ingress {
     /// For a new connection.
     pub fn new(frame_bytes_max: u32) -> Self {
-        Ingress { state: State::Opening(Opening::default()), frame_bytes_max }
+        let opening = Opening { frame_bytes_max, ..Opening::default() };
+        Ingress { state: State::Opening(Box::new(opening)) }
     }
 
     /// Whether the connection's form is known: before that it may do nothing, and not for long.
@@ -61,10 +63,12 @@ impl Ingress {
         !matches!(self.state, State::Opening(_))
     }
 
-    /// From here on the bytes are WebSocket frames.
+    /// From here on the bytes are WebSocket frames. Behind a head; a connection whose form is known keeps it.
     pub fn accept_websocket(&mut self, form: WireForm) {
-        let reader = WebSocketReader::new(Role::Server, self.frame_bytes_max.into());
-        self.state = State::WebSocket(reader, form);
+        if let State::Opening(opening) = &self.state {
+            let reader = WebSocketReader::new(Role::Server, opening.frame_bytes_max.into());
+            self.state = State::WebSocket(reader, form);
+        }
     }
 
     /// Reads at most one thing from the front of `input`, and says how many bytes it took. With nothing, all of
@@ -76,7 +80,7 @@ impl Ingress {
     pub fn read<'a>(&'a mut self, input: &'a mut [u8]) -> Result<(usize, Option<Incoming<'a>>), PeerFault> {
         if let State::Opening(opening) = &mut self.state {
             if opening.handed_out {
-                *opening = Opening::default();
+                (opening.kept, opening.handed_out) = (Vec::new(), false);
             }
             let first = opening.kept.first().or(input.first()).copied();
             match first {
@@ -89,13 +93,23 @@ impl Ingress {
         match &mut self.state {
             State::Opening(opening) => read_head(opening, input),
             State::WebSocket(reader, form) => {
+                let frame_bytes_max = reader.message_bytes_max() as u32;
                 let (used, incoming) = reader.read(input)?;
-                Ok((used, incoming.map(|incoming| read_websocket(incoming, *form, self.frame_bytes_max)).transpose()?))
+                Ok((used, incoming.map(|incoming| read_websocket(incoming, *form, frame_bytes_max)).transpose()?))
             }
             State::Native(reader) => {
                 let (used, frame) = reader.read(input)?;
                 Ok((used, frame.map(read_frame)))
             }
+        }
+    }
+
+    /// Whether a message has begun and is not whole.
+    pub fn is_partial(&self) -> bool {
+        match &self.state {
+            State::Opening(opening) => !opening.handed_out && !opening.kept.is_empty(),
+            State::WebSocket(reader, _) => reader.is_partial(),
+            State::Native(reader) => reader.is_partial(),
         }
     }
 
@@ -109,7 +123,8 @@ impl Ingress {
     }
 
     fn read_preamble(&mut self, input: &[u8]) -> Result<(usize, Option<Incoming<'_>>), PeerFault> {
-        let State::Opening(Opening { kept, .. }) = &mut self.state else { return Ok((0, None)) };
+        let State::Opening(opening) = &mut self.state else { return Ok((0, None)) };
+        let kept = &mut opening.kept;
         let taken = input.len().min(PREAMBLE.len() - kept.len());
         kept.extend_from_slice(&input[..taken]);
         let (magic, version) = PREAMBLE.split_at(PREAMBLE.len() - 1);
@@ -120,7 +135,7 @@ impl Ingress {
             None => Ok((taken, None)),
             Some(found) if [*found] != version => Err(PeerFault::PreambleVersion(*found)),
             Some(_) => {
-                self.state = State::Native(FrameReader::new(self.frame_bytes_max));
+                self.state = State::Native(FrameReader::new(opening.frame_bytes_max));
                 Ok((taken, Some(Incoming::NativeOpened)))
             }
         }
@@ -128,7 +143,7 @@ impl Ingress {
 }
 
 fn read_head<'a>(opening: &'a mut Opening, input: &[u8]) -> Result<(usize, Option<Incoming<'a>>), PeerFault> {
-    let Opening { kept, handed_out } = opening;
+    let Opening { kept, handed_out, .. } = opening;
     let before = kept.len();
     let taken = input.len().min(HEAD_BYTES_MAX - before);
     kept.extend_from_slice(&input[..taken]);
@@ -391,6 +406,27 @@ mod tests {
     }
 
     #[test]
+    fn a_message_is_partial_from_its_first_byte_to_its_last_whatever_comes_between() {
+        let fragments = [client_frame(0x01, b"{"), client_frame(0x89, b"ping"), client_frame(0x80, b"}")].concat();
+        for (opening, message) in [(UPGRADE, fragments), (&PREAMBLE[..], ping())] {
+            let mut ingress = Ingress::new(FRAME_BYTES_MAX);
+            for byte in &mut opening.to_vec() {
+                let opened = ingress.read(std::slice::from_mut(byte)).unwrap().1.is_some();
+                assert!(opened || ingress.is_partial());
+                if opened && opening == UPGRADE {
+                    ingress.accept_websocket(WireForm::Json);
+                }
+            }
+            assert!(!ingress.is_partial());
+            for index in 0..message.len() {
+                ingress.read(&mut [message[index]]).unwrap();
+                ingress.release();
+                assert_eq!(ingress.is_partial(), index + 1 < message.len(), "behind byte {index}");
+            }
+        }
+    }
+
+    #[test]
     fn nothing_is_kept_between_two_requests() {
         let mut ingress = Ingress::new(FRAME_BYTES_MAX);
         let mut stream = [&PREAMBLE[..], &ping()].concat();
@@ -402,6 +438,8 @@ mod tests {
         }
         let State::Native(reader) = &ingress.state else { panic!("{ingress:?}") };
         assert!(!reader.is_partial() && ingress.is_open());
-        assert!(format!("{reader:?}").contains("partial: []"), "{reader:?}");
+        assert!(format!("{reader:?}").contains("partial: None"), "{reader:?}");
+        // The README's figure of bytes an idle connection stands on it.
+        assert!(size_of::<Ingress>() <= 32, "{}", size_of::<Ingress>());
     }
 }

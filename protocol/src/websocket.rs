@@ -183,6 +183,11 @@ impl WebSocketReader {
         WebSocketReader { message_bytes_max, kept: None, role }
     }
 
+    /// Bytes that a message may have.
+    pub fn message_bytes_max(&self) -> u64 {
+        self.message_bytes_max
+    }
+
     /// Reads at most one incoming from the front of `input`, and says how many bytes it took. With none, all of
     /// `input` was taken and more is needed. Payloads are unmasked where they lie.
     ///

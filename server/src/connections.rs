@@ -1,10 +1,19 @@
 //! One core's connections as the shell knows them: reads their bytes, answers HTTP, and hands requests to the shard.
 
+mod deadline;
+mod held;
+mod progress;
+mod reading;
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use banter_chat::address::{ConnectionId, Core};
 use banter_chat::fanout::Sending;
+use banter_chat::limits::Limits;
 use banter_chat::session;
 use banter_chat::shard::{Input, Shard};
 use banter_chat::table::Table;
@@ -13,10 +22,9 @@ use banter_protocol::error_code::ErrorCode;
 use banter_protocol::event::Event;
 use banter_protocol::fault::PeerFault;
 use banter_protocol::frame::PREAMBLE;
-use banter_protocol::ingress::{Incoming, Ingress};
+use banter_protocol::ingress::Ingress;
 use banter_protocol::native;
 use banter_protocol::origin::OriginRule;
-use banter_protocol::websocket::{FrameKind, write_frame_header};
 use banter_protocol::wire::WireForm;
 
 use crate::control::{Asker, ToControl};
@@ -24,6 +32,9 @@ use crate::doorway::Doorway;
 use crate::http::{self, HttpAnswer, Unwelcome};
 use crate::metrics::ShellCounters;
 use crate::net::Net;
+
+use deadline::{Deadline, UnderWay};
+use held::Held;
 
 /// Milliseconds that a peer has to end its side once the server ended its own.
 const LINGER_MS: u64 = 2_000;
@@ -35,14 +46,39 @@ const UNWELCOME_MAX: u32 = 256;
 pub struct ConnectionLimits {
     /// Bytes of one frame.
     pub frame_bytes_max: u32,
+    /// Requests of one connection that one turn takes.
+    pub requests_per_turn_max: u32,
+    /// Bytes that are kept of a connection while it is not read.
+    pub held_bytes_max: usize,
     /// Milliseconds for the handshake.
     pub handshake_timeout_ms: u64,
     /// Which web pages may open a WebSocket.
     pub origins: OriginRule,
+    /// Milliseconds that bytes may wait for a peer that takes none of them; 0 = for ever.
+    pub send_timeout_ms: u32,
+    /// Milliseconds from the first byte of a message to its last; 0 = for ever.
+    pub message_timeout_ms: u32,
     /// Connections of the whole server.
     pub connections_max: u32,
     /// Connections of the whole server now. Touched when one comes or goes, and at no other time.
     pub connections_now: Arc<AtomicU32>,
+}
+
+impl ConnectionLimits {
+    /// What a server's limits say of them.
+    pub fn of(limits: &Limits, origins: OriginRule, connections_now: &Arc<AtomicU32>) -> Self {
+        ConnectionLimits {
+            origins,
+            frame_bytes_max: limits.frame_bytes_max,
+            requests_per_turn_max: limits.requests_per_turn_max,
+            held_bytes_max: limits.held_bytes_max as usize,
+            handshake_timeout_ms: limits.handshake_timeout_ms.into(),
+            send_timeout_ms: limits.send_timeout_ms,
+            message_timeout_ms: limits.message_timeout_ms,
+            connections_max: limits.connections_max,
+            connections_now: connections_now.clone(),
+        }
+    }
 }
 
 /// The connections of one core.
@@ -53,6 +89,13 @@ pub struct Connections {
     handshakes: Timers<ConnectionId>,
     lingering: Timers<ConnectionId>,
     doorway: Doorway,
+    sends: Deadline,
+    messages: Deadline,
+    /// Those of which more is held than their share of a turn.
+    backlog: VecDeque<ConnectionId>,
+    /// The turn's number, and its time.
+    turn: u16,
+    now_ms: u64,
     control: flume::Sender<ToControl>,
     draining: bool,
     /// What the shell counts.
@@ -63,8 +106,38 @@ struct Connection {
     ingress: Ingress,
     generation: u32,
     stage: Stage,
-    /// Bytes that came while the connection was not read.
-    held: Vec<u8>,
+    /// Bytes that came while it was not read. Boxed, since nearly every connection has none.
+    held: Option<Box<Held>>,
+    /// The send that waits for the peer.
+    send: UnderWay,
+    /// The message that is not whole.
+    message: UnderWay,
+    /// Bytes in its socket that the peer had not taken at the last look; 0 once something came of it.
+    untaken_bytes: u32,
+    /// What it had of its share, and of which turn. The number comes again after 65,536 turns: then a share may be smaller.
+    taken: u16,
+    taken_turn: u16,
+    /// It stands in the backlog.
+    is_backlogged: bool,
+}
+
+impl Connection {
+    fn new(frame_bytes_max: u32, generation: u32, stage: Stage) -> Self {
+        let (send, message) = (UnderWay::default(), UnderWay::default());
+        let ingress = Ingress::new(frame_bytes_max);
+        Connection {
+            ingress,
+            generation,
+            stage,
+            held: None,
+            send,
+            message,
+            untaken_bytes: 0,
+            taken: 0,
+            taken_turn: 0,
+            is_backlogged: false,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,11 +167,22 @@ impl Connections {
             handshakes: Timers::new(limits.handshake_timeout_ms),
             lingering: Timers::new(LINGER_MS),
             doorway: Doorway::new(limits.origins.clone()),
+            sends: Deadline::new(limits.send_timeout_ms),
+            messages: Deadline::new(limits.message_timeout_ms),
+            backlog: VecDeque::new(),
+            turn: 0,
+            now_ms: 0,
             limits,
             control,
             draining: false,
             counters: ShellCounters::default(),
         }
+    }
+
+    /// A turn begins.
+    pub fn begin_turn(&mut self, now_ms: u64) {
+        self.turn = self.turn.wrapping_add(1);
+        self.now_ms = now_ms;
     }
 
     fn id(&self, slot: u32) -> ConnectionId {
@@ -120,12 +204,7 @@ impl Connections {
     /// A connection has that slot now.
     pub fn accepted(&mut self, slot: u32, now_ms: u64, net: &mut Net) {
         let frame_bytes_max = self.limits.frame_bytes_max;
-        self.table.grow_to_hold(slot as usize, || Connection {
-            ingress: Ingress::new(frame_bytes_max),
-            generation: 0,
-            stage: Stage::Free,
-            held: Vec::new(),
-        });
+        self.table.grow_to_hold(slot as usize, || Connection::new(frame_bytes_max, 0, Stage::Free));
         self.counters.accepted += 1;
         let before = self.limits.connections_now.fetch_add(1, Ordering::Relaxed);
         let is_full = self.limits.connections_max != 0 && before >= self.limits.connections_max;
@@ -138,89 +217,13 @@ impl Connections {
             None
         };
         let connection = &mut self.table[slot as usize];
-        *connection = Connection {
-            ingress: Ingress::new(self.limits.frame_bytes_max),
-            generation: connection.generation.wrapping_add(1),
-            stage: Stage::Handshake(unwelcome),
-            held: Vec::new(),
-        };
+        let generation = connection.generation.wrapping_add(1);
+        *connection = Connection::new(frame_bytes_max, generation, Stage::Handshake(unwelcome));
         if is_full && before >= self.limits.connections_max + UNWELCOME_MAX {
             self.close(slot, net);
         } else {
             self.handshakes.set(self.id(slot), now_ms);
         }
-    }
-
-    /// Bytes came.
-    pub fn received(&mut self, slot: u32, bytes: &mut [u8], shard: &mut Shard, net: &mut Net) {
-        self.counters.bytes_received += bytes.len() as u64;
-        match self.stage(slot) {
-            Stage::Open => {
-                let id = self.id(slot);
-                shard.handle(id, Input::Heard);
-                if self.table[slot as usize].held.is_empty() && shard.is_read(id) {
-                    self.read(slot, bytes, shard, net);
-                } else {
-                    self.table[slot as usize].held.extend_from_slice(bytes);
-                }
-            }
-            Stage::Handshake(_) => self.read(slot, bytes, shard, net),
-            Stage::Free | Stage::Asking | Stage::LastWords | Stage::Lingering | Stage::Closing => {}
-        }
-    }
-
-    /// Reads what the bytes hold, for as long as the connection is read.
-    fn read(&mut self, slot: u32, mut bytes: &mut [u8], shard: &mut Shard, net: &mut Net) {
-        let id = self.id(slot);
-        while !bytes.is_empty() {
-            match self.stage(slot) {
-                Stage::Open if !shard.is_read(id) => {
-                    self.table[slot as usize].held.extend_from_slice(bytes);
-                    net.pause(slot);
-                    break;
-                }
-                Stage::Open | Stage::Handshake(_) => {}
-                _ => break,
-            }
-            match self.read_one(slot, bytes, shard, net) {
-                Ok(used) => bytes = &mut bytes[used..],
-                Err(fault) => {
-                    self.fault(slot, &fault, shard, net);
-                    return;
-                }
-            }
-        }
-        self.table[slot as usize].ingress.release();
-    }
-
-    fn read_one(&mut self, slot: u32, bytes: &mut [u8], shard: &mut Shard, net: &mut Net) -> Result<usize, PeerFault> {
-        let id = self.id(slot);
-        let connection = &mut self.table[slot as usize];
-        let stage = connection.stage;
-        let (used, incoming) = connection.ingress.read(bytes)?;
-        match incoming {
-            None => {}
-            Some(Incoming::Request(request)) => shard.handle(id, Input::Request(&request)),
-            Some(Incoming::BadRequest(fault)) => shard.handle(id, Input::BadRequest(fault)),
-            Some(Incoming::Ping(payload)) => {
-                let mut pong = Vec::with_capacity(payload.len() + 2);
-                write_frame_header(&mut pong, FrameKind::Pong, payload.len());
-                pong.extend_from_slice(payload);
-                shard.handle(id, Input::Raw(&pong));
-            }
-            Some(Incoming::Pong) => {}
-            Some(Incoming::Close(code)) => {
-                let close_code = code.unwrap_or(1000);
-                shard.handle(id, Input::Close { error: None, close_code, reason: "" });
-            }
-            Some(Incoming::NativeOpened) => self.native_opened(slot, stage, shard, net),
-            Some(Incoming::Http(request)) => {
-                let Stage::Handshake(unwelcome) = stage else { return Ok(used) };
-                let answer = http::answer(&request, unwelcome, &mut self.doorway);
-                self.answer_http(slot, answer, shard, net);
-            }
-        }
-        Ok(used)
     }
 
     fn answer_http(&mut self, slot: u32, answer: HttpAnswer, shard: &mut Shard, net: &mut Net) {
@@ -297,22 +300,11 @@ impl Connections {
 
     /// All of a send is with the kernel.
     pub fn sent(&mut self, slot: u32, now_ms: u64, shard: &mut Shard, net: &mut Net) {
+        self.table[slot as usize].send.end();
         match self.stage(slot) {
             Stage::Open => shard.handle(self.id(slot), Input::Sent),
             Stage::LastWords => self.finish(slot, now_ms, net),
             _ => {}
-        }
-    }
-
-    /// The shard may read a connection again: first what was held.
-    pub fn resume(&mut self, id: ConnectionId, shard: &mut Shard, net: &mut Net) {
-        if !self.is_open(id) {
-            return;
-        }
-        let mut held = std::mem::take(&mut self.table[id.slot as usize].held);
-        self.read(id.slot, &mut held, shard, net);
-        if self.table[id.slot as usize].held.is_empty() && self.is_open(id) && shard.is_read(id) {
-            net.resume(id.slot);
         }
     }
 
@@ -327,7 +319,7 @@ impl Connections {
 
     fn finish(&mut self, slot: u32, now_ms: u64, net: &mut Net) {
         self.set_stage(slot, Stage::Lingering);
-        self.table[slot as usize].held = Vec::new();
+        self.let_go(slot);
         net.finish(slot);
         net.resume(slot);
         self.lingering.set(self.id(slot), now_ms);
@@ -360,7 +352,7 @@ impl Connections {
     fn close(&mut self, slot: u32, net: &mut Net) {
         if !matches!(self.stage(slot), Stage::Free | Stage::Closing) {
             self.set_stage(slot, Stage::Closing);
-            self.table[slot as usize].held = Vec::new();
+            self.let_go(slot);
             net.close(slot);
         }
     }
@@ -399,8 +391,9 @@ impl Connections {
         })
     }
 
-    /// Ends handshakes and goodbyes that took too long. `hello` belongs to the handshake.
+    /// Ends what took too long: sends, messages, handshakes, goodbyes. `hello` belongs to the handshake.
     pub fn tick(&mut self, now_ms: u64, shard: &mut Shard, net: &mut Net) {
+        self.end_late(shard);
         while let Some(id) = self.handshakes.take_due(now_ms) {
             if !self.is_current(id) {
                 continue;
@@ -430,7 +423,9 @@ impl Connections {
 
     /// When to tick again, at the latest.
     pub fn next_due(&self) -> Option<u64> {
-        self.handshakes.next_due().into_iter().chain(self.lingering.next_due()).min()
+        let timers = [self.handshakes.next_due(), self.lingering.next_due()];
+        let deadlines = [self.sends.next_due(), self.messages.next_due()];
+        timers.into_iter().chain(deadlines).flatten().min()
     }
 }
 

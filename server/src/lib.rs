@@ -23,3 +23,4 @@ pub mod net;
 pub mod pump;
 pub mod runtime;
 pub mod storage;
+pub mod turn_clock;

@@ -56,8 +56,6 @@ pub struct ShellCounters {
     pub bytes_sent: u64,
     /// Sends.
     pub sends: u64,
-    /// Bytes that came from connections and are kept now until those are read again.
-    pub held_bytes: u64,
     /// Connections accepted.
     pub accepted: u64,
     /// Connections refused, since `connections_max` was reached.
@@ -68,6 +66,14 @@ pub struct ShellCounters {
     pub accept_failures: u64,
     /// Connections that broke the stream before they were open, or took too long.
     pub failed_handshakes: u64,
+    /// Bytes of connections that are not read, now.
+    pub held_bytes: u64,
+    /// Connections closed since the kernel brought more of them than may be held.
+    pub held_overflows: u64,
+    /// Connections closed since they took nothing of what waited for them.
+    pub late_sends: u64,
+    /// Connections closed since a message of theirs did not become whole.
+    pub late_messages: u64,
 }
 
 /// A metric: its name, kind and help, and how a core's value is read.
@@ -91,6 +97,12 @@ const METRICS: &[Metric] = &[
         core.counters.presence_dropped
     }),
     ("banter_fell_behind_total", "counter", "Times that a subscription fell behind.", |core| core.counters.fell_behind),
+    ("banter_fell_behind_by_lag_total", "counter", "Of these, since batches were left out for a full lane.", |core| {
+        core.counters.fell_behind_by_lag
+    }),
+    ("banter_fell_behind_by_run_total", "counter", "Of these, since the reader did not take what was sent.", |core| {
+        core.counters.fell_behind_by_run
+    }),
     ("banter_gaps_total", "counter", "Gaps told to subscriptions.", |core| core.counters.gaps),
     ("banter_lagged_batches_total", "counter", "Batches left out since a lane was full.", |core| {
         core.counters.batches_lagged
@@ -101,9 +113,6 @@ const METRICS: &[Metric] = &[
     ("banter_history_bytes", "gauge", "Bytes of history.", |core| core.counters.history_bytes),
     ("banter_run_bytes", "gauge", "Bytes of frames that are ready to be sent.", |core| core.counters.run_bytes),
     ("banter_outbox_bytes", "gauge", "Bytes that wait for connections.", |core| core.counters.outbox_bytes),
-    ("banter_held_bytes", "gauge", "Bytes that came from connections which are not read.", |core| {
-        core.shell.held_bytes
-    }),
     ("banter_paused_connections", "gauge", "Connections that are not read.", |core| core.counters.paused_connections),
     ("banter_pages_waiting", "gauge", "Pages of history that were asked for and not answered yet.", |core| {
         core.counters.pages_waiting
@@ -146,6 +155,14 @@ const METRICS: &[Metric] = &[
     ("banter_accept_failures_total", "counter", "Failed accepts.", |core| core.shell.accept_failures),
     ("banter_failed_handshakes_total", "counter", "Connections that never opened.", |core| {
         core.shell.failed_handshakes
+    }),
+    ("banter_held_bytes", "gauge", "Bytes of connections that are not read.", |core| core.shell.held_bytes),
+    ("banter_held_overflows_total", "counter", "Connections closed above held_bytes_max.", |core| {
+        core.shell.held_overflows
+    }),
+    ("banter_late_sends_total", "counter", "Connections closed above send_timeout_ms.", |core| core.shell.late_sends),
+    ("banter_late_messages_total", "counter", "Connections closed above message_timeout_ms.", |core| {
+        core.shell.late_messages
     }),
 ];
 

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!  accept ─▶ Accepted ─▶ Received* ─▶ Ended
-//!               send ─▶ Sent | Broken        close ─▶ Closed: the slot may come again
+//!               send ─▶ (Waits ─▶ GoesOn*) ─▶ Sent | Broken        close ─▶ Closed: the slot may come again
 //!  append ─▶ Appended*
 //! ```
 //!
@@ -14,6 +14,7 @@
 
 pub mod append;
 pub mod buffers;
+pub mod pace;
 
 use std::io;
 use std::net::TcpListener;
@@ -43,9 +44,10 @@ const ENTERS_A_TURN: usize = 32;
 /// kernel says nothing, so a call that hands over so many is followed by another.
 const HANDED_OVER_MAX: usize = 20;
 
-/// Connections that one turn takes at most. The others wait in the listener's queue, where they cost nothing: each that
-/// is taken has several requests, behind which a post would wait in the kernel, since it hands them over in their order.
-const ACCEPTS_A_TURN: u32 = 2;
+/// Buffers of one socket from which on a turn receives no more of it. The kernel hands over 33 of them in one run before
+/// it says so here, and two runs where a receive has just begun: at most 66, or 132 KiB. (Before Linux 6.9 a run has no
+/// end but the last of [`buffers::BUFFERS`].)
+pub const BUFFERS_A_TURN: u16 = 32;
 
 /// What happened to sockets.
 #[derive(Debug)]
@@ -58,6 +60,12 @@ pub enum NetEvent {
     Received(u32, Received),
     /// No more bytes will come: the peer ended its side, or the connection broke.
     Ended(u32),
+    /// A send found no room in the socket, and waits for the peer to take what is there.
+    Waits(u32),
+    /// The peer took something, so that a send which waited went on.
+    GoesOn(u32),
+    /// So many bytes of the socket were not taken by the peer ([`Net::look`]).
+    Looked(u32, u32),
     /// All of a send is with the kernel.
     Sent(u32),
     /// A send failed: the connection is broken.
@@ -91,6 +99,10 @@ pub struct Net {
 struct Socket {
     sending: Option<Sending>,
     sent_bytes: u32,
+    /// The send found no room.
+    is_waiting: bool,
+    /// Buffers that came since the last reaping.
+    buffers: u16,
     /// A receive is armed in the kernel.
     is_receiving: bool,
     /// The owner wants bytes.
@@ -116,10 +128,11 @@ enum Operation {
     Timeout,
     Append,
     Bell,
+    Look,
 }
 
 impl Operation {
-    const ALL: [Operation; 9] = [
+    const ALL: [Operation; 10] = [
         Operation::Accept,
         Operation::Receive,
         Operation::Send,
@@ -129,6 +142,7 @@ impl Operation {
         Operation::Timeout,
         Operation::Append,
         Operation::Bell,
+        Operation::Look,
     ];
 
     fn user_data(self, slot: u32) -> u64 {
@@ -169,7 +183,6 @@ impl Net {
             completions: Vec::new(),
         };
         net.set_waking(false);
-        net.accept();
         net.hear_bell();
         Ok(net)
     }
@@ -182,16 +195,22 @@ impl Net {
         }
     }
 
-    /// Takes connections, if the listener is open.
-    pub fn accept(&mut self) {
+    /// Begins that many accepts, if the listener is open. Single ones and no multishot one, which takes all that are there,
+    /// so that the kernel hands their requests over ahead of live posts.
+    pub fn accept(&mut self, more: u32) {
         let Some(listener) = self.listener.as_ref().map(AsRawFd::as_raw_fd) else { return };
-        while self.accepts < ACCEPTS_A_TURN {
+        for _ in 0..more {
             let accept = opcode::Accept::new(Fd(listener), null_mut(), null_mut())
                 .file_index(Some(DestinationSlot::auto_target()))
                 .build();
             self.accepts += 1;
             self.push(accept.user_data(Operation::Accept.user_data(0)));
         }
+    }
+
+    /// Accepts in flight.
+    pub fn accepts(&self) -> u32 {
+        self.accepts
     }
 
     /// Takes no more connections; those in the kernel's queue are reset.
@@ -213,6 +232,7 @@ impl Net {
         }
         socket.sending = Some(sending);
         socket.sent_bytes = 0;
+        socket.is_waiting = false;
         self.push_send(slot);
     }
 
@@ -220,11 +240,21 @@ impl Net {
         let socket = &self.sockets[slot as usize];
         let Some(sending) = &socket.sending else { return };
         let rest = &sending.bytes()[socket.sent_bytes as usize..];
-        // WAITALL: the kernel goes on by itself when the socket's buffer was full.
+        // Tried without waiting first, and never with WAITALL: so it is seen that a send waits, and that it goes on.
+        let waiting = if socket.is_waiting { 0 } else { libc::MSG_DONTWAIT };
         let send = opcode::Send::new(Fixed(slot), rest.as_ptr(), rest.len() as u32)
-            .flags(libc::MSG_WAITALL | libc::MSG_NOSIGNAL)
+            .flags(waiting | libc::MSG_NOSIGNAL)
             .build();
         self.push(send.user_data(Operation::Send.user_data(slot)));
+    }
+
+    /// Asks how many bytes in the socket the peer has not taken. [`NetEvent::Looked`] follows, from Linux 6.7 on.
+    pub fn look(&mut self, slot: u32) {
+        if self.sockets.get(slot as usize).is_some_and(|socket| !socket.is_closing) {
+            // Done as it is submitted, so it is over before a close.
+            let look = opcode::UringCmd16::new(Fixed(slot), SOCKET_UNTAKEN_BYTES).build();
+            self.push(look.user_data(Operation::Look.user_data(slot)));
+        }
     }
 
     /// Whether a send is in flight.
@@ -236,6 +266,11 @@ impl Net {
     pub fn pause(&mut self, slot: u32) {
         let Some(socket) = self.sockets.get_mut(slot as usize) else { return };
         socket.is_wanted = false;
+        self.cancel_receive(slot);
+    }
+
+    fn cancel_receive(&mut self, slot: u32) {
+        let socket = &mut self.sockets[slot as usize];
         if socket.is_receiving && !socket.is_cancelling {
             socket.is_cancelling = true;
             let cancel = opcode::AsyncCancel::new(Operation::Receive.user_data(slot)).build();
@@ -363,13 +398,34 @@ impl Net {
             if queued == 0 && !has_work && !is_more_likely {
                 return Ok(());
             }
-            let before = self.ring.completion().len();
             // SAFETY: no argument is a pointer, and what the queued entries point to lives as `push` says.
             let submitted = unsafe { self.ring.submitter().enter::<libc::sigset_t>(queued, 0, ENTER_GETEVENTS, None) };
             settle(submitted)?;
-            is_more_likely = self.ring.completion().len() >= before + HANDED_OVER_MAX;
+            is_more_likely = self.collect() >= HANDED_OVER_MAX;
         }
         Ok(())
+    }
+
+    /// Moves completions aside, and stops the receives of sockets that had their share of the turn: the bytes of a peer
+    /// that sends faster than a core reads stay in its socket. Says how many came.
+    fn collect(&mut self) -> usize {
+        let before = self.completions.len();
+        self.completions.extend(self.ring.completion().map(|entry| (entry.user_data(), entry.result(), entry.flags())));
+        for index in before..self.completions.len() {
+            let (user_data, _, flags) = self.completions[index];
+            if user_data >> 32 == Operation::Receive as u64 && cqueue::buffer_select(flags).is_some() {
+                self.count_buffer(user_data as u32);
+            }
+        }
+        self.completions.len() - before
+    }
+
+    fn count_buffer(&mut self, slot: u32) {
+        let socket = &mut self.sockets[slot as usize];
+        socket.buffers = socket.buffers.saturating_add(1);
+        if socket.buffers == BUFFERS_A_TURN {
+            self.cancel_receive(slot);
+        }
     }
 
     /// Submits what is queued and sleeps until there is something to reap.
@@ -382,7 +438,7 @@ impl Net {
 
     /// Whether there is something to reap, or the kernel waits for a submit to hand it over.
     pub fn is_busy(&mut self) -> bool {
-        !self.ring.completion().is_empty() || has_work(&self.ring.submission())
+        !self.completions.is_empty() || !self.ring.completion().is_empty() || has_work(&self.ring.submission())
     }
 
     /// Whether the bell's executor is woken by completions: only while the core sleeps there.
@@ -422,6 +478,7 @@ impl Net {
                 socket.shutdowns = socket.shutdowns.saturating_sub(1);
                 self.close_if_quiet(slot);
             }
+            Some(Operation::Look) => events.extend(u32::try_from(result).map(|bytes| NetEvent::Looked(slot, bytes))),
             Some(Operation::Bell | Operation::Cancel) | None => {}
         }
     }
@@ -439,12 +496,12 @@ impl Net {
         self.sockets[slot as usize] = Socket { is_wanted: true, ..Socket::default() };
         self.receive(slot);
         events.push(NetEvent::Accepted(slot));
-        self.accept();
     }
 
     fn received(&mut self, slot: u32, result: i32, flags: u32, events: &mut Vec<NetEvent>) {
         let received = cqueue::buffer_select(flags).map(|buffer| Received::new(buffer, result.max(0) as u32));
         let socket = &mut self.sockets[slot as usize];
+        socket.buffers = 0;
         if !cqueue::more(flags) {
             socket.is_receiving = false;
             socket.is_cancelling = false;
@@ -477,13 +534,19 @@ impl Net {
         let Some(sending) = &socket.sending else { return };
         socket.sent_bytes += result.max(0) as u32;
         let rest = sending.bytes().len() - (socket.sent_bytes as usize).min(sending.bytes().len());
+        if socket.is_waiting && result > 0 {
+            events.push(NetEvent::GoesOn(slot));
+        }
         if socket.is_closing {
             socket.sending = None;
             self.close_if_quiet(slot);
         } else if rest == 0 {
             socket.sending = None;
             events.push(NetEvent::Sent(slot));
-        } else if result > 0 || -result == libc::EINTR {
+        } else if result > 0 || matches!(-result, libc::EINTR | libc::EAGAIN) {
+            if !std::mem::replace(&mut socket.is_waiting, true) {
+                events.push(NetEvent::Waits(slot));
+            }
             self.push_send(slot);
         } else {
             socket.sending = None;
@@ -510,6 +573,9 @@ impl Drop for Net {
     }
 }
 
+/// From the kernel's interface: how many bytes of a socket are not acknowledged (`SOCKET_URING_OP_SIOCOUTQ`).
+const SOCKET_UNTAKEN_BYTES: u32 = 1;
+
 /// From the kernel's interface: hand over completions that wait for this thread.
 const ENTER_GETEVENTS: u32 = 1;
 
@@ -523,5 +589,15 @@ fn settle(submitted: io::Result<usize>) -> io::Result<()> {
         Ok(_) => Ok(()),
         Err(error) if matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EINTR | libc::EAGAIN)) => Ok(()),
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_idle_socket_is_small() {
+        assert!(size_of::<Socket>() <= 48, "{}", size_of::<Socket>());
     }
 }

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use banter_chat::address::{Core, Now};
-use banter_chat::limits::Limits;
 use banter_chat::histogram::Histogram;
+use banter_chat::limits::Limits;
 use banter_chat::shard::Shard;
 use banter_log::journal::{Answer, Journal};
 use glommio::io::PollableFd;
@@ -21,8 +21,10 @@ use crate::connections::Connections;
 use crate::control::{ToControl, ToCore};
 use crate::mesh::{Bell, Neighbour, Sleep};
 use crate::metrics::CoreReport;
+use crate::net::pace::{ACCEPTS_AT_REST, AcceptPace};
 use crate::net::{Net, NetEvent};
 use crate::storage::disk::Disk;
+use crate::turn_clock::TurnClock;
 
 /// Parcels that one turn takes from one lane, so that no neighbour keeps a core from its sockets.
 const PARCELS_A_TURN: usize = 1_024;
@@ -30,6 +32,10 @@ const PARCELS_A_TURN: usize = 1_024;
 const ACCEPT_RETRY_MS: u64 = 100;
 /// Milliseconds until a look at lanes that were full. Their consumer does not say when it has made room.
 const LANE_RETRY_MS: u64 = 1;
+
+/// Times that a turn behind a stall of the server looks into the sockets, before it judges who was silent. Each time the
+/// kernel hands over 640 events; a peer that never stops sending must not hold the turn.
+const STALL_READS_MAX: usize = 64;
 
 /// Time that a commit in flight has to end when the core is told to stop; a disk that hangs must not hold the process.
 const LOG_END_MAX: Duration = Duration::from_secs(2);
@@ -46,8 +52,13 @@ pub struct Pump {
     inbox: flume::Receiver<ToCore>,
     control: flume::Sender<ToControl>,
     started: Instant,
+    clock: TurnClock,
     now: Now,
     turns: Histogram,
+    /// The host's clock at the turn's beginning.
+    elapsed: Duration,
+    accept_pace: AcceptPace,
+    /// No accept is begun before that.
     accept_at_ms: Option<u64>,
     /// No connection could be accepted since the last that was: said once.
     is_accept_failing: bool,
@@ -125,8 +136,11 @@ impl Pump {
             inbox,
             control,
             started,
+            clock: TurnClock::default(),
             now: Now::default(),
+            elapsed: Duration::ZERO,
             turns: Histogram::default(),
+            accept_pace: AcceptPace::default(),
             accept_at_ms: None,
             is_accept_failing: false,
             lane_parcels_max: limits.lane_parcels_max as usize,
@@ -207,6 +221,7 @@ impl Pump {
     /// Whether there is something to do right now.
     fn has_input(&mut self) -> bool {
         self.net.is_busy()
+            || self.connections.has_backlog()
             || self.shard.is_busy()
             || self.bell.has_mail()
             || self.disk.as_ref().is_some_and(Disk::has_answers)
@@ -244,6 +259,7 @@ impl Pump {
     }
 
     fn wake_at(&mut self, due_ms: Option<u64>) {
+        self.clock.sleeps_until(due_ms);
         if let Some(due_ms) = due_ms {
             self.net.wake_at(due_ms, self.now.monotonic_ms);
         }
@@ -252,10 +268,11 @@ impl Pump {
     /// One turn; says when the next is due at the latest.
     fn turn(&mut self) -> Option<u64> {
         self.connections.counters.turns += 1;
-        let elapsed = self.started.elapsed();
+        self.elapsed = self.started.elapsed();
+        let tick = self.clock.tick(self.elapsed.as_millis() as u64);
         self.now = Now {
-            monotonic_ms: elapsed.as_millis() as u64,
-            monotonic_us: elapsed.as_micros() as u64,
+            monotonic_ms: tick.now_ms,
+            monotonic_us: self.elapsed.as_micros() as u64,
             unix_ms: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64),
         };
         let lane_parcels_max = self.lane_parcels_max;
@@ -265,13 +282,20 @@ impl Pump {
             .iter()
             .map(|neighbour| (neighbour.core, room(neighbour.up_out.len()), room(neighbour.down_out.len())));
         self.shard.begin_turn(self.now, lane_room);
+        self.connections.begin_turn(self.now.monotonic_ms);
         self.take_events();
+        if tick.was_stalled {
+            self.take_what_came_in_a_stall();
+        }
+        self.connections.read_backlog(&mut self.shard, &mut self.net);
         self.take_mail();
         self.take_disk();
         self.take_parcels();
         // Ahead of the shard's turn, since it may have the shard end a connection.
         self.connections.tick(self.now.monotonic_ms, &mut self.shard, &mut self.net);
         self.shard.finish_turn();
+        // Ahead of the sends: a ping that is on its way is not what the peer has failed to take.
+        self.connections.look_at_doubtful(&mut self.shard, &mut self.net);
         self.ask_disk();
         // Ahead of this core's own sends, so that the other cores send to their readers at the same time.
         self.send_parcels();
@@ -283,18 +307,40 @@ impl Pump {
         [shard_due, connections_due, self.accept_at_ms, lanes_due].into_iter().flatten().min()
     }
 
-    fn take_events(&mut self) {
-        if self.accept_at_ms.is_some_and(|at_ms| at_ms <= self.now.monotonic_ms) {
-            self.accept_at_ms = None;
-            self.net.accept();
+    /// The server stood still: who was silent is judged behind what came meanwhile, and the kernel hands it over by parts.
+    fn take_what_came_in_a_stall(&mut self) {
+        for _ in 0..STALL_READS_MAX {
+            // An error shows again at the turn's own submit.
+            if self.net.submit().is_err() || !self.net.is_busy() {
+                return;
+            }
+            self.take_events();
         }
+    }
+
+    fn take_events(&mut self) {
         let mut events = std::mem::take(&mut self.events);
         self.net.reap(&mut events);
         for event in events.drain(..) {
             self.take_event(event);
         }
         self.events = events;
+        self.accept();
         self.net.receive_again();
+    }
+
+    /// Takes connections, at their pace.
+    fn accept(&mut self) {
+        let now_ms = self.now.monotonic_ms;
+        if self.is_draining || self.accept_at_ms.is_some_and(|at_ms| at_ms > now_ms) {
+            return;
+        }
+        self.accept_at_ms = None;
+        let more = self.accept_pace.more(self.net.accepts(), self.elapsed.as_micros() as u64);
+        self.net.accept(if self.is_accept_failing { more.min(ACCEPTS_AT_REST) } else { more });
+        if self.net.accepts() == 0 {
+            self.accept_at_ms = Some(now_ms + 1);
+        }
     }
 
     fn take_event(&mut self, event: NetEvent) {
@@ -303,6 +349,9 @@ impl Pump {
             NetEvent::Received(slot, received) => {
                 net.with_bytes(received, |bytes, net| connections.received(slot, bytes, shard, net));
             }
+            NetEvent::Waits(slot) => connections.send_waits(slot),
+            NetEvent::GoesOn(slot) => connections.send_goes_on(slot, shard),
+            NetEvent::Looked(slot, untaken_bytes) => connections.looked(slot, untaken_bytes, shard),
             NetEvent::Sent(slot) => connections.sent(slot, self.now.monotonic_ms, shard, net),
             NetEvent::Accepted(slot) => {
                 self.is_accept_failing = false;

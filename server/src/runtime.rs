@@ -126,7 +126,7 @@ pub fn run(config: &Config, log_lines: ErrorCounter, listening: impl FnOnce(Sock
             shard: shard_config(config, index as u16, first_epoch, log.as_mut()),
             log: log.as_ref().map(|log| (log.folder.clone(), to_keeper.clone())),
             sockets_max: report.connections_max().min(SOCKETS_MAX) as u32,
-            limits: connection_limits(config, &connections_now),
+            limits: ConnectionLimits::of(&config.limits, config.origin_rule(), &connections_now),
             listener,
             neighbours,
             bell: bell.clone(),
@@ -292,16 +292,6 @@ fn shard_config(config: &Config, core: u16, run: u64, log: Option<&mut OpenLog>)
         first_epoch: Epoch(run + 1 + u64::from(core)),
         policies: config.rooms.clone(),
         journal: log.map(|log| log.journal(&config.limits, core.into())),
-    }
-}
-
-fn connection_limits(config: &Config, connections_now: &Arc<AtomicU32>) -> ConnectionLimits {
-    ConnectionLimits {
-        frame_bytes_max: config.limits.frame_bytes_max,
-        handshake_timeout_ms: config.limits.handshake_timeout_ms.into(),
-        origins: config.origin_rule(),
-        connections_max: config.limits.connections_max,
-        connections_now: connections_now.clone(),
     }
 }
 

@@ -108,6 +108,7 @@ fn serve(port: u16) -> std::io::Result<()> {
     let listener = TcpListener::bind(("127.0.0.1", port))?;
     println!("listening on {}", listener.local_addr()?);
     let mut net = Net::new(listener, SOCKETS_MAX, None)?;
+    net.accept(1);
     let mut echoes: HashMap<u32, Echo> = HashMap::new();
     let mut events = Vec::new();
     loop {
@@ -116,6 +117,7 @@ fn serve(port: u16) -> std::io::Result<()> {
         for event in events.drain(..) {
             let slot = match event {
                 NetEvent::Accepted(slot) => {
+                    net.accept(1);
                     echoes.insert(slot, Echo::default());
                     continue;
                 }
@@ -133,6 +135,7 @@ fn serve(port: u16) -> std::io::Result<()> {
                     continue;
                 }
                 NetEvent::Sent(slot) => slot,
+                NetEvent::Waits(_) | NetEvent::GoesOn(_) | NetEvent::Looked(..) => continue,
                 NetEvent::AcceptFailed(error) => return Err(error),
                 NetEvent::Appended(_) => continue,
             };
