@@ -167,8 +167,8 @@ impl Limits {
                 within(name, value.into(), 100, 86_400_000)?;
             }
         }
-        // What one turn brings of one connection still fits: 66 buffers of 2 KiB (`net::BUFFERS_A_TURN`).
-        within("held_bytes_max", self.held_bytes_max.into(), 144 * 1024, 1 << 30)?;
+        // What the kernel hands over behind the word that nothing more is wanted still fits.
+        within("held_bytes_max", self.held_bytes_max.into(), 128 * 1024, 1 << 30)?;
         within("requests_per_turn_max", self.requests_per_turn_max.into(), 1, u16::MAX.into())?;
         within("sends_per_turn_max", self.sends_per_turn_max.into(), 1, 1 << 20)?;
         // A page holds at least one whole message, and an outbox at least a page.

@@ -1,4 +1,4 @@
-//! The sockets of one core and the log's appends on a ring: a few accepts at a time, multishot receives, one send in
+//! The sockets of one core and the log's appends on a ring: a few accepts at a time, one receive and one send in
 //! flight a socket, one append in flight, and one submit a turn. Knows bytes and slots; not what they mean.
 //!
 //! ```text
@@ -10,6 +10,9 @@
 //! Invariants:
 //! - A socket's slot is its place in the ring's table of descriptors, and its place in every table of the core.
 //! - The bytes of a send or an append stay here until its completion, so the kernel never reads freed memory.
+//! - A turn brings at most one buffer of one socket: a receive is armed again when its buffer was read, and only while the
+//!   owner wants more. No multishot ones: those of a peer that sends faster than a core reads go on by themselves until
+//!   the buffers of all are full, and cannot be cancelled meanwhile, since they wait in the kernel's list of work.
 //! - A slot is closed only when nothing of it is in flight, so no completion ever meets the next user of the slot.
 
 pub mod append;
@@ -28,7 +31,7 @@ use io_uring::types::{CancelBuilder, DestinationSlot, Fd, Fixed, SubmitArgs, Tim
 use io_uring::{IoUring, cqueue, opcode, squeue};
 
 use append::{Append, Appended};
-use buffers::{BUFFER_GROUP, BufferRing, Received};
+use buffers::{BUFFER_BYTES, BUFFER_GROUP, BufferRing, Received};
 
 use crate::mesh::Bell;
 
@@ -43,11 +46,6 @@ const ENTERS_A_TURN: usize = 32;
 /// Events that wait for this thread that one call hands over (`IO_LOCAL_TW_DEFAULT_MAX`). Of those it leaves behind the
 /// kernel says nothing, so a call that hands over so many is followed by another.
 const HANDED_OVER_MAX: usize = 20;
-
-/// Buffers of one socket from which on a turn receives no more of it. The kernel hands over 33 of them in one run before
-/// it says so here, and two runs where a receive has just begun: at most 66, or 132 KiB. (Before Linux 6.9 a run has no
-/// end but the last of [`buffers::BUFFERS`].)
-pub const BUFFERS_A_TURN: u16 = 32;
 
 /// What happened to sockets.
 #[derive(Debug)]
@@ -91,7 +89,8 @@ pub struct Net {
     /// When the ring wakes by itself, on the caller's clock in milliseconds.
     wakes_ms: Option<u64>,
     timeout: Box<Timespec>,
-    starved: Vec<u32>,
+    /// Sockets whose receives ended in this turn.
+    unarmed: Vec<u32>,
     completions: Vec<(u64, i32, u32)>,
 }
 
@@ -101,13 +100,12 @@ struct Socket {
     sent_bytes: u32,
     /// The send found no room.
     is_waiting: bool,
-    /// Buffers that came since the last reaping.
-    buffers: u16,
     /// A receive is armed in the kernel.
     is_receiving: bool,
     /// The owner wants bytes.
     is_wanted: bool,
-    is_cancelling: bool,
+    /// The last receive left something behind.
+    has_more: bool,
     is_closing: bool,
     /// Shutdowns in flight. The kernel runs them on a thread of its own, and looks the slot up only there: one that is
     /// late would meet the next connection.
@@ -179,7 +177,7 @@ impl Net {
             bell,
             wakes_ms: None,
             timeout: Box::default(),
-            starved: Vec::new(),
+            unarmed: Vec::new(),
             completions: Vec::new(),
         };
         net.set_waking(false);
@@ -262,19 +260,10 @@ impl Net {
         self.sockets.get(slot as usize).is_some_and(|socket| socket.sending.is_some())
     }
 
-    /// Reads no more for now. Bytes that the kernel took before still come.
+    /// Reads no more for now. The receive that is in flight may still bring a buffer.
     pub fn pause(&mut self, slot: u32) {
-        let Some(socket) = self.sockets.get_mut(slot as usize) else { return };
-        socket.is_wanted = false;
-        self.cancel_receive(slot);
-    }
-
-    fn cancel_receive(&mut self, slot: u32) {
-        let socket = &mut self.sockets[slot as usize];
-        if socket.is_receiving && !socket.is_cancelling {
-            socket.is_cancelling = true;
-            let cancel = opcode::AsyncCancel::new(Operation::Receive.user_data(slot)).build();
-            self.push(cancel.user_data(Operation::Cancel.user_data(slot)));
+        if let Some(socket) = self.sockets.get_mut(slot as usize) {
+            socket.is_wanted = false;
         }
     }
 
@@ -289,7 +278,13 @@ impl Net {
         let socket = &mut self.sockets[slot as usize];
         if socket.is_wanted && !socket.is_receiving && !socket.is_closing {
             socket.is_receiving = true;
-            let receive = opcode::RecvMulti::new(Fixed(slot), BUFFER_GROUP).build();
+            // Where nothing is there it is not tried, but waited for.
+            let first = if socket.has_more { 0 } else { POLL_FIRST };
+            let receive = opcode::Recv::new(Fixed(slot), null_mut(), BUFFER_BYTES as u32)
+                .buf_group(BUFFER_GROUP)
+                .ioprio(first)
+                .build()
+                .flags(squeue::Flags::BUFFER_SELECT);
             self.push(receive.user_data(Operation::Receive.user_data(slot)));
         }
     }
@@ -398,34 +393,13 @@ impl Net {
             if queued == 0 && !has_work && !is_more_likely {
                 return Ok(());
             }
+            let before = self.ring.completion().len();
             // SAFETY: no argument is a pointer, and what the queued entries point to lives as `push` says.
             let submitted = unsafe { self.ring.submitter().enter::<libc::sigset_t>(queued, 0, ENTER_GETEVENTS, None) };
             settle(submitted)?;
-            is_more_likely = self.collect() >= HANDED_OVER_MAX;
+            is_more_likely = self.ring.completion().len() >= before + HANDED_OVER_MAX;
         }
         Ok(())
-    }
-
-    /// Moves completions aside, and stops the receives of sockets that had their share of the turn: the bytes of a peer
-    /// that sends faster than a core reads stay in its socket. Says how many came.
-    fn collect(&mut self) -> usize {
-        let before = self.completions.len();
-        self.completions.extend(self.ring.completion().map(|entry| (entry.user_data(), entry.result(), entry.flags())));
-        for index in before..self.completions.len() {
-            let (user_data, _, flags) = self.completions[index];
-            if user_data >> 32 == Operation::Receive as u64 && cqueue::buffer_select(flags).is_some() {
-                self.count_buffer(user_data as u32);
-            }
-        }
-        self.completions.len() - before
-    }
-
-    fn count_buffer(&mut self, slot: u32) {
-        let socket = &mut self.sockets[slot as usize];
-        socket.buffers = socket.buffers.saturating_add(1);
-        if socket.buffers == BUFFERS_A_TURN {
-            self.cancel_receive(slot);
-        }
     }
 
     /// Submits what is queued and sleeps until there is something to reap.
@@ -438,7 +412,7 @@ impl Net {
 
     /// Whether there is something to reap, or the kernel waits for a submit to hand it over.
     pub fn is_busy(&mut self) -> bool {
-        !self.completions.is_empty() || !self.ring.completion().is_empty() || has_work(&self.ring.submission())
+        !self.ring.completion().is_empty() || has_work(&self.ring.submission())
     }
 
     /// Whether the bell's executor is woken by completions: only while the core sleeps there.
@@ -501,11 +475,8 @@ impl Net {
     fn received(&mut self, slot: u32, result: i32, flags: u32, events: &mut Vec<NetEvent>) {
         let received = cqueue::buffer_select(flags).map(|buffer| Received::new(buffer, result.max(0) as u32));
         let socket = &mut self.sockets[slot as usize];
-        socket.buffers = 0;
-        if !cqueue::more(flags) {
-            socket.is_receiving = false;
-            socket.is_cancelling = false;
-        }
+        socket.is_receiving = false;
+        socket.has_more = cqueue::sock_nonempty(flags);
         match received {
             Some(received) if socket.is_closing || result <= 0 => self.with_bytes(received, |_, _| {}),
             Some(received) => events.push(NetEvent::Received(slot, received)),
@@ -516,17 +487,19 @@ impl Net {
             self.close_if_quiet(slot);
         } else if result == 0 || (result < 0 && !matches!(-result, libc::ENOBUFS | libc::ECANCELED | libc::EINTR)) {
             events.push(NetEvent::Ended(slot));
-        } else if !socket.is_receiving {
+        } else {
             // Again when the buffers that came in this turn are back.
-            self.starved.push(slot);
+            self.unarmed.push(slot);
         }
     }
 
-    /// Arms the receives that had no buffer, or were paused and are wanted again. Once a turn, behind the reaping.
+    /// Arms the receives that ended and are wanted again. Once a turn, behind the reaping.
     pub fn receive_again(&mut self) {
-        for slot in std::mem::take(&mut self.starved) {
+        let mut unarmed = std::mem::take(&mut self.unarmed);
+        for slot in unarmed.drain(..) {
             self.receive(slot);
         }
+        self.unarmed = unarmed;
     }
 
     fn sent(&mut self, slot: u32, result: i32, events: &mut Vec<NetEvent>) {
@@ -573,6 +546,9 @@ impl Drop for Net {
     }
 }
 
+/// From the kernel's interface: wait until there is something to receive, and try only then (`IORING_RECVSEND_POLL_FIRST`).
+const POLL_FIRST: u16 = 1;
+
 /// From the kernel's interface: how many bytes of a socket are not acknowledged (`SOCKET_URING_OP_SIOCOUTQ`).
 const SOCKET_UNTAKEN_BYTES: u32 = 1;
 
@@ -593,11 +569,4 @@ fn settle(submitted: io::Result<usize>) -> io::Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_idle_socket_is_small() {
-        assert!(size_of::<Socket>() <= 48, "{}", size_of::<Socket>());
-    }
-}
+mod tests;

@@ -88,7 +88,7 @@ fn who_sends_without_reading_is_stopped_by_its_socket_and_costs_bounded_memory()
         assert!(written < KERNEL_BYTES_MAX, "{written} bytes were taken");
     }
     let held = neighbours.server.metric("banter_held_bytes");
-    assert!((1..=3 * (132 << 10)).contains(&held), "{held} bytes are held");
+    assert!((1..=3 * (16 << 10)).contains(&held), "{held} bytes are held");
     let grown = neighbours.server.memory_bytes().saturating_sub(before);
     // What is held, and an outbox with a page for each.
     assert!(grown < 6 << 20, "{grown} bytes more");

@@ -3,6 +3,7 @@
 use std::io::{ErrorKind, Write as _};
 use std::time::{Duration, Instant};
 
+use banter_protocol::frame::PREAMBLE;
 use banter_tests::neighbours::Neighbours;
 use banter_tests::raw_peer::{RawPeer, native_frame, text_frame};
 use banter_tests::server_process::{ServerProcess, core_counts, wait_until};
@@ -33,6 +34,33 @@ fn after_a_stall_of_the_server_nobody_is_dropped_and_what_lay_in_a_socket_is_don
         }
         assert_eq!(server.refusals("timed_out"), 0);
     }
+}
+
+#[test]
+fn a_deadline_that_a_stall_met_is_judged_behind_all_that_came_in_it() {
+    // Looked at every second; the look at the fourth would end them. The stall begins ahead of it.
+    const BRINK: Duration = Duration::from_millis(3_300);
+    const LATEST: Duration = Duration::from_millis(3_900);
+    let server = ServerProcess::start(1, &["--idle-timeout-ms", "4000"]);
+    let hello = [&PREAMBLE[..], &native_frame(r#"{"type":"hello","user":"silent"}"#)].concat();
+    for _ in 0..3 {
+        let started = Instant::now();
+        // More than the kernel hands over at a time.
+        let mut peers: Vec<RawPeer> = (0..100).map(|_| RawPeer::connect(server.address())).collect();
+        peers.iter_mut().for_each(|peer| peer.send(&hello));
+        peers.iter_mut().for_each(RawPeer::read_some);
+        std::thread::sleep(BRINK.saturating_sub(started.elapsed()));
+        server.signal(Signal::STOP);
+        let is_in_time = started.elapsed() < LATEST;
+        peers.iter_mut().for_each(|peer| peer.send_anyway(&native_frame(r#"{"type":"ping"}"#)));
+        std::thread::sleep(Duration::from_secs(2));
+        server.signal(Signal::CONT);
+        if is_in_time {
+            assert_eq!(server.refusals("timed_out"), 0);
+            return;
+        }
+    }
+    panic!("this machine is held up so much that nothing can be said");
 }
 
 #[test]

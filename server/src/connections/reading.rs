@@ -1,9 +1,8 @@
 //! What comes from a connection: read at once, or held while the connection is not read.
 //!
 //! Invariants:
-//! - The first byte that is held cancels the receive, and nothing is received before the last of them was read. So what
-//!   is held is what one turn brought: two runs of the kernel's (`net::BUFFERS_A_TURN`), and never more than
-//!   `held_bytes_max`.
+//! - From the first byte that is held nothing more is received, before the last of them was read. So what is held of a
+//!   connection is one buffer (`net::buffers::BUFFER_BYTES`), and never more than `held_bytes_max`.
 //! - Of a connection that is ending nothing is kept.
 //! - A turn takes at most `requests_per_turn_max` requests of a connection. The rest is held, and read in the next turns
 //!   without waiting for more: [`BACKLOG_A_TURN`] connections in each, in turn.

@@ -11,11 +11,11 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use io_uring::IoUring;
 use io_uring::types::BufRingEntry;
 
-/// Bytes of one buffer. The kernel fills 33 of them before it looks at another socket (`MULTISHOT_MAX_RETRY`), so this is
-/// also what bounds the bytes of one socket in a turn.
-pub const BUFFER_BYTES: usize = 2 * 1_024;
-/// Buffers of a core; a power of two, as the kernel asks.
-pub const BUFFERS: u16 = 1_024;
+/// Bytes of one buffer: what a turn brings of one socket. A share of a turn's requests fits, where they are of the usual
+/// size, and a large frame comes in a few turns.
+pub const BUFFER_BYTES: usize = 16 * 1_024;
+/// Buffers of a core; a power of two, as the kernel asks. Sockets that find none wait for the next turn.
+pub const BUFFERS: u16 = 512;
 /// The group's number; there is one.
 pub const BUFFER_GROUP: u16 = 0;
 
