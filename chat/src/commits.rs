@@ -297,9 +297,10 @@ impl Rooms {
         self.take_done(done, turn);
     }
 
-    /// Begins the reads that wait for their turn.
+    /// Does the turn's slice of the log's long work, and begins the reads that wait for their turn.
     pub fn begin_reads(&mut self, turn: &mut Turn<'_>) {
         let Some(journal) = &mut self.journal else { return };
+        turn.counters.steps += journal.work() as u64;
         let mut done = Vec::new();
         journal.begin_reads(&mut done);
         self.take_done(done, turn);

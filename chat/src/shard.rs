@@ -7,7 +7,7 @@
 //!
 //! Where the room is this core's own, the lane is a queue in here, and the way is the same.
 
-use banter_log::journal::{Answer as DiskAnswer, Ask as DiskAsk, JournalParts};
+use banter_log::journal::{Answer as DiskAnswer, Ask as DiskAsk, Journal, JournalParts};
 use banter_protocol::error_code::ErrorCode;
 use banter_protocol::fault::RequestFault;
 use banter_protocol::ids::Epoch;
@@ -218,7 +218,10 @@ impl Shard {
 
     /// Whether there is more to do right now, without any input.
     pub fn is_busy(&self) -> bool {
-        self.lanes.has_local() || self.rooms.has_pages_waiting() || self.sessions.is_busy()
+        self.lanes.has_local()
+            || self.rooms.has_pages_waiting()
+            || self.rooms.journal().is_some_and(Journal::has_work)
+            || self.sessions.is_busy()
     }
 
     /// Whether something waits for room in a lane.

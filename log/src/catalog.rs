@@ -1,23 +1,47 @@
 //! Where the messages of a core's rooms lie: for each room the segments that hold it, oldest first, and its head.
 //!
-//! Invariant: the spans of a room follow each other without a hole, and the last of them ends at the room's head.
+//! Invariants:
+//! - The spans of a room follow each other without a hole, and the last of them ends at the room's head. Their segments
+//!   ascend.
+//! - What lies in the segment of the last cut, or before it, is seen by nobody from the cut on. It is forgotten afterwards,
+//!   some rooms at a time ([`Catalog::forget_cut`]), and its segments are released behind the last of these rooms.
+
+mod room_log;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Bound;
 
 use banter_protocol::ids::{Epoch, RoomId, Sequence};
-use rustc_hash::FxHashMap;
 
 use crate::index::{Details, Entry, Part};
 use crate::record::Level;
 use crate::segment::SegmentHeader;
 
+pub use room_log::{RoomLog, Spans};
+
 /// The rooms of a core that have messages in the log. About 100 bytes a room, and 88 for each segment that holds it.
 #[derive(Debug, Default)]
 pub struct Catalog {
-    rooms: FxHashMap<RoomId, RoomLog>,
+    /// A tree, and no hash table: all of them can be looked at in slices while they come and go, and none is moved when
+    /// they grow many.
+    rooms: BTreeMap<RoomId, KnownRoom>,
     segments: BTreeMap<u64, SegmentUse>,
     /// Segments that no room needs any more, to be told.
     released: Vec<u64>,
+    /// What lies in this segment or before it is cut.
+    cut_through: u64,
+    walk: Option<Walk>,
+    /// Rooms, spans and segments that were looked at: what the calls until now have cost.
+    steps: u64,
+}
+
+/// All rooms are looked at once, by their ids.
+#[derive(Clone, Copy, Debug)]
+struct Walk {
+    /// The cut that it began for.
+    through: u64,
+    /// Where the rooms begin that are left.
+    behind: Bound<RoomId>,
 }
 
 /// A segment that some room needs.
@@ -29,11 +53,10 @@ struct SegmentUse {
 
 /// One room in the log.
 #[derive(Clone, Debug)]
-pub struct RoomLog {
-    /// Its history's name. Older messages may carry another, from before a power cut; they are told under this one.
-    pub epoch: Epoch,
-    /// Its spans, oldest first; never empty.
-    pub spans: VecDeque<Span>,
+struct KnownRoom {
+    epoch: Epoch,
+    /// Oldest first; never empty. Those that are cut and not forgotten yet lie at the front.
+    spans: VecDeque<Span>,
     /// The level of its newest message.
     level: Level,
     /// The start of the server that wrote its newest message.
@@ -107,21 +130,9 @@ impl Past<'_> {
     }
 }
 
-impl RoomLog {
-    /// Its newest message.
-    pub fn head(&self) -> Sequence {
+impl KnownRoom {
+    fn head(&self) -> Sequence {
         self.spans.back().map_or(Sequence(0), |span| span.last)
-    }
-
-    /// Its oldest message.
-    pub fn first(&self) -> Sequence {
-        self.spans.front().map_or(Sequence(1), |span| span.first)
-    }
-
-    /// The span that holds a message.
-    pub fn span_of(&self, sequence: Sequence) -> Option<&Span> {
-        let at = self.spans.partition_point(|span| span.last < sequence);
-        self.spans.get(at).filter(|span| span.first <= sequence)
     }
 }
 
@@ -138,11 +149,12 @@ pub struct Keeping {
 
 impl Catalog {
     /// What is known of a room.
-    pub fn room(&self, room: RoomId) -> Option<&RoomLog> {
-        self.rooms.get(&room)
+    pub fn room(&self, room: RoomId) -> Option<RoomLog<'_>> {
+        let known = self.rooms.get(&room)?;
+        Some(RoomLog { epoch: known.epoch, spans: Spans::behind(self.cut_through, &known.spans)? })
     }
 
-    /// Rooms that are known.
+    /// Rooms that are known, with those that were cut and are not forgotten yet.
     pub fn len(&self) -> usize {
         self.rooms.len()
     }
@@ -154,12 +166,17 @@ impl Catalog {
 
     /// A segment that some room needs.
     pub fn segment(&self, id: u64) -> Option<&SegmentHeader> {
-        self.segments.get(&id).map(|segment| &segment.header)
+        self.segments.get(&id).filter(|_| id > self.cut_through).map(|segment| &segment.header)
     }
 
     /// Whether some room needs the segment.
     pub fn needs(&self, id: u64) -> bool {
-        self.segments.contains_key(&id)
+        self.segment(id).is_some()
+    }
+
+    /// Rooms, spans and segments that were looked at until now: a measure of work that needs no clock.
+    pub fn steps(&self) -> u64 {
+        self.steps
     }
 
     /// Adds what a sealed segment holds of a room; segments come in the order of their ids. Says what is missing before
@@ -197,6 +214,7 @@ impl Catalog {
     pub fn add_entry(&mut self, segment: &SegmentHeader, entry: &Entry) {
         let is_next = |span: &&mut Span| span.segment == segment.id && span.last.next() == entry.sequence;
         let bytes = u64::from(entry.record_bytes);
+        self.steps += 1;
         if let Some(room) = self.rooms.get_mut(&entry.room) {
             (room.epoch, room.level, room.run) = (entry.epoch, entry.level, segment.run);
             if let Some(span) = room.spans.back_mut().filter(is_next) {
@@ -214,7 +232,9 @@ impl Catalog {
     }
 
     fn add_span(&mut self, room: RoomId, span: Span, segment: SegmentHeader) {
-        let known = self.rooms.entry(room).or_insert_with(|| RoomLog {
+        self.steps += 1;
+        let cut_through = self.cut_through;
+        let known = self.rooms.entry(room).or_insert_with(|| KnownRoom {
             epoch: Epoch(0),
             spans: VecDeque::new(),
             level: Level::Synced,
@@ -225,8 +245,9 @@ impl Catalog {
             // A hole: what is before it is out of reach.
             dropped.extend(known.spans.drain(..).map(|span| span.segment));
         }
-        // Places that were refused before anybody was shown them are given again; what was given last counts.
-        while known.spans.back().is_some_and(|last| last.first >= span.first) {
+        // Places that were refused before anybody was shown them are given again; what was given last counts. A room
+        // that was cut whole may begin anew; what it was before is left to the walk.
+        while known.spans.back().is_some_and(|last| last.segment > cut_through && last.first >= span.first) {
             dropped.extend(known.spans.pop_back().map(|span| span.segment));
         }
         if let Some(last) = known.spans.back_mut() {
@@ -237,22 +258,79 @@ impl Catalog {
         dropped.into_iter().for_each(|segment| self.release(segment));
     }
 
-    /// A segment is sealed: its parts' marks and keys lie in its index file from now on.
-    pub fn sealed(&mut self, segment: u64, parts: &[Part]) {
-        for part in parts {
-            let Some(room) = self.rooms.get_mut(&part.room) else { continue };
-            if let Some(span) = room.spans.iter_mut().rev().find(|span| span.segment == segment) {
-                span.details = Some(part.details);
-            }
+    /// A sealed segment's index is on the disk: from now on a room's marks and keys lie there.
+    pub fn part_is_indexed(&mut self, segment: u64, part: &Part) {
+        self.steps += 1;
+        let Some(room) = self.rooms.get_mut(&part.room) else { return };
+        let behind = room.spans.partition_point(|span| span.segment <= segment);
+        let span = behind.checked_sub(1).and_then(|at| room.spans.get_mut(at));
+        if let Some(span) = span.filter(|span| span.segment == segment) {
+            span.details = Some(part.details);
         }
     }
 
-    /// Every room forgets what it has in a segment, and before it.
-    pub fn cut_segment(&mut self, segment: u64) {
-        let rooms: Vec<RoomId> =
-            self.rooms.iter().filter(|(_, room)| holds(room, segment)).map(|(&id, _)| id).collect();
-        for room in rooms {
-            self.cut_room(room, segment);
+    /// Every room forgets what it has in a segment, and before it: segments are cut in the order of their ids. Nobody sees
+    /// it from now on, and [`Catalog::forget_cut`] does it. `false`: no room needs that segment, and nothing is to be done.
+    pub fn cut_segment(&mut self, segment: u64) -> bool {
+        if !self.segments.contains_key(&segment) {
+            return false;
+        }
+        self.cut_through = self.cut_through.max(segment);
+        if self.walk.is_none() {
+            self.begin_walk();
+        }
+        true
+    }
+
+    fn begin_walk(&mut self) {
+        self.walk = Some(Walk { through: self.cut_through, behind: Bound::Unbounded });
+    }
+
+    /// Whether something that was cut is to be forgotten.
+    pub fn has_cut(&self) -> bool {
+        self.walk.is_some()
+    }
+
+    /// Forgets some of what was cut: at each step one span of a room, a room that has no more of them, or a segment.
+    /// Returns the steps that were taken.
+    pub fn forget_cut(&mut self, steps_max: usize) -> usize {
+        let mut steps = 0;
+        while let Some(walk) = self.walk.filter(|_| steps < steps_max) {
+            steps += 1;
+            let room = self.rooms.range((walk.behind, Bound::Unbounded)).next().map(|(&id, _)| id);
+            match room {
+                Some(id) if self.forget_span(id) => {}
+                Some(id) => self.walk = Some(Walk { behind: Bound::Excluded(id), ..walk }),
+                None => self.end_walk(walk.through),
+            }
+        }
+        self.steps += steps as u64;
+        steps
+    }
+
+    /// Forgets the oldest span of a room if it was cut; whether it was.
+    fn forget_span(&mut self, id: RoomId) -> bool {
+        let Some(room) = self.rooms.get_mut(&id) else { return false };
+        let Some(segment) = room.spans.front().map(|span| span.segment).filter(|&segment| segment <= self.cut_through)
+        else {
+            return false;
+        };
+        room.spans.pop_front();
+        if room.spans.is_empty() {
+            self.rooms.remove(&id);
+        }
+        self.release(segment);
+        true
+    }
+
+    /// No room holds anything of the cut: its segments go, those too that were given up, and perhaps there was another.
+    fn end_walk(&mut self, through: u64) {
+        if let Some(entry) = self.segments.first_entry().filter(|entry| *entry.key() <= through) {
+            self.released.push(entry.remove_entry().0);
+        } else if self.cut_through > through {
+            self.begin_walk();
+        } else {
+            self.walk = None;
         }
     }
 
@@ -269,6 +347,10 @@ impl Catalog {
     }
 
     fn take_spans(&mut self, id: RoomId, segment: u64) -> Vec<u64> {
+        // What was cut before is released, whatever becomes of the rest.
+        while self.forget_span(id) {
+            self.steps += 1;
+        }
         let Some(room) = self.rooms.get_mut(&id).filter(|room| holds(room, segment)) else { return Vec::new() };
         let mut cut = Vec::new();
         while let Some(span) = room.spans.pop_front() {
@@ -304,11 +386,6 @@ impl Catalog {
         }
     }
 
-    /// Every room.
-    pub fn rooms(&self) -> impl Iterator<Item = (RoomId, &RoomLog)> {
-        self.rooms.iter().map(|(&id, room)| (id, room))
-    }
-
     fn release(&mut self, id: u64) {
         let Some(segment) = self.segments.get_mut(&id) else { return };
         segment.rooms -= 1;
@@ -324,180 +401,9 @@ impl Catalog {
     }
 }
 
-fn holds(room: &RoomLog, segment: u64) -> bool {
+fn holds(room: &KnownRoom, segment: u64) -> bool {
     room.spans.iter().any(|span| span.segment == segment)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn segment(id: u64, run: u64) -> SegmentHeader {
-        SegmentHeader { id, nonce: id, core: 0, run, made_unix_ms: 0 }
-    }
-
-    fn part(room: u128, first: u64, last: u64) -> Part {
-        Part {
-            room: RoomId(room),
-            epoch: Epoch(1),
-            first: Sequence(first),
-            last: Sequence(last),
-            bytes: 100 * (last - first + 1),
-            newest_ms: last,
-            level: Level::Synced,
-            details: Details::default(),
-        }
-    }
-
-    fn bounds(catalog: &Catalog, room: u128) -> Option<(u64, u64)> {
-        catalog.room(RoomId(room)).map(|room| (room.first().0, room.head().0))
-    }
-
-    fn entry(room: u128, sequence: u64) -> Entry {
-        let level = Level::Written;
-        let (epoch, sequence) = (Epoch(2), Sequence(sequence));
-        Entry { room: RoomId(room), epoch, sequence, time_ms: sequence.0, level, record_bytes: 50, key: None }
-    }
-
-    #[test]
-    fn spans_follow_each_other_and_each_message_has_one() {
-        let mut catalog = Catalog::default();
-        catalog.add_part(&segment(1, 1), &part(1, 1, 10), Past::default());
-        catalog.add_part(&segment(3, 1), &part(1, 11, 20), Past::default());
-        for sequence in 21..=25 {
-            catalog.add_entry(&segment(4, 2), &entry(1, sequence));
-        }
-        let room = catalog.room(RoomId(1)).unwrap();
-        assert_eq!((room.first(), room.head(), room.epoch), (Sequence(1), Sequence(25), Epoch(2)));
-        let of = |sequence| room.span_of(Sequence(sequence)).map(|span| span.segment);
-        assert_eq!(
-            [of(0), of(1), of(10), of(11), of(20), of(21), of(25), of(26)],
-            [None, Some(1), Some(1), Some(3), Some(3), Some(4), Some(4), None]
-        );
-    }
-
-    #[test]
-    fn a_place_that_was_refused_and_given_again_counts_as_given_last() {
-        let mut catalog = Catalog::default();
-        catalog.add_part(&segment(1, 1), &part(1, 1, 10), Past::default());
-        catalog.add_part(&segment(2, 1), &part(1, 8, 12), Past::default());
-        let room = catalog.room(RoomId(1)).unwrap();
-        assert_eq!((room.spans[0].last, room.spans[1].first, room.head()), (Sequence(7), Sequence(8), Sequence(12)));
-        catalog.add_part(&segment(3, 1), &part(1, 1, 2), Past::default());
-        assert_eq!(bounds(&catalog, 1), Some((1, 2)));
-        assert_eq!(catalog.take_released(), [2, 1]);
-    }
-
-    #[test]
-    fn behind_a_hole_everything_before_it_is_out_of_reach() {
-        let mut catalog = Catalog::default();
-        assert_eq!(catalog.add_part(&segment(1, 1), &part(1, 1, 10), Past::default()), None);
-        let hole = catalog.add_part(&segment(2, 1), &part(1, 12, 12), Past::default());
-        assert_eq!(hole, Some(Hole { from: Sequence(11), to: Sequence(11), behind: 1 }));
-        assert_eq!(bounds(&catalog, 1), Some((12, 12)));
-        assert_eq!(catalog.take_released(), [1]);
-    }
-
-    #[test]
-    fn a_hole_that_was_given_up_is_none() {
-        let hole_in = |past: Past<'_>| {
-            let mut catalog = Catalog::default();
-            catalog.add_part(&segment(1, 3), &part(1, 1, 10), past);
-            catalog.add_part(&segment(4, 5), &part(1, 15, 20), past).is_some()
-        };
-        let hole = |breaks: &[Break]| hole_in(Past { breaks, dropped: &[] });
-        let dropped = |range| !hole_in(Past { breaks: &[], dropped: &[range] });
-        assert!(dropped((2, 2)) && dropped((1, 2)) && dropped((3, 9)) && !dropped((0, 1)) && !dropped((4, 4)));
-        let there = |run, every_level| Break { run, epoch: Epoch(9), every_level };
-        assert!(hole(&[]) && hole(&[there(3, false)]) && hole(&[there(2, true)]));
-        assert!(!hole(&[there(3, true)]) && !hole(&[there(4, true)]));
-    }
-
-    #[test]
-    fn behind_what_a_power_cut_took_nothing_counts_and_what_is_whole_stays() {
-        let breaks = [Break { run: 5, epoch: Epoch(50), every_level: false }];
-        let past = Past { breaks: &breaks, dropped: &[] };
-        let written = |first, last| Part { level: Level::Written, ..part(1, first, last) };
-        let mut catalog = Catalog::default();
-        catalog.add_part(&segment(1, 5), &written(1, 10), past);
-        assert_eq!(catalog.add_part(&segment(2, 5), &written(15, 20), past), None);
-        assert_eq!((bounds(&catalog, 1), catalog.needs(2)), (Some((1, 10)), false));
-        assert_eq!(catalog.add_part(&segment(3, 6), &written(11, 12), past), None);
-        assert_eq!(bounds(&catalog, 1), Some((1, 12)), "the next run went on from there");
-        assert!(catalog.add_part(&segment(4, 6), &written(20, 21), past).is_some(), "that one was not cut off");
-    }
-
-    #[test]
-    fn a_cut_takes_the_oldest_and_releases_segments_that_nobody_needs() {
-        let mut catalog = Catalog::default();
-        for id in 1..=3 {
-            catalog.add_part(&segment(id, 1), &part(1, id * 10 - 9, id * 10), Past::default());
-        }
-        catalog.add_part(&segment(1, 1), &part(2, 1, 5), Past::default());
-        catalog.cut_room(RoomId(1), 2);
-        assert_eq!((bounds(&catalog, 1), bounds(&catalog, 2)), (Some((21, 30)), Some((1, 5))));
-        assert_eq!(catalog.take_released(), [2]);
-        catalog.cut_segment(1);
-        assert_eq!((bounds(&catalog, 2), catalog.take_released()), (None, vec![1]));
-        catalog.cut_segment(3);
-        assert!(catalog.is_empty() && !catalog.needs(3));
-    }
-
-    #[test]
-    fn what_is_damaged_is_given_up_and_its_files_stay() {
-        let mut catalog = Catalog::default();
-        (1..=3).for_each(|id| {
-            assert_eq!(catalog.add_part(&segment(id, 1), &part(1, id * 10 - 9, id * 10), Past::default()), None)
-        });
-        catalog.give_up(RoomId(1), 2);
-        assert_eq!((bounds(&catalog, 1), catalog.take_released()), (Some((21, 30)), vec![]));
-        assert!(catalog.needs(1) && catalog.needs(2));
-    }
-
-    #[test]
-    fn what_is_kept_of_a_room_is_its_newest_in_whole_segments() {
-        let room = || {
-            let mut catalog = Catalog::default();
-            for id in 1..=4 {
-                catalog.add_part(&segment(id, 1), &part(1, id * 10 - 9, id * 10), Past::default());
-            }
-            catalog
-        };
-        let kept = |keeping| {
-            let mut catalog = room();
-            catalog.keep_of_room(RoomId(1), keeping);
-            bounds(&catalog, 1).unwrap().0
-        };
-        let always = u64::MAX;
-        assert_eq!(kept(Keeping { bytes: 0, since_ms: 0, at_least_since_ms: always }), 1);
-        assert_eq!(kept(Keeping { bytes: 2_500, since_ms: 0, at_least_since_ms: always }), 21);
-        assert_eq!(kept(Keeping { bytes: 1, since_ms: 0, at_least_since_ms: always }), 31, "the newest stays");
-        assert_eq!(kept(Keeping { bytes: 0, since_ms: 15, at_least_since_ms: always }), 11);
-        assert_eq!(kept(Keeping { bytes: 1, since_ms: 99, at_least_since_ms: 20 }), 11, "the window is kept");
-    }
-
-    #[test]
-    fn a_power_cut_gives_rooms_a_new_epoch_that_it_may_have_cut() {
-        let breaks = [
-            Break { run: 5, epoch: Epoch(50), every_level: false },
-            Break { run: 7, epoch: Epoch(70), every_level: true },
-        ];
-        let epoch = |run, level| {
-            let mut catalog = Catalog::default();
-            catalog.add_part(
-                &segment(1, run),
-                &Part { level, ..part(1, 1, 2) },
-                Past { breaks: &breaks, dropped: &[] },
-            );
-            catalog.room(RoomId(1)).unwrap().epoch.0
-        };
-        assert_eq!([epoch(8, Level::Written), epoch(7, Level::Synced), epoch(4, Level::Written)], [1, 70, 70]);
-        let mut catalog = Catalog::default();
-        catalog.add_part(
-            &segment(1, 5),
-            &Part { level: Level::Synced, ..part(1, 1, 2) },
-            Past { breaks: &breaks[..1], dropped: &[] },
-        );
-        assert_eq!(catalog.room(RoomId(1)).unwrap().epoch, Epoch(1), "what is on the disk is safe");
-    }
-}
+mod tests;

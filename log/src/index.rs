@@ -22,9 +22,10 @@
 //!  key      [ sequence 8 ][ time 8 ][ fingerprint 16 ][ body 8 ]
 //! ```
 
+use std::collections::BTreeMap;
+
 use banter_protocol::event::Message;
 use banter_protocol::ids::{Epoch, RoomId, Sequence};
-use rustc_hash::FxHashMap;
 
 use crate::bytes::{array, u16_at, u32_at, u64_at};
 use crate::key::{Fingerprint, KeyedPost};
@@ -160,10 +161,11 @@ impl Entry {
     }
 }
 
-/// The index of a segment in the making. Its size is bounded by the segment's.
+/// The index of a segment in the making. Its size is bounded by the segment's. A tree, and no hash table: that one takes
+/// 20 ms to move 100,000 rooms when it grows, in the midst of a turn.
 #[derive(Debug, Default)]
 pub struct IndexBuilder {
-    rooms: FxHashMap<RoomId, PartBuilder>,
+    rooms: BTreeMap<RoomId, PartBuilder>,
     newest_ms: u64,
 }
 
@@ -191,7 +193,7 @@ impl IndexBuilder {
         self.rooms.get(&room)
     }
 
-    /// Every part, in no order.
+    /// Every part, by room id.
     pub fn parts(&self) -> impl Iterator<Item = &Part> {
         self.rooms.values().map(|room| &room.part)
     }
@@ -203,12 +205,10 @@ impl IndexBuilder {
 
     /// The file's bytes, and the parts with their places in it.
     pub fn encode(&self, segment: &SegmentHeader, end_offset: u64) -> (Vec<u8>, Vec<Part>) {
-        let mut rooms: Vec<&PartBuilder> = self.rooms.values().collect();
-        rooms.sort_unstable_by_key(|room| room.part.room);
-        let details_start = HEADER_BYTES + rooms.len() * PART_BYTES;
-        let (mut table, mut details) = (Vec::with_capacity(rooms.len() * PART_BYTES), Vec::new());
-        let mut parts = Vec::with_capacity(rooms.len());
-        for room in rooms {
+        let details_start = HEADER_BYTES + self.rooms.len() * PART_BYTES;
+        let (mut table, mut details) = (Vec::with_capacity(self.rooms.len() * PART_BYTES), Vec::new());
+        let mut parts = Vec::with_capacity(self.rooms.len());
+        for room in self.rooms.values() {
             let offset = (details_start + details.len()) as u64;
             let part = Part { details: room.write_details(offset, &mut details), ..room.part };
             write_part(&part, &mut table);

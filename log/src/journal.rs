@@ -10,19 +10,26 @@
 //! - After a write or sync that failed nothing is written any more ([`State::Failed`]); after one that found no space the
 //!   segment is left as it is, and writing goes on in a fresh one.
 //! - What was written is read only behind its append's answer.
+//! - What a call does is bounded by the commit or the page that it is about. What grows with the rooms of a segment or of the
+//!   core is done by the disk's side, or in slices by [`Journal::work`].
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use slab::Slab;
 
 use crate::block::{BlockPlace, BlockWriter, block_bytes};
 use crate::catalog::Catalog;
 use crate::index::{Entry, IndexBuilder, Part};
+use crate::indexing::Indexing;
 use crate::key::KeyedPost;
 use crate::reading::{LogFile, PageRead, PageWant, Reading, Shelf, Step};
 use crate::record::{Level, Record};
 use crate::segment::SegmentHeader;
 use banter_protocol::ids::RoomId;
+
+/// Steps of [`Journal::work`] in a turn of a core: 0.15 ms with 100,000 rooms, since nearly each of them misses the caches.
+pub const WORK_STEPS_MAX: usize = 256;
 
 /// What a journal is made of.
 #[derive(Debug)]
@@ -35,6 +42,8 @@ pub struct JournalParts {
     pub commit_bytes_max: usize,
     /// Reads under way at most.
     pub reads_max: usize,
+    /// Steps that one [`Journal::work`] takes at most.
+    pub work_steps_max: usize,
     /// Where the rooms of this core lie.
     pub catalog: Catalog,
 }
@@ -81,12 +90,13 @@ pub enum Ask {
         /// All of the segment before it is on the disk: then it is enough that the block itself gets there.
         is_behind_synced: bool,
     },
-    /// Nothing more is written to a segment: make all of it safe, and keep its index beside it. No answer.
+    /// Nothing more is written to a segment: make all of it safe, and keep its index beside it. [`Answer::Indexed`] comes
+    /// when it is there, or the segment is gone.
     Seal {
         /// The segment.
         segment: SegmentHeader,
-        /// Its index file.
-        index: Vec<u8>,
+        /// Its index, to be encoded.
+        index: Arc<IndexBuilder>,
         /// The time of its newest message, milliseconds since 1970.
         newest_ms: u64,
         /// Where its blocks end.
@@ -109,6 +119,13 @@ pub enum Ask {
     Release {
         /// The segment.
         segment: u64,
+    },
+    /// Nobody needs this any more: drop it where nobody waits, since that takes as long as it has rooms. No answer.
+    LetGo {
+        /// An index that is on the disk.
+        index: Arc<IndexBuilder>,
+        /// The parts of it.
+        parts: Vec<Part>,
     },
 }
 
@@ -135,10 +152,17 @@ pub enum Answer {
         /// What was read; `None`: it failed.
         bytes: Option<Vec<u8>>,
     },
-    /// Every room forgets what it has in that segment and before it: [`Ask::Release`] comes.
+    /// Every room forgets what it has in that segment, which is sealed, and before it: [`Ask::Release`] comes.
     Cut {
         /// The segment.
         segment: u64,
+    },
+    /// The index of a sealed segment is on the disk.
+    Indexed {
+        /// The segment.
+        segment: u64,
+        /// Its parts, with their places in the file; none if the segment went before.
+        parts: Vec<Part>,
     },
 }
 
@@ -188,8 +212,10 @@ pub struct Journal {
     segment_bytes: u64,
     commit_bytes_max: usize,
     reads_max: usize,
+    work_steps_max: usize,
     catalog: Catalog,
     active: Option<Active>,
+    indexing: Indexing,
     ready: Option<SegmentHeader>,
     is_preparing: bool,
     has_no_space: bool,
@@ -231,8 +257,10 @@ impl Journal {
             segment_bytes: parts.segment_bytes,
             commit_bytes_max: parts.commit_bytes_max,
             reads_max: parts.reads_max,
+            work_steps_max: parts.work_steps_max,
             catalog: parts.catalog,
             active: None,
+            indexing: Indexing::default(),
             ready: None,
             is_preparing: false,
             has_no_space: false,
@@ -350,10 +378,9 @@ impl Journal {
     fn seal(&mut self) {
         let Some(active) = self.active.take() else { return };
         let segment = active.place.segment;
-        let end_offset = active.place.offset;
-        let (index, parts): (Vec<u8>, Vec<Part>) = active.index.encode(&segment, end_offset);
-        self.catalog.sealed(segment.id, &parts);
-        self.asks.push(Ask::Seal { segment, index, newest_ms: active.index.newest_ms(), end_offset });
+        let (index, end_offset) = (Arc::new(active.index), active.place.offset);
+        self.indexing.begin(segment.id, index.clone());
+        self.asks.push(Ask::Seal { segment, newest_ms: index.newest_ms(), index, end_offset });
         if !self.catalog.needs(segment.id) {
             self.asks.push(Ask::Release { segment: segment.id });
         }
@@ -387,7 +414,8 @@ impl Journal {
     }
 
     fn step(&mut self, ticket: u32, bytes: Option<&[u8]>, done: &mut Vec<Done>) {
-        let shelf = Shelf { catalog: &self.catalog, active: self.active.as_ref().map(|active| &active.index) };
+        let active = self.active.as_ref().map(|active| (active.place.segment.id, &active.index));
+        let shelf = Shelf { catalog: &self.catalog, active, indexing: &self.indexing };
         let Some(slot) = self.readings.get_mut(ticket as usize) else { return };
         let step = match bytes {
             None => slot.reading.start(shelf),
@@ -460,14 +488,22 @@ impl Journal {
                 None if self.is_at_index(ticket) => self.step(ticket, Some(&[]), done),
                 None => self.lose(ticket, done),
             },
-            Answer::Cut { segment } => {
-                self.catalog.cut_segment(segment);
-                let released = self.catalog.take_released();
-                // The answer is due even where no room here needed it.
-                let own = (!released.contains(&segment)).then_some(segment);
-                self.asks.extend(released.into_iter().chain(own).map(|segment| Ask::Release { segment }));
-            }
+            Answer::Cut { segment } => self.cut(segment),
+            Answer::Indexed { segment, parts } => self.indexing.is_written(segment, parts),
         }
+        self.tell_released();
+    }
+
+    /// The answer is due even where no room here needs the segment. What is written to is not cut: nobody asks that, and
+    /// what is still to come would be cut with it.
+    fn cut(&mut self, segment: u64) {
+        let is_active = self.active.as_ref().is_some_and(|active| active.place.segment.id == segment);
+        if !is_active && !self.catalog.cut_segment(segment) {
+            self.asks.push(Ask::Release { segment });
+        }
+    }
+
+    fn tell_released(&mut self) {
         let active = self.active.as_ref().map(|active| active.place.segment.id);
         for segment in self.catalog.take_released() {
             // The one that is being written is told when it is sealed.
@@ -475,6 +511,20 @@ impl Journal {
                 self.asks.push(Ask::Release { segment });
             }
         }
+    }
+
+    /// Whether there is something for [`Journal::work`].
+    pub fn has_work(&self) -> bool {
+        self.indexing.has_written() || self.catalog.has_cut()
+    }
+
+    /// Does a slice of what would take long at once: takes over where the parts of an index lie, and forgets what was cut.
+    /// Once a turn. Returns the steps that were taken.
+    pub fn work(&mut self) -> usize {
+        let told = self.indexing.tell(&mut self.catalog, self.work_steps_max, &mut self.asks);
+        let forgotten = self.catalog.forget_cut(self.work_steps_max - told);
+        self.tell_released();
+        told + forgotten
     }
 
     fn no_space(&mut self) {

@@ -19,6 +19,7 @@
 pub mod block;
 pub mod catalog;
 pub mod index;
+pub mod indexing;
 pub mod journal;
 pub mod key;
 pub mod reading;

@@ -16,6 +16,7 @@ use banter_protocol::native::{read_message, write_message};
 use crate::block::{Block, BlockFault, BlockPlace};
 use crate::catalog::{Catalog, Span};
 use crate::index::{IndexBuilder, Mark};
+use crate::indexing::Indexing;
 use crate::key::KeyedPost;
 use crate::record::Author;
 use crate::segment::SegmentHeader;
@@ -126,8 +127,18 @@ enum Stage {
 pub struct Shelf<'a> {
     /// Where rooms lie.
     pub catalog: &'a Catalog,
-    /// The index of the segment that is being written.
-    pub active: Option<&'a IndexBuilder>,
+    /// The segment that is being written, and its index.
+    pub active: Option<(u64, &'a IndexBuilder)>,
+    /// The indexes of those that are sealed, and not known to be on the disk.
+    pub indexing: &'a Indexing,
+}
+
+impl<'a> Shelf<'a> {
+    /// The index of a segment, while it is in memory.
+    fn index_of(self, segment: u64) -> Option<&'a IndexBuilder> {
+        let active = self.active.filter(|(id, _)| *id == segment).map(|(_, index)| index);
+        active.or_else(|| self.indexing.index_of(segment))
+    }
 }
 
 impl Reading {
@@ -199,7 +210,7 @@ impl Reading {
         };
         match span.details {
             Some(details) => self.ask_details(span, details.offset, details.bytes()),
-            None => match shelf.active.and_then(|active| active.room(id)) {
+            None => match shelf.index_of(span.segment).and_then(|index| index.room(id)) {
                 Some(room) => self.blocks_by(&room.marks, span, shelf),
                 None => Step::Lost { segment: span.segment },
             },
@@ -355,7 +366,7 @@ impl Reading {
             let Want::Keys { room, since_ms, keys_max, before, keys, .. } = &mut self.want else {
                 return Step::Keys(Vec::new());
             };
-            let spans = shelf.catalog.room(*room).map(|room| &room.spans);
+            let spans = shelf.catalog.room(*room).map(|room| room.spans);
             let span = spans.and_then(|spans| spans.iter().rev().find(|span| span.segment < *before)).copied();
             let Some(span) = span.filter(|span| span.newest_ms >= *since_ms && keys.len() < *keys_max) else {
                 return Step::Keys(std::mem::take(keys).into());
@@ -367,8 +378,10 @@ impl Reading {
                 Some(_) => *before = span.segment,
                 None => {
                     let id = *room;
-                    let room = shelf.active.and_then(|active| active.room(id));
-                    self.add_keys(room.map_or(&[], |room| &room.keys), &span);
+                    let Some(room) = shelf.index_of(span.segment).and_then(|index| index.room(id)) else {
+                        return lost(&span);
+                    };
+                    self.add_keys(&room.keys, &span);
                 }
             }
         }

@@ -1,6 +1,7 @@
 //! A journal with a disk in memory, for tests.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use banter_protocol::event::Message;
 use banter_protocol::ids::{Epoch, RoomId, RoomName, Sequence};
@@ -81,6 +82,11 @@ pub(crate) fn want(first: u64, last: u64) -> PageWant {
     }
 }
 
+/// What a rig's journal is made of; it does one step at a time of what takes long.
+pub(crate) fn parts(run: u64, segment_bytes: u64, catalog: Catalog) -> JournalParts {
+    JournalParts { run, segment_bytes, commit_bytes_max: 1 << 20, reads_max: 2, work_steps_max: 1, catalog }
+}
+
 /// A journal and its files.
 pub(crate) struct Rig {
     pub journal: Journal,
@@ -92,6 +98,14 @@ pub(crate) struct Rig {
     pub released: Vec<u64>,
     /// Whether the disk makes a segment that is asked for.
     pub makes_segments: bool,
+    /// Whether the disk writes an index at once; if not, it waits in `unindexed`.
+    pub writes_indexes: bool,
+    /// Seals whose index is not written.
+    pub unindexed: VecDeque<Ask>,
+    /// Indexes that were handed back.
+    pub let_go: usize,
+    /// Whether the journal does its long work too; if not, that is up to the test.
+    pub works_on: bool,
     segment_bytes: u64,
     next_id: u64,
 }
@@ -106,16 +120,18 @@ impl Rig {
 
     /// The same, before the disk has done anything.
     pub(crate) fn idle(segment_bytes: u64) -> Self {
-        let parts =
-            |catalog| JournalParts { run: RUN, segment_bytes, commit_bytes_max: 1 << 20, reads_max: 2, catalog };
         Rig {
-            journal: Journal::new(parts(Catalog::default())),
+            journal: Journal::new(parts(RUN, segment_bytes, Catalog::default())),
             files: BTreeMap::new(),
             indexes: BTreeMap::new(),
             done: Vec::new(),
             reads: Vec::new(),
             released: Vec::new(),
             makes_segments: true,
+            writes_indexes: true,
+            unindexed: VecDeque::new(),
+            let_go: 0,
+            works_on: true,
             segment_bytes,
             next_id: 1,
         }
@@ -176,6 +192,9 @@ impl Rig {
     pub(crate) fn work(&mut self) -> bool {
         let mut worked = false;
         loop {
+            while self.works_on && self.journal.has_work() {
+                self.journal.work();
+            }
             let asks = self.asks();
             if asks.is_empty() {
                 return worked;
@@ -197,7 +216,16 @@ impl Rig {
                     self.answer(Answer::Synced);
                 }
             }
-            Ask::Seal { segment, index, .. } => drop(self.indexes.insert(segment.id, index)),
+            Ask::Seal { .. } => {
+                self.unindexed.push_back(ask);
+                if self.writes_indexes {
+                    self.write_index();
+                }
+            }
+            Ask::LetGo { index, .. } => {
+                assert_eq!(Arc::strong_count(&index), 1, "the journal keeps none");
+                self.let_go += 1;
+            }
             Ask::Release { segment } => self.released.push(segment),
             Ask::Read { ticket, segment, file, offset, bytes } => {
                 self.reads.push((segment, file, offset, bytes));
@@ -206,6 +234,15 @@ impl Rig {
                 self.answer(Answer::Read { ticket, bytes });
             }
         }
+    }
+
+    /// Writes the index that waits the longest; whether there was one.
+    pub(crate) fn write_index(&mut self) -> bool {
+        let Some(Ask::Seal { segment, index, end_offset, .. }) = self.unindexed.pop_front() else { return false };
+        let (file, parts) = index.encode(&segment, end_offset);
+        self.indexes.insert(segment.id, file);
+        self.answer(Answer::Indexed { segment: segment.id, parts });
+        true
     }
 
     fn bytes_of(&self, segment: u64, file: LogFile, offset: u64, bytes: usize) -> Option<Vec<u8>> {

@@ -68,8 +68,6 @@ pub enum ToCore {
     Log(Answer),
     /// A segment is ready.
     LogSegment(SegmentHeader, SegmentFile),
-    /// The index of that segment is on the disk.
-    LogIndexed(u64),
 }
 
 /// Another thread's end to a core.

@@ -401,11 +401,6 @@ impl Pump {
                         self.shard.disk(Answer::Segment(header));
                     }
                 }
-                ToCore::LogIndexed(segment) => {
-                    if let Some(disk) = &mut self.disk {
-                        disk.indexed(segment);
-                    }
-                }
             }
         }
     }

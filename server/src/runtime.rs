@@ -13,7 +13,7 @@ use banter_chat::limits::Limits;
 use banter_chat::sessions::Welcome;
 use banter_chat::shard::{Shard, ShardConfig};
 use banter_log::catalog::Catalog;
-use banter_log::journal::JournalParts;
+use banter_log::journal::{JournalParts, WORK_STEPS_MAX};
 use banter_protocol::ids::Epoch;
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
 use rustix::net::sockopt;
@@ -199,6 +199,7 @@ impl OpenLog {
             segment_bytes: limits.log_segment_bytes.into(),
             commit_bytes_max: limits.log_commit_bytes_max as usize,
             reads_max: limits.log_reads_max as usize,
+            work_steps_max: WORK_STEPS_MAX,
             catalog: self.catalogs.get_mut(core).and_then(Option::take).unwrap_or_default(),
         }
     }

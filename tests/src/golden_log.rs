@@ -197,6 +197,7 @@ fn write_segment(script: &Script, files: &mut Files) {
         segment_bytes: SEGMENT_BYTES as u64,
         commit_bytes_max: SEGMENT_BYTES,
         reads_max: 1,
+        work_steps_max: 1,
         catalog: Catalog::default(),
     };
     let (mut journal, mut done) = (Journal::new(parts), Vec::new());
@@ -220,8 +221,8 @@ fn write_segment(script: &Script, files: &mut Files) {
     if script.ends == Ends::Sealed {
         assert!(journal.end());
         for ask in std::mem::take(journal.asks_mut()) {
-            let Ask::Seal { index, .. } = ask else { continue };
-            files.insert(index::file_name(header.id), index);
+            let Ask::Seal { index, end_offset, .. } = ask else { continue };
+            files.insert(index::file_name(header.id), index.encode(&header, end_offset).0);
         }
     }
 }

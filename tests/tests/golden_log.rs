@@ -4,7 +4,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use banter_log::FORMAT_VERSION;
-use banter_log::catalog::RoomLog;
 use banter_log::index;
 use banter_log::journal::{Answer, Ask, Done, Journal, JournalParts};
 use banter_log::reading::{LogFile, PageWant};
@@ -56,7 +55,14 @@ fn recovered(folder: &Path, cores: u16) -> Value {
     let ledger: Vec<&str> = ledger.lines().map(|line| line.split(" open ").next().unwrap_or(line)).collect();
     let mut rooms = serde_json::Map::new();
     for catalog in recovered.catalogs {
-        let parts = JournalParts { run: RUN, segment_bytes: 1 << 20, commit_bytes_max: 1 << 16, reads_max: 1, catalog };
+        let parts = JournalParts {
+            run: RUN,
+            segment_bytes: 1 << 20,
+            commit_bytes_max: 1 << 16,
+            reads_max: 1,
+            work_steps_max: 1,
+            catalog,
+        };
         let mut reader = Reader { folder, journal: Journal::new(parts) };
         for name in ROOMS {
             rooms.extend(reader.room(name).map(|room| (name.to_owned(), room)));
@@ -74,17 +80,18 @@ struct Reader<'a> {
 impl Reader<'_> {
     /// All that is known of a room, messages as a JSON client gets them.
     fn room(&mut self, name: &str) -> Option<Value> {
-        let room: RoomLog = self.journal.catalog().room(RoomId::of(name))?.clone();
+        let room = self.journal.catalog().room(RoomId::of(name))?;
         let spans: Vec<Value> = room
             .spans
             .iter()
             .map(|span| json!([span.segment, span.first.0, span.last.0, span.bytes, span.newest_ms]))
             .collect();
+        let (epoch, first, head) = (room.epoch, room.first(), room.head());
         self.journal.read_page(PageWant {
             room: RoomName::new(name).expect("a name"),
-            epoch: room.epoch,
-            first: room.first(),
-            last: room.head(),
+            epoch,
+            first,
+            last: head,
             messages_max: 1_000,
             bytes_max: 1 << 20,
             newest: false,
@@ -96,7 +103,7 @@ impl Reader<'_> {
         let keys = keys.iter().map(|key| {
             json!([key.sequence, key.time_ms, format!("{:032x}", key.fingerprint.0), format!("{:016x}", key.body)])
         });
-        Some(json!({"epoch": room.epoch.0, "first": room.first().0, "head": room.head().0, "spans": spans,
+        Some(json!({"epoch": epoch.0, "first": first.0, "head": head.0, "spans": spans,
                     "keys": keys.collect::<Vec<_>>(), "messages": messages(&page.messages)}))
     }
 

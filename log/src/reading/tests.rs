@@ -5,10 +5,10 @@ use banter_protocol::ids::{Epoch, RoomId, Sequence};
 use crate::PAGE_BYTES;
 use crate::catalog::{Catalog, Past};
 use crate::index::IndexBuilder;
-use crate::journal::{Answer, Ask, Done, Journal, JournalParts, Reach};
+use crate::journal::{Answer, Ask, Done, Journal, Reach};
 use crate::reading::{LogFile, PageRead, PageWant, READ_BYTES};
 use crate::record::{Author, Level};
-use crate::rig::{Post, RUN, Rig, frames, want};
+use crate::rig::{Post, RUN, Rig, frames, parts, want};
 use crate::scan::Scan;
 
 /// The header, and four posts of a block each.
@@ -122,8 +122,7 @@ fn reopened(rig: &mut Rig, run: u64) -> Rig {
 
 fn with_catalog(rig: &Rig, catalog: Catalog, run: u64) -> Rig {
     let mut later = Rig::idle(FOUR_POSTS);
-    let parts = JournalParts { run, segment_bytes: FOUR_POSTS, commit_bytes_max: 1 << 20, reads_max: 2, catalog };
-    later.journal = Journal::new(parts);
+    later.journal = Journal::new(parts(run, FOUR_POSTS, catalog));
     (later.files, later.indexes) = (rig.files.clone(), rig.indexes.clone());
     later.makes_segments = false;
     later

@@ -50,8 +50,6 @@ struct Shared {
     /// Files that glommio has yet to close.
     has_closed: Cell<bool>,
     read: RefCell<VecDeque<(FileKey, Rc<DmaFile>)>>,
-    /// Indexes that are not on the disk yet: read from here.
-    unwritten: RefCell<BTreeMap<u64, Arc<[u8]>>>,
 }
 
 impl Disk {
@@ -64,7 +62,6 @@ impl Disk {
             under_way: Cell::new(0),
             has_closed: Cell::new(false),
             read: RefCell::default(),
-            unwritten: RefCell::default(),
         });
         Disk { core, keeper, open: BTreeMap::new(), appending: (0, 0), shared }
     }
@@ -84,11 +81,6 @@ impl Disk {
         std::mem::take(&mut *self.shared.answers.borrow_mut())
     }
 
-    /// An index is on the disk.
-    pub fn indexed(&mut self, segment: u64) {
-        self.shared.unwritten.borrow_mut().remove(&segment);
-    }
-
     /// A segment is ready for appends.
     pub fn ready(&mut self, segment: u64, file: SegmentFile) {
         self.open.insert(segment, Rc::new(file));
@@ -100,14 +92,13 @@ impl Disk {
             Ask::Prepare => self.tell(ToKeeper::Prepare(self.core)),
             Ask::Seal { segment, index, newest_ms, end_offset } => {
                 self.open.remove(&segment.id);
-                let index: Arc<[u8]> = index.into();
-                self.shared.unwritten.borrow_mut().insert(segment.id, index.clone());
                 self.tell(ToKeeper::Seal { core: self.core, segment, index, newest_ms, end_offset });
             }
             Ask::Release { segment } => {
                 self.shared.forget(segment);
                 self.tell(ToKeeper::Release { core: self.core, segment });
             }
+            Ask::LetGo { index, parts } => self.tell(ToKeeper::LetGo { index, parts }),
             Ask::Append { segment, offset, block, wanted, is_behind_synced } => {
                 self.append((segment.id, offset), &block, (wanted, is_behind_synced), net);
             }
@@ -198,12 +189,6 @@ impl Shared {
     }
 
     async fn read(&self, segment: u64, file: LogFile, offset: u64, bytes: usize) -> io::Result<Vec<u8>> {
-        if file == LogFile::Index
-            && let Some(index) = self.unwritten.borrow().get(&segment)
-        {
-            let start = (offset as usize).min(index.len());
-            return Ok(index[start..(start + bytes).min(index.len())].to_vec());
-        }
         let opened = self.file_to_read((segment, file)).await?;
         let read = opened.read_at(offset, bytes).await.map_err(io::Error::from)?;
         Ok(read.to_vec())
@@ -231,6 +216,5 @@ impl Shared {
     fn forget(&self, segment: u64) {
         self.read.borrow_mut().retain(|((there, _), _)| *there != segment);
         self.has_closed.set(true);
-        self.unwritten.borrow_mut().remove(&segment);
     }
 }

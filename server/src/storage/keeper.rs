@@ -11,6 +11,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use banter_chat::address::Core;
 use banter_chat::limits::Limits;
+use banter_log::index::{IndexBuilder, Part};
 use banter_log::journal::Answer;
 use banter_log::segment::SegmentHeader;
 use flume::{Receiver, RecvTimeoutError};
@@ -46,7 +47,7 @@ pub enum ToKeeper {
         /// The segment.
         segment: SegmentHeader,
         /// Its index.
-        index: Arc<[u8]>,
+        index: Arc<IndexBuilder>,
         /// The time of its newest message, milliseconds since 1970.
         newest_ms: u64,
         /// Where its blocks end.
@@ -58,6 +59,13 @@ pub enum ToKeeper {
         core: Core,
         /// The segment.
         segment: u64,
+    },
+    /// A core needs an index no more, and does not want to wait until it is freed.
+    LetGo {
+        /// The index.
+        index: Arc<IndexBuilder>,
+        /// Its parts.
+        parts: Vec<Part>,
     },
     /// Every core has ended.
     Stop {
@@ -110,7 +118,7 @@ pub struct Keeper {
     /// Cores that want a segment and could not have one.
     wanting: Vec<Core>,
     /// Indexes that could not be written yet.
-    unsealed: Vec<(Core, u64, Arc<[u8]>)>,
+    unsealed: Vec<(Core, u64, Arc<IndexBuilder>)>,
     /// Segments that nobody needs and that could not be told to the ledger yet.
     unremoved: Vec<u64>,
     retry_at: Option<Instant>,
@@ -213,7 +221,7 @@ impl Keeper {
                 self.retention_at = Instant::now();
             }
             ToKeeper::Release { core, segment } => self.release(core, segment),
-            ToKeeper::Stop { .. } => {}
+            ToKeeper::LetGo { .. } | ToKeeper::Stop { .. } => {}
         }
     }
 
@@ -286,12 +294,13 @@ impl Keeper {
         }
     }
 
-    fn seal(&mut self, core: Core, segment: u64, index: Arc<[u8]>) {
-        if !self.segments.contains_key(&segment) {
-            return;
-        }
-        match write_index(&self.folder, segment, &index) {
-            Ok(()) => self.send(core, ToCore::LogIndexed(segment)),
+    /// Encodes an index and writes it: as long as that takes, its readers are served from the core's memory.
+    fn seal(&mut self, core: Core, segment: u64, index: Arc<IndexBuilder>) {
+        let known = self.segments.get(&segment).and_then(|kept| Some((kept.header, kept.sealed?)));
+        let Some((header, sealed)) = known else { return self.tell_indexed(core, segment, Vec::new()) };
+        let (file, parts) = index.encode(&header, sealed.end_offset);
+        match write_index(&self.folder, segment, &file) {
+            Ok(()) => self.tell_indexed(core, segment, parts),
             Err(error) => {
                 let path = segment_path(&self.folder, segment);
                 tracing::warn!(%error, "cannot write the index of {}: trying again; a start without it takes longer", path.display());
@@ -299,6 +308,11 @@ impl Keeper {
                 self.retry_in(SEAL_RETRY);
             }
         }
+    }
+
+    /// Told once of each sealed segment, so that its core lets go of the index; without parts where the segment is gone.
+    fn tell_indexed(&self, core: Core, segment: u64, parts: Vec<Part>) {
+        self.send(core, ToCore::Log(Answer::Indexed { segment, parts }));
     }
 
     fn release(&mut self, core: Core, segment: u64) {
@@ -322,7 +336,9 @@ impl Keeper {
             return self.retry_in(SEAL_RETRY);
         }
         self.scrub.damaged.remove(&segment);
-        self.unsealed.retain(|(_, id, _)| *id != segment);
+        for (core, ..) in self.unsealed.extract_if(.., |(_, id, _)| *id == segment).collect::<Vec<_>>() {
+            self.tell_indexed(core, segment, Vec::new());
+        }
         remove_segment(&self.folder, segment);
     }
 

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  core: shard ─Ask─▶ disk ─▶ appends on the sockets' ring (net/append), reads on glommio's, both direct I/O
-//!           ◀─Answer─┘   │ Prepare, Seal, Release
+//!           ◀─Answer─┘   │ Prepare, Seal, Release, LetGo
 //!                        ▼
 //!  keeper (a thread): makes segments ahead of need, writes indexes, drops what is too old, checks what is sealed
 //! ```

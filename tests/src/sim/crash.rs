@@ -65,9 +65,8 @@ impl World {
         self.lose_connections();
         let run = self.run() + RUN_STEP;
         let (disk, chance) = self.disk_and_chance();
-        match crash {
-            Crash::Killed => disk.kill(),
-            Crash::PowerCut => disk.cut_power(chance),
+        if crash == Crash::PowerCut {
+            disk.cut_power(chance);
         }
         let cores = self.core_count();
         let folder = Folder::new();
@@ -112,7 +111,7 @@ fn restart(disk: &mut SimDisk, folder: &Path, crash: Crash, run: u64, cores: u16
     recovered
 }
 
-/// A journal's parts, as small as the limits of a seed.
+/// A journal's parts, as small as the limits of a seed. What takes long takes turns, too.
 pub fn journal_parts(run: u64, segment_bytes: u64, reads_max: usize, catalog: Catalog) -> JournalParts {
-    JournalParts { run, segment_bytes, commit_bytes_max: 3_000, reads_max, catalog }
+    JournalParts { run, segment_bytes, commit_bytes_max: 3_000, reads_max, work_steps_max: 2, catalog }
 }

@@ -2,9 +2,11 @@
 //! what was synced, so that a power cut can take the one and tear it.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use banter_chat::address::Core;
 use banter_log::PAGE_BYTES;
+use banter_log::index::{IndexBuilder, Part};
 use banter_log::journal::{Answer, Ask, Reach};
 use banter_log::reading::LogFile;
 use banter_log::segment::SegmentHeader;
@@ -14,6 +16,8 @@ use crate::seeded::Seeded;
 
 /// The disk's own unit: what a power cut leaves whole or not at all.
 const SECTOR_BYTES: usize = 512;
+/// How often an index is tried to be written at most.
+const INDEX_TRIES_MAX: usize = 4;
 
 /// The disk of all cores.
 pub struct SimDisk {
@@ -53,9 +57,9 @@ pub struct SimSegment {
     pub written: Vec<u8>,
     /// As a power cut leaves it, at least.
     pub synced: Vec<u8>,
-    /// The index, once it is on the disk; until then reads are served from memory.
+    /// The index, once it is on the disk.
     pub index: Option<Vec<u8>>,
-    index_on_disk: bool,
+    is_sealed: bool,
     needed_by: BTreeSet<Core>,
 }
 
@@ -63,7 +67,7 @@ enum Act {
     Ask(Ask),
     Sync(u64, Synced),
     Answer(Answer),
-    IndexWritten(u64),
+    WriteIndex(SegmentHeader, Arc<IndexBuilder>, u64),
 }
 
 /// What a sync makes durable.
@@ -75,7 +79,7 @@ enum Synced {
 }
 
 fn is_for_keeper(ask: &Ask) -> bool {
-    matches!(ask, Ask::Prepare | Ask::Seal { .. } | Ask::Release { .. })
+    matches!(ask, Ask::Prepare | Ask::Seal { .. } | Ask::Release { .. } | Ask::LetGo { .. })
 }
 
 impl Act {
@@ -86,9 +90,10 @@ impl Act {
             Act::Ask(Ask::Seal { .. }) => "seal",
             Act::Ask(Ask::Read { .. }) => "read",
             Act::Ask(Ask::Release { .. }) => "release",
+            Act::Ask(Ask::LetGo { .. }) => "let go",
             Act::Sync(..) => "sync",
             Act::Answer(_) => "answer",
-            Act::IndexWritten(_) => "index",
+            Act::WriteIndex(..) => "index",
         }
     }
 }
@@ -123,18 +128,17 @@ impl SimDisk {
     pub fn add_found(&mut self, header: SegmentHeader, bytes: Vec<u8>, index: Vec<u8>) {
         let needed_by = BTreeSet::new();
         let (written, synced) = (bytes.clone(), bytes);
-        let found = SimSegment { header, written, synced, index: Some(index), index_on_disk: true, needed_by };
+        let found = SimSegment { header, written, synced, index: Some(index), is_sealed: true, needed_by };
         self.segments.insert(header.id, found);
     }
 
     /// Takes what a core asks.
     pub fn ask(&mut self, core: usize, asks: Vec<Ask>, turn: u64, chance: &mut Seeded) {
         for ask in asks {
-            if let Ask::Seal { segment, index, .. } = &ask
+            if let Ask::Seal { segment, .. } = &ask
                 && let Some(sealed) = self.segments.get_mut(&segment.id)
             {
-                // Read from memory until it is on the disk.
-                sealed.index = Some(index.clone());
+                sealed.is_sealed = true;
             }
             let mut due = turn + chance.below(self.faults.delay_max + 1) as u64;
             if is_for_keeper(&ask) {
@@ -174,15 +178,32 @@ impl SimDisk {
                 Act::Ask(ask) => self.take(core, ask, after, &mut answers, chance, seen),
                 Act::Sync(segment, synced) => self.sync(segment, &synced, &mut answers, chance, seen),
                 Act::Answer(answer) => answers.push(answer),
-                Act::IndexWritten(id) => {
-                    if let Some(segment) = self.segments.get_mut(&id) {
-                        segment.synced.clone_from(&segment.written);
-                        segment.index_on_disk = true;
-                    }
+                Act::WriteIndex(segment, index, end_offset) => {
+                    let parts = self.write_index(&segment, &index, end_offset, seen);
+                    let answer = Answer::Indexed { segment: segment.id, parts };
+                    self.pending[core].push_back((after, Act::Answer(answer)));
                 }
             }
         }
         answers
+    }
+
+    /// Writes an index, if its segment is still there: what it says, or nothing.
+    fn write_index(
+        &mut self,
+        segment: &SegmentHeader,
+        index: &IndexBuilder,
+        end_offset: u64,
+        seen: &mut Coverage,
+    ) -> Vec<Part> {
+        let Some(there) = self.segments.get_mut(&segment.id) else {
+            seen.saw("segment dropped before its index was written");
+            return Vec::new();
+        };
+        let (file, parts) = index.encode(segment, end_offset);
+        there.synced.clone_from(&there.written);
+        there.index = Some(file);
+        parts
     }
 
     fn happens(&self, once_in: usize, chance: &mut Seeded) -> bool {
@@ -213,7 +234,7 @@ impl SimDisk {
                 written.resize(self.segment_bytes, 0);
                 let synced = written.clone();
                 let needed_by = [Core(core as u16)].into();
-                let made = SimSegment { header, written, synced, index: None, index_on_disk: false, needed_by };
+                let made = SimSegment { header, written, synced, index: None, is_sealed: false, needed_by };
                 self.segments.insert(header.id, made);
                 self.pending[core].push_back((after, Act::Answer(Answer::Segment(header))));
             }
@@ -221,9 +242,15 @@ impl SimDisk {
                 let wanted = (wanted, is_behind_synced);
                 self.append(core, segment.id, (offset, &block), wanted, after, answers, chance, seen);
             }
-            Ask::Seal { segment, .. } => {
-                self.pending[core].push_back((after, Act::IndexWritten(segment.id)));
+            Ask::Seal { segment, index, end_offset, .. } => {
+                // Where it cannot be written it is tried again: others are sealed meanwhile, and this one may be dropped.
+                let tries = chance.below(INDEX_TRIES_MAX) as u64;
+                let written = after + tries * self.faults.delay_max as u64;
+                self.pending[core].push_back((written, Act::WriteIndex(segment, index, end_offset)));
                 seen.saw("segment sealed");
+            }
+            Ask::LetGo { index, .. } => {
+                assert_eq!(Arc::strong_count(&index), 1, "the last one is not the core's");
             }
             Ask::Read { ticket, segment, file, offset, bytes } => {
                 // `None`: it was cut and released while the read was on its way.
@@ -317,18 +344,8 @@ impl SimDisk {
         Some(all[offset.min(all.len())..(offset + bytes).min(all.len())].to_vec())
     }
 
-    /// The process dies, and the kernel does not.
-    pub fn kill(&mut self) {
-        for segment in self.segments.values_mut() {
-            if !segment.index_on_disk {
-                segment.index = None;
-            }
-        }
-    }
-
     /// The power goes: of what was not synced, each sector is there or not, in no order.
     pub fn cut_power(&mut self, chance: &mut Seeded) {
-        self.kill();
         for segment in self.segments.values_mut() {
             let sectors = segment.synced.chunks_mut(SECTOR_BYTES).zip(segment.written.chunks(SECTOR_BYTES));
             for (synced, written) in sectors {
@@ -342,6 +359,6 @@ impl SimDisk {
 
     /// The oldest sealed segment, to be forgotten.
     pub fn oldest_sealed(&self) -> Option<u64> {
-        self.segments.values().find(|segment| segment.index.is_some()).map(|segment| segment.header.id)
+        self.segments.values().find(|segment| segment.is_sealed).map(|segment| segment.header.id)
     }
 }

@@ -11,7 +11,7 @@ use banter_chat::parcel::{Down, Up};
 use banter_chat::sessions::Welcome;
 use banter_chat::shard::{Input, Shard, ShardConfig};
 use banter_log::catalog::Catalog;
-use banter_log::journal::Answer;
+use banter_log::journal::{Answer, Journal};
 use banter_protocol::ids::Epoch;
 use banter_protocol::wire::WireForm;
 
@@ -315,6 +315,9 @@ impl World {
             }
         }
         self.cores[own].shard.finish_turn();
+        if self.cores[own].shard.rooms().journal().is_some_and(Journal::has_work) {
+            self.seen.saw("log work over several turns");
+        }
         let asks = self.cores[own].shard.disk_asks();
         self.disk.ask(own, asks, self.turn, &mut self.chance);
         assert_eq!(self.cores[own].shard.take_damaged(), [0; 0], "nothing that was written is lost");

@@ -5,8 +5,10 @@ use std::mem::MaybeUninit;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
+use banter_log::index::Entry;
 use banter_log::record::Level;
 use banter_log::segment::{file_name, id_of_file};
+use banter_protocol::native::read_message;
 use rustix::fs::inotify;
 use tempfile::TempDir;
 
@@ -19,6 +21,8 @@ use crate::mesh::Bell;
 const SEGMENT_BYTES: u32 = 32 * 1_024;
 const HOUR_MS: u64 = 3_600_000;
 const RUN: u64 = 7;
+/// Where the blocks of a segment end that a test seals.
+const END_OFFSET: u64 = 4_096;
 
 /// A keeper that is called, and not run by a thread: nothing waits for a clock.
 struct Rig {
@@ -80,9 +84,23 @@ impl Rig {
         self.keeper.take(ToKeeper::Release { core: Core(core), segment });
     }
 
-    fn seal(&mut self, segment: SegmentHeader, index: &[u8]) {
-        let (core, newest_ms) = (Core(segment.core), unix_ms());
-        self.keeper.take(ToKeeper::Seal { core, segment, index: index.into(), newest_ms, end_offset: 4_096 });
+    /// Says that a core writes no more to a segment; the index is of one message.
+    fn seal(&mut self, segment: SegmentHeader) -> Arc<IndexBuilder> {
+        let (core, newest_ms, frame) = (Core(segment.core), unix_ms(), Post::at(1).frame());
+        let mut index = IndexBuilder::default();
+        index.add(&Entry::of(&read_message(&frame).unwrap(), Level::Synced, frame.len()), 4_096);
+        let index = Arc::new(index);
+        self.keeper.take(ToKeeper::Seal { core, segment, index: index.clone(), newest_ms, end_offset: END_OFFSET });
+        index
+    }
+
+    /// What a core was told of its indexes: the segment, and how many parts there are.
+    fn indexed(&self, core: usize) -> Vec<(u64, usize)> {
+        let of = |message| match message {
+            ToCore::Log(Answer::Indexed { segment, parts }) => (segment, parts.len()),
+            other => panic!("{other:?}"),
+        };
+        self.cores[core].drain().map(of).collect()
     }
 
     /// What is due by now, and what is to be tried again.
@@ -160,16 +178,26 @@ fn an_index_is_written_and_told_and_tried_again_until_it_can_be() {
     let header = rig.prepared(0);
     let path = index_path(rig.folder.path(), header.id);
     fs::create_dir_all(path.join("in the way")).unwrap();
-    rig.seal(header, b"index");
+    let index = rig.seal(header);
     rig.do_all();
     assert!(rig.said(0).is_empty() && rig.keeper.retry_at.is_some());
     fs::remove_dir_all(&path).unwrap();
     rig.do_all();
-    assert_eq!(
-        (rig.said(0), fs::read(&path).unwrap()),
-        (vec![format!("LogIndexed({})", header.id)], b"index".to_vec())
-    );
+    assert_eq!((rig.indexed(0), fs::read(&path).unwrap()), (vec![(header.id, 1)], index.encode(&header, END_OFFSET).0));
     assert!(rig.keeper.unsealed.is_empty() && rig.keeper.retry_at.is_none());
+    assert_eq!(Arc::strong_count(&index), 1, "the keeper keeps none of it");
+}
+
+#[test]
+fn a_core_is_told_of_an_index_too_whose_segment_went_before_it_was_written() {
+    let mut rig = Rig::new(&[], limits());
+    let (first, second) = (rig.prepared(0), rig.prepared(0));
+    fs::create_dir_all(index_path(rig.folder.path(), first.id).join("in the way")).unwrap();
+    rig.seal(first);
+    rig.release(0, first.id);
+    assert_eq!((rig.indexed(0), rig.segments()), (vec![(first.id, 0)], vec![second.id]));
+    rig.seal(first);
+    assert_eq!(rig.indexed(0), [(first.id, 0)]);
 }
 
 #[test]
@@ -215,7 +243,7 @@ fn a_segment_that_is_written_counts_and_stays() {
     assert_eq!(rig.cuts(), [1, 2]);
     rig.release(0, header.id);
     assert_eq!(rig.segments(), [1, 2, 3], "released, and not sealed");
-    rig.seal(header, b"index");
+    rig.seal(header);
     rig.release(0, header.id);
     assert_eq!(rig.segments(), [1, 2]);
 }

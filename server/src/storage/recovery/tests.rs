@@ -141,8 +141,14 @@ struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     fn new(folder: &'a Path, catalog: Catalog) -> Self {
-        let parts =
-            JournalParts { run: FINDER, segment_bytes: 1 << 20, commit_bytes_max: 1 << 16, reads_max: 1, catalog };
+        let parts = JournalParts {
+            run: FINDER,
+            segment_bytes: 1 << 20,
+            commit_bytes_max: 1 << 16,
+            reads_max: 1,
+            work_steps_max: 1,
+            catalog,
+        };
         Reader { folder, journal: Journal::new(parts) }
     }
 

@@ -202,6 +202,7 @@ impl World {
             assert_eq!((counters.connections, counters.subscriptions, counters.subscriptions_behind), (0, 0, 0));
             assert_eq!((counters.run_bytes, core.shard.sessions().open_count()), (0, 0));
             assert!(core.shard.rooms().iter().all(|room| room.is_idle() && room.members_count() == 0));
+            assert!(core.shard.rooms().journal().is_none_or(|log| !log.has_work()), "what takes several turns is done");
             self.seen.saw_times("fell behind", counters.fell_behind);
             self.seen.saw_times("batch lagged", counters.batches_lagged);
             self.seen.saw_times("connection paused", counters.pauses);

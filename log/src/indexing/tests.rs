@@ -1,0 +1,325 @@
+//! What takes long is done in slices: what each call costs, and what is read before, during and behind it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use banter_protocol::ids::{RoomId, RoomName, Sequence};
+
+use crate::PAGE_BYTES;
+use crate::catalog::Catalog;
+use crate::index::Entry;
+use crate::journal::{Answer, Ask, Done, Journal, JournalParts, Reach};
+use crate::reading::{LogFile, PageWant};
+use crate::record::{Level, Record};
+use crate::rig::{Post, RUN, Rig, frames, parts, want};
+use crate::segment::SegmentHeader;
+
+/// The header, and four posts of a block each.
+const FOUR_POSTS: u64 = 5 * PAGE_BYTES as u64;
+const ROOMS: [&str; 6] = ["lobby", "one", "two", "three", "four", "five"];
+
+/// Two segments of many rooms each; the greatest number of steps of each kind of call.
+struct Counted {
+    journal: Journal,
+    steps_max: BTreeMap<&'static str, u64>,
+}
+
+impl Counted {
+    fn call<T>(&mut self, name: &'static str, call: impl FnOnce(&mut Journal) -> T) -> T {
+        let before = self.journal.catalog().steps();
+        let done = call(&mut self.journal);
+        let steps = self.journal.catalog().steps() - before;
+        let most = self.steps_max.entry(name).or_default();
+        *most = (*most).max(steps);
+        done
+    }
+
+    fn post_in(&mut self, rooms: std::ops::Range<u128>, sequence: u64) {
+        let post = Post::at(sequence);
+        let (frame, (level, author)) = (post.frame_of(1), (Level::Synced, post.author()));
+        let message = banter_protocol::native::read_message(&frame).unwrap();
+        let entry = |room| Entry::in_room(RoomId(room), &message, level, frame.len());
+        let records = rooms.map(|room| (Record { level, author, frame: &frame }, entry(room)));
+        assert!(self.call("commit", |journal| journal.commit(records, Reach::Synced)));
+        self.call("handle synced", |journal| journal.handle(Answer::Synced, &mut Vec::new()));
+    }
+
+    /// Goes on in another segment, and does what is asked of the disk.
+    fn rotate(&mut self, next: u64) {
+        self.journal.handle(Answer::Segment(header(next)), &mut Vec::new());
+        assert!(self.call("make room", |journal| journal.make_room(1 << 40)));
+        for ask in std::mem::take(self.journal.asks_mut()) {
+            if let Ask::Seal { segment, index, end_offset, .. } = ask {
+                let (_, parts) = index.encode(&segment, end_offset);
+                let answer = Answer::Indexed { segment: segment.id, parts };
+                self.call("handle indexed", |journal| journal.handle(answer, &mut Vec::new()));
+            }
+        }
+    }
+
+    /// The slices until nothing is left.
+    fn work(&mut self) -> usize {
+        let mut slices = 0;
+        while self.journal.has_work() {
+            slices += 1;
+            let steps = self.call("work", Journal::work);
+            assert!(steps > 0, "a slice without a step would never end");
+        }
+        slices
+    }
+}
+
+fn header(id: u64) -> SegmentHeader {
+    SegmentHeader { id, nonce: id, core: 0, run: RUN, made_unix_ms: 0 }
+}
+
+#[test]
+fn no_call_takes_more_steps_than_it_may_however_many_rooms_a_segment_has() {
+    const ROOMS_COUNT: u128 = 50_000;
+    const COMMIT_COUNT: u128 = 1_000;
+    const SLICE_STEPS: u64 = 100;
+    let parts = JournalParts { work_steps_max: SLICE_STEPS as usize, ..parts(RUN, 1 << 30, Catalog::default()) };
+    let mut counted = Counted { journal: Journal::new(parts), steps_max: BTreeMap::new() };
+    counted.journal.handle(Answer::Segment(header(1)), &mut Vec::new());
+    for segment in 1..=2 {
+        for first in (0..ROOMS_COUNT).step_by(COMMIT_COUNT as usize) {
+            counted.post_in(first..first + COMMIT_COUNT, segment);
+        }
+        counted.rotate(segment + 1);
+        assert_eq!(counted.work(), 501, "each part, and the index that is let go of");
+    }
+    for (segment, slices) in [(1, 1_001), (2, 501)] {
+        counted.call("handle cut", |journal| journal.handle(Answer::Cut { segment }, &mut Vec::new()));
+        assert_eq!(counted.work(), slices, "each span, each room that has more of them, and the end");
+    }
+    assert!(counted.journal.catalog().is_empty());
+    // An entry is looked for once, and added once.
+    let expected = [
+        ("commit", 0),
+        ("handle cut", 0),
+        ("handle indexed", 0),
+        ("handle synced", 2 * COMMIT_COUNT as u64),
+        ("make room", 0),
+        ("work", SLICE_STEPS),
+    ];
+    assert_eq!(counted.steps_max, expected.into());
+}
+
+/// Five sealed segments whose indexes are not written, and the one that is written to; posts of "lobby", all keyed.
+fn unindexed() -> Rig {
+    let mut rig = Rig::new(FOUR_POSTS);
+    (rig.writes_indexes, rig.works_on) = (false, false);
+    for sequence in 1..=22 {
+        let post = Post { is_keyed: true, ..Post::at(sequence) };
+        rig.commit(&[post, Post { room: "one", ..post }, Post { room: "two", ..post }]);
+    }
+    assert_eq!(rig.unindexed.len(), 5);
+    rig
+}
+
+fn keyed_frames(room: &'static str, sequences: impl Iterator<Item = u64>) -> Vec<u8> {
+    sequences.flat_map(|sequence| Post { room, is_keyed: true, ..Post::at(sequence) }.frame_of(1)).collect()
+}
+
+fn want_in(room: &'static str, first: u64, last: u64) -> PageWant {
+    PageWant { room: RoomName::new(room).unwrap(), ..want(first, last) }
+}
+
+/// Every room's page and the keys of "lobby", against what was posted.
+fn check_whole(rig: &mut Rig) {
+    for room in ["lobby", "one", "two"] {
+        for first in [1, 7, 20] {
+            let read = rig.page(want_in(room, first, 22)).unwrap();
+            assert!(read.messages == keyed_frames(room, first..=22), "{room} from {first}");
+        }
+    }
+    let keys = rig.keys(0, 99).unwrap();
+    assert!(keys.iter().map(|key| key.sequence).eq(1..=22));
+}
+
+#[test]
+fn readings_are_right_before_during_and_behind_the_handover_of_an_index() {
+    let mut rig = unindexed();
+    check_whole(&mut rig);
+    assert!(rig.reads.iter().all(|read| read.1 == LogFile::Segment), "no index is on the disk");
+    let (mut handed_over, mut slices) = (0, 0);
+    while rig.write_index() {
+        check_whole(&mut rig);
+        while rig.journal.has_work() {
+            rig.journal.work();
+            slices += 1;
+            check_whole(&mut rig);
+        }
+        handed_over += 1;
+        assert_eq!(rig.let_go, handed_over, "a builder that is told of whole goes back");
+    }
+    assert_eq!((handed_over, slices), (5, 5 * 4), "three parts, and the index that is let go of");
+    rig.reads.clear();
+    check_whole(&mut rig);
+    let indexes: BTreeSet<u64> = rig.reads.iter().filter(|read| read.1 == LogFile::Index).map(|read| read.0).collect();
+    assert_eq!(indexes, (1..=5).collect());
+}
+
+#[test]
+fn an_index_whose_segment_went_first_is_let_go_of_too() {
+    let mut rig = unindexed();
+    rig.answer(Answer::Cut { segment: 1 });
+    rig.works_on = true;
+    rig.work();
+    assert_eq!((rig.released.clone(), rig.let_go), (vec![1], 0));
+    rig.unindexed.pop_front();
+    rig.answer(Answer::Indexed { segment: 1, parts: Vec::new() });
+    rig.work();
+    assert_eq!(rig.let_go, 1);
+    assert_eq!(rig.page(want_in("one", 5, 22)).unwrap().messages, keyed_frames("one", 5..=22));
+}
+
+#[test]
+fn a_reading_that_began_in_a_builder_goes_on_behind_its_handover() {
+    let mut rig = unindexed();
+    rig.done.clear();
+    rig.journal.read_page(want_in("one", 1, 22));
+    rig.journal.begin_reads(&mut rig.done);
+    let under_way = rig.asks();
+    while rig.write_index() {}
+    rig.works_on = true;
+    rig.work();
+    under_way.into_iter().for_each(|ask| rig.perform(ask));
+    rig.work();
+    let Some(Done::Page { page: Ok(page), .. }) = rig.done.pop() else { panic!("no page") };
+    assert_eq!(page.messages, keyed_frames("one", 1..=22));
+}
+
+#[test]
+fn a_cut_is_seen_at_once_and_a_segment_is_released_behind_its_last_room() {
+    let mut rig = Rig::new(FOUR_POSTS);
+    (1..=9).for_each(|sequence| rig.commit(&ROOMS.map(|room| Post { room, ..Post::at(sequence) })));
+    rig.works_on = false;
+    rig.answer(Answer::Cut { segment: 1 });
+    let mut slices = 0;
+    loop {
+        assert!(!rig.journal.catalog().needs(1) && rig.journal.catalog().segment(1).is_none());
+        for room in ROOMS {
+            let log = rig.journal.catalog().room(RoomId::of(room)).unwrap();
+            assert_eq!((log.first(), log.head(), log.spans.iter().len()), (Sequence(5), Sequence(9), 2));
+            assert!(log.span_of(Sequence(4)).is_none() && log.span_of(Sequence(5)).is_some());
+            assert_eq!(rig.page(want_in(room, 1, 9)).unwrap().count, 0);
+        }
+        assert_eq!(rig.page(want(5, 9)).unwrap().messages, frames(5..=9));
+        if !rig.journal.has_work() {
+            break;
+        }
+        assert_eq!(rig.released.is_empty(), slices < 11, "behind the last room's span");
+        rig.journal.work();
+        slices += 1;
+    }
+    assert_eq!((slices, rig.released), (13, vec![1]), "a span and a look at each room, and the end");
+}
+
+#[test]
+fn the_segment_that_is_written_to_is_not_cut() {
+    let mut rig = Rig::new(1 << 20);
+    rig.post(1..=2);
+    rig.answer(Answer::Cut { segment: 1 });
+    assert!(!rig.journal.has_work() && rig.asks().is_empty());
+    rig.post(3..=3);
+    assert_eq!(rig.page(want(1, 3)).unwrap().messages, frames(1..=3));
+}
+
+/// The same posts and cuts for a journal that does everything at once, and one that takes a step now and then.
+struct Twins {
+    quick: Rig,
+    slow: Rig,
+    chance: u64,
+    heads: [u64; ROOMS.len()],
+    cut_through: u64,
+}
+
+impl Twins {
+    fn new(seed: u64) -> Self {
+        let (quick, mut slow) = (Rig::new(FOUR_POSTS), Rig::new(FOUR_POSTS));
+        (slow.writes_indexes, slow.works_on) = (false, false);
+        Twins { quick, slow, chance: seed * 2 + 1, heads: [0; ROOMS.len()], cut_through: 0 }
+    }
+
+    /// By Knuth's MMIX numbers; the low bits are left out, since they hardly change.
+    fn below(&mut self, bound: usize) -> usize {
+        self.chance = self.chance.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.chance >> 33) as usize % bound
+    }
+
+    fn post(&mut self) {
+        let room = self.below(ROOMS.len());
+        if self.quick.journal.catalog().room(RoomId::of(ROOMS[room])).is_none() && self.below(2) == 0 {
+            // Nothing of it is left, and it was forgotten: it begins anew.
+            self.heads[room] = 0;
+        }
+        self.heads[room] += 1;
+        let post = Post { room: ROOMS[room], is_keyed: true, ..Post::at(self.heads[room]) };
+        self.quick.commit(&[post]);
+        self.slow.commit(&[post]);
+    }
+
+    /// Cuts a sealed segment behind the last one.
+    fn cut(&mut self) {
+        let sealed = self.quick.indexes.keys().last().copied().unwrap_or(0);
+        let left = sealed.saturating_sub(self.cut_through) as usize;
+        if left > 1 {
+            self.cut_through += 1 + self.below(left.min(3)) as u64;
+            let segment = self.cut_through;
+            self.quick.answer(Answer::Cut { segment });
+            self.quick.work();
+            self.slow.answer(Answer::Cut { segment });
+        }
+    }
+
+    fn disturb(&mut self) {
+        match self.below(20) {
+            0..=7 => self.post(),
+            8 => self.cut(),
+            9..=10 => drop(self.slow.write_index()),
+            11..=17 => assert!(self.slow.journal.work() <= 1, "both kinds of work share the steps"),
+            _ => self.check(),
+        }
+    }
+
+    /// Both know and read the same.
+    fn check(&mut self) {
+        for (room, &head) in ROOMS.into_iter().zip(&self.heads) {
+            let bounds = |rig: &Rig| {
+                let room = rig.journal.catalog().room(RoomId::of(room));
+                room.map(|room| (room.first(), room.head(), room.spans.iter().map(|span| span.segment).min()))
+            };
+            assert_eq!(bounds(&self.quick), bounds(&self.slow), "{room}");
+            let Some((first, ..)) = bounds(&self.quick) else { continue };
+            let want = || want_in(room, first.0, head);
+            assert_eq!(self.slow.page(want()).map(|page| page.messages), Ok(keyed_frames(room, first.0..=head)));
+            assert_eq!(self.quick.page(want()), self.slow.page(want()));
+        }
+        assert_eq!(self.quick.keys(0, 99), self.slow.keys(0, 99));
+    }
+
+    fn settle(&mut self) {
+        while self.slow.write_index() {}
+        self.slow.works_on = true;
+        self.slow.work();
+        self.check();
+        assert_eq!(self.quick.journal.catalog().len(), self.slow.journal.catalog().len());
+        let released = |rig: &Rig| rig.released.iter().copied().collect::<BTreeSet<_>>();
+        assert_eq!(released(&self.quick), released(&self.slow));
+        assert_eq!(self.slow.let_go, self.slow.indexes.len());
+    }
+}
+
+#[test]
+fn a_journal_that_works_in_slices_shows_what_one_shows_that_does_all_at_once() {
+    let mut cut = 0;
+    for seed in 0..60 {
+        let mut twins = Twins::new(seed);
+        for _ in 0..300 {
+            twins.disturb();
+        }
+        twins.settle();
+        cut += twins.cut_through;
+    }
+    assert!(cut > 500, "{cut}");
+}
