@@ -33,12 +33,18 @@ pub struct Counters {
     pub log_pages: u64,
     /// Reads of the log that did not find what should be there.
     pub damaged_reads: u64,
+    /// Keys that were forgotten within their window, for want of bytes.
+    pub dedupe_early_evictions: u64,
     /// Refusals by code, at `code as usize`.
     pub refusals: [u64; ErrorCode::ALL.len() + 1],
     /// Rooms now.
     pub rooms: u64,
     /// Bytes of history now.
     pub history_bytes: u64,
+    /// Remembered keys now.
+    pub dedupe_keys: u64,
+    /// Rough bytes of remembered keys now.
+    pub dedupe_bytes: u64,
     /// Open connections now.
     pub connections: u64,
     /// Subscriptions now.

@@ -107,7 +107,7 @@ impl Shard {
     /// A turn begins: the time, and how much room the lanes to another core have (up, down).
     pub fn begin_turn(&mut self, now: Now, lane_room: impl IntoIterator<Item = (Core, usize, usize)>) {
         self.now = now;
-        self.rooms.begin_turn();
+        self.rooms.begin_turn(now);
         for (core, up, down) in lane_room {
             self.lanes.set_room(core, up, down);
         }
@@ -116,6 +116,11 @@ impl Shard {
                 self.sessions.lane_opened(core);
             }
         }
+    }
+
+    /// The machine was suspended for so many milliseconds, which the monotonic time of turns leaves out.
+    pub fn was_suspended(&mut self, suspended_ms: u64) {
+        self.rooms.was_suspended(suspended_ms);
     }
 
     /// Something happened to a connection.
@@ -211,7 +216,7 @@ impl Shard {
 
     /// Whether there is more to do right now, without any input.
     pub fn is_busy(&self) -> bool {
-        self.lanes.has_local() || self.rooms.has_pages_waiting()
+        self.lanes.has_local() || self.rooms.has_pages_waiting() || self.rooms.has_keys_waiting()
     }
 
     /// Whether something waits for room in a lane.

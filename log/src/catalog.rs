@@ -9,6 +9,7 @@ use rustc_hash::FxHashMap;
 
 use crate::index::{Details, Entry, Part};
 use crate::record::Level;
+use crate::runs::Runs;
 use crate::segment::SegmentHeader;
 
 /// The rooms of a core that have messages in the log. About 100 bytes a room, and 88 for each segment that holds it.
@@ -18,6 +19,19 @@ pub struct Catalog {
     segments: BTreeMap<u64, SegmentUse>,
     /// Segments that no room needs any more, to be told.
     released: Vec<u64>,
+    /// The starts of the server before this one.
+    runs: Runs,
+    /// What was given up of rooms, the newest of each.
+    given_up: BTreeMap<RoomId, GivenUp>,
+}
+
+/// The newest messages of a room that could not be read any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GivenUp {
+    /// The segment that holds them.
+    pub segment: u64,
+    /// The time of the newest, on the clock of this run.
+    pub clock_ms: u64,
 }
 
 /// A segment that some room needs.
@@ -132,7 +146,7 @@ pub struct Keeping {
     pub bytes: u64,
     /// Only what is younger than this time, milliseconds since 1970.
     pub since_ms: u64,
-    /// And always what is younger than this one.
+    /// And always what is younger than this one, on the clock of this run.
     pub at_least_since_ms: u64,
 }
 
@@ -179,6 +193,7 @@ impl Catalog {
             details: Some(part.details),
         };
         self.add_span(part.room, span, *segment);
+        self.runs.add(segment, part.newest_ms);
         let epoch = past.epoch_behind(segment.run, part.level).unwrap_or(part.epoch);
         if let Some(room) = self.rooms.get_mut(&part.room) {
             (room.epoch, room.level, room.run) = (epoch, part.level, segment.run);
@@ -259,20 +274,28 @@ impl Catalog {
     /// A room forgets what it has in a segment, and before it.
     pub fn cut_room(&mut self, id: RoomId, segment: u64) {
         let cut = self.take_spans(id, segment);
-        cut.into_iter().for_each(|segment| self.release(segment));
+        cut.into_iter().for_each(|span| self.release(span.segment));
     }
 
     /// A segment does not hold what it should of a room: the room goes on behind it. The files stay for those who may
     /// mend them, until retention takes them.
     pub fn give_up(&mut self, id: RoomId, segment: u64) {
-        self.take_spans(id, segment);
+        if let Some(newest) = self.take_spans(id, segment).last() {
+            let clock_ms = self.clock_ms(newest.segment, newest.newest_ms);
+            self.given_up.insert(id, GivenUp { segment, clock_ms });
+        }
     }
 
-    fn take_spans(&mut self, id: RoomId, segment: u64) -> Vec<u64> {
+    /// What was given up of a room last: its keys are not known any more, which is not to say that there are none.
+    pub fn given_up(&self, id: RoomId) -> Option<&GivenUp> {
+        self.given_up.get(&id)
+    }
+
+    fn take_spans(&mut self, id: RoomId, segment: u64) -> Vec<Span> {
         let Some(room) = self.rooms.get_mut(&id).filter(|room| holds(room, segment)) else { return Vec::new() };
         let mut cut = Vec::new();
         while let Some(span) = room.spans.pop_front() {
-            cut.push(span.segment);
+            cut.push(span);
             if span.segment == segment {
                 break;
             }
@@ -290,7 +313,7 @@ impl Catalog {
         let mut last_cut = None;
         for span in room.spans.iter().take(room.spans.len() - 1) {
             let is_above = (keeping.bytes != 0 && bytes > keeping.bytes) || span.newest_ms < keeping.since_ms;
-            if !is_above || span.newest_ms >= keeping.at_least_since_ms {
+            if !is_above || self.clock_ms(span.segment, span.newest_ms) >= keeping.at_least_since_ms {
                 break;
             }
             bytes -= span.bytes;
@@ -299,6 +322,29 @@ impl Catalog {
         if let Some(segment) = last_cut {
             self.cut_room(id, segment);
         }
+    }
+
+    /// The run begins, at that time of its clock, milliseconds since 1970. Every earlier segment was added.
+    pub fn begin(&mut self, start_ms: u64) {
+        self.runs.begin(start_ms);
+    }
+
+    /// The starts of the server before this one.
+    pub fn runs(&self) -> &Runs {
+        &self.runs
+    }
+
+    /// A time that stands in a segment, on the clock of this run.
+    pub fn clock_ms(&self, segment: u64, logged_ms: u64) -> u64 {
+        self.segment(segment).map_or(logged_ms, |header| self.runs.clock_ms(header.run, logged_ms))
+    }
+
+    /// Whether a room has, or had before it was given up, a message that is no older than that, on the clock of this run.
+    pub fn is_younger(&self, id: RoomId, since_ms: u64) -> bool {
+        let newest = self.room(id).and_then(|room| room.spans.back());
+        let newest_ms = newest.map(|span| self.clock_ms(span.segment, span.newest_ms));
+        let given_up_ms = self.given_up(id).map(|gone| gone.clock_ms);
+        newest_ms.max(given_up_ms).is_some_and(|ms| ms >= since_ms)
     }
 
     /// Every room.
@@ -452,6 +498,17 @@ mod tests {
     }
 
     #[test]
+    fn what_was_given_up_is_as_young_as_it_was() {
+        let mut catalog = Catalog::default();
+        catalog.add_part(&segment(1, 1), &Part { newest_ms: 500, ..part(1, 1, 9) }, Past::default());
+        catalog.begin(70_000);
+        catalog.give_up(RoomId(1), 1);
+        assert!(catalog.room(RoomId(1)).is_none());
+        assert!(catalog.is_younger(RoomId(1), 70_000) && !catalog.is_younger(RoomId(1), 70_001));
+        assert_eq!(catalog.given_up(RoomId(1)), Some(&GivenUp { segment: 1, clock_ms: 70_000 }));
+    }
+
+    #[test]
     fn what_is_kept_of_a_room_is_its_newest_in_whole_segments() {
         let room = || {
             let mut catalog = Catalog::default();
@@ -471,6 +528,10 @@ mod tests {
         assert_eq!(kept(Keeping { bytes: 1, since_ms: 0, at_least_since_ms: always }), 31, "the newest stays");
         assert_eq!(kept(Keeping { bytes: 0, since_ms: 15, at_least_since_ms: always }), 11);
         assert_eq!(kept(Keeping { bytes: 1, since_ms: 99, at_least_since_ms: 20 }), 11, "the window is kept");
+        let mut catalog = room();
+        catalog.begin(90_000);
+        catalog.keep_of_room(RoomId(1), Keeping { bytes: 1, since_ms: 99, at_least_since_ms: 90_000 - 25 });
+        assert_eq!(bounds(&catalog, 1).unwrap().0, 11, "as old as it was when its run ended");
     }
 
     #[test]

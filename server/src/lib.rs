@@ -22,3 +22,4 @@ pub mod net;
 pub mod pump;
 pub mod runtime;
 pub mod storage;
+pub mod suspended;

@@ -71,6 +71,14 @@ const METRICS: &[Metric] = &[
         core.counters.pauses
     }),
     ("banter_history_bytes", "gauge", "Bytes of history.", |core| core.counters.history_bytes),
+    ("banter_dedupe_keys", "gauge", "Keys of posts that are remembered.", |core| core.counters.dedupe_keys),
+    ("banter_dedupe_bytes", "gauge", "Rough bytes of remembered keys.", |core| core.counters.dedupe_bytes),
+    (
+        "banter_dedupe_early_evictions_total",
+        "counter",
+        "Keys forgotten within their window, for want of bytes.",
+        |core| core.counters.dedupe_early_evictions,
+    ),
     ("banter_run_bytes", "gauge", "Bytes of frames that are ready to be sent.", |core| core.counters.run_bytes),
     ("banter_commits_total", "counter", "Commits of the log.", |core| core.counters.commits),
     ("banter_committed_bytes_total", "counter", "Bytes of records in commits.", |core| core.counters.committed_bytes),

@@ -21,6 +21,7 @@ use crate::mesh::{Bell, Neighbour, Sleep};
 use crate::metrics::CoreReport;
 use crate::net::{Net, NetEvent};
 use crate::storage::disk::Disk;
+use crate::suspended::Suspended;
 
 /// Parcels that one turn takes from one lane, so that no neighbour keeps a core from its sockets.
 const PARCELS_A_TURN: usize = 1_024;
@@ -44,6 +45,7 @@ pub struct Pump {
     inbox: flume::Receiver<ToCore>,
     control: flume::Sender<ToControl>,
     started: Instant,
+    suspended: Suspended,
     now: Now,
     accept_at_ms: Option<u64>,
     /// No connection could be accepted since the last that was: said once.
@@ -119,6 +121,7 @@ impl Pump {
             inbox,
             control,
             started: Instant::now(),
+            suspended: Suspended::new(),
             now: Now::default(),
             accept_at_ms: None,
             is_accept_failing: false,
@@ -245,6 +248,9 @@ impl Pump {
             .neighbours
             .iter()
             .map(|neighbour| (neighbour.core, room(neighbour.up_out.len()), room(neighbour.down_out.len())));
+        if let Some(suspended_ms) = self.suspended.take() {
+            self.shard.was_suspended(suspended_ms);
+        }
         self.shard.begin_turn(self.now, lane_room);
         self.take_events();
         self.take_mail();
