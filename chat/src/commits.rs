@@ -318,7 +318,7 @@ impl Rooms {
                         turn.counters.damaged_reads += 1;
                         self.pages.damaged.push(segment);
                     }
-                    self.loaded(ticket, keys.as_deref().unwrap_or_default(), turn);
+                    self.keys_read(ticket, keys.ok(), turn);
                 }
             }
         }
@@ -385,13 +385,15 @@ impl Rooms {
         self.no_longer_waits(&open);
         let (to, request, answer) = match open {
             Open::Post { record, request, .. } => {
-                self.slots[slot].take_back();
-                (record.author, request, Answer::Refused(refusal.clone()))
+                let room = &mut self.slots[slot];
+                room.take_back();
+                self.dedupe.forget_behind(slot, room.history.head());
+                (record.author, request, Answer::PostRefused(refusal.clone()))
             }
             Open::Answer { to, request, answer } => {
                 let head = self.slots[slot].history.head();
                 let is_of_refused = matches!(&answer, Answer::Posted { sequence, .. } if *sequence > head);
-                (to, request, if is_of_refused { Answer::Refused(refusal.clone()) } else { answer })
+                (to, request, if is_of_refused { Answer::PostRefused(refusal.clone()) } else { answer })
             }
         };
         turn.lanes.send_answer(to.core, Down::Answer { to: to.connection, request, answer });
@@ -408,8 +410,7 @@ impl Rooms {
                 let latency = &mut turn.latencies.post[room.policy.durability as usize];
                 latency.record_us(turn.now.monotonic_us.saturating_sub(since_us));
                 if key.is_some() {
-                    let since_ms = turn.now.unix_ms.saturating_sub(self.limits.dedupe_window_ms.into());
-                    room.key_is_history(self.limits.dedupe_keys_per_author_max, since_ms);
+                    self.dedupe.is_history(slot, record.sequence, self.clock.time_ms());
                 }
                 let answer = Answer::Posted {
                     room: room.name.clone(),
@@ -425,7 +426,7 @@ impl Rooms {
                 }
                 room.fresh.push(record.clone());
                 self.keep(slot, record, turn);
-                self.keep_of_log(slot, turn.now.unix_ms);
+                self.keep_of_log(slot);
                 (author, request, answer)
             }
         };
@@ -433,7 +434,7 @@ impl Rooms {
     }
 
     /// Lets the log forget what the room's policy says, when the room has come to a new segment.
-    fn keep_of_log(&mut self, slot: usize, unix_ms: u64) {
+    fn keep_of_log(&mut self, slot: usize) {
         let room = &mut self.slots[slot];
         if room.policy.retention_bytes == 0 && room.policy.retention_hours == 0 {
             return;
@@ -441,7 +442,7 @@ impl Rooms {
         let Some(journal) = &mut self.journal else { return };
         let newest = journal.catalog().room(room.id).and_then(|log| log.spans.back()).map_or(0, |span| span.segment);
         if std::mem::replace(&mut room.kept_segment, newest) != newest {
-            journal.catalog_mut().keep_of_room(room.id, keeping(&room.policy, &self.limits, unix_ms));
+            journal.catalog_mut().keep_of_room(room.id, keeping(&room.policy, &self.limits, &self.clock));
         }
     }
 }

@@ -37,12 +37,18 @@ pub struct Counters {
     pub log_pages: u64,
     /// Reads of the log that did not find what should be there.
     pub damaged_reads: u64,
+    /// Keys that were forgotten within their window, for want of bytes.
+    pub dedupe_early_evictions: u64,
     /// Refusals by code, at `code as usize`.
     pub refusals: [u64; ErrorCode::ALL.len() + 1],
     /// Rooms now.
     pub rooms: u64,
     /// Bytes of history now.
     pub history_bytes: u64,
+    /// Remembered keys now.
+    pub dedupe_keys: u64,
+    /// Rough bytes of remembered keys now.
+    pub dedupe_bytes: u64,
     /// Open connections now.
     pub connections: u64,
     /// Subscriptions now.
@@ -63,12 +69,6 @@ pub struct Counters {
     pub outbox_bytes: u64,
     /// Connections that are not read now.
     pub paused_connections: u64,
-    /// Keys of posts that are remembered now.
-    pub dedupe_keys: u64,
-    /// Bytes of them.
-    pub dedupe_bytes: u64,
-    /// Keys that were forgotten before `dedupe_window_ms` was over, for want of place.
-    pub dedupe_evictions: u64,
     /// Steps that were taken: what a turn does is bounded by what came in it and by named limits, and the simulated world
     /// holds it against that.
     pub steps: u64,

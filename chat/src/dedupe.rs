@@ -1,22 +1,64 @@
-//! Which keyed posts of a room are known: a window over its newest keyed posts, so that a repeated post is told from a
-//! new one.
+//! Which keyed posts of a core's rooms are known, so that a repeated post is told from a new one.
 //!
-//! The window: the newest `dedupe_keys_max` keyed posts of the room that are no older than `dedupe_window_ms`.
+//! The window: the newest `dedupe_keys_per_author_max` keyed posts of each user in a room that are no older than
+//! `dedupe_window_ms`, under `dedupe_bytes_per_core_max` over all rooms of the core.
+//!
+//! Invariants:
+//! - An author's keys are pushed out by newer ones of the same author in the same room, by their age, and, above the bytes of
+//!   the core, as the oldest of the core; by nothing else.
+//! - A post that may still be refused is known whatever its age, and pushes nobody out until it is history.
+//! - Nothing here is done for all keys or all rooms at once, and no table is ever copied into a larger one.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet};
 
-use banter_log::key::{Fingerprint, KeyedPost};
+use banter_log::key::{Fingerprint, KeyedPost, KnownKey};
 use banter_protocol::ids::Sequence;
-use rustc_hash::FxHashMap;
 
-/// The window.
-#[derive(Debug, Default)]
+/// Rough bytes that a key takes. Nodes of a B-tree have place for 11 and hold 6 where what comes is ascending, and 7 or 8
+/// on average otherwise: 48 bytes by fingerprint take 70, 24 by place 46, 16 by author and place 29; an author takes 24 more,
+/// shared by all of the author's keys, and what lies above the leaves another tenth.
+pub const KEY_BYTES: u64 = 168;
+
+/// The windows of a core's rooms.
+#[derive(Debug)]
 pub struct Dedupe {
-    known: FxHashMap<Fingerprint, KeyedPost>,
-    /// Oldest first. An entry whose key was used again stays until its turn comes.
-    order: VecDeque<(Fingerprint, u64)>,
-    /// The newest of them, whose posts may still be refused. They push nobody out of the window until they are history.
-    open: usize,
+    keys_per_author_max: u32,
+    history_keys_max: usize,
+    /// By the room's slot.
+    rooms: BTreeMap<usize, RoomKeys>,
+    /// When the oldest key of each room became history, and the room.
+    oldest: BTreeSet<(u64, usize)>,
+    /// Of rooms that were forgotten: they go bit by bit.
+    leaving: Vec<RoomKeys>,
+    /// Keys in memory.
+    keys: usize,
+    /// Those of them whose posts are history, without those that are leaving.
+    history_keys: usize,
+    early_evictions: u64,
+}
+
+/// The window of a room.
+#[derive(Debug, Default)]
+struct RoomKeys {
+    known: BTreeMap<Fingerprint, Known>,
+    /// All of them by place. Those behind `history` may still be refused.
+    places: BTreeMap<u64, Fingerprint>,
+    /// Author and place of those that are history.
+    by_author: BTreeSet<(u64, u64)>,
+    /// How many of them each author has.
+    authors: BTreeMap<u64, u32>,
+    /// The newest place that is history.
+    history: u64,
+    /// As the room stands in [`Dedupe::oldest`].
+    listed_ms: Option<u64>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    sequence: u64,
+    body: u64,
+    time_ms: u64,
+    clock_ms: u64,
 }
 
 /// What the window says of a post.
@@ -31,128 +73,214 @@ pub enum Verdict {
 }
 
 impl Dedupe {
-    /// Judges a post and does not remember it. Keys of posts before `since_ms` are forgotten.
-    pub fn judge(&self, fingerprint: Fingerprint, body: u64, since_ms: u64) -> Verdict {
-        match self.known.get(&fingerprint).filter(|known| known.time_ms >= since_ms) {
+    /// Empty windows. Of keys whose posts are history they hold `bytes_max` bytes.
+    pub fn new(keys_per_author_max: u32, bytes_max: u64) -> Self {
+        Dedupe {
+            keys_per_author_max,
+            history_keys_max: keys_within(bytes_max),
+            rooms: BTreeMap::new(),
+            oldest: BTreeSet::new(),
+            leaving: Vec::new(),
+            keys: 0,
+            history_keys: 0,
+            early_evictions: 0,
+        }
+    }
+
+    /// Judges a post and does not remember it. Keys of posts before `since_ms` are forgotten, if these are history.
+    pub fn judge(&self, slot: usize, fingerprint: Fingerprint, body: u64, since_ms: u64) -> Verdict {
+        let Some(room) = self.rooms.get(&slot) else { return Verdict::New };
+        let is_within = |known: &&Known| known.clock_ms >= since_ms || known.sequence > room.history;
+        match room.known.get(&fingerprint).filter(is_within) {
             None => Verdict::New,
-            Some(known) if known.body == body => Verdict::Duplicate(*known),
+            Some(known) if known.body == body => {
+                let (sequence, time_ms) = (known.sequence, known.time_ms);
+                Verdict::Duplicate(KeyedPost { sequence, time_ms, fingerprint, body })
+            }
             Some(_) => Verdict::Conflict,
         }
     }
 
     /// Remembers a post that may still be refused.
-    pub fn remember(&mut self, post: KeyedPost) {
-        self.order.push_back((post.fingerprint, post.sequence));
-        self.known.insert(post.fingerprint, post);
-        self.open += 1;
+    pub fn remember(&mut self, slot: usize, key: KnownKey) {
+        let KnownKey { post: KeyedPost { sequence, time_ms, fingerprint, body }, clock_ms } = key;
+        let room = self.rooms.entry(slot).or_default();
+        if let Some(&Known { sequence, .. }) = room.known.get(&fingerprint) {
+            // It is used again since it was forgotten.
+            self.forget(slot, sequence);
+        }
+        let room = self.rooms.entry(slot).or_default();
+        room.known.insert(fingerprint, Known { sequence, body, time_ms, clock_ms });
+        room.places.insert(sequence, fingerprint);
+        self.keys += 1;
     }
 
-    /// The oldest of the posts that could be refused is history: what is above the limit or older than `since_ms` is
-    /// forgotten.
-    pub fn is_history(&mut self, keys_max: u32, since_ms: u64) {
-        self.open = self.open.saturating_sub(1);
-        let is_old = |this: &Self, &(fingerprint, sequence): &(Fingerprint, u64)| {
-            this.known.get(&fingerprint).is_none_or(|known| known.sequence != sequence || known.time_ms < since_ms)
-        };
-        while self.order.len() > self.open
-            && (self.order.len() - self.open > keys_max as usize
-                || self.order.front().is_some_and(|oldest| is_old(self, oldest)))
+    /// A post that could be refused is history, as of that time: from now on its key grows old, and may push out another.
+    pub fn is_history(&mut self, slot: usize, sequence: Sequence, clock_ms: u64) {
+        let Some(room) = self.rooms.get_mut(&slot) else { return };
+        room.history = room.history.max(sequence.0);
+        let Some(author) = room.make_history(sequence.0, clock_ms) else { return };
+        self.history_keys += 1;
+        if room.authors.get(&author).is_some_and(|&keys| keys > self.keys_per_author_max)
+            && let Some(oldest) = room.oldest_of(author)
         {
-            let Some((fingerprint, sequence)) = self.order.pop_front() else { break };
-            self.forget(fingerprint, sequence);
+            self.forget(slot, oldest);
+        }
+        self.list(slot);
+        while self.history_keys > self.history_keys_max && self.forget_oldest() {
+            self.early_evictions += 1;
         }
     }
 
     /// Forgets what was remembered of posts behind that place, which were refused after all.
-    pub fn forget_behind(&mut self, head: Sequence) {
-        while let Some(&(fingerprint, sequence)) = self.order.back()
+    pub fn forget_behind(&mut self, slot: usize, head: Sequence) {
+        while let Some(room) = self.rooms.get(&slot)
+            && let Some((&sequence, _)) = room.places.last_key_value()
             && sequence > head.0
         {
-            self.order.pop_back();
-            self.forget(fingerprint, sequence);
-        }
-        self.open = 0;
-    }
-
-    fn forget(&mut self, fingerprint: Fingerprint, sequence: u64) {
-        if self.known.get(&fingerprint).is_some_and(|known| known.sequence == sequence) {
-            self.known.remove(&fingerprint);
+            self.forget(slot, sequence);
         }
     }
 
-    /// Keys remembered.
-    pub fn len(&self) -> usize {
-        self.known.len()
+    /// Forgets a room.
+    pub fn forget_room(&mut self, slot: usize) {
+        let Some(room) = self.rooms.remove(&slot) else { return };
+        if let Some(listed_ms) = room.listed_ms {
+            self.oldest.remove(&(listed_ms, slot));
+        }
+        self.history_keys -= room.by_author.len();
+        self.leaving.push(room);
     }
 
-    /// Whether none is.
-    pub fn is_empty(&self) -> bool {
-        self.known.is_empty()
+    /// Forgets keys that are older than `since_ms`, and some of forgotten rooms: so many in all. Whether there are more.
+    pub fn expire(&mut self, since_ms: u64, keys_max: usize) -> bool {
+        for _ in 0..keys_max {
+            let is_old = self.oldest_ms().is_some_and(|oldest_ms| oldest_ms < since_ms);
+            let has_gone = (is_old && self.forget_oldest()) || self.forget_of_leaving();
+            if !has_gone {
+                return false;
+            }
+        }
+        true
     }
+
+    /// Whether keys of forgotten rooms are still in memory.
+    pub fn has_leaving(&self) -> bool {
+        !self.leaving.is_empty()
+    }
+
+    /// The time of the oldest key that may go, milliseconds since 1970.
+    pub fn oldest_ms(&self) -> Option<u64> {
+        self.oldest.first().map(|&(oldest_ms, _)| oldest_ms)
+    }
+
+    fn forget_oldest(&mut self) -> bool {
+        let Some(&(_, slot)) = self.oldest.first() else { return false };
+        let oldest = self.rooms.get(&slot).and_then(|room| room.places.first_key_value());
+        let Some((&sequence, _)) = oldest else { return false };
+        self.forget(slot, sequence);
+        true
+    }
+
+    fn forget_of_leaving(&mut self) -> bool {
+        let Some(room) = self.leaving.last_mut() else { return false };
+        self.keys -= usize::from(room.places.pop_first().is_some());
+        room.known.pop_first();
+        room.by_author.pop_first();
+        room.authors.pop_first();
+        if room.places.is_empty() {
+            self.leaving.pop();
+        }
+        true
+    }
+
+    fn forget(&mut self, slot: usize, sequence: u64) {
+        let Some(room) = self.rooms.get_mut(&slot) else { return };
+        let Some(fingerprint) = room.places.remove(&sequence) else { return };
+        room.known.remove(&fingerprint);
+        self.keys -= 1;
+        self.history_keys -= usize::from(room.forget_of_author(fingerprint.author(), sequence));
+        self.list(slot);
+        if self.rooms.get(&slot).is_some_and(|room| room.places.is_empty()) {
+            self.rooms.remove(&slot);
+        }
+    }
+
+    /// Keeps a room's entry among the oldest right.
+    fn list(&mut self, slot: usize) {
+        let Some(room) = self.rooms.get_mut(&slot) else { return };
+        let oldest_ms = room.oldest_ms();
+        let listed_ms = std::mem::replace(&mut room.listed_ms, oldest_ms);
+        if listed_ms == oldest_ms {
+            return;
+        }
+        if let Some(listed_ms) = listed_ms {
+            self.oldest.remove(&(listed_ms, slot));
+        }
+        self.oldest.extend(oldest_ms.map(|oldest_ms| (oldest_ms, slot)));
+    }
+
+    /// Keys in memory.
+    pub fn keys(&self) -> u64 {
+        self.keys as u64
+    }
+
+    /// Rough bytes of them.
+    pub fn bytes(&self) -> u64 {
+        self.keys() * KEY_BYTES
+    }
+
+    /// Keys that went within their window, for want of bytes.
+    pub fn early_evictions(&self) -> u64 {
+        self.early_evictions
+    }
+
+    /// Keys that were left out when a window was read, for want of bytes.
+    pub fn left_out(&mut self, keys: u64) {
+        self.early_evictions += keys;
+    }
+}
+
+impl RoomKeys {
+    /// The author of a key that becomes history; `None` if it is none.
+    fn make_history(&mut self, sequence: u64, clock_ms: u64) -> Option<u64> {
+        let fingerprint = self.places.get(&sequence)?;
+        let author = fingerprint.author();
+        if !self.by_author.insert((author, sequence)) {
+            return None;
+        }
+        self.known.get_mut(fingerprint)?.clock_ms = clock_ms;
+        *self.authors.entry(author).or_default() += 1;
+        Some(author)
+    }
+
+    fn oldest_of(&self, author: u64) -> Option<u64> {
+        self.by_author.range((author, 0)..).next().map(|&(_, sequence)| sequence)
+    }
+
+    /// `false`: it was not history.
+    fn forget_of_author(&mut self, author: u64, sequence: u64) -> bool {
+        let was_history = self.by_author.remove(&(author, sequence));
+        if was_history && let Some(keys) = self.authors.get_mut(&author) {
+            *keys -= 1;
+            if *keys == 0 {
+                self.authors.remove(&author);
+            }
+        }
+        was_history
+    }
+
+    fn oldest_ms(&self) -> Option<u64> {
+        let (&sequence, fingerprint) = self.places.first_key_value()?;
+        let known = self.known.get(fingerprint).filter(|_| sequence <= self.history)?;
+        Some(known.clock_ms)
+    }
+}
+
+/// How many keys there is place for.
+pub fn keys_within(bytes: u64) -> usize {
+    usize::try_from(bytes / KEY_BYTES).unwrap_or(usize::MAX)
 }
 
 #[cfg(test)]
-mod tests {
-    use banter_log::key::body_hash;
-
-    use super::*;
-
-    fn post(user: &str, key: &str, body: &[u8], sequence: u64) -> KeyedPost {
-        KeyedPost { sequence, time_ms: sequence * 10, fingerprint: Fingerprint::of(user, key), body: body_hash(body) }
-    }
-
-    fn keep(dedupe: &mut Dedupe, post: KeyedPost, keys_max: u32, since_ms: u64) {
-        dedupe.remember(post);
-        dedupe.is_history(keys_max, since_ms);
-    }
-
-    fn judge(dedupe: &Dedupe, user: &str, key: &str, body: &[u8], since_ms: u64) -> Verdict {
-        dedupe.judge(Fingerprint::of(user, key), body_hash(body), since_ms)
-    }
-
-    #[test]
-    fn a_key_belongs_to_its_user_and_its_body() {
-        let mut dedupe = Dedupe::default();
-        assert_eq!(judge(&dedupe, "ann", "k", b"1", 0), Verdict::New);
-        let first = post("ann", "k", b"1", 7);
-        keep(&mut dedupe, first, 10, 0);
-        assert_eq!(judge(&dedupe, "ann", "k", b"1", 0), Verdict::Duplicate(first));
-        assert_eq!(judge(&dedupe, "ann", "k", b"2", 0), Verdict::Conflict);
-        assert_eq!(judge(&dedupe, "bob", "k", b"1", 0), Verdict::New);
-        assert_eq!(judge(&dedupe, "an", "nk", b"1", 0), Verdict::New);
-    }
-
-    #[test]
-    fn the_window_holds_the_newest_keys_and_no_more() {
-        let mut dedupe = Dedupe::default();
-        (1..=5u64).for_each(|place| keep(&mut dedupe, post("ann", &place.to_string(), b"", place), 3, 0));
-        assert_eq!((dedupe.len(), dedupe.order.len()), (3, 3));
-        assert_eq!(judge(&dedupe, "ann", "2", b"", 0), Verdict::New);
-        assert!(matches!(judge(&dedupe, "ann", "3", b"", 0), Verdict::Duplicate(_)));
-    }
-
-    #[test]
-    fn keys_grow_old_and_may_then_be_used_again() {
-        let mut dedupe = Dedupe::default();
-        keep(&mut dedupe, post("ann", "k", b"1", 1), 3, 0);
-        assert!(matches!(judge(&dedupe, "ann", "k", b"1", 10), Verdict::Duplicate(_)));
-        assert_eq!(judge(&dedupe, "ann", "k", b"1", 11), Verdict::New);
-        keep(&mut dedupe, post("ann", "k", b"2", 2), 3, 11);
-        keep(&mut dedupe, post("ann", "l", b"2", 3), 2, 11);
-        assert!(matches!(judge(&dedupe, "ann", "k", b"2", 11), Verdict::Duplicate(known) if known.sequence == 2));
-        assert_eq!((dedupe.len(), dedupe.order.len()), (2, 2));
-    }
-
-    #[test]
-    fn refused_posts_are_forgotten_and_have_pushed_nobody_out() {
-        let mut dedupe = Dedupe::default();
-        (1..=2u64).for_each(|place| keep(&mut dedupe, post("ann", &place.to_string(), b"", place), 2, 0));
-        (3..=9u64).for_each(|place| dedupe.remember(post("ann", &place.to_string(), b"", place)));
-        dedupe.forget_behind(Sequence(2));
-        assert_eq!(dedupe.len(), 2);
-        assert_eq!(judge(&dedupe, "ann", "3", b"", 0), Verdict::New);
-        assert!(matches!(judge(&dedupe, "ann", "1", b"", 0), Verdict::Duplicate(_)));
-        keep(&mut dedupe, post("ann", "3", b"", 3), 2, 0);
-        assert_eq!((dedupe.len(), judge(&dedupe, "ann", "1", b"", 0)), (2, Verdict::New));
-    }
-}
+mod tests;

@@ -7,6 +7,7 @@
 pub mod address;
 mod asks;
 mod catching;
+pub mod clock;
 pub mod commits;
 pub mod counters;
 pub mod dedupe;

@@ -1,11 +1,17 @@
 //! Which rooms are in memory: made or brought from the log when they are asked for, forgotten when there are too many and
 //! nobody reads them.
 
+use std::collections::{BTreeMap, VecDeque};
+
 use banter_log::catalog::Keeping;
-use banter_log::key::KeyedPost;
+use banter_log::key::KnownKey;
+use banter_log::reading::{KeysRead, KeysWant};
 use banter_protocol::error_code::{ErrorCode, Scope};
 use banter_protocol::ids::{Epoch, RoomId, RoomName, Sequence};
+use rustc_hash::FxHashMap;
 
+use crate::clock::LogClock;
+use crate::dedupe::keys_within;
 use crate::limits::Limits;
 use crate::parcel::{Refusal, Up};
 use crate::policy::RoomPolicy;
@@ -13,22 +19,69 @@ use crate::room::Room;
 use crate::rooms::Rooms;
 use crate::turn::Turn;
 
+/// When to try again to read a dedupe window that could not be read, in milliseconds.
+const KEYS_RETRY_AFTER_MS: u64 = 1_000;
+/// Keys that a turn takes from what was read, and that it forgets for their age: each is some microseconds.
+const KEYS_A_TURN: usize = 512;
+/// Old keys are forgotten at most so often, in milliseconds, but for those that one turn was too short for.
+const EXPIRY_INTERVAL_MS: u64 = 1_000;
+
+/// Dedupe windows on their way from the log into memory.
+///
+/// Invariant: a keyed post is judged only by a window that was read whole. Until it was, the post waits; if it could not be
+/// read, the post is refused.
+#[derive(Default)]
+pub(crate) struct KeysLoading {
+    /// Rooms whose window is being read, by the ticket of the reading. They are held.
+    reading: FxHashMap<u32, usize>,
+    /// Rooms whose window was read, and the keys that are still to be taken, newest first. They are held.
+    taking: VecDeque<(usize, Vec<KnownKey>)>,
+    /// Rooms whose window could not be read, and when it may be tried again.
+    unread: BTreeMap<usize, u64>,
+    /// When old keys are forgotten next.
+    expire_ms: u64,
+    due_ms: Option<u64>,
+}
+
+impl KeysLoading {
+    /// What a keyed post is answered while the room's window is not known.
+    pub(crate) fn refusal_of(&self, slot: usize, monotonic_ms: u64) -> Option<Refusal> {
+        let again_ms = self.unread.get(&slot)?;
+        Some(Refusal {
+            code: ErrorCode::Overloaded,
+            message: "the log could not be read for the keys of this room: post again".into(),
+            retry_after_ms: Some(again_ms.saturating_sub(monotonic_ms).max(1)),
+            scope: Some(Scope::Server),
+        })
+    }
+
+    /// Whether keys wait to be taken in the next turn.
+    pub(crate) fn has_waiting(&self) -> bool {
+        !self.taking.is_empty()
+    }
+
+    /// When there is more to do, by the monotonic clock.
+    pub(crate) fn next_due(&self) -> Option<u64> {
+        self.due_ms
+    }
+}
+
 impl Rooms {
     /// Brings a room that the log knows into memory, where what is asked needs that.
-    pub(crate) fn load_for(&mut self, parcel: &Up, id: RoomId, turn: &mut Turn<'_>) -> Option<usize> {
+    pub(crate) fn load_for(&mut self, parcel: &Up, id: RoomId) -> Option<usize> {
         let name = match parcel {
             Up::Join(ask) => &ask.room,
             Up::Fetch(ask) => &ask.room,
             _ => return None,
         };
         self.journal.as_ref()?.catalog().room(id)?;
-        let slot = self.room_or_new(name, turn.now.unix_ms).ok()?;
+        let slot = self.room_or_new(name).ok()?;
         self.queue_if_idle(slot);
         Some(slot)
     }
 
     /// Finds the room, or brings it from the log, or makes it; if need be in the place of one that nobody reads.
-    pub(crate) fn room_or_new(&mut self, name: &RoomName, unix_ms: u64) -> Result<usize, Refusal> {
+    pub(crate) fn room_or_new(&mut self, name: &RoomName) -> Result<usize, Refusal> {
         let id = RoomId::of(name.as_str());
         if let Some(&slot) = self.by_id.get(&id) {
             return Ok(slot);
@@ -39,7 +92,7 @@ impl Rooms {
         let policy = *self.policies.of(name.as_str());
         let known = match &mut self.journal {
             Some(journal) if policy.durability.is_logged() => {
-                journal.catalog_mut().keep_of_room(id, keeping(&policy, &self.limits, unix_ms));
+                journal.catalog_mut().keep_of_room(id, keeping(&policy, &self.limits, &self.clock));
                 journal.catalog().room(id).map(|room| (room.epoch, room.head()))
             }
             _ => None,
@@ -52,33 +105,86 @@ impl Rooms {
         let slot = self.slots.insert(Room::new(id, name.clone(), policy, epoch, head));
         self.by_id.insert(id, slot);
         if known.is_some() {
-            self.load_keys(slot, unix_ms);
+            self.load_keys(slot);
         }
         Ok(slot)
     }
 
     /// Has the dedupe window of a room read, if the log holds something that is young enough for it.
-    fn load_keys(&mut self, slot: usize, unix_ms: u64) {
+    fn load_keys(&mut self, slot: usize) {
         let Some(journal) = &mut self.journal else { return };
         let room = &mut self.slots[slot];
-        let since_ms = unix_ms.saturating_sub(self.limits.dedupe_window_ms.into());
-        let newest = journal.catalog().room(room.id).and_then(|log| log.spans.back());
-        if newest.is_some_and(|span| span.newest_ms >= since_ms) {
+        let since_ms = self.clock.since_ms(self.limits.dedupe_window_ms);
+        let id = room.id;
+        if journal.catalog().is_younger(id, since_ms) {
             room.held = Some(Box::default());
-            let ticket = journal.read_keys(room.id, since_ms, self.limits.dedupe_keys_per_author_max as usize);
-            self.loading.insert(ticket, room.id);
+            let keys_per_author_max = self.limits.dedupe_keys_per_author_max;
+            let keys_max = keys_within(self.limits.dedupe_bytes_per_core_max);
+            let ticket = journal.read_keys(id, KeysWant { since_ms, keys_per_author_max, keys_max });
+            self.loading.reading.insert(ticket, slot);
+            self.is_used(slot);
         }
     }
 
-    /// The dedupe window of a room was read: what waited for it is taken.
-    pub(crate) fn loaded(&mut self, ticket: u32, keys: &[KeyedPost], turn: &mut Turn<'_>) {
-        let Some(id) = self.loading.remove(&ticket) else { return };
-        let Some(&slot) = self.by_id.get(&id) else { return };
-        let since_ms = turn.now.unix_ms.saturating_sub(self.limits.dedupe_window_ms.into());
-        for &key in keys {
-            self.slots[slot].remember(key);
-            self.slots[slot].key_is_history(self.limits.dedupe_keys_per_author_max, since_ms);
+    /// A keyed post comes to a room whose window could not be read: it is read again, if it is time.
+    pub(crate) fn load_keys_again(&mut self, slot: usize, turn: &Turn<'_>) {
+        if self.loading.unread.get(&slot).is_some_and(|&again_ms| again_ms <= turn.now.monotonic_ms) {
+            self.loading.unread.remove(&slot);
+            self.load_keys(slot);
         }
+    }
+
+    /// The dedupe window of a room was read, or could not be.
+    pub(crate) fn keys_read(&mut self, ticket: u32, read: Option<KeysRead>, turn: &mut Turn<'_>) {
+        // A room is not forgotten while its window is loaded.
+        let Some(slot) = self.loading.reading.remove(&ticket) else { return };
+        match read {
+            Some(read) => {
+                self.dedupe.left_out(read.left_out);
+                self.loading.taking.push_back((slot, read.keys));
+            }
+            None => {
+                self.loading.unread.insert(slot, turn.now.monotonic_ms + KEYS_RETRY_AFTER_MS);
+                self.take_held(slot, turn);
+            }
+        }
+    }
+
+    /// Takes some of the keys that were read, forgets some that are old, and says when there is more to do.
+    pub(crate) fn tend_keys(&mut self, turn: &mut Turn<'_>) {
+        self.take_keys(turn);
+        let (now_ms, window_ms) = (turn.now.monotonic_ms, self.limits.dedupe_window_ms);
+        if self.loading.expire_ms <= now_ms {
+            let has_more = self.dedupe.expire(self.clock.since_ms(window_ms), KEYS_A_TURN);
+            self.loading.expire_ms = if has_more { now_ms } else { now_ms + EXPIRY_INTERVAL_MS };
+        }
+        let leaves_ms = self.dedupe.oldest_ms().map(|ms| now_ms + self.clock.leaves_in_ms(ms, window_ms));
+        let leaves_ms = if self.dedupe.has_leaving() { Some(now_ms) } else { leaves_ms };
+        self.loading.due_ms = leaves_ms.map(|leaves_ms| leaves_ms.max(self.loading.expire_ms));
+        turn.counters.dedupe_keys = self.dedupe.keys();
+        turn.counters.dedupe_bytes = self.dedupe.bytes();
+        turn.counters.dedupe_early_evictions = self.dedupe.early_evictions();
+    }
+
+    fn take_keys(&mut self, turn: &mut Turn<'_>) {
+        for _ in 0..KEYS_A_TURN {
+            let Some((slot, keys)) = self.loading.taking.front_mut() else { return };
+            let slot = *slot;
+            match keys.pop() {
+                Some(key) => {
+                    self.dedupe.remember(slot, key);
+                    self.dedupe.is_history(slot, Sequence(key.post.sequence), key.clock_ms);
+                }
+                None => {
+                    self.loading.taking.pop_front();
+                    self.take_held(slot, turn);
+                }
+            }
+        }
+    }
+
+    /// What waited for a room's window is taken, in its order.
+    fn take_held(&mut self, slot: usize, turn: &mut Turn<'_>) {
         for parcel in self.slots[slot].held.take().into_iter().flat_map(|held| *held) {
             let (id, _) = parcel.room_and_peer();
             self.take(parcel, self.by_id.get(&id).copied(), turn);
@@ -91,6 +197,8 @@ impl Rooms {
         let Some(slot) = self.idle_blank.first().or(self.idle_kept.first()) else { return false };
         self.is_used(slot);
         self.shares.set(&mut self.slots, slot, 0);
+        self.dedupe.forget_room(slot);
+        self.loading.unread.remove(&slot);
         let room = self.slots.remove(slot);
         self.by_id.remove(&room.id);
         true
@@ -125,12 +233,12 @@ pub(crate) fn too_many_rooms() -> Refusal {
 }
 
 /// How much the log keeps of a room.
-pub(crate) fn keeping(policy: &RoomPolicy, limits: &Limits, unix_ms: u64) -> Keeping {
+pub(crate) fn keeping(policy: &RoomPolicy, limits: &Limits, clock: &LogClock) -> Keeping {
     const HOUR_MS: u64 = 3_600_000;
     let kept_ms = u64::from(policy.retention_hours) * HOUR_MS;
     Keeping {
         bytes: policy.retention_bytes,
-        since_ms: if kept_ms == 0 { 0 } else { unix_ms.saturating_sub(kept_ms) },
-        at_least_since_ms: unix_ms.saturating_sub(limits.dedupe_window_ms.into()),
+        since_ms: if kept_ms == 0 { 0 } else { clock.time_ms().saturating_sub(kept_ms) },
+        at_least_since_ms: clock.since_ms(limits.dedupe_window_ms),
     }
 }

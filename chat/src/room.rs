@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use banter_log::key::{Fingerprint, KeyedPost};
 use banter_protocol::error_code::ErrorCode;
 use banter_protocol::event::MEMBERS_LISTED_MAX;
 use banter_protocol::ids::{Cursor, Epoch, RoomId, RoomName, Sequence, UserName};
@@ -12,7 +11,6 @@ use smallvec::SmallVec;
 
 use crate::address::{Core, Peer};
 use crate::commits::RoomQueue;
-use crate::dedupe::{Dedupe, Verdict};
 use crate::history::History;
 use crate::idle::Link;
 use crate::parcel::{Record, Refusal, Up};
@@ -55,7 +53,6 @@ pub struct Room {
     /// Its place among the rooms that nobody reads.
     pub idle: Link,
     head: Sequence,
-    dedupe: Option<Box<Dedupe>>,
     members: BTreeMap<UserName, u32>,
     /// Connections that read the room, and whether each wants presence.
     readers: FxHashMap<Peer, bool>,
@@ -114,7 +111,6 @@ impl Room {
             share: Share::default(),
             idle: Link::default(),
             head,
-            dedupe: None,
             members: BTreeMap::new(),
             readers: FxHashMap::default(),
         }
@@ -256,26 +252,6 @@ impl Room {
     /// Takes back the places that were given behind the newest message: their posts are refused.
     pub fn take_back(&mut self) {
         self.head = self.history.head();
-        if let Some(dedupe) = &mut self.dedupe {
-            dedupe.forget_behind(self.head);
-        }
-    }
-
-    /// What the dedupe window says of a keyed post.
-    pub fn judge(&self, fingerprint: Fingerprint, body: u64, since_ms: u64) -> Verdict {
-        self.dedupe.as_ref().map_or(Verdict::New, |dedupe| dedupe.judge(fingerprint, body, since_ms))
-    }
-
-    /// Remembers a keyed post, which may still be refused.
-    pub fn remember(&mut self, post: KeyedPost) {
-        self.dedupe.get_or_insert_default().remember(post);
-    }
-
-    /// The oldest keyed post that could be refused is history now.
-    pub fn key_is_history(&mut self, keys_max: u32, since_ms: u64) {
-        if let Some(dedupe) = &mut self.dedupe {
-            dedupe.is_history(keys_max, since_ms);
-        }
     }
 }
 

@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 
 use banter_log::journal::{Ask, Journal, JournalParts};
-use banter_log::key::{Fingerprint, KeyedPost, body_hash};
+use banter_log::key::{Fingerprint, KeyedPost, KnownKey, body_hash};
 use banter_protocol::error_code::ErrorCode;
 use banter_protocol::event::{Message, PresenceState};
 use banter_protocol::ids::{Epoch, PostKey, RequestId, RoomId, Sequence, UserName};
@@ -17,13 +17,15 @@ use bytes::Bytes;
 use rustc_hash::FxHashMap;
 use slab::Slab;
 
-use crate::address::{Core, Peer};
+use crate::address::{Core, Now, Peer};
+use crate::clock::LogClock;
 use crate::commits::{Commits, Open};
-use crate::dedupe::Verdict;
+use crate::dedupe::{Dedupe, Verdict};
 use crate::history::PageLimit;
 use crate::idle::IdleList;
 use crate::lanes::Lanes;
 use crate::limits::Limits;
+use crate::loading::KeysLoading;
 use crate::pages::{PageAsk, Pages};
 use crate::parcel::{Answer, Batch, Down, JoinAsk, OwnedBody, Page, Record, Refusal, Up};
 use crate::policy::RoomPolicies;
@@ -49,8 +51,9 @@ pub struct Rooms {
     pub(crate) journal: Option<Journal>,
     pub(crate) commits: Commits,
     pub(crate) pages: Pages,
-    /// Rooms whose dedupe window is being read, by the ticket of the reading.
-    pub(crate) loading: FxHashMap<u32, RoomId>,
+    pub(crate) dedupe: Dedupe,
+    pub(crate) loading: KeysLoading,
+    pub(crate) clock: LogClock,
     /// Rooms with fresh messages.
     pub(crate) dirty: Vec<usize>,
     /// What each core was left out of.
@@ -74,6 +77,7 @@ impl Rooms {
     /// used or passed it.
     pub fn new(parts: RoomsParts) -> Self {
         let RoomsParts { limits, policies, cores, first_epoch, journal } = parts;
+        let start_ms = journal.as_ref().and_then(|parts| parts.catalog.runs().start_ms());
         Rooms {
             limits,
             policies,
@@ -83,7 +87,9 @@ impl Rooms {
             journal: journal.map(Journal::new),
             commits: Commits::default(),
             pages: Pages::new(limits.catch_up_bytes_per_turn_max),
-            loading: FxHashMap::default(),
+            dedupe: Dedupe::new(limits.dedupe_keys_per_author_max, limits.dedupe_bytes_per_core_max),
+            loading: KeysLoading::default(),
+            clock: LogClock::new(start_ms),
             dirty: Vec::new(),
             lagged: (0..cores).map(|_| VecDeque::new()).collect(),
             shares: Shares::default(),
@@ -102,7 +108,10 @@ impl Rooms {
     pub fn handle(&mut self, parcel: Up, turn: &mut Turn<'_>) {
         turn.counters.steps += 1;
         let (id, _) = parcel.room_and_peer();
-        let slot = self.by_id.get(&id).copied().or_else(|| self.load_for(&parcel, id, turn));
+        let slot = self.by_id.get(&id).copied().or_else(|| self.load_for(&parcel, id));
+        if let (Some(slot), Up::Post { key: Some(_), .. }) = (slot, &parcel) {
+            self.load_keys_again(slot, turn);
+        }
         match slot.and_then(|slot| self.slots[slot].held.as_mut()) {
             // The room is being loaded, and a signal is worth nothing later.
             Some(_) if matches!(parcel, Up::Signal { .. }) => turn.counters.signals_dropped += 1,
@@ -167,14 +176,17 @@ impl Rooms {
             return refuse(ErrorCode::NotJoined, "join the room before you post to it");
         };
         let room = &self.slots[slot];
-        let time_ms = turn.now.unix_ms;
-        let since_ms = time_ms.saturating_sub(self.limits.dedupe_window_ms.into());
+        let time_ms = self.clock.time_ms();
         let keyed = post
             .key
             .as_ref()
             .map(|key| (Fingerprint::of(post.user.as_str(), key.as_str()), body_hash(&post.body.bytes)));
         if let Some((fingerprint, body)) = keyed {
-            match room.judge(fingerprint, body, since_ms) {
+            if let Some(refusal) = self.loading.refusal_of(slot, turn.now.monotonic_ms) {
+                return Err(Answer::PostRefused(refusal));
+            }
+            let since_ms = self.clock.since_ms(self.limits.dedupe_window_ms);
+            match self.dedupe.judge(slot, fingerprint, body, since_ms) {
                 Verdict::New => {}
                 Verdict::Conflict => {
                     return refuse(ErrorCode::KeyConflict, "this key was used for another body: take a new key");
@@ -198,8 +210,8 @@ impl Rooms {
         let room = &mut self.slots[slot];
         let sequence = room.next_place();
         let key = keyed.map(|(fingerprint, body)| KeyedPost { sequence: sequence.0, time_ms, fingerprint, body });
-        if let Some(key) = key {
-            room.remember(key);
+        if let Some(post) = key {
+            self.dedupe.remember(slot, KnownKey { post, clock_ms: time_ms });
         }
         self.scratch.clear();
         let message = Message {
@@ -307,7 +319,7 @@ impl Rooms {
     fn join(&mut self, ask: JoinAsk, turn: &mut Turn<'_>) {
         let (to, subscription, request) = (ask.reader.connection, ask.subscription, ask.request);
         let core = ask.reader.core;
-        let parcel = match self.try_join(&ask, turn) {
+        let parcel = match self.try_join(&ask) {
             Err(refusal) => Down::JoinRefused { to, subscription, request, refusal },
             Ok((slot, start)) => {
                 let page = self.first_page(slot, start, (!ask.echo).then_some(ask.reader));
@@ -351,8 +363,8 @@ impl Rooms {
         in_log.filter(|log| log.head().next() >= in_memory).map_or(in_memory, |log| log.first().min(in_memory))
     }
 
-    fn try_join(&mut self, ask: &JoinAsk, turn: &mut Turn<'_>) -> Result<(usize, Sequence), Refusal> {
-        let slot = self.room_or_new(&ask.room, turn.now.unix_ms)?;
+    fn try_join(&mut self, ask: &JoinAsk) -> Result<(usize, Sequence), Refusal> {
+        let slot = self.room_or_new(&ask.room)?;
         let first_available = self.first_available(slot);
         let room = &mut self.slots[slot];
         let start = match room.start_of(ask.from, ask.read_already, first_available) {
@@ -382,7 +394,7 @@ impl Rooms {
 
     /// When the next thing is due. Asked at the end of a turn: the core's own parcels, taken late in it, set it too.
     pub fn next_due(&self) -> Option<u64> {
-        self.tellings.next_due()
+        self.tellings.next_due().into_iter().chain(self.loading.next_due()).min()
     }
 
     fn signal(&mut self, slot: Option<usize>, author: Peer, user: &UserName, body: &OwnedBody, turn: &mut Turn<'_>) {
@@ -414,13 +426,24 @@ impl Rooms {
     }
 
     /// A turn begins.
-    pub fn begin_turn(&mut self) {
+    pub fn begin_turn(&mut self, now: Now) {
+        self.clock.advance(now);
         self.pages.begin_turn();
+    }
+
+    /// The machine was suspended: messages and keys are older by that.
+    pub fn was_suspended(&mut self, suspended_ms: u64) {
+        self.clock.pass(suspended_ms);
     }
 
     /// Whether pages wait for the next turn.
     pub fn has_pages_waiting(&self) -> bool {
         self.pages.has_waiting()
+    }
+
+    /// Whether keys that were read from the log wait for the next turn.
+    pub fn has_keys_waiting(&self) -> bool {
+        self.loading.has_waiting()
     }
 
     /// Segments that did not hold what they should, since the last time.
@@ -441,6 +464,11 @@ impl Rooms {
     /// The log, for checks from outside.
     pub fn journal(&self) -> Option<&Journal> {
         self.journal.as_ref()
+    }
+
+    /// The dedupe windows, for checks from outside.
+    pub fn dedupe(&self) -> &Dedupe {
+        &self.dedupe
     }
 
     /// Every room in memory, for checks from outside.

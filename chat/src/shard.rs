@@ -110,7 +110,7 @@ impl Shard {
     /// A turn begins: the time, and how much room the lanes to another core have (up, down).
     pub fn begin_turn(&mut self, now: Now, lane_room: impl IntoIterator<Item = (Core, usize, usize)>) {
         self.now = now;
-        self.rooms.begin_turn();
+        self.rooms.begin_turn(now);
         for (core, up, down) in lane_room {
             self.lanes.set_room(core, up, down);
         }
@@ -120,6 +120,11 @@ impl Shard {
                 self.sessions.lane_opened(core);
             }
         }
+    }
+
+    /// The machine was suspended for so many milliseconds, which the monotonic time of turns leaves out.
+    pub fn was_suspended(&mut self, suspended_ms: u64) {
+        self.rooms.was_suspended(suspended_ms);
     }
 
     /// Something happened to a connection.
@@ -185,6 +190,7 @@ impl Shard {
     /// Ends the input of a turn: commits, fans out, and lists what is to be sent.
     pub fn finish_turn(&mut self) {
         let turn = &mut Turn::new(self.now, &mut self.lanes, &mut self.counters, &mut self.latencies);
+        self.rooms.tend_keys(turn);
         // What the disk did came ahead of this: those who read live are served first.
         self.rooms.fan_out(turn);
         for _ in 0..LOCAL_ROUNDS_MAX {
@@ -220,6 +226,7 @@ impl Shard {
     pub fn is_busy(&self) -> bool {
         self.lanes.has_local()
             || self.rooms.has_pages_waiting()
+            || self.rooms.has_keys_waiting()
             || self.rooms.journal().is_some_and(Journal::has_work)
             || self.sessions.is_busy()
     }

@@ -43,6 +43,7 @@ impl One {
             segment_bytes: 1 << 24,
             commit_bytes_max: limits.log_commit_bytes_max as usize,
             reads_max: 4,
+            work_steps_max: 256,
             catalog: Catalog::default(),
         };
         let shard = Shard::new(ShardConfig {

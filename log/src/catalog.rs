@@ -15,6 +15,7 @@ use banter_protocol::ids::{Epoch, RoomId, Sequence};
 
 use crate::index::{Details, Entry, Part};
 use crate::record::Level;
+use crate::runs::Runs;
 use crate::segment::SegmentHeader;
 
 pub use room_log::{RoomLog, Spans};
@@ -33,6 +34,10 @@ pub struct Catalog {
     walk: Option<Walk>,
     /// Rooms, spans and segments that were looked at: what the calls until now have cost.
     steps: u64,
+    /// The starts of the server before this one.
+    runs: Runs,
+    /// What was given up of rooms, the newest of each.
+    given_up: BTreeMap<RoomId, GivenUp>,
 }
 
 /// All rooms are looked at once, by their ids.
@@ -42,6 +47,15 @@ struct Walk {
     through: u64,
     /// Where the rooms begin that are left.
     behind: Bound<RoomId>,
+}
+
+/// The newest messages of a room that could not be read any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GivenUp {
+    /// The segment that holds them.
+    pub segment: u64,
+    /// The time of the newest, on the clock of this run.
+    pub clock_ms: u64,
 }
 
 /// A segment that some room needs.
@@ -143,7 +157,7 @@ pub struct Keeping {
     pub bytes: u64,
     /// Only what is younger than this time, milliseconds since 1970.
     pub since_ms: u64,
-    /// And always what is younger than this one.
+    /// And always what is younger than this one, on the clock of this run.
     pub at_least_since_ms: u64,
 }
 
@@ -196,6 +210,7 @@ impl Catalog {
             details: Some(part.details),
         };
         self.add_span(part.room, span, *segment);
+        self.runs.add(segment, part.newest_ms);
         let epoch = past.epoch_behind(segment.run, part.level).unwrap_or(part.epoch);
         if let Some(room) = self.rooms.get_mut(&part.room) {
             (room.epoch, room.level, room.run) = (epoch, part.level, segment.run);
@@ -337,16 +352,24 @@ impl Catalog {
     /// A room forgets what it has in a segment, and before it.
     pub fn cut_room(&mut self, id: RoomId, segment: u64) {
         let cut = self.take_spans(id, segment);
-        cut.into_iter().for_each(|segment| self.release(segment));
+        cut.into_iter().for_each(|span| self.release(span.segment));
     }
 
     /// A segment does not hold what it should of a room: the room goes on behind it. The files stay for those who may
     /// mend them, until retention takes them.
     pub fn give_up(&mut self, id: RoomId, segment: u64) {
-        self.take_spans(id, segment);
+        if let Some(newest) = self.take_spans(id, segment).last() {
+            let clock_ms = self.clock_ms(newest.segment, newest.newest_ms);
+            self.given_up.insert(id, GivenUp { segment, clock_ms });
+        }
     }
 
-    fn take_spans(&mut self, id: RoomId, segment: u64) -> Vec<u64> {
+    /// What was given up of a room last: its keys are not known any more, which is not to say that there are none.
+    pub fn given_up(&self, id: RoomId) -> Option<&GivenUp> {
+        self.given_up.get(&id)
+    }
+
+    fn take_spans(&mut self, id: RoomId, segment: u64) -> Vec<Span> {
         // What was cut before is released, whatever becomes of the rest.
         while self.forget_span(id) {
             self.steps += 1;
@@ -354,7 +377,7 @@ impl Catalog {
         let Some(room) = self.rooms.get_mut(&id).filter(|room| holds(room, segment)) else { return Vec::new() };
         let mut cut = Vec::new();
         while let Some(span) = room.spans.pop_front() {
-            cut.push(span.segment);
+            cut.push(span);
             if span.segment == segment {
                 break;
             }
@@ -375,7 +398,7 @@ impl Catalog {
         let mut last_cut = None;
         for span in room.spans.iter().take(room.spans.len() - 1) {
             let is_above = (keeping.bytes != 0 && bytes > keeping.bytes) || span.newest_ms < keeping.since_ms;
-            if !is_above || span.newest_ms >= keeping.at_least_since_ms {
+            if !is_above || self.clock_ms(span.segment, span.newest_ms) >= keeping.at_least_since_ms {
                 break;
             }
             bytes -= span.bytes;
@@ -384,6 +407,29 @@ impl Catalog {
         if let Some(segment) = last_cut {
             self.cut_room(id, segment);
         }
+    }
+
+    /// The run begins, at that time of its clock, milliseconds since 1970. Every earlier segment was added.
+    pub fn begin(&mut self, start_ms: u64) {
+        self.runs.begin(start_ms);
+    }
+
+    /// The starts of the server before this one.
+    pub fn runs(&self) -> &Runs {
+        &self.runs
+    }
+
+    /// A time that stands in a segment, on the clock of this run.
+    pub fn clock_ms(&self, segment: u64, logged_ms: u64) -> u64 {
+        self.segment(segment).map_or(logged_ms, |header| self.runs.clock_ms(header.run, logged_ms))
+    }
+
+    /// Whether a room has, or had before it was given up, a message that is no older than that, on the clock of this run.
+    pub fn is_younger(&self, id: RoomId, since_ms: u64) -> bool {
+        let newest = self.room(id).and_then(|room| room.spans.back());
+        let newest_ms = newest.map(|span| self.clock_ms(span.segment, span.newest_ms));
+        let given_up_ms = self.given_up(id).map(|gone| gone.clock_ms);
+        newest_ms.max(given_up_ms).is_some_and(|ms| ms >= since_ms)
     }
 
     fn release(&mut self, id: u64) {

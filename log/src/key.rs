@@ -15,21 +15,42 @@ pub struct KeyedPost {
     pub body: u64,
 }
 
-/// The first 128 bits of BLAKE3 over user and key. At that width a collision is not a case to handle.
+/// A keyed post, with its time on the clock of this run, by which it grows old.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KnownKey {
+    /// As it was posted.
+    pub post: KeyedPost,
+    /// Its time on the clock of this run ([`crate::runs::Runs`]), milliseconds since 1970.
+    pub clock_ms: u64,
+}
+
+/// A user and a key of theirs: the first 64 bits of BLAKE3 over the user, which name the author, and the first 64 over
+/// user and key.
+///
+/// 64 bits are enough for the key: it can be taken for another only where the author is the same, and a room remembers no
+/// more than `dedupe_keys_per_author_max` of an author, so that with 256 of them a new key meets one by chance once in
+/// 2^56 posts. They are enough for the author: two users who share those 64 bits share the number of keys that are
+/// remembered, and each other's keys only where these 64 bits are the same too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Fingerprint(pub u128);
 
 impl Fingerprint {
     /// Of a user's key.
     pub fn of(user: &str, key: &str) -> Self {
+        let author = first_bytes(&blake3::hash(user.as_bytes()), 8);
         let mut hasher = blake3::Hasher::new();
         // No name holds a control character, so the line feed keeps the two apart.
         hasher.update(user.as_bytes()).update(b"\n").update(key.as_bytes());
-        Fingerprint(first_bytes(&hasher.finalize(), 16))
+        Fingerprint(author << 64 | first_bytes(&hasher.finalize(), 8))
+    }
+
+    /// What stands for the user.
+    pub fn author(self) -> u64 {
+        (self.0 >> 64) as u64
     }
 }
 
-/// What stands for a body.
+/// What stands for a body: its bytes as the client sent them, so that it is the same when it is made again from the log.
 pub fn body_hash(body: &[u8]) -> u64 {
     first_bytes(&blake3::hash(body), 8) as u64
 }
@@ -48,4 +69,18 @@ impl KeyedPost {
 
 fn first_bytes(digest: &blake3::Hash, bytes: usize) -> u128 {
     digest.as_bytes()[..bytes].iter().fold(0, |number, &byte| (number << 8) | u128::from(byte))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_keys_of_a_user_share_their_author_and_nothing_else() {
+        let (one, two) = (Fingerprint::of("ann", "k1"), Fingerprint::of("ann", "k2"));
+        assert_eq!(one.author(), two.author());
+        assert_ne!(one, two);
+        assert_ne!(one.author(), Fingerprint::of("bob", "k1").author());
+        assert_ne!(Fingerprint::of("an", "nk").0 as u64, Fingerprint::of("ann", "k").0 as u64);
+    }
 }

@@ -26,6 +26,7 @@ pub mod reading;
 pub mod record;
 #[cfg(test)]
 mod rig;
+pub mod runs;
 pub mod scan;
 pub mod segment;
 

@@ -8,7 +8,7 @@
 //! message. Without an index that checks the segment is read from its first block; where that does not hold what it
 //! should, the reading ends in [`Step::Lost`], not in a wrong message.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use banter_protocol::ids::{Epoch, RoomId, RoomName, Sequence};
 use banter_protocol::native::{read_message, write_message};
@@ -17,7 +17,7 @@ use crate::block::{Block, BlockFault, BlockPlace};
 use crate::catalog::{Catalog, Span};
 use crate::index::{IndexBuilder, Mark};
 use crate::indexing::Indexing;
-use crate::key::KeyedPost;
+use crate::key::{KeyedPost, KnownKey};
 use crate::record::Author;
 use crate::segment::SegmentHeader;
 
@@ -58,6 +58,26 @@ pub struct PageRead {
     pub through: Sequence,
 }
 
+/// Which keys of a room are to be read.
+#[derive(Clone, Copy, Debug)]
+pub struct KeysWant {
+    /// Only those that are no older than this, on the clock of this run, milliseconds since 1970.
+    pub since_ms: u64,
+    /// Of each author the newest, at most so many.
+    pub keys_per_author_max: u32,
+    /// Of all of them the newest, at most so many.
+    pub keys_max: usize,
+}
+
+/// Keys that were read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KeysRead {
+    /// The keys, newest first.
+    pub keys: Vec<KnownKey>,
+    /// How many more than were wanted of all authors there are, at least.
+    pub left_out: u64,
+}
+
 /// A file of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFile {
@@ -83,8 +103,8 @@ pub enum Step {
     },
     /// The page is ready.
     Page(PageRead),
-    /// The keys are ready, oldest first.
-    Keys(Vec<KeyedPost>),
+    /// The keys are ready.
+    Keys(KeysRead),
     /// A segment does not hold what it should, or was cut meanwhile.
     Lost {
         /// The segment.
@@ -104,7 +124,14 @@ pub struct Reading {
 #[derive(Debug)]
 enum Want {
     Page { want: PageWant, next: Sequence, frames: VecDeque<Vec<u8>>, bytes: usize, skipped: u64 },
-    Keys { room: RoomId, since_ms: u64, keys_max: usize, before: u64, keys: VecDeque<KeyedPost>, walked: Walked },
+    Keys { room: RoomId, want: KeysWant, before: u64, found: KeysFound, walked: Walked },
+}
+
+/// The keys that were found, newest first, and how many there are of each author.
+#[derive(Debug, Default)]
+struct KeysFound {
+    read: KeysRead,
+    authors: BTreeMap<u64, u32>,
 }
 
 /// The keys of a room in a segment that is read without its index.
@@ -149,10 +176,9 @@ impl Reading {
         Reading { want, stage: Stage::Start, run }
     }
 
-    /// The newest keys of a room that are no older than `since_ms`.
-    pub fn keys(room: RoomId, since_ms: u64, keys_max: usize, run: u64) -> Self {
-        let (keys, walked) = (VecDeque::new(), Walked::default());
-        let want = Want::Keys { room, since_ms, keys_max, before: u64::MAX, keys, walked };
+    /// The newest keys of a room.
+    pub fn keys(room: RoomId, want: KeysWant, run: u64) -> Self {
+        let want = Want::Keys { room, want, before: u64::MAX, found: KeysFound::default(), walked: Walked::default() };
         Reading { want, stage: Stage::Start, run }
     }
 
@@ -186,7 +212,7 @@ impl Reading {
                     return self.blocks_without_index(span, shelf);
                 };
                 if matches!(self.want, Want::Keys { .. }) {
-                    self.add_keys(&keys, &span);
+                    self.add_keys(&keys, &span, shelf);
                     return self.next_keys(shelf);
                 }
                 self.blocks_by(&marks, span, shelf)
@@ -198,7 +224,7 @@ impl Reading {
     }
 
     fn next_span(&mut self, shelf: Shelf<'_>) -> Step {
-        let Want::Page { want, next, .. } = &self.want else { return Step::Keys(Vec::new()) };
+        let Want::Page { want, next, .. } = &self.want else { return Step::Keys(KeysRead::default()) };
         let id = RoomId::of(want.room.as_str());
         let room = shelf.catalog.room(id);
         if *next > want.last || self.is_full() {
@@ -285,7 +311,7 @@ impl Reading {
                 Want::Keys { walked, .. } => {
                     if walked.is_whole {
                         let keys = std::mem::take(&mut walked.keys);
-                        self.add_keys(&keys, &span);
+                        self.add_keys(&keys, &span, shelf);
                         return self.next_keys(shelf);
                     }
                 }
@@ -353,7 +379,9 @@ impl Reading {
     }
 
     fn finish(&mut self) -> Step {
-        let Want::Page { want, next, frames, bytes, skipped } = &mut self.want else { return Step::Keys(Vec::new()) };
+        let Want::Page { want, next, frames, bytes, skipped } = &mut self.want else {
+            return Step::Keys(KeysRead::default());
+        };
         let mut messages = Vec::with_capacity(*bytes);
         frames.iter().for_each(|frame| messages.extend_from_slice(frame));
         let first = Sequence(want.first.0 + *skipped);
@@ -363,13 +391,14 @@ impl Reading {
     /// The segment before the last that was looked at, as long as its keys may be young enough.
     fn next_keys(&mut self, shelf: Shelf<'_>) -> Step {
         loop {
-            let Want::Keys { room, since_ms, keys_max, before, keys, .. } = &mut self.want else {
-                return Step::Keys(Vec::new());
+            let Want::Keys { room, want, before, found, .. } = &mut self.want else {
+                return Step::Keys(KeysRead::default());
             };
             let spans = shelf.catalog.room(*room).map(|room| room.spans);
             let span = spans.and_then(|spans| spans.iter().rev().find(|span| span.segment < *before)).copied();
-            let Some(span) = span.filter(|span| span.newest_ms >= *since_ms && keys.len() < *keys_max) else {
-                return Step::Keys(std::mem::take(keys).into());
+            let is_young = |span: &Span| shelf.catalog.clock_ms(span.segment, span.newest_ms) >= want.since_ms;
+            let Some(span) = span.filter(|span| is_young(span) && found.read.left_out == 0) else {
+                return self.end_keys(shelf);
             };
             match span.details {
                 Some(details) if details.keys > 0 => {
@@ -381,22 +410,48 @@ impl Reading {
                     let Some(room) = shelf.index_of(span.segment).and_then(|index| index.room(id)) else {
                         return lost(&span);
                     };
-                    self.add_keys(&room.keys, &span);
+                    self.add_keys(&room.keys, &span, shelf);
                 }
             }
         }
     }
 
+    /// Nothing more is young enough. But what was given up may have been: without it the window is not whole.
+    fn end_keys(&mut self, shelf: Shelf<'_>) -> Step {
+        let Want::Keys { room, want, before, found, .. } = &mut self.want else {
+            return Step::Keys(KeysRead::default());
+        };
+        let gone = shelf.catalog.given_up(*room).filter(|gone| gone.segment < *before && found.read.left_out == 0);
+        match gone.filter(|gone| gone.clock_ms >= want.since_ms) {
+            Some(gone) => Step::Lost { segment: gone.segment },
+            None => Step::Keys(std::mem::take(&mut found.read)),
+        }
+    }
+
     /// Places that were refused and given again are another span's, and so are their keys.
-    fn add_keys(&mut self, found: &[KeyedPost], span: &Span) {
-        let Want::Keys { since_ms, keys_max, before, keys, .. } = &mut self.want else { return };
+    fn add_keys(&mut self, keys: &[KeyedPost], span: &Span, shelf: Shelf<'_>) {
+        let Want::Keys { want, before, found, .. } = &mut self.want else { return };
         *before = span.segment;
         let is_there = |key: &&KeyedPost| (span.first.0..=span.last.0).contains(&key.sequence);
-        for key in found.iter().rev().filter(|key| key.time_ms >= *since_ms).filter(is_there) {
-            if keys.len() < *keys_max {
-                keys.push_front(*key);
-            }
+        for &post in keys.iter().rev().filter(is_there) {
+            let key = KnownKey { post, clock_ms: shelf.catalog.clock_ms(span.segment, post.time_ms) };
+            found.add(key, want);
         }
+    }
+}
+
+impl KeysFound {
+    fn add(&mut self, key: KnownKey, want: &KeysWant) {
+        let of_author = self.authors.entry(key.post.fingerprint.author()).or_default();
+        if key.clock_ms < want.since_ms || *of_author >= want.keys_per_author_max {
+            return;
+        }
+        if self.read.keys.len() >= want.keys_max {
+            self.read.left_out += 1;
+            return;
+        }
+        *of_author += 1;
+        self.read.keys.push(key);
     }
 }
 

@@ -12,7 +12,7 @@ use crate::catalog::Catalog;
 use crate::index::Entry;
 use crate::journal::{Answer, Ask, Done, Journal, JournalParts, Reach};
 use crate::key::KeyedPost;
-use crate::reading::{LogFile, PageRead, PageWant};
+use crate::reading::{KeysRead, KeysWant, LogFile, PageRead, PageWant};
 use crate::record::{Author, Level, Record};
 use crate::segment::SegmentHeader;
 
@@ -26,6 +26,7 @@ pub(crate) struct Post {
     pub epoch: u64,
     pub sequence: u64,
     pub is_keyed: bool,
+    pub user: &'static str,
     pub slot: u32,
     pub body_bytes: usize,
 }
@@ -33,7 +34,7 @@ pub(crate) struct Post {
 impl Post {
     /// One of the room "lobby", which has a block for itself.
     pub(crate) fn at(sequence: u64) -> Self {
-        Post { room: "lobby", epoch: 1, sequence, is_keyed: false, slot: 0, body_bytes: 100 }
+        Post { room: "lobby", epoch: 1, sequence, is_keyed: false, user: "ann", slot: 0, body_bytes: 100 }
     }
 
     pub(crate) fn author(&self) -> Author {
@@ -50,7 +51,7 @@ impl Post {
             sequence: Sequence(self.sequence),
             time_ms: 1_000 * self.sequence,
             room: self.room,
-            user: "ann",
+            user: self.user,
             key: self.is_keyed.then_some(&key),
             body: Body { format: BodyFormat::Bytes, bytes: body.as_bytes() },
         };
@@ -261,9 +262,15 @@ impl Rig {
         }
     }
 
-    /// Reads keys of "lobby" to the end.
+    /// Reads keys of "lobby" to the end; oldest first.
     pub(crate) fn keys(&mut self, since_ms: u64, keys_max: usize) -> Result<Vec<KeyedPost>, u64> {
-        self.journal.read_keys(RoomId::of("lobby"), since_ms, keys_max);
+        let read = self.keys_wanted(KeysWant { since_ms, keys_per_author_max: u32::MAX, keys_max })?;
+        Ok(read.keys.iter().rev().map(|key| key.post).collect())
+    }
+
+    /// Reads keys of "lobby" to the end.
+    pub(crate) fn keys_wanted(&mut self, want: KeysWant) -> Result<KeysRead, u64> {
+        self.journal.read_keys(RoomId::of("lobby"), want);
         match self.read() {
             Done::Keys { keys, .. } => keys,
             other => panic!("{other:?}"),

@@ -23,4 +23,5 @@ pub mod net;
 pub mod pump;
 pub mod runtime;
 pub mod storage;
+pub mod suspended;
 pub mod turn_clock;

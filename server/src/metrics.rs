@@ -111,6 +111,14 @@ const METRICS: &[Metric] = &[
         core.counters.pauses
     }),
     ("banter_history_bytes", "gauge", "Bytes of history.", |core| core.counters.history_bytes),
+    ("banter_dedupe_keys", "gauge", "Keys of posts that are remembered.", |core| core.counters.dedupe_keys),
+    ("banter_dedupe_bytes", "gauge", "Rough bytes of remembered keys.", |core| core.counters.dedupe_bytes),
+    (
+        "banter_dedupe_early_evictions_total",
+        "counter",
+        "Keys forgotten within their window, for want of bytes.",
+        |core| core.counters.dedupe_early_evictions,
+    ),
     ("banter_run_bytes", "gauge", "Bytes of frames that are ready to be sent.", |core| core.counters.run_bytes),
     ("banter_outbox_bytes", "gauge", "Bytes that wait for connections.", |core| core.counters.outbox_bytes),
     ("banter_paused_connections", "gauge", "Connections that are not read.", |core| core.counters.paused_connections),
@@ -118,14 +126,6 @@ const METRICS: &[Metric] = &[
         core.counters.pages_waiting
     }),
     ("banter_answers_waiting", "gauge", "Answers that wait for room in a lane.", |core| core.counters.answers_waiting),
-    ("banter_dedupe_keys", "gauge", "Keys of posts that are remembered.", |core| core.counters.dedupe_keys),
-    ("banter_dedupe_bytes", "gauge", "Bytes of remembered keys.", |core| core.counters.dedupe_bytes),
-    (
-        "banter_dedupe_evictions_total",
-        "counter",
-        "Keys forgotten before dedupe_window_ms, for want of place.",
-        |core| core.counters.dedupe_evictions,
-    ),
     ("banter_log_state", "gauge", "The core's log: 0 none, 1 open, 2 full, 3 failed.", log_state),
     ("banter_log_waiting_posts", "gauge", "Posts that wait for a commit or are in one.", |core| {
         core.counters.log_waiting_posts

@@ -24,6 +24,7 @@ use crate::metrics::CoreReport;
 use crate::net::pace::{ACCEPTS_AT_REST, AcceptPace};
 use crate::net::{Net, NetEvent};
 use crate::storage::disk::Disk;
+use crate::suspended::Suspended;
 use crate::turn_clock::TurnClock;
 
 /// Parcels that one turn takes from one lane, so that no neighbour keeps a core from its sockets.
@@ -53,6 +54,7 @@ pub struct Pump {
     control: flume::Sender<ToControl>,
     started: Instant,
     clock: TurnClock,
+    suspended: Suspended,
     now: Now,
     turns: Histogram,
     /// The host's clock at the turn's beginning.
@@ -137,6 +139,7 @@ impl Pump {
             control,
             started,
             clock: TurnClock::default(),
+            suspended: Suspended::new(),
             now: Now::default(),
             elapsed: Duration::ZERO,
             turns: Histogram::default(),
@@ -281,6 +284,9 @@ impl Pump {
             .neighbours
             .iter()
             .map(|neighbour| (neighbour.core, room(neighbour.up_out.len()), room(neighbour.down_out.len())));
+        if let Some(suspended_ms) = self.suspended.take() {
+            self.shard.was_suspended(suspended_ms);
+        }
         self.shard.begin_turn(self.now, lane_room);
         self.connections.begin_turn(self.now.monotonic_ms);
         self.take_events();

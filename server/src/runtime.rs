@@ -163,6 +163,8 @@ fn join(threads: Vec<ExecutorJoinHandle<()>>) {
 struct OpenLog {
     folder: PathBuf,
     run: u64,
+    /// Where the clocks of its cores start, milliseconds since 1970.
+    start_ms: u64,
     catalogs: Vec<Option<Catalog>>,
     segments: Vec<(KnownSegment, Vec<Core>)>,
     ledger: Ledger,
@@ -174,7 +176,7 @@ fn open_log(config: &Config, run: u64) -> Result<Option<OpenLog>, RunFault> {
         return Ok(None);
     }
     let folder = storage::folder_of(&config.data);
-    let recovered = recovery::recover(&Opening {
+    let mut recovered = recovery::recover(&Opening {
         folder: &folder,
         cores: config.cores.len() as u16,
         run,
@@ -183,13 +185,15 @@ fn open_log(config: &Config, run: u64) -> Result<Option<OpenLog>, RunFault> {
     })?;
     // Told now, and not at the first post.
     files::try_direct(&folder).map_err(|error| RecoveryFault::NoDirect { path: folder.clone(), error })?;
+    let unix_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
+    let start_ms = recovered.begin(unix_ms);
     let needed_by = |id| {
         let cores = recovered.catalogs.iter().enumerate().filter(move |(_, catalog)| catalog.needs(id));
         cores.map(|(core, _)| Core(core as u16)).collect()
     };
     let segments = recovered.segments.iter().map(|known| (known.clone(), needed_by(known.header.id))).collect();
     let catalogs = recovered.catalogs.into_iter().map(Some).collect();
-    Ok(Some(OpenLog { folder, run, catalogs, segments, ledger: recovered.ledger }))
+    Ok(Some(OpenLog { folder, run, start_ms, catalogs, segments, ledger: recovered.ledger }))
 }
 
 impl OpenLog {
@@ -212,9 +216,9 @@ impl OpenLog {
         state: Arc<KeeperState>,
         inbox: flume::Receiver<ToKeeper>,
     ) -> io::Result<JoinHandle<()>> {
-        let OpenLog { folder, run, segments, ledger, .. } = self;
-        let cores = links.to_vec();
-        let keeper = Keeper::new(KeeperParts { folder, limits: config.limits, run, cores, segments, ledger, state });
+        let OpenLog { folder, run, start_ms, segments, ledger, .. } = self;
+        let (limits, cores) = (config.limits, links.to_vec());
+        let keeper = Keeper::new(KeeperParts { folder, limits, run, start_ms, cores, segments, ledger, state });
         std::thread::Builder::new().name("log-keeper".into()).spawn(move || keeper.run(&inbox))
     }
 }

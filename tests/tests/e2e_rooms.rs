@@ -247,7 +247,7 @@ fn names_and_rooms_that_are_not_allowed_are_refused_and_the_connection_stays() {
 #[test]
 fn a_repeated_post_is_answered_with_its_first_place_and_delivered_once() {
     for &cores in core_counts() {
-        let server = ServerProcess::start(cores, &["--dedupe-keys-max", "3"]);
+        let server = ServerProcess::start(cores, &["--dedupe-keys-per-author-max", "3"]);
         let mut ann = WireClient::hello_on(&server, 0, Form::Json, "ann");
         ann.join("room");
         let mut again = WireClient::hello_on(&server, cores - 1, Form::Native, "ann");
@@ -264,12 +264,15 @@ fn a_repeated_post_is_answered_with_its_first_place_and_delivered_once() {
         let mut bob = WireClient::hello(server.address(), Form::Json, "bob");
         bob.join("room");
         assert_eq!(bob.ask(post("k1", "one"))["sequence"], 2);
-        // Beyond dedupe_keys_max newer ones a key is taken as new.
-        ["k2", "k3"].iter().for_each(|key| drop(ann.ask(post(key, "more"))));
+        // Those of others push it out no more; beyond dedupe_keys_per_author_max of its user it is taken as new.
+        ["b1", "b2", "b3", "b4"].iter().for_each(|key| drop(bob.ask(post(key, "more"))));
+        assert_eq!(ann.ask(post("k1", "one"))["duplicate"], true);
+        ["k2", "k3", "k4"].iter().for_each(|key| drop(ann.ask(post(key, "more"))));
         assert_eq!(ann.ask(post("k1", "one"))["duplicate"], false);
-        let delivered: Vec<Value> = (0..5).map(|_| ann.take_type("message")["sequence"].clone()).collect();
-        assert_eq!(delivered, [1, 2, 3, 4, 5].map(Value::from));
+        let delivered: Vec<Value> = (0..10).map(|_| ann.take_type("message")["sequence"].clone()).collect();
+        assert_eq!(delivered, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10].map(Value::from));
         assert!(ann.has_nothing());
-        assert_eq!(server.metric("banter_duplicate_posts_total"), 1);
+        assert_eq!(server.metric("banter_duplicate_posts_total"), 2);
+        assert_eq!(server.metric("banter_dedupe_keys"), 6);
     }
 }

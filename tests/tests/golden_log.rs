@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use banter_log::FORMAT_VERSION;
 use banter_log::index;
 use banter_log::journal::{Answer, Ask, Done, Journal, JournalParts};
-use banter_log::reading::{LogFile, PageWant};
+use banter_log::reading::{KeysWant, LogFile, PageWant};
 use banter_log::segment;
 use banter_protocol::event::Message;
 use banter_protocol::frame::Frame;
@@ -98,9 +98,10 @@ impl Reader<'_> {
             spare: None,
         });
         let Done::Page { page: Ok(page), .. } = self.read() else { panic!("{name}: a page that is lost") };
-        self.journal.read_keys(RoomId::of(name), 0, 1_000);
+        let want = KeysWant { since_ms: 0, keys_per_author_max: 1_000, keys_max: 1_000 };
+        self.journal.read_keys(RoomId::of(name), want);
         let Done::Keys { keys: Ok(keys), .. } = self.read() else { panic!("{name}: keys that are lost") };
-        let keys = keys.iter().map(|key| {
+        let keys = keys.keys.iter().rev().map(|key| &key.post).map(|key| {
             json!([key.sequence, key.time_ms, format!("{:032x}", key.fingerprint.0), format!("{:016x}", key.body)])
         });
         Some(json!({"epoch": epoch.0, "first": first.0, "head": head.0, "spans": spans,

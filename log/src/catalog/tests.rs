@@ -147,6 +147,10 @@ fn what_is_kept_of_a_room_is_its_newest_in_whole_segments() {
     assert_eq!(kept(Keeping { bytes: 1, since_ms: 0, at_least_since_ms: always }), 31, "the newest stays");
     assert_eq!(kept(Keeping { bytes: 0, since_ms: 15, at_least_since_ms: always }), 11);
     assert_eq!(kept(Keeping { bytes: 1, since_ms: 99, at_least_since_ms: 20 }), 11, "the window is kept");
+    let mut catalog = room();
+    catalog.begin(90_000);
+    catalog.keep_of_room(RoomId(1), Keeping { bytes: 1, since_ms: 99, at_least_since_ms: 90_000 - 25 });
+    assert_eq!(bounds(&catalog, 1).unwrap().0, 11, "as old as it was when its run ended");
 }
 
 #[test]
@@ -233,4 +237,15 @@ fn a_cut_in_the_midst_of_a_walk_has_a_walk_of_its_own() {
     catalog.forget_cut(usize::MAX);
     assert!(!catalog.has_cut() && (1..=5).all(|room| bounds(&catalog, room) == Some((21, 30))));
     assert_eq!(catalog.take_released(), [1, 2]);
+}
+
+#[test]
+fn what_was_given_up_is_as_young_as_it_was() {
+    let mut catalog = Catalog::default();
+    catalog.add_part(&segment(1, 1), &Part { newest_ms: 500, ..part(1, 1, 9) }, Past::default());
+    catalog.begin(70_000);
+    catalog.give_up(RoomId(1), 1);
+    assert!(catalog.room(RoomId(1)).is_none());
+    assert!(catalog.is_younger(RoomId(1), 70_000) && !catalog.is_younger(RoomId(1), 70_001));
+    assert_eq!(catalog.given_up(RoomId(1)), Some(&GivenUp { segment: 1, clock_ms: 70_000 }));
 }

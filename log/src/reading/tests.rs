@@ -6,7 +6,7 @@ use crate::PAGE_BYTES;
 use crate::catalog::{Catalog, Past};
 use crate::index::IndexBuilder;
 use crate::journal::{Answer, Ask, Done, Journal, Reach};
-use crate::reading::{LogFile, PageRead, PageWant, READ_BYTES};
+use crate::reading::{KeysWant, LogFile, PageRead, PageWant, READ_BYTES};
 use crate::record::{Author, Level};
 use crate::rig::{Post, RUN, Rig, frames, parts, want};
 use crate::scan::Scan;
@@ -106,6 +106,12 @@ fn own_posts_are_spared_in_this_run_only() {
 
 /// The rig's files, sealed, under another start.
 fn reopened(rig: &mut Rig, run: u64) -> Rig {
+    let catalog = catalog_of(rig);
+    with_catalog(rig, catalog, run)
+}
+
+/// What the rig's files hold, sealed.
+fn catalog_of(rig: &mut Rig) -> Catalog {
     assert!(rig.journal.end());
     rig.work();
     let mut catalog = Catalog::default();
@@ -117,7 +123,7 @@ fn reopened(rig: &mut Rig, run: u64) -> Rig {
             assert_eq!(catalog.add_part(scan.header(), part, Past::default()), None);
         }
     }
-    with_catalog(rig, catalog, run)
+    catalog
 }
 
 fn with_catalog(rig: &Rig, catalog: Catalog, run: u64) -> Rig {
@@ -291,6 +297,8 @@ fn a_segment_that_is_cut_while_it_is_read_ends_the_page_before_it() {
     }
 }
 
+const ALL_KEYS: KeysWant = KeysWant { since_ms: 0, keys_per_author_max: u32::MAX, keys_max: 99 };
+
 #[test]
 fn keys_come_from_all_segments_up_to_a_number_and_an_age() {
     let mut rig = Rig::new(FOUR_POSTS);
@@ -325,7 +333,7 @@ fn keys_behind_a_segment_that_is_cut_meanwhile_are_all_there_are() {
     let mut rig = Rig::new(FOUR_POSTS);
     (1..=12).for_each(|sequence| rig.commit(&[Post { is_keyed: true, ..Post::at(sequence) }]));
     rig.done.clear();
-    rig.journal.read_keys(RoomId::of("lobby"), 0, 99);
+    rig.journal.read_keys(RoomId::of("lobby"), ALL_KEYS);
     rig.journal.begin_reads(&mut rig.done);
     let ask = rig.asks().remove(0);
     let crate::journal::Ask::Read { ticket, segment: 2, .. } = ask else { panic!("{ask:?}") };
@@ -333,7 +341,7 @@ fn keys_behind_a_segment_that_is_cut_meanwhile_are_all_there_are() {
     rig.answer(Answer::Read { ticket, bytes: None });
     rig.work();
     let Done::Keys { keys, .. } = rig.done.remove(0) else { panic!("no keys") };
-    assert_eq!(keys.unwrap().iter().map(|key| key.sequence).collect::<Vec<_>>(), [9, 10, 11, 12]);
+    assert_eq!(keys.unwrap().keys.iter().map(|key| key.post.sequence).collect::<Vec<_>>(), [12, 11, 10, 9]);
 }
 
 #[test]
@@ -354,4 +362,59 @@ fn the_key_of_a_refused_post_is_forgotten_once_its_place_is_given_again() {
     let known = |keys: Vec<crate::key::KeyedPost>| keys.iter().map(|key| key.sequence).collect::<Vec<_>>();
     assert_eq!(known(rig.keys(0, 99).unwrap()), [1, 3, 4]);
     assert_eq!(known(reopened(&mut rig, RUN + 1).keys(0, 99).unwrap()), [1, 3, 4]);
+}
+
+#[test]
+fn the_newest_keys_of_each_author_are_read_however_many_another_has() {
+    let mut rig = Rig::new(FOUR_POSTS);
+    let author = |sequence| if sequence % 5 == 0 { "bob" } else { "ann" };
+    let post = |sequence| Post { is_keyed: true, user: author(sequence), ..Post::at(sequence) };
+    (1..=22).for_each(|sequence| rig.commit(&[post(sequence)]));
+    let mut read = |keys_per_author_max, keys_max| {
+        let read = rig.keys_wanted(KeysWant { since_ms: 0, keys_per_author_max, keys_max }).unwrap();
+        (read.keys.iter().map(|key| key.post.sequence).collect::<Vec<_>>(), read.left_out)
+    };
+    assert_eq!(read(3, 99), (vec![22, 21, 20, 19, 15, 10], 0));
+    assert_eq!(read(3, 6), (vec![22, 21, 20, 19, 15, 10], 0), "no more than these are wanted");
+    assert_eq!(read(3, 5), (vec![22, 21, 20, 19, 15], 1), "what is left out is said");
+    assert_eq!(read(99, 99).0.len(), 22);
+}
+
+#[test]
+fn keys_of_earlier_runs_are_as_old_as_they_were_when_those_ended() {
+    let mut rig = Rig::new(FOUR_POSTS);
+    let keyed = |sequence| Post { is_keyed: true, ..Post::at(sequence) };
+    (1..=9).for_each(|sequence| rig.commit(&[keyed(sequence)]));
+    let mut catalog = catalog_of(&mut rig);
+    catalog.begin(5_000_000);
+    let mut later = with_catalog(&rig, catalog, RUN + 1);
+    let since = |ms| KeysWant { since_ms: ms, ..ALL_KEYS };
+    let read = later.keys_wanted(since(5_000_000 - 2_000)).unwrap();
+    let known: Vec<_> = read.keys.iter().map(|key| (key.post.time_ms, key.clock_ms)).collect();
+    assert_eq!(known, [(9_000, 5_000_000), (8_000, 4_999_000), (7_000, 4_998_000)]);
+    assert_eq!(later.keys_wanted(since(5_000_001)).unwrap().keys, []);
+}
+
+#[test]
+fn keys_without_those_that_were_given_up_are_lost_while_these_would_be_young_enough() {
+    let mut rig = Rig::new(FOUR_POSTS);
+    (1..=9).for_each(|sequence| rig.commit(&[Post { is_keyed: true, ..Post::at(sequence) }]));
+    rig.journal.catalog_mut().give_up(RoomId::of("lobby"), 1);
+    assert_eq!((rig.keys(4_001, 99).unwrap().len(), rig.keys(4_000, 99)), (5, Err(1)));
+    rig.journal.catalog_mut().give_up(RoomId::of("lobby"), 3);
+    assert_eq!((rig.keys(9_001, 99).unwrap().len(), rig.keys(9_000, 99)), (0, Err(3)));
+    rig.answer(Answer::Cut { segment: 3 });
+    assert_eq!(rig.keys(9_000, 99), Err(3), "its files go, and its keys are not known any better");
+}
+
+#[test]
+fn a_body_has_the_hash_of_the_index_also_when_it_is_read_from_the_blocks_under_another_epoch() {
+    let mut rig = Rig::new(FOUR_POSTS);
+    let keyed = |sequence| Post { is_keyed: true, epoch: 1 + sequence / 4, ..Post::at(sequence) };
+    (1..=9).for_each(|sequence| rig.commit(&[keyed(sequence)]));
+    let all: Vec<_> = (1..=9).filter_map(|sequence| keyed(sequence).key()).collect();
+    let mut later = reopened(&mut rig, RUN + 1);
+    assert_eq!(later.keys(0, 99).unwrap(), all);
+    later.indexes.clear();
+    assert_eq!(later.keys(0, 99).unwrap(), all);
 }

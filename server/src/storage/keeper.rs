@@ -9,10 +9,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use banter_chat::address::Core;
+use banter_chat::address::{Core, Now};
+use banter_chat::clock::LogClock;
 use banter_chat::limits::Limits;
 use banter_log::index::{IndexBuilder, Part};
 use banter_log::journal::Answer;
+use banter_log::runs::Runs;
 use banter_log::segment::SegmentHeader;
 use flume::{Receiver, RecvTimeoutError};
 
@@ -97,6 +99,8 @@ pub struct KeeperParts {
     pub limits: Limits,
     /// This start's number.
     pub run: u64,
+    /// Where its clocks start, milliseconds since 1970.
+    pub start_ms: u64,
     /// The ends to the cores.
     pub cores: Vec<CoreLink>,
     /// What is in the folder, and which cores need it.
@@ -112,6 +116,11 @@ pub struct Keeper {
     folder: PathBuf,
     limits: Limits,
     run: u64,
+    /// As the cores have it: a wall clock that steps makes no segment older.
+    clock: LogClock,
+    started: Instant,
+    /// The starts before this one.
+    runs: Runs,
     cores: Vec<CoreLink>,
     segments: BTreeMap<u64, Kept>,
     next_id: u64,
@@ -160,7 +169,13 @@ fn unix_ms() -> u64 {
 impl Keeper {
     /// With what is in the folder.
     pub fn new(parts: KeeperParts) -> Self {
-        let KeeperParts { folder, limits, run, cores, segments, ledger, state } = parts;
+        let KeeperParts { folder, limits, run, start_ms, cores, segments, ledger, state } = parts;
+        let mut runs = Runs::default();
+        let earlier = segments.iter().filter(|(known, _)| known.header.run < run);
+        earlier.for_each(|(known, _)| runs.add(&known.header, known.newest_ms));
+        runs.begin(start_ms);
+        let mut clock = LogClock::new(Some(start_ms));
+        clock.advance(Now { unix_ms: unix_ms(), ..Now::default() });
         let next_id = segments.iter().map(|(known, _)| known.header.id + 1).max().unwrap_or(1);
         let segments = segments.into_iter().map(|(known, needed_by)| {
             let sealed = Some(Sealed { end_offset: known.end_offset, newest_ms: known.newest_ms });
@@ -172,6 +187,9 @@ impl Keeper {
             folder,
             limits,
             run,
+            clock,
+            started: now,
+            runs,
             cores,
             segments: segments.collect(),
             next_id,
@@ -256,12 +274,18 @@ impl Keeper {
         }
     }
 
+    fn clock_ms(&mut self) -> u64 {
+        let monotonic_ms = self.started.elapsed().as_millis() as u64;
+        self.clock.advance(Now { monotonic_ms, unix_ms: unix_ms(), ..Now::default() });
+        self.clock.time_ms()
+    }
+
     fn prepare(&mut self, core: Core) {
         let bytes = u64::from(self.limits.log_segment_bytes);
         let is_first = !self.segments.values().any(|kept| kept.sealed.is_none() && kept.header.core == core.0);
         let is_low = free_bytes(&self.folder).is_ok_and(|free| free < bytes + self.limits.log_free_bytes_min);
-        let header =
-            SegmentHeader { id: self.next_id, nonce: nonce(), core: core.0, run: self.run, made_unix_ms: unix_ms() };
+        let made_unix_ms = self.clock_ms();
+        let header = SegmentHeader { id: self.next_id, nonce: nonce(), core: core.0, run: self.run, made_unix_ms };
         let made = if is_low {
             Err(std::io::ErrorKind::StorageFull.into())
         } else {
@@ -354,8 +378,8 @@ impl Keeper {
     /// a message whose key is still to be known.
     fn cut_old(&mut self) {
         const HOUR_MS: u64 = 3_600_000;
-        let now_ms = unix_ms();
-        let window_ms = now_ms.saturating_sub(self.limits.dedupe_window_ms.into());
+        let now_ms = self.clock_ms();
+        let window_ms = self.clock.since_ms(self.limits.dedupe_window_ms);
         let hours_ms = u64::from(self.limits.retention_hours) * HOUR_MS;
         let since_ms = if hours_ms == 0 { 0 } else { now_ms.saturating_sub(hours_ms) };
         let mut bytes: u64 = self.segments.values().filter(|kept| !kept.is_cut).map(|kept| kept.file_bytes).sum();
@@ -364,7 +388,8 @@ impl Keeper {
         for (&id, kept) in self.segments.iter().filter(|(_, kept)| !kept.is_cut) {
             let Some(sealed) = kept.sealed else { continue };
             let is_above = bytes_max != 0 && bytes > bytes_max;
-            if sealed.newest_ms >= window_ms || !(is_above || sealed.newest_ms < since_ms) {
+            let is_known = self.runs.clock_ms(kept.header.run, sealed.newest_ms) >= window_ms;
+            if is_known || !(is_above || sealed.newest_ms < since_ms) {
                 // In the order in which they were made: a room must not lose what lies in the midst of it.
                 break;
             }

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use banter_chat::address::core_of;
+use banter_chat::clock::LogClock;
 use banter_log::PAGE_BYTES;
 use banter_log::catalog::{Break, Catalog};
 use banter_log::index::{self, IndexTable, Part};
@@ -56,6 +57,17 @@ pub struct Recovered {
     pub ledger: Ledger,
     /// Segments that had to be walked, and their bytes.
     pub walked: (usize, u64),
+}
+
+impl Recovered {
+    /// Begins the run: puts every core on one clock, which starts behind the largest time of the whole log, whatever the
+    /// wall clock says. Says where, in milliseconds since 1970.
+    pub fn begin(&mut self, unix_ms: u64) -> u64 {
+        let newest_ms = self.catalogs.iter().filter_map(|catalog| catalog.runs().newest_ms()).max();
+        let start_ms = LogClock::start_behind(newest_ms, unix_ms);
+        self.catalogs.iter_mut().for_each(|catalog| catalog.begin(start_ms));
+        start_ms
+    }
 }
 
 /// A sealed segment.

@@ -74,7 +74,7 @@ pub struct HeardPage {
 pub enum Asked {
     Hello,
     Join { room: String, from: JoinFrom, echo: bool, presence: bool },
-    Post { room: String, key: Option<String>, body: Vec<u8> },
+    Post { room: String, key: Option<String>, body: Vec<u8>, asked_ms: u64 },
     Fetch { room: String, from: FetchFrom, limit: Option<u64> },
     Members { room: String },
     Leave { room: String },
@@ -151,7 +151,13 @@ impl Client {
     }
 
     /// What it asks next, by chance.
-    pub fn wish(&mut self, chance: &mut Seeded, profile: &Profile, seen: &mut Coverage) -> Option<Wish> {
+    pub fn wish(
+        &mut self,
+        chance: &mut Seeded,
+        profile: &Profile,
+        truth: &mut Truth,
+        seen: &mut Coverage,
+    ) -> Option<Wish> {
         let voice = self.voice();
         let rooms: Vec<String> = (0..profile.rooms).map(|room| format!("room-{room}")).collect();
         let room = chance.pick(&rooms).clone();
@@ -170,7 +176,7 @@ impl Client {
                 seen.saw_times("rejoin while joining", u64::from(is_joining));
                 Some(self.wish_join(room, chance, seen))
             }
-            0..=11 => Some(self.wish_post(room, chance, profile)),
+            0..=11 => Some(self.wish_post(room, chance, profile, truth)),
             12 | 13 => Some(self.wish_fetch(room, chance)),
             14 => {
                 let body = format!("\"signal of {voice:?}\"").into_bytes();
@@ -210,12 +216,17 @@ impl Client {
         connection.ask(Asked::Join { room, from, echo, presence }, ask, None)
     }
 
-    fn wish_post(&mut self, room: String, chance: &mut Seeded, profile: &Profile) -> Wish {
+    fn wish_post(&mut self, room: String, chance: &mut Seeded, profile: &Profile, truth: &mut Truth) -> Wish {
         self.posts += 1;
+        let now_ms = truth.now_ms;
         let connection = self.connection.as_mut().expect("it is connected");
         let is_raw = connection.form != WireForm::Json && chance.once_in(4);
-        // A key comes again with the same body, and seldom with another.
-        let key = chance.once_in(3).then(|| format!("key-{}", self.posts / 3));
+        // A key comes again with the same body, soon or later, and seldom with another.
+        let number = if chance.once_in(4) { chance.below(1 + self.posts as usize / 3) as u64 } else { self.posts / 3 };
+        let key = chance.once_in(3).then(|| format!("key-{number}"));
+        if let Some(key) = &key {
+            truth.keys.asked(&room, &self.user, key, now_ms);
+        }
         let text = match &key {
             Some(key) if chance.once_in(8) => format!("{} another {key}", self.number),
             Some(key) => format!("{} keyed {key}", self.user),
@@ -225,7 +236,7 @@ impl Client {
             if is_raw && key.is_none() { (BodyFormat::Bytes, text) } else { (BodyFormat::Json, format!("\"{text}\"")) };
         let body = body.into_bytes();
         let ask = Ask::Post { room: room.clone().into(), body: NO_BODY, key: key.clone().map(Into::into) };
-        connection.ask(Asked::Post { room, key, body: body.clone() }, ask, Some((format, body)))
+        connection.ask(Asked::Post { room, key, body: body.clone(), asked_ms: now_ms }, ask, Some((format, body)))
     }
 
     fn wish_fetch(&mut self, room: String, chance: &mut Seeded) -> Wish {
@@ -383,7 +394,9 @@ impl Hearing<'_> {
 
     fn posted(&mut self, id: Option<u64>, room: String, epoch: u64, sequence: u64, duplicate: bool) {
         let number = id.unwrap_or_default();
-        let Asked::Post { room: asked, key, body } = self.answered(id) else { panic!("`posted` answers a post") };
+        let Asked::Post { room: asked, key, body, asked_ms } = self.answered(id) else {
+            panic!("`posted` answers a post")
+        };
         assert_eq!(asked, room);
         let last = self.connection.posted.entry(room.clone()).or_default();
         assert!(*last < number, "posts are answered in the order they were sent");
@@ -391,10 +404,13 @@ impl Hearing<'_> {
         let place = (room, epoch, sequence);
         if duplicate {
             let key = key.expect("only a keyed post is a repeated one");
-            self.truth.repeated(place, self.user, &key);
+            let (room, epoch, sequence) = (&place.0, epoch, sequence);
+            let is_earlier = self.truth.keys.is_of_earlier_run(room, epoch, sequence);
+            self.seen.saw_times("duplicate of an earlier run", u64::from(is_earlier));
+            self.truth.repeated((room, epoch, sequence), self.user, &key);
             self.seen.saw("duplicate post");
         } else {
-            self.truth.acknowledged(place, self.voice, self.user, key.as_deref(), &body);
+            self.truth.acknowledged(place, self.voice, self.user, key.as_deref(), (&body, asked_ms));
         }
     }
 

@@ -68,16 +68,20 @@ impl World {
         if crash == Crash::PowerCut {
             disk.cut_power(chance);
         }
-        let cores = self.core_count();
+        if self.steps_wall_clock() {
+            self.step_wall_clock();
+            self.seen_mut().saw("wall clock stepped at a restart");
+        }
+        let (cores, unix_ms) = (self.core_count(), self.wall_ms());
         let folder = Folder::new();
-        let recovered = restart(self.disk_and_chance().0, &folder.0, crash, run, cores);
+        let recovered = restart(self.disk_and_chance().0, &folder.0, crash, (run, unix_ms), cores);
         let catalogs = recovered.catalogs.into_iter();
         self.start(run, catalogs.collect());
     }
 }
 
 /// Writes the disk's files, reads them as a server does, and puts what it made of them back.
-fn restart(disk: &mut SimDisk, folder: &Path, crash: Crash, run: u64, cores: u16) -> Recovered {
+fn restart(disk: &mut SimDisk, folder: &Path, crash: Crash, (run, unix_ms): (u64, u64), cores: u16) -> Recovered {
     fs::create_dir_all(folder).expect("a folder");
     for (&id, segment) in &disk.segments {
         fs::write(segment_path(folder, id), &segment.written).expect("a file");
@@ -93,7 +97,7 @@ fn restart(disk: &mut SimDisk, folder: &Path, crash: Crash, run: u64, cores: u16
     let ledger = format!("banter-log 1\nrun {} open {boot}\n{}", run - RUN_STEP, disk.ledger_past);
     fs::write(folder.join("ledger"), ledger).expect("a file");
     let opening = Opening { folder, cores, run, break_epoch: Epoch(run), accept_corruption: false };
-    let recovered = recover(&opening).unwrap_or_else(|fault| panic!("what a crash leaves is no damage: {fault}"));
+    let mut recovered = recover(&opening).unwrap_or_else(|fault| panic!("what a crash leaves is no damage: {fault}"));
     let text = fs::read_to_string(folder.join("ledger")).expect("a ledger");
     disk.ledger_past = text.lines().skip(2).map(|line| format!("{line}\n")).collect();
     disk.segments.clear();
@@ -103,11 +107,12 @@ fn restart(disk: &mut SimDisk, folder: &Path, crash: Crash, run: u64, cores: u16
         let index = fs::read(index_path(folder, id)).expect("every segment is sealed by now");
         disk.add_found(known.header, bytes, index);
     }
+    let start_ms = recovered.begin(unix_ms);
     let needed_by = |id| -> BTreeSet<Core> {
         let cores = recovered.catalogs.iter().enumerate().filter(|(_, catalog)| catalog.needs(id));
         cores.map(|(core, _)| Core(core as u16)).collect()
     };
-    disk.begin(run, needed_by);
+    disk.begin(run, start_ms, needed_by);
     recovered
 }
 

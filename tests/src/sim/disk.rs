@@ -26,6 +26,8 @@ pub struct SimDisk {
     /// What the ledger says of breaks, and of what was dropped.
     pub ledger_past: String,
     run: u64,
+    /// Where the clock of the run starts.
+    start_ms: u64,
     segment_bytes: usize,
     next_id: u64,
     pending: Vec<VecDeque<(u64, Act)>>,
@@ -105,6 +107,7 @@ impl SimDisk {
             segments: BTreeMap::new(),
             ledger_past: String::new(),
             run: 0,
+            start_ms: 0,
             segment_bytes,
             next_id: 1,
             pending: (0..cores).map(|_| VecDeque::new()).collect(),
@@ -113,9 +116,9 @@ impl SimDisk {
         }
     }
 
-    /// A server starts on it: nothing is under way.
-    pub fn begin(&mut self, run: u64, needed_by: impl Fn(u64) -> BTreeSet<Core>) {
-        self.run = run;
+    /// A server starts on it, at that time of its clock: nothing is under way.
+    pub fn begin(&mut self, run: u64, start_ms: u64, needed_by: impl Fn(u64) -> BTreeSet<Core>) {
+        (self.run, self.start_ms) = (run, start_ms);
         self.pending.iter_mut().for_each(VecDeque::clear);
         for (&id, segment) in &mut self.segments {
             segment.needed_by = needed_by(id);
@@ -227,8 +230,8 @@ impl SimDisk {
             }
             Ask::Prepare => {
                 let nonce = self.next_id * 7_919;
-                let header =
-                    SegmentHeader { id: self.next_id, nonce, core: core as u16, run: self.run, made_unix_ms: 0 };
+                let (core_number, made_unix_ms) = (core as u16, self.start_ms);
+                let header = SegmentHeader { id: self.next_id, nonce, core: core_number, run: self.run, made_unix_ms };
                 self.next_id += 1;
                 let mut written = header.write();
                 written.resize(self.segment_bytes, 0);

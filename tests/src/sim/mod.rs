@@ -9,13 +9,15 @@
 //!
 //! `disk.rs` is the disk under the log, `crash.rs` how the server dies and comes back by its real recovery.
 //! `world.rs` is the shell, with what must hold in `world/checks.rs` (it follows the server's pump turn by turn), `client.rs` what one connection asks and has to
-//! see, `wire.rs` the clients' own reading of the bytes, `truth.rs` what all clients together have to agree on,
+//! see, `wire.rs` the clients' own reading of the bytes, `truth.rs` what all clients together have to agree on, `keys.rs`
+//! which posts may have two places,
 //! `profile.rs` the limits of a seed, `coverage.rs` what happened, so that a test can see that it did.
 
 pub mod client;
 pub mod coverage;
 pub mod crash;
 pub mod disk;
+pub mod keys;
 pub mod profile;
 pub mod truth;
 pub mod wire;

@@ -8,6 +8,8 @@ use crate::seeded::Seeded;
 
 /// More bytes of history than any seed comes to.
 pub const HISTORY_BYTES_PLENTY: u64 = 1 << 30;
+/// More bytes of keys than any seed comes to.
+const DEDUPE_BYTES_PLENTY: u64 = 1 << 27;
 
 /// A seed's circumstances.
 #[derive(Clone, Debug)]
@@ -38,6 +40,8 @@ pub struct Profile {
     pub crashes_once_in: usize,
     /// The oldest segment is forgotten once in so many steps; 0 = never.
     pub cuts_once_in: usize,
+    /// The wall clock steps once in so many steps, and at every other start; 0 = never.
+    pub wall_steps_once_in: usize,
 }
 
 impl Profile {
@@ -62,7 +66,9 @@ impl Profile {
             fetch_messages_max: *chance.pick(&[3, 1_000]),
             history_messages_max: messages_max,
             history_bytes_per_core_max: bytes_max,
-            dedupe_keys_per_author_max: *chance.pick(&[2, 1_000]),
+            dedupe_keys_per_author_max: *chance.pick(&[2, 5, 1_000]),
+            dedupe_bytes_per_core_max: *chance.pick(&[1_024, DEDUPE_BYTES_PLENTY, DEDUPE_BYTES_PLENTY]),
+            dedupe_window_ms: *chance.pick(&[1_000, 4_000, 300_000]),
             run_bytes_max: *chance.pick(&[4_096, 256 * 1_024]),
             run_bytes_per_core_max: 1 << 20,
             lane_parcels_max: *chance.pick(&[16, 16, 64, 4_096]),
@@ -89,7 +95,14 @@ impl Profile {
             faults: faults(chance),
             crashes_once_in: if is_logged { *chance.pick(&[0, 100, 400]) } else { 0 },
             cuts_once_in,
+            wall_steps_once_in: *chance.pick(&[0, 50, 400]),
         }
+    }
+
+    /// What a key is remembered by, where that can be judged: no message is missing, and no key goes for want of bytes.
+    pub fn window_limits(&self) -> Option<&Limits> {
+        let has_bytes = self.limits.dedupe_bytes_per_core_max == DEDUPE_BYTES_PLENTY;
+        (self.history_is_whole && has_bytes).then_some(&self.limits)
     }
 
     /// Whether the log keeps what is acknowledged in the room of that name, whatever happens.

@@ -1,7 +1,11 @@
 //! What all clients together have to agree on, whatever the order was in which it came to them.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 
+use banter_chat::limits::Limits;
+
+use super::coverage::Coverage;
+use super::keys::Keys;
 use super::wire::Said;
 
 /// One room's one history.
@@ -23,8 +27,10 @@ pub struct Truth {
     unspared: Vec<(String, u64, u64, Voice)>,
     /// The oldest message that each history still has.
     first_available: HashMap<Place, u64>,
-    /// Places that were answered to a key, as they were answered first.
-    keyed: HashMap<(String, u64, String, String), BTreeSet<u64>>,
+    /// Posts with a key.
+    pub keys: Keys,
+    /// The world's monotonic clock.
+    pub now_ms: u64,
 }
 
 impl Truth {
@@ -34,6 +40,10 @@ impl Truth {
         let room = self.messages.entry((said.room.clone(), said.epoch)).or_default();
         let known = room.entry(said.sequence).or_insert_with(|| said.clone());
         assert_eq!(known, said, "everybody sees the same message in a place");
+        if let Some(key) = &said.key {
+            let place = (said.room.as_str(), said.epoch, said.sequence);
+            self.keys.placed(place, (&said.user, key), None, self.now_ms);
+        }
     }
 
     /// A post was answered with a place.
@@ -43,20 +53,19 @@ impl Truth {
         voice: Voice,
         user: &str,
         key: Option<&str>,
-        body: &[u8],
+        (body, asked_ms): (&[u8], u64),
     ) {
         if let Some(key) = key {
-            let of_key = (place.0.clone(), place.1, user.to_owned(), key.to_owned());
-            self.keyed.entry(of_key).or_default().insert(place.2);
+            self.keys.placed((&place.0, place.1, place.2), (user, key), Some(asked_ms), self.now_ms);
         }
         let before = self.acknowledged.insert(place.clone(), (voice, body.to_vec()));
         assert!(before.is_none(), "place {place:?} was given to {before:?} and to {voice:?}");
     }
 
     /// A repeated post was answered with the place of the first.
-    pub fn repeated(&mut self, place: (String, u64, u64), user: &str, key: &str) {
+    pub fn repeated(&mut self, (room, epoch, sequence): (&str, u64, u64), user: &str, key: &str) {
         // The first one's answer may have been lost with its connection, so the place may be new here.
-        self.keyed.entry((place.0, place.1, user.to_owned(), key.to_owned())).or_default().insert(place.2);
+        self.keys.placed((room, epoch, sequence), (user, key), None, self.now_ms);
     }
 
     /// A reader that does not want its own posts was not sent these.
@@ -80,6 +89,7 @@ impl Truth {
     /// The server died: what it said last of its histories no longer holds.
     pub fn server_is_gone(&mut self) {
         self.first_available.clear();
+        self.keys.server_is_gone(self.now_ms);
     }
 
     /// A place behind `head` that was acknowledged or shown in a history.
@@ -107,9 +117,9 @@ impl Truth {
         assert!(to < first, "{room}: a gap up to {to}, and the history has everything from {first} on");
     }
 
-    /// Checks what can be said only at the end. `dedupe_keys_max` is how many keys a room remembers, given where every
-    /// message was seen by somebody, so that those between two can be counted.
-    pub fn check(&self, dedupe_keys_max: Option<usize>) {
+    /// Checks what can be said only at the end. `limits` are given where no key went for want of bytes, and every message
+    /// was seen by somebody, so that those between two can be counted.
+    pub fn check(&self, limits: Option<&Limits>, seen: &mut Coverage) {
         for ((room, epoch, sequence), (_, body)) in &self.acknowledged {
             if let Some(said) = self.messages.get(&(room.clone(), *epoch)).and_then(|room| room.get(sequence)) {
                 assert_eq!(&said.body, body, "{room} {sequence}: what was acknowledged is what was delivered");
@@ -125,19 +135,15 @@ impl Truth {
             let author = self.acknowledged.get(&(room.clone(), *epoch, *sequence)).map(|(author, _)| author);
             assert_ne!(author, Some(voice), "{room} {sequence} came to its author, who has echo: false");
         }
-        let Some(dedupe_keys_max) = dedupe_keys_max else { return };
-        for ((room, epoch, user, key), places) in &self.keyed {
-            let Some(messages) = self.messages.get(&(room.clone(), *epoch)) else { continue };
-            for (&first, &second) in places.iter().zip(places.iter().skip(1)) {
-                let between = messages.range(first + 1..second);
-                if between.clone().count() as u64 != second - first - 1 {
-                    continue; // Somebody posted between them, and nobody was there at the end to fetch it.
-                }
-                assert!(
-                    between.filter(|(_, said)| said.key.is_some()).count() >= dedupe_keys_max.saturating_sub(1),
-                    "{room}: key {key} of {user} got places {first} and {second} within its window"
-                );
-            }
+        for ((room, epoch), messages) in &self.messages {
+            let times = messages.values().map(|said| said.time_ms);
+            assert!(times.is_sorted(), "{room} {epoch}: no message is older than the one before it");
         }
+        let Some(limits) = limits else { return };
+        let is_whole = |place: &Place, first: u64, second: u64| {
+            let messages = self.messages.get(place);
+            messages.is_some_and(|messages| messages.range(first + 1..second).count() as u64 == second - first - 1)
+        };
+        self.keys.check(limits, is_whole, seen);
     }
 }

@@ -22,6 +22,8 @@ pub struct Said {
     pub epoch: u64,
     /// The place.
     pub sequence: u64,
+    /// Its time, milliseconds since 1970.
+    pub time_ms: u64,
     /// Who said it.
     pub user: String,
     /// With which key.
@@ -117,6 +119,7 @@ fn said(message: &banter_protocol::event::Message<'_>) -> Said {
         room: message.room.to_owned(),
         epoch: message.epoch.0,
         sequence: message.sequence.0,
+        time_ms: message.time_ms,
         user: message.user.to_owned(),
         key: message.key.map(str::to_owned),
         is_json: message.body.format == BodyFormat::Json,
@@ -167,6 +170,7 @@ struct Fields<'a> {
     room: Option<String>,
     epoch: Option<u64>,
     sequence: Option<u64>,
+    time_ms: Option<u64>,
     members: Option<u64>,
     count: Option<u64>,
     users: Option<Vec<String>>,
@@ -197,8 +201,8 @@ impl Fields<'_> {
     fn said(self) -> Said {
         let (is_json, body) = self.body();
         let (room, user) = (self.room.unwrap(), self.user.unwrap());
-        let (epoch, sequence) = (self.epoch.unwrap(), self.sequence.unwrap());
-        Said { room, epoch, sequence, user, key: self.key, is_json, body }
+        let (epoch, sequence, time_ms) = (self.epoch.unwrap(), self.sequence.unwrap(), self.time_ms.unwrap());
+        Said { room, epoch, sequence, time_ms, user, key: self.key, is_json, body }
     }
 }
 

@@ -36,6 +36,10 @@ const QUIET_ROUNDS: usize = 40;
 const DELAYED_ROUNDS: usize = 60;
 /// Milliseconds that a round takes.
 const ROUND_MS: u64 = 50;
+/// The wall clock at first, milliseconds since 1970.
+const WALL_START_MS: u64 = 1_700_000_000_000;
+/// Milliseconds that the wall clock steps at most: more than the longest window of a profile.
+const WALL_STEP_MS_MAX: usize = 400_000;
 
 /// Everything.
 pub struct World {
@@ -44,6 +48,8 @@ pub struct World {
     chance: Seeded,
     turn: u64,
     now_ms: u64,
+    /// By how much the server's wall clock is off.
+    wall_off_ms: i64,
     cores: Vec<SimCore>,
     up: Vec<Vec<Lane<Up>>>,
     down: Vec<Vec<Lane<Down>>>,
@@ -74,6 +80,7 @@ impl World {
             chance,
             turn: 0,
             now_ms: 1_000,
+            wall_off_ms: 0,
             up: Vec::new(),
             down: Vec::new(),
             cores: Vec::new(),
@@ -87,8 +94,11 @@ impl World {
             ended: Vec::new(),
             profile,
         };
-        world.disk.begin(1, |_| BTreeSet::new());
-        world.start(1, (0..plan.cores).map(|_| Catalog::default()).collect());
+        let mut catalogs: Vec<Catalog> = (0..plan.cores).map(|_| Catalog::default()).collect();
+        let start_ms = world.wall_ms();
+        catalogs.iter_mut().for_each(|catalog| catalog.begin(start_ms));
+        world.disk.begin(1, start_ms, |_| BTreeSet::new());
+        world.start(1, catalogs);
         world
     }
 
@@ -129,6 +139,11 @@ impl World {
         self.truth.server_is_gone();
     }
 
+    /// Whether the wall clock steps now, by chance.
+    pub fn steps_wall_clock(&mut self) -> bool {
+        self.profile.wall_steps_once_in != 0 && self.chance.once_in(2)
+    }
+
     /// The run that is on.
     pub fn run(&self) -> u64 {
         self.run
@@ -154,6 +169,19 @@ impl World {
         (&mut self.disk, &mut self.chance)
     }
 
+    /// What the server's wall clock says.
+    pub fn wall_ms(&self) -> u64 {
+        (WALL_START_MS + self.now_ms).saturating_add_signed(self.wall_off_ms)
+    }
+
+    /// The wall clock steps, forward or back.
+    pub fn step_wall_clock(&mut self) {
+        self.wall_off_ms += self.chance.below(2 * WALL_STEP_MS_MAX + 1) as i64 - WALL_STEP_MS_MAX as i64;
+        if self.plan.verbose {
+            println!("    the wall clock is off by {} ms", self.wall_off_ms);
+        }
+    }
+
     /// Steps of chance.
     pub fn live(&mut self) {
         for step in 0..self.profile.steps {
@@ -161,6 +189,7 @@ impl World {
                 self.drain();
             }
             self.disturb();
+            self.truth.now_ms = self.now_ms;
             for _ in 0..1 + self.chance.below(3) {
                 let client = self.chance.below(self.clients.len());
                 self.step_client(client);
@@ -178,7 +207,11 @@ impl World {
 
     /// The server dies, or a segment is forgotten, by chance.
     fn disturb(&mut self) {
-        let Profile { crashes_once_in, cuts_once_in, .. } = self.profile;
+        let Profile { crashes_once_in, cuts_once_in, wall_steps_once_in, .. } = self.profile;
+        if wall_steps_once_in != 0 && self.chance.once_in(wall_steps_once_in) {
+            self.step_wall_clock();
+            self.seen.saw("wall clock stepped");
+        }
         if crashes_once_in != 0 && !self.is_draining && self.chance.once_in(crashes_once_in) {
             let crash = *self.chance.pick(&[Crash::Killed, Crash::PowerCut]);
             self.crash(crash);
@@ -201,7 +234,7 @@ impl World {
             let Some(there) = &self.clients[number].connection else { continue };
             let (core, slot) = (there.core.index(), there.id.slot);
             for _ in 0..20 {
-                let wish = self.clients[number].wish(&mut self.chance, &self.profile, &mut self.seen);
+                let wish = self.clients[number].wish(&mut self.chance, &self.profile, &mut self.truth, &mut self.seen);
                 self.cores[core].events.extend(wish.map(|wish| Event::Wish(slot, wish)));
             }
         }
@@ -232,7 +265,7 @@ impl World {
             // Half of those that do not read say nothing either, until the server takes them for gone.
         } else {
             for _ in 0..*self.chance.pick(&[1, 1, 1, 10]) {
-                let wish = self.clients[number].wish(&mut self.chance, &self.profile, &mut self.seen);
+                let wish = self.clients[number].wish(&mut self.chance, &self.profile, &mut self.truth, &mut self.seen);
                 if let Some(wish) = wish.as_ref().filter(|_| self.plan.verbose) {
                     println!("    client {number} asks {wish:?}");
                 }
@@ -282,12 +315,17 @@ impl World {
             || (0..self.cores.len()).filter(|&other| other != own).any(has_parcels)
     }
 
+    fn has_log_work(&self, own: usize) -> bool {
+        self.cores[own].shard.rooms().journal().is_some_and(Journal::has_work)
+    }
+
     /// One turn of one core, as in the server's pump.
     fn turn(&mut self, own: usize) {
         self.turn += 1;
         self.cores[own].is_rung = false;
+        self.truth.now_ms = self.now_ms;
         let (monotonic_ms, monotonic_us) = (self.now_ms, self.now_ms * 1_000);
-        let now = Now { monotonic_ms, monotonic_us, unix_ms: 1_700_000_000_000 + self.now_ms };
+        let now = Now { monotonic_ms, monotonic_us, unix_ms: self.wall_ms() };
         let size = self.profile.limits.lane_parcels_max as usize;
         let others: Vec<usize> = (0..self.cores.len()).filter(|&other| other != own).collect();
         let room: Vec<_> = others
@@ -315,7 +353,7 @@ impl World {
             }
         }
         self.cores[own].shard.finish_turn();
-        if self.cores[own].shard.rooms().journal().is_some_and(Journal::has_work) {
+        if self.has_log_work(own) {
             self.seen.saw("log work over several turns");
         }
         let asks = self.cores[own].shard.disk_asks();
@@ -514,6 +552,8 @@ impl World {
             for core in 0..self.cores.len() {
                 if self.is_awake(core) {
                     self.turn(core);
+                } else {
+                    assert!(!self.has_log_work(core), "a core sleeps, and its log has something to do");
                 }
             }
             quiet = if self.is_quiet() && self.heard() == heard_before { quiet + 1 } else { 0 };

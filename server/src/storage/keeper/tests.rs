@@ -31,9 +31,9 @@ struct Rig {
     folder: TempDir,
 }
 
-/// A sealed segment with two messages, the newest that old, on the disk.
-fn sealed(folder: &Path, id: u64, age_ms: u64) -> KnownSegment {
-    let header = SegmentHeader { id, nonce: id * 7_919, core: 0, run: RUN - 1, made_unix_ms: 5 };
+/// A sealed segment of that run with two messages, the newest that old, on the disk.
+fn sealed(folder: &Path, id: u64, run: u64, age_ms: u64) -> KnownSegment {
+    let header = SegmentHeader { id, nonce: id * 7_919, core: 0, run, made_unix_ms: 5 };
     let mut made = Made::of(header);
     made.commit(Level::Synced, &[Post::at(2 * id).frame()]).commit(Level::Synced, &[Post::at(2 * id + 1).frame()]);
     let mut file = made.file();
@@ -45,8 +45,13 @@ fn sealed(folder: &Path, id: u64, age_ms: u64) -> KnownSegment {
 }
 
 impl Rig {
-    /// With sealed segments of these ages, each needed by two cores.
+    /// With sealed segments of this run of these ages, each needed by two cores.
     fn new(ages_ms: &[u64], limits: Limits) -> Self {
+        Self::of_run(RUN, ages_ms, limits)
+    }
+
+    /// The same, of that run.
+    fn of_run(run: u64, ages_ms: &[u64], limits: Limits) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (links, cores): (Vec<_>, Vec<_>) = (0..2)
             .map(|_| {
@@ -54,12 +59,13 @@ impl Rig {
                 (CoreLink { messages, bell: Bell::new().unwrap() }, inbox)
             })
             .unzip();
-        let known = ages_ms.iter().zip(1..).map(|(&age_ms, id)| sealed(folder.path(), id, age_ms));
+        let known = ages_ms.iter().zip(1..).map(|(&age_ms, id)| sealed(folder.path(), id, run, age_ms));
         let last = Some(LastRun { run: RUN, is_closed: false, boot: "boot".to_owned() });
         let keeper = Keeper::new(KeeperParts {
             folder: folder.path().to_owned(),
             limits,
             run: RUN,
+            start_ms: unix_ms(),
             cores: links,
             segments: known.map(|known| (known, vec![Core(0), Core(1)])).collect(),
             ledger: Ledger { last, ..Ledger::default() },
@@ -233,6 +239,15 @@ fn nothing_within_the_dedupe_window_goes_whatever_the_limits_say() {
     let mut rig = Rig::new(&[9 * HOUR_MS, 4 * HOUR_MS, 9 * HOUR_MS], strict);
     rig.do_all();
     assert_eq!(rig.cuts(), [1], "and what is behind it stays for the order's sake");
+}
+
+#[test]
+fn what_was_within_the_dedupe_window_when_the_last_run_ended_stays_however_long_ago_that_was() {
+    let ages_ms = [9 * HOUR_MS + 61_001, 9 * HOUR_MS + 50_000, 9 * HOUR_MS];
+    let limits = Limits { dedupe_window_ms: 50_000, retention_bytes: 1, retention_hours: 1, ..limits() };
+    let mut rig = Rig::of_run(RUN - 1, &ages_ms, limits);
+    rig.do_all();
+    assert_eq!(rig.cuts(), [1]);
 }
 
 #[test]

@@ -38,8 +38,7 @@ impl World {
         self.read_everything();
         self.check_answered();
         self.check_read();
-        let keys_max = self.profile.limits.dedupe_keys_per_author_max as usize;
-        self.truth.check(self.profile.history_is_whole.then_some(keys_max));
+        self.truth.check(self.profile.window_limits(), &mut self.seen);
     }
 
     fn is_dead(&self, number: usize) -> bool {
@@ -207,6 +206,7 @@ impl World {
             self.seen.saw_times("batch lagged", counters.batches_lagged);
             self.seen.saw_times("connection paused", counters.pauses);
             self.seen.saw_times("signal dropped", counters.signals_dropped);
+            self.seen.saw_times("key evicted for bytes", counters.dedupe_early_evictions);
         }
         let rooms: BTreeSet<&String> = self.truth.messages.keys().map(|(room, _)| room).collect();
         self.seen.saw_times("room forgotten", (self.truth.messages.len() - rooms.len()) as u64);
