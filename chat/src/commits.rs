@@ -126,6 +126,16 @@ impl Commits {
         self.unlogged.is_empty() && self.rooms.is_empty() && self.flight.open.is_empty()
     }
 
+    /// So many bytes wait for a room's keys to be read, and count with those that wait for a commit.
+    pub(crate) fn hold(&mut self, bytes: u64) {
+        self.waiting_bytes += bytes;
+    }
+
+    /// They are taken.
+    pub(crate) fn let_go(&mut self, bytes: u64) {
+        self.waiting_bytes -= bytes;
+    }
+
     /// Posts that wait for the log, and the bytes of their records.
     pub fn waiting(&self) -> (u64, u64) {
         (self.waiting_posts, self.waiting_bytes)

@@ -96,7 +96,7 @@ impl Default for Limits {
             posts_per_second_max: 0,
             signals_per_second_max: 100,
             joins_per_second_max: 500,
-            fetches_per_second_max: 100,
+            fetches_per_second_max: 500,
             members_per_second_max: 100,
             requests_per_turn_max: 64,
             handshake_timeout_ms: 5_000,

@@ -183,9 +183,26 @@ impl Rooms {
         }
     }
 
+    /// What comes while the room is being loaded waits, and keeps its order. Of posts no more than what may wait for the
+    /// log; of those above only the refusal waits.
+    pub(crate) fn hold(&mut self, slot: Option<usize>, parcel: Up) {
+        let Some(slot) = slot else { return };
+        let parcel = match (self.refusal_of_log(held_bytes(&parcel) as usize), parcel) {
+            (Some(refusal), Up::Post { room, author, request, .. }) => {
+                Up::Refuse { room, author, request, refusal: Box::new(refusal) }
+            }
+            (_, parcel) => parcel,
+        };
+        self.commits.hold(held_bytes(&parcel));
+        if let Some(held) = &mut self.slots[slot].held {
+            held.push_back(parcel);
+        }
+    }
+
     /// What waited for a room's window is taken, in its order.
     fn take_held(&mut self, slot: usize, turn: &mut Turn<'_>) {
         for parcel in self.slots[slot].held.take().into_iter().flat_map(|held| *held) {
+            self.commits.let_go(held_bytes(&parcel));
             let (id, _) = parcel.room_and_peer();
             self.take(parcel, self.by_id.get(&id).copied(), turn);
         }
@@ -220,6 +237,14 @@ impl Rooms {
         // A room that nobody reads gets no first message, so it is still in the list that it was added to.
         let list = if self.slots[slot].is_blank() { &mut self.idle_blank } else { &mut self.idle_kept };
         list.remove(&mut self.slots, slot);
+    }
+}
+
+/// Bytes that a parcel holds which grow with what a client says.
+fn held_bytes(parcel: &Up) -> u64 {
+    match parcel {
+        Up::Post { body, .. } => body.bytes.len() as u64,
+        _ => 0,
     }
 }
 

@@ -115,8 +115,7 @@ impl Rooms {
         match slot.and_then(|slot| self.slots[slot].held.as_mut()) {
             // The room is being loaded, and a signal is worth nothing later.
             Some(_) if matches!(parcel, Up::Signal { .. }) => turn.counters.signals_dropped += 1,
-            // What comes keeps its order.
-            Some(held) => held.push_back(parcel),
+            Some(_) => self.hold(slot, parcel),
             None => self.take(parcel, slot, turn),
         }
     }

@@ -71,7 +71,7 @@ impl Disk {
             DiskAsk::Seal { segment, index, end_offset, .. } => {
                 let (file, parts) = index.encode(&segment, end_offset);
                 self.indexes.insert(segment.id, file);
-                vec![Answer::Indexed { segment: segment.id, parts: parts.into() }]
+                vec![Answer::Indexed { segment: segment.id, parts }]
             }
             DiskAsk::Release { .. } | DiskAsk::LetGo { .. } => Vec::new(),
             DiskAsk::Read { ticket, segment, file, offset, bytes } => {

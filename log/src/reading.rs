@@ -24,6 +24,9 @@ use crate::segment::SegmentHeader;
 /// Bytes of the log that one read takes, unless a block is longer.
 pub const READ_BYTES: usize = 64 * 1_024;
 
+/// Messages that a page looks at at most which leaves some out: it comes to an end where there is nothing else.
+pub const LOOKS_MAX: u64 = 2_048;
+
 /// What a page is to hold.
 #[derive(Clone, Debug)]
 pub struct PageWant {
@@ -365,6 +368,10 @@ impl Reading {
                 }
             }
             *next = next.next();
+            if want.spare.is_some() && next.0 - want.first.0 >= LOOKS_MAX {
+                want.last = next.previous();
+                return Ok(());
+            }
         }
         Ok(())
     }

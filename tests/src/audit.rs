@@ -1,6 +1,7 @@
 //! The independent reader: fetches the history for the ledger, and posts again what was never answered.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -41,9 +42,15 @@ fn read_room(client: &mut WireClient, room: usize, ledger: &mut Ledger) {
 
 fn fetch(client: &mut WireClient, room: usize, after: u64) -> Value {
     let ask = json!({"type": "fetch", "room": room_name(room), "after": after, "limit": PAGE_MESSAGES});
-    let page = client.ask(ask);
-    assert_eq!(page["type"], "page", "{page}");
-    page
+    loop {
+        let page = client.ask(ask.clone());
+        if page["code"] != "rate_limited" {
+            assert_eq!(page["type"], "page", "{page}");
+            return page;
+        }
+        let retry_after_ms = page["retry_after_ms"].as_u64().expect("when to ask again");
+        std::thread::sleep(Duration::from_millis(retry_after_ms));
+    }
 }
 
 /// Every writer posts again, with the same keys, what was never answered, and a few that were.

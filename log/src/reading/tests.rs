@@ -6,7 +6,7 @@ use crate::PAGE_BYTES;
 use crate::catalog::{Catalog, Past};
 use crate::index::IndexBuilder;
 use crate::journal::{Answer, Ask, Done, Journal, Reach};
-use crate::reading::{KeysWant, LogFile, PageRead, PageWant, READ_BYTES};
+use crate::reading::{KeysWant, LOOKS_MAX, LogFile, PageRead, PageWant, READ_BYTES};
 use crate::record::{Author, Level};
 use crate::rig::{Post, RUN, Rig, frames, parts, want};
 use crate::scan::Scan;
@@ -417,4 +417,18 @@ fn a_body_has_the_hash_of_the_index_also_when_it_is_read_from_the_blocks_under_a
     assert_eq!(later.keys(0, 99).unwrap(), all);
     later.indexes.clear();
     assert_eq!(later.keys(0, 99).unwrap(), all);
+}
+
+#[test]
+fn a_page_that_leaves_all_out_comes_to_an_end() {
+    const LAST: u64 = LOOKS_MAX + 500;
+    let mut rig = Rig::new(1 << 22);
+    for first in (1..=LAST).step_by(100) {
+        rig.commit(&(first..(first + 100).min(LAST + 1)).map(Post::at).collect::<Vec<_>>());
+    }
+    let spare = Some(Post::at(1).author());
+    let page = rig.page(PageWant { spare, ..want(1, LAST) }).unwrap();
+    assert_eq!((page.count, page.through), (0, Sequence(LOOKS_MAX)), "and the reader asks for the next");
+    let page = rig.page(PageWant { spare, ..want(LOOKS_MAX + 1, LAST) }).unwrap();
+    assert_eq!((page.count, page.through), (0, Sequence(LAST)));
 }
