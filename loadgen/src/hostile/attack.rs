@@ -1,7 +1,7 @@
 //! The hostile connections of a run: opens them, says what their scripts say, and opens anew those that are ended.
 //!
 //! Invariants:
-//! - A turn does at most [`ACTS_A_TURN_MAX`] acts and serves [`READY_MAX`] sockets, so that the honest connections beside
+//! - A turn does at most `ACTS_A_TURN_MAX` acts and serves `READY_MAX` sockets, so that the honest connections beside
 //!   it are looked at within some tens of microseconds.
 //! - An act that was not done in time is not made up for: a flood never comes in a burst because this program was late.
 
