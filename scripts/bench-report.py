@@ -11,6 +11,7 @@ import urllib.request
 from pathlib import Path
 
 import bench_disk
+import bench_hostile
 
 # As bench.sh names them, in the order of the table.
 JOBS = ["fanout-1", "fanout-16", "fanout-256", "fanout-1024", "fanout-10x100", "rooms-1000", "idle"]
@@ -93,11 +94,11 @@ def read_rounds(folder):
     return {job: [Run(str(path).removesuffix(".load")) for path in paths] for job, paths in found.items() if paths}
 
 
-def read_disk_rounds(folder):
-    """The same of the jobs on a disk."""
+def read_rounds_of(module, folder):
+    """The same of the jobs that have a module of their own."""
     by_round = lambda path: int(path.name.split(".")[0])
-    found = {job: sorted(Path(folder).glob(f"*.{job}.load"), key=by_round) for job in bench_disk.JOBS}
-    made = lambda path: bench_disk.Run(str(path).removesuffix(".load"))
+    found = {job: sorted(Path(folder).glob(f"*.{job}.load"), key=by_round) for job in module.JOBS}
+    made = lambda path: module.Run(str(path).removesuffix(".load"))
     return {job: list(map(made, paths)) for job, paths in found.items() if paths}
 
 
@@ -135,7 +136,7 @@ def targets(summary):
     one, many = median("fanout-1", "cpu_us"), median("rooms-1000", "cpu_us")
     at_most("rooms-1000: CPU a delivery, divided by fanout-1's", many / one if one and many else None, 1.9)
     at_most("idle: resident bytes a connection", median("idle", "resident_bytes"), 800)
-    return found + bench_disk.targets(summary)
+    return found + bench_hostile.targets(summary) + bench_disk.targets(summary)
 
 
 def host():
@@ -188,20 +189,21 @@ def text(value):
     return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.3f}"
 
 
-def table(summary, jobs, disk_jobs):
+def table(summary, jobs, disk_jobs, hostile_jobs):
     """Lines for people."""
     for name, value in host().items():
         print(f"{name:<24}{value}")
-    rounds = max(len(runs) for runs in (*jobs.values(), *disk_jobs.values()))
+    rounds = max(len(runs) for found in (jobs, disk_jobs, hostile_jobs) for runs in found.values())
     print(f"{'rounds':<24}{rounds}; medians, with least and greatest in brackets")
     if jobs:
         memory_table(summary, jobs)
+    bench_hostile.table(summary, text)
     bench_disk.table(summary, text)
     print()
     for found in targets(summary):
         word = "reached" if found["is_reached"] else "MISSED"
         print(f"{word:<9}{found['target']}: {text(found['value'])} (limit {text(found['limit'])})")
-    for caution in (*cautions(jobs), *bench_disk.cautions(disk_jobs)):
+    for caution in (*cautions(jobs), *bench_hostile.cautions(hostile_jobs), *bench_disk.cautions(disk_jobs)):
         print(f"CAUTION  {caution}")
 
 
@@ -251,17 +253,19 @@ def main():
         return bench_disk.written_bytes(subject)
     if what == "posts-rate":
         return bench_disk.posts_rate(subject, sys.argv[3])
-    jobs, disk_jobs = read_rounds(subject), read_disk_rounds(subject)
-    summary = {job: summarize(runs) for job, runs in (*jobs.items(), *disk_jobs.items())}
+    jobs, disk_jobs = read_rounds(subject), read_rounds_of(bench_disk, subject)
+    hostile_jobs = read_rounds_of(bench_hostile, subject)
+    all_jobs = jobs | disk_jobs | hostile_jobs
+    summary = {job: summarize(runs) for job, runs in all_jobs.items()}
     if what == "json":
         rounds = {job: [{"load": run.load, "floors": run.floors} for run in runs] for job, runs in jobs.items()}
-        rounds |= {job: [run.raw() for run in runs] for job, runs in disk_jobs.items()}
-        told = [*cautions(jobs), *bench_disk.cautions(disk_jobs)]
+        rounds |= {job: [run.raw() for run in runs] for job, runs in (disk_jobs | hostile_jobs).items()}
+        told = [*cautions(jobs), *bench_hostile.cautions(hostile_jobs), *bench_disk.cautions(disk_jobs)]
         whole = {"host": host(), "summary": summary, "targets": targets(summary), "cautions": told}
         print(json.dumps({**whole, "rounds": rounds}, indent=1))
     else:
-        table(summary, jobs, disk_jobs)
-    return 0 if all(run.is_verified() for runs in (*jobs.values(), *disk_jobs.values()) for run in runs) else 1
+        table(summary, jobs, disk_jobs, hostile_jobs)
+    return 0 if all(run.is_verified() for runs in all_jobs.values() for run in runs) else 1
 
 
 if __name__ == "__main__":

@@ -19,10 +19,12 @@ ACK_MEMBERS="${ACK_MEMBERS:-2}"
 ACK_LIGHT_RATE="${ACK_LIGHT_RATE:-2000}"
 RESUME_CLIENTS="${RESUME_CLIENTS:-10000}"
 RESUME_MESSAGES="${RESUME_MESSAGES:-1000}"
+HOSTILE_ATTACKERS="${HOSTILE_ATTACKERS:-100}"
+HOSTILE_MEMORY="${HOSTILE_MEMORY:-1000}"
 
 MEMORY_JOBS=(fanout-1 fanout-16 fanout-256 fanout-1024 fanout-10x100 rooms-1000 idle)
 DISK_JOBS=(synced-throughput ack-light ack-latency resume-storm restart)
-JOBS=("${MEMORY_JOBS[@]}" "${DISK_JOBS[@]}")
+JOBS=("${MEMORY_JOBS[@]}" "${DISK_JOBS[@]}" hostile)
 
 fail() {
   echo "${0##*/}: $*" >&2
@@ -46,6 +48,7 @@ job_arguments() {
   ack-reach) echo "$rooms_ack --outstanding 1 --complete ack" ;;
   resume-storm) echo "resume --clients $RESUME_CLIENTS --rooms 100 --messages $RESUME_MESSAGES" ;;
   rooms-1000) echo "fanout --rooms 1000 --members 5 --publishers 5 --outstanding 1" ;;
+  hostile) echo "hostile --attackers $HOSTILE_ATTACKERS --memory $HOSTILE_MEMORY" ;;
   idle) echo "idle --connections $IDLE_CONNECTIONS --rooms 190" ;;
   # Its history is made by make-history.
   restart) echo "" ;;
@@ -59,6 +62,7 @@ load_arguments() {
   job="$(job_arguments "$1")" || exit 3
   case "$1" in
   idle) echo "$job --wire json" ;;
+  hostile) echo "$job --wire json --duration $SECONDS_MEASURED" ;;
   resume-storm) echo "$job --wire json --payload 128 --warmup $WARMUP_SECONDS --before $SECONDS_MEASURED" ;;
   *) echo "$job --wire json --payload 128 --warmup $WARMUP_SECONDS --duration $SECONDS_MEASURED" ;;
   esac

@@ -139,6 +139,11 @@ impl<'a> Run<'a> {
         (index % rooms * members + index / rooms) as usize
     }
 
+    /// Leaves out what the clock was to post before that time.
+    pub(crate) fn skip_to(&mut self, now: Duration) {
+        self.schedule.iter_mut().for_each(|schedule| schedule.skip_to(now));
+    }
+
     pub(crate) fn post_what_is_due(&mut self, now: Duration) -> Result<(), LoadFault> {
         self.post_scheduled(now)?;
         let mut ready = std::mem::take(&mut self.load.ready);
@@ -171,8 +176,8 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Reads what comes, until the next post is due at the latest.
-    pub(crate) fn turn(&mut self, patience: Duration) -> Result<(), LoadFault> {
+    /// Reads what comes, until the next post is due at the latest. Says how many sockets were ready.
+    pub(crate) fn turn(&mut self, patience: Duration) -> Result<usize, LoadFault> {
         let due = self.schedule.map(|schedule| schedule.next_at().saturating_sub(self.started.elapsed()));
         let patience = patience.min(TURN_MAX).min(due.unwrap_or(TURN_MAX));
         let turned = self.fleet.turn(patience, &mut self.load);
@@ -180,7 +185,7 @@ impl<'a> Run<'a> {
         if let Some(refused) = self.load.refused.take() {
             return Err(refused);
         }
-        turned.map(drop)
+        turned
     }
 
     /// Posts nothing more, and waits for what is under way.

@@ -166,6 +166,11 @@ impl Fleet {
         self.writer.post(room, slot, body, &mut self.connections[number].unwritten);
     }
 
+    /// Takes a ping for a connection; [`Fleet::flush`] sends it.
+    pub fn ping(&mut self, number: usize, id: u64) {
+        self.writer.ping(id, &mut self.connections[number].unwritten);
+    }
+
     /// Writes what a connection has, as far as its socket takes it; the rest goes when the socket can.
     ///
     /// # Errors
@@ -314,7 +319,8 @@ fn source_of(server: SocketAddr, number: usize) -> Option<SocketAddr> {
     (source > 0 && is_loopback_v4(server)).then(|| SocketAddr::from((Ipv4Addr::new(127, 0, 0, last), 0)))
 }
 
-fn begin_to_connect(server: SocketAddr, number: usize) -> io::Result<TcpStream> {
+/// A socket that is being connected; the number says from which source address.
+pub(crate) fn begin_to_connect(server: SocketAddr, number: usize) -> io::Result<TcpStream> {
     const IN_PROGRESS: i32 = libc::EINPROGRESS;
     let socket = Socket::new(Domain::for_address(server), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;

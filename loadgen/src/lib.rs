@@ -17,6 +17,7 @@ pub mod fanout;
 pub mod fault;
 pub mod fill;
 pub mod fleet;
+pub mod hostile;
 pub mod idle;
 pub mod load;
 pub mod measure;
@@ -25,6 +26,7 @@ pub mod posts;
 pub mod process;
 pub mod progress;
 pub mod report;
+pub mod report_hostile;
 pub mod report_resume;
 pub mod resume;
 pub mod scan;
@@ -49,5 +51,6 @@ pub fn run(args: &Args) -> Result<bool, LoadFault> {
         Job::Pingpong(job) => fanout::run(&job.target, &job.plan()),
         Job::Idle(job) => idle::run(job),
         Job::Resume(job) => resume::run(job),
+        Job::Hostile(job) => hostile::run(job),
     }
 }

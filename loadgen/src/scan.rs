@@ -45,6 +45,11 @@ pub enum Seen<'a> {
         /// The message's place.
         sequence: u64,
     },
+    /// The answer to a `ping`.
+    Pong {
+        /// The request's number.
+        id: u64,
+    },
     /// The HTTP answer that opens a WebSocket.
     Upgraded,
     /// The answer to `hello`.
@@ -176,6 +181,7 @@ fn of_event<'a>(event: &Event<'a>) -> Seen<'a> {
     match *event {
         Event::Message(ref message) => Seen::Message { sequence: message.sequence.0, body: message.body.bytes },
         Event::Posted { id: Some(id), sequence, .. } => Seen::Posted { id, sequence: sequence.0 },
+        Event::Pong { id: Some(id) } => Seen::Pong { id },
         Event::Welcome { .. } => Seen::Welcome,
         Event::Joined { epoch, sequence, .. } => Seen::Joined { epoch: epoch.0, sequence: sequence.0 },
         Event::Gap { from, to, .. } => Seen::Gap { from: from.0, to: to.0 },
@@ -240,6 +246,7 @@ mod tests {
             },
             message(1_234_567_890),
             Event::Gap { room: "load-3", epoch: Epoch(77), from: Sequence(4), to: Sequence(6) },
+            Event::Pong { id: Some(13) },
         ]
     }
 
@@ -251,6 +258,7 @@ mod tests {
             Seen::Posted { id: 12, sequence: 10 },
             Seen::Message { sequence: 1_234_567_890, body },
             Seen::Gap { from: 4, to: 6 },
+            Seen::Pong { id: 13 },
         ]
         .iter()
         .map(|seen| format!("{seen:?}"))

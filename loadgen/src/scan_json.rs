@@ -117,6 +117,7 @@ fn read_any<'a>(text: &'a [u8], openings: &Openings) -> Result<Seen<'a>, ScanFau
             body: fields.body.map_or(&[], |body| body.get().as_bytes()),
         },
         "posted" => Seen::Posted { id: fields.id.ok_or_else(missing)?, sequence: fields.sequence.ok_or_else(missing)? },
+        "pong" => Seen::Pong { id: fields.id.ok_or_else(missing)? },
         "welcome" => Seen::Welcome,
         "joined" => {
             Seen::Joined { epoch: fields.epoch.ok_or_else(missing)?, sequence: fields.sequence.ok_or_else(missing)? }

@@ -23,6 +23,12 @@ impl Schedule {
         Duration::from_nanos(nanoseconds as u64)
     }
 
+    /// Leaves out what was meant to be sent before that time.
+    pub fn skip_to(&mut self, now: Duration) {
+        let passed = (now.as_nanos() * u128::from(self.posts_per_s)).div_ceil(NANOSECONDS_PER_S);
+        self.next = self.next.max(passed as u64);
+    }
+
     /// The next post that is due, with its number and the time at which it was meant to be sent, however late it is.
     pub fn take_due(&mut self, now: Duration) -> Option<(u64, Duration)> {
         let at = self.next_at();
@@ -60,6 +66,17 @@ mod tests {
         }
         assert_eq!(taken, 333);
         assert_eq!(schedule.next_at(), Duration::from_secs(1));
+    }
+
+    #[test]
+    fn what_is_skipped_is_not_made_up_for_and_nothing_comes_twice() {
+        let mut schedule = Schedule::new(10);
+        schedule.skip_to(Duration::from_millis(150));
+        assert_eq!(schedule.take_due(Duration::from_millis(250)), Some((2, Duration::from_millis(200))));
+        schedule.skip_to(Duration::from_millis(200));
+        assert_eq!(schedule.next_at(), Duration::from_millis(300));
+        schedule.skip_to(Duration::from_millis(300));
+        assert_eq!(schedule.next_at(), Duration::from_millis(300), "what is meant for now is not left out");
     }
 
     #[test]

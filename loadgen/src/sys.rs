@@ -32,15 +32,23 @@ impl Epoll {
     }
 
     pub(crate) fn add(&self, what: BorrowedFd<'_>, number: usize, wants_write: bool) -> io::Result<()> {
-        self.control(libc::EPOLL_CTL_ADD, what, number, wants_write)
+        self.add_for(what, number, true, wants_write)
+    }
+
+    /// Registers a descriptor that need not be read; that it ended is reported all the same.
+    pub(crate) fn add_for(&self, what: BorrowedFd<'_>, number: usize, reads: bool, writes: bool) -> io::Result<()> {
+        self.control(libc::EPOLL_CTL_ADD, what, number, events_of(reads, writes))
     }
 
     pub(crate) fn change(&self, what: BorrowedFd<'_>, number: usize, wants_write: bool) -> io::Result<()> {
-        self.control(libc::EPOLL_CTL_MOD, what, number, wants_write)
+        self.change_for(what, number, true, wants_write)
     }
 
-    fn control(&self, how: libc::c_int, what: BorrowedFd<'_>, number: usize, wants_write: bool) -> io::Result<()> {
-        let events = libc::EPOLLIN as u32 | if wants_write { libc::EPOLLOUT as u32 } else { 0 };
+    pub(crate) fn change_for(&self, what: BorrowedFd<'_>, number: usize, reads: bool, writes: bool) -> io::Result<()> {
+        self.control(libc::EPOLL_CTL_MOD, what, number, events_of(reads, writes))
+    }
+
+    fn control(&self, how: libc::c_int, what: BorrowedFd<'_>, number: usize, events: u32) -> io::Result<()> {
         let mut event = libc::epoll_event { events, u64: number as u64 };
         // SAFETY: the pointer is to a live event, which the kernel only reads; both descriptors are open.
         check(unsafe { libc::epoll_ctl(self.descriptor.as_raw_fd(), how, what.as_raw_fd(), &mut event) }).map(drop)
@@ -85,6 +93,11 @@ impl Epoll {
             is_writable: bits & libc::EPOLLOUT != 0,
         }
     }
+}
+
+fn events_of(reads: bool, writes: bool) -> u32 {
+    let wanted = |is_wanted: bool, event: libc::c_int| if is_wanted { event as u32 } else { 0 };
+    wanted(reads, libc::EPOLLIN) | wanted(writes, libc::EPOLLOUT)
 }
 
 /// Ties the calling thread, the only one, to a CPU; and asks for timers to the microsecond.

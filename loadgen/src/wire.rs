@@ -152,6 +152,14 @@ impl Writer {
         }
     }
 
+    /// Appends a `ping`.
+    pub fn ping(&mut self, id: u64, out: &mut Vec<u8>) {
+        match self.wire {
+            Wire::Json => self.json(format_args!(r#"{{"type":"ping","id":{id}}}"#), out),
+            Wire::Native | Wire::WsRkyv => self.native(&Request { id: Some(id), ask: Ask::Ping }, out),
+        }
+    }
+
     /// Appends a sign of life.
     pub fn pong(&mut self, payload: &[u8], out: &mut Vec<u8>) {
         match self.wire {
@@ -220,15 +228,17 @@ mod tests {
                 let mut bytes = Vec::new();
                 writer.hello_and_join("u1", Entry { room: "load-0", from, echo: false }, &mut bytes);
                 writer.post("load-0", 7, b"\"body\"", &mut bytes);
+                writer.ping(8, &mut bytes);
                 if form.is_websocket() {
                     writer.pong(b"x", &mut bytes);
                 }
                 requests(form, bytes)
             })
             .into();
-        assert_eq!(read[0].len(), 3);
+        assert_eq!(read[0].len(), 4);
         assert!(read[0][1].contains(&format!("from: {from:?}, echo: false")), "{:?}", read[0]);
         assert!(read[0][2].contains("id: Some(7)"), "{:?}", read[0]);
+        assert!(read[0][3].contains("id: Some(8)"), "{:?}", read[0]);
         assert_eq!(read[0], read[1]);
         assert_eq!(read[1], read[2]);
     }

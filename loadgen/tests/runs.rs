@@ -159,6 +159,78 @@ fn a_replay_that_is_not_what_was_missed_fails_the_run() {
     }
 }
 
+const FEW: &str = "hostile --attackers 4 --attack-rate 2000 --crowd 6 --large-room 8 --messages 20 --lead 0.2 --memory-duration 0.3 \
+                   --duration 0.2";
+const KINDS: [&str; 10] = [
+    "unread-pings",
+    "signals",
+    "signals-all",
+    "join-leave",
+    "fetches",
+    "members",
+    "drip",
+    "deaf",
+    "large-room",
+    "connects",
+];
+
+#[test]
+fn every_kind_of_attack_does_what_it_is_for_and_its_report_is_complete() {
+    let (code, report, stderr) = run(Flaw::None, &format!("{FEW} --memory 16 --pid {}", std::process::id()));
+    assert_eq!(code, VERIFIED, "{stderr} {report}");
+    let kinds: Vec<&str> =
+        report["kinds"].as_array().unwrap().iter().map(|kind| kind["kind"].as_str().unwrap()).collect();
+    assert_eq!(kinds, KINDS);
+    for kind in report["kinds"].as_array().unwrap() {
+        // 40 each were meant for 0.2 s: pings, and messages to two.
+        for (felt, count) in [("ping", 40), ("message", 80)] {
+            assert_eq!(kind["alone_us"][felt]["count"], count, "{kind}");
+            assert_eq!(kind["beside_us"][felt]["count"], count, "{kind}");
+            assert!(kind[&*format!("{felt}_p99_ratio")].as_f64().unwrap() > 0.0, "{kind}");
+        }
+        assert!(kind["resident_largest_bytes"].as_u64() >= kind["resident_before_bytes"].as_u64(), "{kind}");
+        assert!(kind["server_cpu_share"].is_f64() && kind["resident_bytes_per_attacker"].is_f64(), "{kind}");
+    }
+    assert_deeds(&report);
+    let memory = &report["memory"];
+    assert_eq!(memory["bound"]["connection_bytes"], 262_144 + 131_072 + 262_144 + 65_536);
+    assert_eq!((&memory["bound"]["connections"], &memory["attack"]["attackers"]), (&16.into(), &16.into()));
+    assert!(memory["is_within"].is_boolean() && memory["resident_growth_bytes"].is_u64(), "{memory}");
+}
+
+/// What the attackers did is what their kind is for, whatever the server makes of it.
+fn assert_deeds(report: &Value) {
+    let deed = |kind: &str, name: &str| {
+        let found = report["kinds"].as_array().unwrap().iter().find(|found| found["kind"] == kind).unwrap();
+        found["deeds"][name].as_u64().unwrap_or_else(|| panic!("{found}"))
+    };
+    for kind in KINDS {
+        let attackers = if kind == "signals" { 1 } else { 4 };
+        assert!(kind == "large-room" || deed(kind, "connects") >= attackers, "{kind}: {report}");
+    }
+    for kind in ["unread-pings", "deaf"] {
+        assert_eq!(deed(kind, "bytes_in"), 0, "{kind} never reads");
+    }
+    for kind in ["unread-pings", "signals", "signals-all", "join-leave", "fetches", "members"] {
+        assert!(deed(kind, "acts") > deed(kind, "connects"), "{kind} says more than once: {report}");
+    }
+    for kind in ["join-leave", "fetches", "members"] {
+        let (acts, answers) = (deed(kind, "acts"), deed(kind, "answers"));
+        assert!(answers <= acts && acts <= answers + 4, "{kind} waits for its answers: {acts}, {answers}");
+    }
+    assert!(deed("drip", "acts") >= 4 && deed("deaf", "acts") == 0, "a byte a second of each, and nothing");
+    assert!(deed("connects", "connects") > 4 && deed("connects", "bytes_out") == 0, "{report}");
+}
+
+#[test]
+fn a_broken_promise_to_the_honest_or_to_a_busy_room_fails_the_run() {
+    for (kind, flaw) in [("drip", Flaw::Drops), ("deaf", Flaw::Repeats)] {
+        let (code, report, stderr) = run(flaw, &format!("{FEW} --kind {kind} --memory 0"));
+        assert_eq!(code, NOT_VERIFIED, "{flaw:?}: {stderr} {report}");
+        assert!(!report["verification"]["described"].as_array().unwrap().is_empty(), "{flaw:?}: {report}");
+    }
+}
+
 #[test]
 fn people_get_a_table() {
     let server = Server::start(Flaw::None);
@@ -170,6 +242,10 @@ fn people_get_a_table() {
     let line = "resume --clients 10 --messages 5 --before 0.1 --warmup 0 --live-rooms 1 --live-members 1";
     let table = String::from_utf8(load(server, line).stdout).unwrap();
     for word in ["member, during", "during / before", "10 of 10 clients, 50 of 50 messages"] {
+        assert!(table.contains(word), "{word}: {table}");
+    }
+    let table = String::from_utf8(load(server, &format!("{FEW} --kind drip,connects --memory 8")).stdout).unwrap();
+    for word in ["ping, us", "drip", "connects", "B/attacker", "8 connections", "within", "verified"] {
         assert!(table.contains(word), "{word}: {table}");
     }
 }

@@ -94,3 +94,22 @@ fn a_servers_refusal_ends_the_run_with_its_words_and_what_to_do() {
     assert_eq!(output.status.code(), Some(NO_RUN), "{stderr}");
     assert!(stderr.contains("rate_limited") && stderr.contains("--posts-per-second-max 0"), "{stderr}");
 }
+
+#[test]
+fn every_kind_of_attack_is_taken_and_its_memory_stays_within_the_sum_of_the_limits() {
+    let server = ServerProcess::start(1, &["--durability", "memory"]);
+    let few = "--attackers 4 --attack-rate 2000 --crowd 10 --large-room 20 --messages 50 --lead 0.2 --duration 0.3";
+    let report = report(&server, &format!("hostile {few} --memory 24 --memory-duration 0.5"));
+    let kinds = report["kinds"].as_array().expect("kinds");
+    assert_eq!(kinds.len(), 10, "{report}");
+    for kind in kinds {
+        let name = kind["kind"].as_str().expect("a name");
+        let (answers, refusals) = (count(kind, "/deeds/answers"), count(kind, "/deeds/refusals"));
+        let answers_are_due = ["signals", "signals-all", "join-leave", "fetches", "members"].contains(&name);
+        assert_eq!(answers > 0, answers_are_due, "{name}: {kind}");
+        assert!(refusals == 0 || answers > 0, "{name}: {kind}");
+        assert!(count(kind, "/beside_us/ping/count") > 0, "{name}: {kind}");
+    }
+    assert_eq!(report["memory"]["is_within"], true, "{report}");
+    assert!(count(&report, "/memory/bound/cores_bytes") > 0, "{report}");
+}

@@ -35,6 +35,8 @@ pub enum Flaw {
     Stalls,
 }
 
+/// What `welcome` tells.
+const LIMITS: &str = "outbox_bytes_max 262144\nheld_bytes_max 262144\nframe_bytes_max 65536\n";
 /// The message that the flaw shows at.
 const FLAWED: u64 = 5;
 
@@ -70,6 +72,9 @@ enum Owned {
     Join(RequestId, String, JoinFrom, bool),
     Post(RequestId, String, Vec<u8>),
     Ping(RequestId),
+    Fetch(RequestId, String),
+    Members(RequestId, String),
+    Leave(RequestId, String),
     Nothing,
 }
 
@@ -158,11 +163,25 @@ impl Server {
                 // A ping in the middle of things must disturb nobody.
                 let connection = &mut self.connections[number];
                 connection.form.write_keep_alive(&mut connection.out);
-                self.send(number, &Event::Welcome { id, session: "s", user: &user, limits: "", durability: "memory" });
+                self.send(
+                    number,
+                    &Event::Welcome { id, session: "s", user: &user, limits: LIMITS, durability: "memory" },
+                );
             }
             Owned::Join(id, room, from, echo) => self.join(number, id, &room, from, echo),
             Owned::Post(id, room, body) => self.post(number, id, &room, body),
             Owned::Ping(id) => self.send(number, &Event::Pong { id }),
+            Owned::Fetch(id, room) => {
+                self.send(number, &Event::Page { id, room: &room, epoch: Epoch(7), messages: &[], more: false });
+            }
+            Owned::Members(id, room) => {
+                self.send(number, &Event::Members { id, room: &room, count: 1, users: "u\n" });
+            }
+            Owned::Leave(id, room) => {
+                let members = &mut self.rooms.entry(room.clone()).or_default().members;
+                members.retain(|member| *member != number);
+                self.send(number, &Event::Left { id, room: &room });
+            }
             Owned::Nothing => {}
         }
     }
@@ -196,6 +215,7 @@ impl Server {
 
     fn post(&mut self, number: usize, id: RequestId, name: &str, mut body: Vec<u8>) {
         let room = self.rooms.get_mut(name).unwrap();
+        room.members.retain(|member| self.connections[*member].is_open);
         room.sequence += 1;
         let (sequence, members) = (room.sequence, room.members.clone());
         if self.flaw == Flaw::Alters && sequence == FLAWED {
@@ -271,9 +291,12 @@ fn own(incoming: Incoming<'_>) -> Owned {
             Ask::Join { room, from, echo, .. } => Owned::Join(request.id, room.into_owned(), from, echo),
             Ask::Post { room, body, .. } => Owned::Post(request.id, room.into_owned(), body.bytes.to_vec()),
             Ask::Ping => Owned::Ping(request.id),
-            other => panic!("the load generator does not ask {other:?}"),
+            Ask::Fetch { room, .. } => Owned::Fetch(request.id, room.into_owned()),
+            Ask::Members { room } => Owned::Members(request.id, room.into_owned()),
+            Ask::Leave { room } => Owned::Leave(request.id, room.into_owned()),
+            Ask::Signal { .. } => Owned::Nothing,
         },
-        Incoming::NativeOpened | Incoming::Pong => Owned::Nothing,
+        Incoming::NativeOpened | Incoming::Ping(_) | Incoming::Pong => Owned::Nothing,
         other => panic!("{other:?} {:?}", FrameKind::Text),
     }
 }
