@@ -311,6 +311,9 @@ impl Sessions {
         }) as u32;
         turn.counters.subscriptions += 1;
         self.rooms[room as usize].subscriptions.push(subscription);
+        if self.rooms[room as usize].is_dirty {
+            self.rooms[room as usize].round.grow();
+        }
         self.add_subscription(slot, room, subscription);
         Ok(subscription)
     }

@@ -52,40 +52,51 @@ impl Sessions {
         self.mark_ready(slot);
     }
 
-    /// Asks the next page for a subscription that is behind. One page at a time, and only when everything before it
-    /// was sent: that is what bounds a slow reader.
+    /// Asks the next pages for subscriptions that are behind: one page of each source at a time, and only when everything
+    /// before it was sent. That is what bounds a slow reader.
     pub(crate) fn ask_catch_up(&mut self, slot: usize, turn: &mut Turn<'_>) {
+        for source in PageSource::ALL {
+            self.ask_page(slot, source, turn);
+        }
+    }
+
+    fn ask_page(&mut self, slot: usize, source: PageSource, turn: &mut Turn<'_>) {
         let id = self.id_of(slot);
-        let session = &mut self.connections[slot];
-        if session.behind == 0 || session.page_asked || !session.is_open() {
+        let session = &self.connections[slot];
+        if session.behind == 0 || session.page_asked[source as usize] || !session.is_open() {
             return;
         }
-        let behind = session
-            .subscriptions
-            .iter()
-            .find(|&&reading| self.subscriptions[reading as usize].state == ReadState::Behind);
-        let Some(&subscription) = behind else { return };
-        let reading = &self.subscriptions[subscription as usize];
-        let here = &self.rooms[reading.room as usize];
-        // As the room's core said last: memory may hold less by now, and never more.
-        let source = if reading.sequence.next() < here.memory_from { PageSource::Log } else { PageSource::Memory };
+        let Some(subscription) = self.first_behind(slot, source) else { return };
         let tickets = &mut self.tickets[source as usize];
         if tickets.asked >= PAGES_ASKED_MAX {
-            if !std::mem::replace(&mut session.page_queued, true) {
+            if !std::mem::replace(&mut self.connections[slot].page_queued[source as usize], true) {
                 tickets.wanted.push_back(id);
             }
             return;
         }
+        tickets.asked += 1;
+        let reading = &self.subscriptions[subscription as usize];
+        let here = &self.rooms[reading.room as usize];
         let (room, owner) = (here.id, here.owner);
         let (after, echo) = (reading.sequence, reading.echo);
         let subscription = SubscriptionId { slot: subscription, join: reading.join };
         let reader = self.peer_of(slot);
-        self.connections[slot].page_asked = true;
-        self.tickets[source as usize].asked += 1;
+        self.connections[slot].page_asked[source as usize] = true;
         // The next one is another's turn.
         self.connections[slot].subscriptions.rotate_left(1);
         let ask = CatchUp { room, reader, subscription, after, echo, ticket: source };
         self.send_up_to(slot, owner, Up::CatchUp(ask), turn);
+    }
+
+    /// The connection's first subscription that is behind and reads on from there.
+    fn first_behind(&self, slot: usize, source: PageSource) -> Option<u32> {
+        let is_wanted = |subscription: &u32| {
+            let reading = &self.subscriptions[*subscription as usize];
+            // As the room's core said last: memory may hold less by now, and never more.
+            let is_in_log = reading.sequence.next() < self.rooms[reading.room as usize].memory_from;
+            reading.state == ReadState::Behind && is_in_log == (source == PageSource::Log)
+        };
+        self.connections[slot].subscriptions.iter().copied().find(is_wanted)
     }
 
     pub(crate) fn caught_up(
@@ -96,12 +107,12 @@ impl Sessions {
         turn: &mut Turn<'_>,
     ) {
         self.tickets[ticket as usize].asked -= 1;
-        self.take_page(to, id, page, turn);
+        self.take_page(to, (id, ticket), page, turn);
         while self.tickets[ticket as usize].asked < PAGES_ASKED_MAX
             && let Some(next) = self.tickets[ticket as usize].wanted.pop_front()
         {
             let Some(slot) = self.slot_of(next) else { continue };
-            self.connections[slot].page_queued = false;
+            self.connections[slot].page_queued[ticket as usize] = false;
             // One that has something to send first asks by itself, when that is done.
             if !self.connections[slot].in_flight && self.connections[slot].outbox.is_empty() {
                 self.ask_catch_up(slot, turn);
@@ -109,9 +120,15 @@ impl Sessions {
         }
     }
 
-    fn take_page(&mut self, to: ConnectionId, id: SubscriptionId, page: &Page, turn: &mut Turn<'_>) {
+    fn take_page(
+        &mut self,
+        to: ConnectionId,
+        (id, ticket): (SubscriptionId, PageSource),
+        page: &Page,
+        turn: &mut Turn<'_>,
+    ) {
         let Some(slot) = self.slot_of(to) else { return };
-        self.connections[slot].page_asked = false;
+        self.connections[slot].page_asked[ticket as usize] = false;
         self.mark_ready(slot);
         let Some((_, subscription)) = self.reading(to, id) else { return };
         let reading = &self.subscriptions[subscription as usize];

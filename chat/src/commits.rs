@@ -11,8 +11,9 @@
 //!   open at that level is answered in order.
 //! - When a commit fails, everything behind it is refused with it, and the places are given again.
 //! - Rooms take turns: one that is posted to faster than the log takes it makes only itself wait.
-//! - What waits is bounded by `log_waiting_bytes_max`: above it posts are refused before they get a place. Rooms in memory
-//!   wait for nothing here, whatever the disk does.
+//! - What waits is bounded by `log_waiting_bytes_max`: above it posts are refused before they get a place, and with the
+//!   answers that wait behind them there is at most twice as much. Rooms in memory wait for nothing here, whatever the
+//!   disk does.
 
 use std::collections::VecDeque;
 
@@ -136,7 +137,12 @@ impl Commits {
         self.waiting_bytes -= bytes;
     }
 
-    /// Posts that wait for the log, and the bytes of their records.
+    /// Whether there is something to answer that waits for nothing.
+    pub(crate) fn has_unlogged(&self) -> bool {
+        !self.unlogged.is_empty()
+    }
+
+    /// Posts that wait for the log, and the bytes of what waits.
     pub fn waiting(&self) -> (u64, u64) {
         (self.waiting_posts, self.waiting_bytes)
     }
@@ -192,10 +198,12 @@ impl Rooms {
         let Some(slot) = logged.filter(|&slot| is_post || !self.slots[slot].queue.is_empty()) else {
             return self.commits.unlogged.push_back((slot, open));
         };
-        if is_post {
-            self.commits.waiting_bytes += open.bytes() as u64;
-            self.commits.waiting_posts += 1;
+        if !is_post && self.commits.waiting_bytes > 2 * self.limits.log_waiting_bytes_max {
+            // Only who asks again and again over ever new connections gets here: the order is given up, not the bound.
+            return self.commits.unlogged.push_back((Some(slot), open));
         }
+        self.commits.waiting_bytes += open.bytes() as u64;
+        self.commits.waiting_posts += u64::from(is_post);
         let queue = &mut self.slots[slot].queue.open;
         if queue.is_empty() {
             self.commits.rooms.push_back(slot);
@@ -270,6 +278,9 @@ impl Rooms {
         let (slots, flight) = (&self.slots, &self.commits.flight);
         // Answers count as some bytes too: it may ask for a little more room than it takes.
         if !journal.make_room(flight.bytes) {
+            if let Some(refusal) = refusal_of(journal) {
+                self.refuse_all(&refusal, turn);
+            }
             return;
         }
         let (mut has_written, mut has_synced) = (false, false);
@@ -358,14 +369,13 @@ impl Rooms {
         self.slots[slot].queue.in_flight -= 1;
         self.no_longer_waits(&open);
         self.complete(Some(slot), open, turn);
+        self.queue_if_idle(slot);
     }
 
     /// What becomes of it is known.
     fn no_longer_waits(&mut self, open: &Open) {
-        if let Open::Post { .. } = open {
-            self.commits.waiting_bytes -= open.bytes() as u64;
-            self.commits.waiting_posts -= 1;
-        }
+        self.commits.waiting_bytes -= open.bytes() as u64;
+        self.commits.waiting_posts -= u64::from(matches!(open, Open::Post { .. }));
     }
 
     fn commit_failed(&mut self, turn: &mut Turn<'_>) {

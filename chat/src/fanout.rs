@@ -99,11 +99,7 @@ impl Sessions {
     }
 
     fn has_new_frames(&mut self, room: u32) {
-        let here = &mut self.rooms[room as usize];
-        if !here.is_swept {
-            here.is_swept = true;
-            self.swept.push_back(here.id);
-        }
+        self.to_be_swept(room);
         self.mark_dirty(room);
     }
 
@@ -236,7 +232,7 @@ impl Sessions {
         reading.echo = echo;
         reading.presence = presence;
         // `members` is newer than what was left out.
-        reading.told = self.rooms[reading.room as usize].tellings;
+        reading.told = self.rooms[reading.room as usize].told_by_now();
         reading.sequence = page.after;
         reading.is_placed = true;
         let is_newest_join = reading.join == id.join;

@@ -159,6 +159,11 @@ impl Lanes {
         true
     }
 
+    /// Sends a signal, if the lane is less than half full: batches find room behind any number of them.
+    pub fn try_send_signal(&mut self, to: Core, parcel: impl FnOnce() -> Down) -> bool {
+        self.to[to.index()].down_room > self.parcels_max / 2 && self.try_send_down(to, parcel)
+    }
+
     fn push_down(&mut self, to: Core, parcel: Down) {
         if to == self.own { self.local_down.push_back(parcel) } else { self.outgoing.down.push((to, parcel)) }
     }

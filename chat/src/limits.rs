@@ -19,6 +19,8 @@ pub struct Limits {
     pub posts_per_second_max: u32,
     /// Signals a second of one connection, with a burst of one second's worth; 0 = none.
     pub signals_per_second_max: u32,
+    /// Signals a second that a room passes on, with a burst of one second's worth; more are lost, and counted; 0 = none.
+    pub signals_per_room_per_second_max: u32,
     /// Joins a second of one connection, with a burst of one second's worth; 0 = none. A leave needs a join before it.
     pub joins_per_second_max: u32,
     /// Fetches a second of one connection, with a burst of one second's worth; 0 = none.
@@ -95,6 +97,7 @@ impl Default for Limits {
             rooms_per_connection_max: 256,
             posts_per_second_max: 0,
             signals_per_second_max: 100,
+            signals_per_room_per_second_max: 1_000,
             joins_per_second_max: 500,
             fetches_per_second_max: 500,
             members_per_second_max: 100,

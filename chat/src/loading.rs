@@ -13,7 +13,8 @@ use rustc_hash::FxHashMap;
 use crate::clock::LogClock;
 use crate::dedupe::keys_within;
 use crate::limits::Limits;
-use crate::parcel::{Refusal, Up};
+use crate::pages::refuse_fetch;
+use crate::parcel::{Down, JoinAsk, Refusal, Up};
 use crate::policy::RoomPolicy;
 use crate::room::Room;
 use crate::rooms::Rooms;
@@ -167,6 +168,10 @@ impl Rooms {
     }
 
     fn take_keys(&mut self, turn: &mut Turn<'_>) {
+        // The next turn goes on with another room, so that one with many keys holds up no other.
+        if self.loading.taking.len() > 1 {
+            self.loading.taking.rotate_left(1);
+        }
         for _ in 0..KEYS_A_TURN {
             let Some((slot, keys)) = self.loading.taking.front_mut() else { return };
             let slot = *slot;
@@ -183,13 +188,21 @@ impl Rooms {
         }
     }
 
-    /// What comes while the room is being loaded waits, and keeps its order. Of posts no more than what may wait for the
-    /// log; of those above only the refusal waits.
-    pub(crate) fn hold(&mut self, slot: Option<usize>, parcel: Up) {
+    /// What comes while the room is being loaded waits, and keeps its order. Above what may wait for the log only the
+    /// refusal of a post waits, and what else would wait is refused.
+    pub(crate) fn hold(&mut self, slot: Option<usize>, parcel: Up, turn: &mut Turn<'_>) {
         let Some(slot) = slot else { return };
         let parcel = match (self.refusal_of_log(held_bytes(&parcel) as usize), parcel) {
             (Some(refusal), Up::Post { room, author, request, .. }) => {
                 Up::Refuse { room, author, request, refusal: Box::new(refusal) }
+            }
+            (Some(refusal), Up::Join(ask)) if refusal.code == ErrorCode::Overloaded => {
+                let JoinAsk { reader, subscription, request, .. } = *ask;
+                let parcel = Down::JoinRefused { to: reader.connection, subscription, request, refusal };
+                return turn.lanes.send_answer(reader.core, parcel);
+            }
+            (Some(refusal), Up::Fetch(ask)) if refusal.code == ErrorCode::Overloaded => {
+                return refuse_fetch(&ask, refusal, turn);
             }
             (_, parcel) => parcel,
         };
@@ -240,11 +253,12 @@ impl Rooms {
     }
 }
 
-/// Bytes that a parcel holds which grow with what a client says.
+/// Bytes that a parcel that waits counts for.
 fn held_bytes(parcel: &Up) -> u64 {
+    const PARCEL_BYTES: u64 = 128;
     match parcel {
-        Up::Post { body, .. } => body.bytes.len() as u64,
-        _ => 0,
+        Up::Post { body, .. } => PARCEL_BYTES + body.bytes.len() as u64,
+        _ => PARCEL_BYTES,
     }
 }
 

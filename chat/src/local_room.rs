@@ -96,6 +96,13 @@ impl LocalRoom {
         self.runs.iter().map(|slot| slot.live as usize).sum()
     }
 
+    /// The newest telling that knows no more than the room's core has said by now. What comes next is added to one that
+    /// was told to nobody yet, so who comes meanwhile still has to hear that one.
+    pub fn told_by_now(&self) -> u32 {
+        let is_open = self.telling.as_ref().is_some_and(|telling| !telling.is_begun());
+        self.tellings.wrapping_sub(u32::from(is_open))
+    }
+
     /// Every subscription was looked at.
     pub fn end_telling(&mut self) {
         self.telling = None;

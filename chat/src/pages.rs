@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 
 use banter_log::reading::{PageRead, PageWant};
+use banter_protocol::error_code::{ErrorCode, Scope};
 use banter_protocol::ids::{Epoch, RoomId, Sequence};
 use banter_protocol::request::FetchFrom;
 use bytes::Bytes;
@@ -13,12 +14,16 @@ use crate::commits::log_author;
 use crate::history::PageLimit;
 use crate::latencies::PageSource;
 use crate::loading::too_many_rooms;
-use crate::parcel::{Answer, CatchUp, Down, FetchAsk, Page};
+use crate::parcel::{Answer, CatchUp, Down, FetchAsk, Page, Refusal};
 use crate::rooms::Rooms;
 use crate::turn::Turn;
 
 /// Pages that one turn serves at most, however small they are.
 const PAGES_A_TURN: usize = 256;
+
+/// Pages that may wait when another `fetch` comes; it is refused above them. Whoever fetches over ever new connections
+/// while a disk hangs is not bounded by what one connection may ask.
+const FETCHES_WAITING_MAX: usize = 16_384;
 
 /// What a page is for.
 #[derive(Debug)]
@@ -66,8 +71,13 @@ impl Pages {
     }
 
     /// Adds one.
-    pub fn push(&mut self, ask: PageAsk, turn: &Turn<'_>) {
-        self.waiting.push_back(PageJob { ask, since_us: turn.now.monotonic_us });
+    pub fn push(&mut self, ask: PageAsk, turn: &mut Turn<'_>) {
+        match ask {
+            PageAsk::Fetch(ask) if self.waiting_count() >= FETCHES_WAITING_MAX => {
+                refuse_fetch(&ask, too_many_pages(), turn);
+            }
+            ask => self.waiting.push_back(PageJob { ask, since_us: turn.now.monotonic_us }),
+        }
     }
 
     /// A turn begins.
@@ -79,6 +89,11 @@ impl Pages {
     /// Whether this turn may hand out more.
     pub fn has_budget(&self) -> bool {
         self.bytes_left > 0 && self.left > 0
+    }
+
+    /// Whether a page that is asked for now may be handed out at once: nobody waits for one.
+    pub fn is_next(&self) -> bool {
+        self.has_budget() && self.waiting.is_empty()
     }
 
     /// A page of so many bytes was handed out.
@@ -310,6 +325,20 @@ impl PageJob {
             PageAsk::CatchUp(ask) => ask.room,
             PageAsk::Fetch(ask) => RoomId::of(ask.room.as_str()),
         }
+    }
+}
+
+pub(crate) fn refuse_fetch(ask: &FetchAsk, refusal: Refusal, turn: &mut Turn<'_>) {
+    let (to, request, answer) = (ask.asker.connection, ask.request, Answer::FetchRefused(refusal));
+    turn.lanes.send_answer(ask.asker.core, Down::Answer { to, request, answer });
+}
+
+fn too_many_pages() -> Refusal {
+    Refusal {
+        code: ErrorCode::Overloaded,
+        message: "too many pages wait to be read".into(),
+        retry_after_ms: Some(1_000),
+        scope: Some(Scope::Server),
     }
 }
 

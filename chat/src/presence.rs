@@ -20,7 +20,7 @@ use crate::timers::Timers;
 use crate::turn::Turn;
 
 /// Changes that one telling names at most; more are told as counts.
-const CHANGES_MAX: usize = 100;
+pub(crate) const CHANGES_MAX: usize = 100;
 
 /// The untold changes of a room.
 #[derive(Debug, Default)]
@@ -78,6 +78,11 @@ impl Tellings {
             resting: Timers::new(limits.presence_delay_ms_max.into()),
             resting_long: Timers::new(limits.presence_interval_ms.into()),
         }
+    }
+
+    /// Whether a room has something to tell now.
+    pub fn has_some(&self) -> bool {
+        !self.now.is_empty()
     }
 
     /// When the next room has rested.

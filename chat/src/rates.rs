@@ -82,6 +82,33 @@ impl Rates {
     }
 }
 
+/// How many signals a room still takes: one such bucket. Full at first, since nothing was taken.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RoomRate {
+    /// Thousandths of a signal that were taken and have not grown again.
+    taken: u32,
+    filled_ms: u32,
+}
+
+impl RoomRate {
+    /// Takes one, if there is one; 0 a second = no limit.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn take(&mut self, per_second_max: u32, now_ms: u64) -> Result<(), ()> {
+        if per_second_max == 0 {
+            return Ok(());
+        }
+        let elapsed_ms = u64::from((now_ms as u32).wrapping_sub(self.filled_ms));
+        self.filled_ms = now_ms as u32;
+        let taken = u64::from(self.taken).saturating_sub(elapsed_ms * u64::from(per_second_max));
+        let full = u64::from(per_second_max) * TOKEN;
+        let is_there = taken + TOKEN <= full;
+        self.taken = (taken + if is_there { TOKEN } else { 0 }).min(u32::MAX.into()) as u32;
+        if is_there { Ok(()) } else { Err(()) }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -102,6 +129,15 @@ mod tests {
         assert_eq!(take(5_100), Ok(()));
         assert_eq!(take(5_100), Err(100));
         assert_eq!(take(u64::from(u32::MAX) + 10_000), Ok(()), "also when the clock's low half went round");
+    }
+
+    #[test]
+    fn a_room_takes_a_second_of_signals_at_once_and_then_the_rate() {
+        let mut rate = RoomRate::default();
+        assert_eq!((0..100).filter(|_| rate.take(10, 7_000).is_ok()).count(), 10);
+        assert_eq!((0..100).filter(|_| rate.take(10, 7_250).is_ok()).count(), 2);
+        assert_eq!((0..100).filter(|_| rate.take(10, 60_000).is_ok()).count(), 10);
+        assert_eq!((0..100).filter(|_| rate.take(0, 60_000).is_ok()).count(), 100, "0 is none");
     }
 
     #[test]

@@ -16,6 +16,7 @@ use crate::idle::Link;
 use crate::parcel::{Record, Refusal, Up};
 use crate::policy::RoomPolicy;
 use crate::presence::Presence;
+use crate::rates::RoomRate;
 use crate::shares::Share;
 
 /// A room.
@@ -48,6 +49,8 @@ pub struct Room {
     pub queue: RoomQueue,
     /// Who came and went, as far as it is to be told, and whether it was told lately.
     pub presence: Option<Box<Presence>>,
+    /// How many signals it still takes.
+    pub signals: RoomRate,
     /// How much of the core's history it holds.
     pub share: Share,
     /// Its place among the rooms that nobody reads.
@@ -108,6 +111,7 @@ impl Room {
             cores: SmallVec::new(),
             queue: RoomQueue::default(),
             presence: None,
+            signals: RoomRate::default(),
             share: Share::default(),
             idle: Link::default(),
             head,

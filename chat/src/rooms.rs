@@ -115,7 +115,9 @@ impl Rooms {
         match slot.and_then(|slot| self.slots[slot].held.as_mut()) {
             // The room is being loaded, and a signal is worth nothing later.
             Some(_) if matches!(parcel, Up::Signal { .. }) => turn.counters.signals_dropped += 1,
-            Some(_) => self.hold(slot, parcel),
+            // Who is there is known.
+            Some(_) if matches!(parcel, Up::Members { .. }) => self.take(parcel, slot, turn),
+            Some(_) => self.hold(slot, parcel, turn),
             None => self.take(parcel, slot, turn),
         }
     }
@@ -337,9 +339,11 @@ impl Rooms {
         let first_available = self.first_available(slot);
         let (history, shown) = (&self.slots[slot].history, self.slots[slot].shown());
         let wanted = start.next().max(first_available);
-        if wanted >= history.first_available() && (wanted > shown || self.pages.has_budget()) {
+        if wanted >= history.first_available() && (wanted > shown || self.pages.is_next()) {
             let page = history.page_after(start, shown, self.page_limit(), spare);
-            self.pages.spend(page.messages.len());
+            if page.messages_count > 0 {
+                self.pages.spend(page.messages.len());
+            }
             return page;
         }
         let first_available = first_available.min(shown.next());
@@ -397,15 +401,20 @@ impl Rooms {
     }
 
     fn signal(&mut self, slot: Option<usize>, author: Peer, user: &UserName, body: &OwnedBody, turn: &mut Turn<'_>) {
-        let Some(room) = slot.map(|slot| &self.slots[slot]) else { return };
+        let Some(room) = slot.map(|slot| &mut self.slots[slot]) else { return };
         let id = room.id;
         if !room.has_reader(author) {
+            return;
+        }
+        let rate = self.limits.signals_per_room_per_second_max;
+        if room.signals.take(rate, turn.now.monotonic_ms).is_err() {
+            turn.counters.signals_dropped += 1;
             return;
         }
         turn.counters.signals += 1;
         for share in &room.cores {
             let parcel = || Down::Signal { room: id, author, user: user.clone(), body: body.clone() };
-            if !turn.lanes.try_send_down(share.core, parcel) {
+            if !turn.lanes.try_send_signal(share.core, parcel) {
                 turn.counters.signals_dropped += 1;
             }
         }
@@ -433,6 +442,11 @@ impl Rooms {
     /// The machine was suspended: messages and keys are older by that.
     pub fn was_suspended(&mut self, suspended_ms: u64) {
         self.clock.pass(suspended_ms);
+    }
+
+    /// Whether something is to be answered or told that waits for nothing.
+    pub fn has_untold(&self) -> bool {
+        self.commits.has_unlogged() || self.tellings.has_some()
     }
 
     /// Whether pages wait for the next turn.

@@ -6,6 +6,7 @@ use banter_protocol::wire::WireForm;
 use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 
+use crate::latencies::PageSource;
 use crate::rates::Rates;
 
 /// Room for an answer or two, so that writing one allocates once.
@@ -34,10 +35,10 @@ pub struct Session {
     pub is_paused: bool,
     /// It was asked whether it is there.
     pub was_pinged: bool,
-    /// A page for one of its subscriptions is on its way.
-    pub page_asked: bool,
+    /// A page for one of its subscriptions is on its way, by where it comes from.
+    pub page_asked: [bool; PageSource::ALL.len()],
     /// It waits for its turn to ask for a page.
-    pub page_queued: bool,
+    pub page_queued: [bool; PageSource::ALL.len()],
     /// A presence event was replaced by a count that is still to be told.
     pub has_stale_presence: bool,
     /// One of its subscriptions does not want its own posts.
@@ -93,8 +94,8 @@ impl Session {
             is_ready: false,
             is_paused: false,
             was_pinged: false,
-            page_asked: false,
-            page_queued: false,
+            page_asked: Default::default(),
+            page_queued: Default::default(),
             has_stale_presence: false,
             spares_own: false,
             counted_bytes: 0,

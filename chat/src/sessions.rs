@@ -65,8 +65,12 @@ pub struct Sessions {
     outbox_bytes: u64,
     paused: u64,
     pub(crate) actions: Actions,
-    /// Connections that may have something to send.
+    /// Connections that may have something to send: those with answers, and those that the walk through the rooms found.
+    /// They take turns, so that neither waits for all of the others.
     pub(crate) ready: VecDeque<ConnectionId>,
+    pub(crate) walked: VecDeque<ConnectionId>,
+    pub(crate) is_walking: bool,
+    is_turn_of_walked: bool,
     pub(crate) scratch: Vec<u8>,
     pub(crate) paused_by_lane: Vec<VecDeque<ConnectionId>>,
     pub(crate) tickets: [Tickets; PageSource::ALL.len()],
@@ -138,6 +142,9 @@ impl Sessions {
             paused: 0,
             actions: Actions::default(),
             ready: VecDeque::new(),
+            walked: VecDeque::new(),
+            is_walking: false,
+            is_turn_of_walked: false,
             scratch: Vec::new(),
             paused_by_lane: (0..cores).map(|_| VecDeque::new()).collect(),
             tickets: Default::default(),
@@ -320,17 +327,20 @@ impl Sessions {
             ReadState::Joining => {}
         }
         room.subscriptions.swap_remove(removed.place as usize);
-        if let Some(&moved) = room.subscriptions.get(removed.place as usize) {
+        room.round.shrink(room.subscriptions.len());
+        let moved = room.subscriptions.get(removed.place as usize).copied();
+        if let Some(moved) = moved {
             self.subscriptions[moved as usize].place = removed.place;
         }
+        let is_dirty = room.is_dirty;
         self.run_bytes -= before - room.run_bytes();
         if room.subscriptions.is_empty() {
             let room = self.rooms.remove(removed.room as usize);
             self.run_bytes -= room.run_bytes();
             self.room_by_id.remove(&room.id);
-        } else if room.is_dirty {
-            // One that was not looked at yet may have come to a place that was.
-            room.round.lengthen(room.subscriptions.len());
+        } else if let Some(moved) = moved.filter(|_| is_dirty) {
+            // It may have come from a place that the round was still to come to, to one where it was.
+            self.look_at(moved, turn);
         }
         self.restart_sweep(removed.room);
     }
@@ -357,6 +367,16 @@ impl Sessions {
         session.counted_bytes = bytes;
     }
 
+    /// The next connection that may have something to send.
+    pub(crate) fn next_ready(&mut self) -> Option<ConnectionId> {
+        self.is_turn_of_walked = !self.is_turn_of_walked;
+        if self.is_turn_of_walked {
+            self.walked.pop_front().or_else(|| self.ready.pop_front())
+        } else {
+            self.ready.pop_front().or_else(|| self.walked.pop_front())
+        }
+    }
+
     /// The connection may have something to send. Called behind whatever is written to it.
     pub(crate) fn mark_ready(&mut self, slot: usize) {
         self.count_outbox(slot);
@@ -364,7 +384,8 @@ impl Sessions {
         if !session.is_ready && !session.in_flight && session.stage != Stage::Free {
             session.is_ready = true;
             let id = ConnectionId { slot: slot as u32, generation: session.generation };
-            self.ready.push_back(id);
+            let ready = if self.is_walking { &mut self.walked } else { &mut self.ready };
+            ready.push_back(id);
         }
     }
 
@@ -430,6 +451,7 @@ impl Sessions {
     pub fn is_busy(&self) -> bool {
         self.has_dirty()
             || !self.ready.is_empty()
+            || !self.walked.is_empty()
             || self.sweep.is_some()
             || self.sweeps_left > 0
             || self.untold_from.is_some()

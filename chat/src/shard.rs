@@ -210,9 +210,11 @@ impl Shard {
                 break;
             }
         }
+        // A reading that needs no disk lets go of what waited for it.
+        self.rooms.begin_reads(turn);
+        self.rooms.commit(turn);
         self.rooms.tell_presence(turn);
         self.rooms.begin_commit(turn);
-        self.rooms.begin_reads(turn);
         self.sessions.tick(turn);
         self.sessions.walk(turn);
     }
@@ -227,6 +229,7 @@ impl Shard {
         self.lanes.has_local()
             || self.rooms.has_pages_waiting()
             || self.rooms.has_keys_waiting()
+            || self.rooms.has_untold()
             || self.rooms.journal().is_some_and(Journal::has_work)
             || self.sessions.is_busy()
     }
@@ -240,7 +243,7 @@ impl Shard {
     pub fn next_send(&mut self) -> Option<(ConnectionId, Sending)> {
         let turn = &mut Turn::new(self.now, &mut self.lanes, &mut self.counters, &mut self.latencies);
         loop {
-            let connection = self.sessions.ready.pop_front()?;
+            let connection = self.sessions.next_ready()?;
             if let Some(sending) = self.sessions.next_send(connection, turn) {
                 return Some((connection, sending));
             }

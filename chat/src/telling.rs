@@ -12,6 +12,7 @@ use banter_protocol::wire::WireForm;
 
 use crate::address::Peer;
 use crate::parcel::PresenceChange;
+use crate::presence::CHANGES_MAX;
 use crate::session::ReadState;
 use crate::sessions::Sessions;
 use crate::turn::Turn;
@@ -36,12 +37,18 @@ impl Telling {
 
     /// This one and the one behind it, where nobody was told this one yet.
     fn with_next(self, next: Telling) -> Telling {
-        if self.changes.is_empty() || next.changes.is_empty() {
+        let is_long = self.changes.len() + next.changes.len() > CHANGES_MAX;
+        if is_long || self.changes.is_empty() || next.changes.is_empty() {
             return Telling::new(Arc::from([]), next.members);
         }
         let is_newer = |change: &&PresenceChange| next.changes.iter().all(|newer| newer.user != change.user);
         let changes = self.changes.iter().filter(is_newer).chain(next.changes.iter()).cloned().collect();
         Telling::new(changes, next.members)
+    }
+
+    /// Whether it was told to somebody: another may no longer be added to it.
+    pub fn is_begun(&self) -> bool {
+        self.is_begun
     }
 
     fn is_caused_by(&self, peer: Peer) -> bool {
@@ -146,14 +153,14 @@ impl Sessions {
         for index in 0..self.connections[slot].subscriptions.len() {
             let reading = &mut self.subscriptions[self.connections[slot].subscriptions[index] as usize];
             let here = &self.rooms[reading.room as usize];
-            if !reading.presence || reading.told == here.tellings {
+            if !reading.presence || reading.told == here.tellings || reading.told == here.told_by_now() {
                 continue;
             }
             if reading.state == ReadState::Joining {
                 self.connections[slot].has_stale_presence = true;
                 continue;
             }
-            reading.told = here.tellings;
+            reading.told = here.told_by_now();
             let event = Event::Presence { room: here.name.as_str(), change: None, count: here.members };
             self.connections[slot].write(&event);
         }

@@ -23,7 +23,7 @@ use crate::turn::Turn;
 /// leaves them out as well.
 const SKIPS_MAX: usize = 64;
 /// Sends that one room is given before it is the next room's turn.
-const SLICE_SENDS: usize = 16;
+const SLICE_SENDS: usize = 8;
 /// Subscriptions that one turn looks at, with something to send or not.
 const LOOKS_A_TURN: usize = 4_096;
 
@@ -38,6 +38,18 @@ impl Round {
     /// Something came: all of them are to be looked at from here on.
     pub fn lengthen(&mut self, subscriptions: usize) {
         self.left = subscriptions as u32;
+    }
+
+    /// A subscription was added behind the others, in the midst of the round: one more is to be looked at.
+    pub fn grow(&mut self) {
+        self.left = self.left.saturating_add(1);
+    }
+
+    /// A subscription was taken away, and the last one has its place: so many are left.
+    pub fn shrink(&mut self, subscriptions: usize) {
+        if self.next as usize >= subscriptions {
+            self.next = 0;
+        }
     }
 
     fn step(&mut self, subscriptions: usize) -> Option<usize> {
@@ -71,7 +83,9 @@ impl Sessions {
     /// is sent together.
     pub fn walk(&mut self, turn: &mut Turn<'_>) {
         let sends_max = self.limits.sends_per_turn_max as usize;
-        let mut sends = sends_max.saturating_sub(self.ready.len()).max(sends_max.div_ceil(2));
+        let share = sends_max.saturating_sub(self.ready.len()).max(sends_max.div_ceil(2));
+        let mut sends = share.saturating_sub(self.walked.len());
+        self.is_walking = true;
         let mut looks = LOOKS_A_TURN;
         while sends > 0
             && looks > 0
@@ -80,9 +94,9 @@ impl Sessions {
             // A room that was left by its last reader is gone, and another may have its place.
             let Some(here) = self.rooms.get_mut(room as usize).filter(|here| here.is_dirty) else { continue };
             here.is_dirty = false;
-            let ready_before = self.ready.len();
+            let ready_before = self.walked.len();
             let slice = SLICE_SENDS.min(sends);
-            while self.ready.len() < ready_before + slice
+            while self.walked.len() < ready_before + slice
                 && looks > 0
                 && let Some(at) = self.next_of_round(room)
             {
@@ -90,9 +104,10 @@ impl Sessions {
                 turn.counters.steps += 1;
                 self.look_at(self.rooms[room as usize].subscriptions[at], turn);
             }
-            sends -= self.ready.len() - ready_before;
+            sends -= self.walked.len() - ready_before;
             self.end_slice(room, turn);
         }
+        self.is_walking = false;
     }
 
     fn next_of_round(&mut self, room: u32) -> Option<usize> {
@@ -113,7 +128,7 @@ impl Sessions {
         }
     }
 
-    fn look_at(&mut self, subscription: u32, turn: &mut Turn<'_>) {
+    pub(crate) fn look_at(&mut self, subscription: u32, turn: &mut Turn<'_>) {
         self.tell_presence_to(subscription, turn);
         let reading = &mut self.subscriptions[subscription as usize];
         let (slot, here) = (reading.connection as usize, &self.rooms[reading.room as usize]);
@@ -184,7 +199,11 @@ impl Sessions {
         while self.sweeps_left > 0 {
             self.sweeps_left -= 1;
             let Some(&room) = self.swept.pop_front().and_then(|id| self.room_by_id.get(&id)) else { continue };
-            let here = &self.rooms[room as usize];
+            let here = &mut self.rooms[room as usize];
+            // It may stand in the list for one that was there before it, and once more for itself.
+            if !std::mem::take(&mut here.is_swept) {
+                continue;
+            }
             return Some(Sweep { room, at: 0, oldest: WireForm::ALL.map(|form| here.run_head(form)) });
         }
         None
@@ -197,9 +216,8 @@ impl Sessions {
             here.forget_before(form, sweep.oldest[form.index()]);
         }
         self.run_bytes -= before - here.run_bytes();
-        here.is_swept = here.run_bytes() > 0;
-        if here.is_swept {
-            self.swept.push_back(here.id);
+        if here.run_bytes() > 0 {
+            self.to_be_swept(sweep.room);
         }
     }
 
@@ -210,7 +228,15 @@ impl Sessions {
             return;
         }
         self.sweep = None;
-        if let Some(here) = self.rooms.get(room as usize) {
+        if self.rooms.contains(room as usize) {
+            self.to_be_swept(room);
+        }
+    }
+
+    /// The room's runs are to be looked through.
+    pub(crate) fn to_be_swept(&mut self, room: u32) {
+        let here = &mut self.rooms[room as usize];
+        if !std::mem::replace(&mut here.is_swept, true) {
             self.swept.push_back(here.id);
         }
     }

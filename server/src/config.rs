@@ -69,6 +69,7 @@ limit_table! {
     rooms_per_connection_max: u32 = "COUNT", "rooms one connection may have joined";
     posts_per_second_max: u32 = "COUNT", "posts a second of one connection; 0 = no limit";
     signals_per_second_max: u32 = "COUNT", "signals a second of one connection; 0 = no limit";
+    signals_per_room_per_second_max: u32 = "COUNT", "signals a second a room passes on; 0 = no limit";
     joins_per_second_max: u32 = "COUNT", "joins a second of one connection; 0 = no limit";
     fetches_per_second_max: u32 = "COUNT", "fetches a second of one connection; 0 = no limit";
     members_per_second_max: u32 = "COUNT", "asks for members a second of one connection; 0 = no limit";

@@ -271,8 +271,15 @@ impl Pump {
     /// One turn; says when the next is due at the latest.
     fn turn(&mut self) -> Option<u64> {
         self.connections.counters.turns += 1;
+        let (elapsed, now_ms) = (self.elapsed, self.now.monotonic_ms);
         self.elapsed = self.started.elapsed();
         let tick = self.clock.tick(self.elapsed.as_millis() as u64);
+        // The log's clock does see that the server stood still.
+        let passed_ms = self.elapsed.as_millis().saturating_sub(elapsed.as_millis()) as u64;
+        let stalled_ms = passed_ms.saturating_sub(tick.now_ms.saturating_sub(now_ms));
+        if stalled_ms > 0 {
+            self.shard.was_suspended(stalled_ms);
+        }
         self.now = Now {
             monotonic_ms: tick.now_ms,
             monotonic_us: self.elapsed.as_micros() as u64,
@@ -338,7 +345,7 @@ impl Pump {
     /// Takes connections, at their pace.
     fn accept(&mut self) {
         let now_ms = self.now.monotonic_ms;
-        if self.is_draining || self.accept_at_ms.is_some_and(|at_ms| at_ms > now_ms) {
+        if self.accept_at_ms.is_some_and(|at_ms| at_ms > now_ms) {
             return;
         }
         self.accept_at_ms = None;
