@@ -99,7 +99,7 @@ impl Sessions {
     }
 
     fn has_new_frames(&mut self, room: u32) {
-        self.to_be_swept(room);
+        self.sweep_later(room);
         self.mark_dirty(room);
     }
 

@@ -91,13 +91,11 @@ pub struct RoomRate {
 }
 
 impl RoomRate {
-    /// Takes one, if there is one; 0 a second = no limit.
-    ///
-    /// # Errors
-    /// There is none.
-    pub fn take(&mut self, per_second_max: u32, now_ms: u64) -> Result<(), ()> {
+    /// Takes one, and says whether there was one; 0 a second = no limit.
+    #[must_use]
+    pub fn take(&mut self, per_second_max: u32, now_ms: u64) -> bool {
         if per_second_max == 0 {
-            return Ok(());
+            return true;
         }
         let elapsed_ms = u64::from((now_ms as u32).wrapping_sub(self.filled_ms));
         self.filled_ms = now_ms as u32;
@@ -105,7 +103,7 @@ impl RoomRate {
         let full = u64::from(per_second_max) * TOKEN;
         let is_there = taken + TOKEN <= full;
         self.taken = (taken + if is_there { TOKEN } else { 0 }).min(u32::MAX.into()) as u32;
-        if is_there { Ok(()) } else { Err(()) }
+        is_there
     }
 }
 
@@ -134,10 +132,10 @@ mod tests {
     #[test]
     fn a_room_takes_a_second_of_signals_at_once_and_then_the_rate() {
         let mut rate = RoomRate::default();
-        assert_eq!((0..100).filter(|_| rate.take(10, 7_000).is_ok()).count(), 10);
-        assert_eq!((0..100).filter(|_| rate.take(10, 7_250).is_ok()).count(), 2);
-        assert_eq!((0..100).filter(|_| rate.take(10, 60_000).is_ok()).count(), 10);
-        assert_eq!((0..100).filter(|_| rate.take(0, 60_000).is_ok()).count(), 100, "0 is none");
+        assert_eq!((0..100).filter(|_| rate.take(10, 7_000)).count(), 10);
+        assert_eq!((0..100).filter(|_| rate.take(10, 7_250)).count(), 2);
+        assert_eq!((0..100).filter(|_| rate.take(10, 60_000)).count(), 10);
+        assert_eq!((0..100).filter(|_| rate.take(0, 60_000)).count(), 100, "0 is none");
     }
 
     #[test]

@@ -407,7 +407,7 @@ impl Rooms {
             return;
         }
         let rate = self.limits.signals_per_room_per_second_max;
-        if room.signals.take(rate, turn.now.monotonic_ms).is_err() {
+        if !room.signals.take(rate, turn.now.monotonic_ms) {
             turn.counters.signals_dropped += 1;
             return;
         }

@@ -217,7 +217,7 @@ impl Sessions {
         }
         self.run_bytes -= before - here.run_bytes();
         if here.run_bytes() > 0 {
-            self.to_be_swept(sweep.room);
+            self.sweep_later(sweep.room);
         }
     }
 
@@ -229,12 +229,12 @@ impl Sessions {
         }
         self.sweep = None;
         if self.rooms.contains(room as usize) {
-            self.to_be_swept(room);
+            self.sweep_later(room);
         }
     }
 
     /// The room's runs are to be looked through.
-    pub(crate) fn to_be_swept(&mut self, room: u32) {
+    pub(crate) fn sweep_later(&mut self, room: u32) {
         let here = &mut self.rooms[room as usize];
         if !std::mem::replace(&mut here.is_swept, true) {
             self.swept.push_back(here.id);
