@@ -173,6 +173,9 @@ impl Room {
 
     /// The place behind which a join reads; `first_available` is the oldest message that memory or log holds.
     ///
+    /// Who reads the room already goes on from there, since a join that only changes `presence` or `echo` may skip nothing;
+    /// only a later cursor moves it on.
+    ///
     /// # Errors
     /// `wrong_epoch` and `cursor_ahead`, which change nothing.
     pub fn start_of(
@@ -182,26 +185,21 @@ impl Room {
         first_available: Sequence,
     ) -> Result<Sequence, Refusal> {
         let head = self.shown();
-        let start = match from {
-            JoinFrom::Now => head,
-            JoinFrom::Last(count) => Sequence(head.0.saturating_sub(count)).max(first_available.previous()),
-            JoinFrom::After(cursor) if cursor.epoch != self.epoch => {
-                return Err(Refusal::new(
-                    ErrorCode::WrongEpoch,
-                    "the cursor belongs to another history of the room: join without it, and treat what you have as old",
-                ));
+        let read = read_already.filter(|read| read.epoch == self.epoch).map(|read| read.sequence);
+        match from {
+            JoinFrom::Now => Ok(read.unwrap_or(head)),
+            JoinFrom::Last(count) => {
+                Ok(read.unwrap_or(Sequence(head.0.saturating_sub(count)).max(first_available.previous())))
             }
-            JoinFrom::After(cursor) if cursor.sequence > head => {
-                return Err(Refusal::new(
-                    ErrorCode::CursorAhead,
-                    format!("the cursor is at {}, and the room's head at {}", cursor.sequence.0, head.0),
-                ));
-            }
-            JoinFrom::After(cursor) => cursor.sequence,
-        };
-        match read_already {
-            Some(read) if read.epoch == self.epoch => Ok(start.max(read.sequence)),
-            _ => Ok(start),
+            JoinFrom::After(cursor) if cursor.epoch != self.epoch => Err(Refusal::new(
+                ErrorCode::WrongEpoch,
+                "the cursor belongs to another history of the room: join without it, and treat what you have as old",
+            )),
+            JoinFrom::After(cursor) if cursor.sequence > head => Err(Refusal::new(
+                ErrorCode::CursorAhead,
+                format!("the cursor is at {}, and the room's head at {}", cursor.sequence.0, head.0),
+            )),
+            JoinFrom::After(cursor) => Ok(read.map_or(cursor.sequence, |read| read.max(cursor.sequence))),
         }
     }
 
@@ -324,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_that_joins_again_gets_nothing_twice() {
+    fn a_connection_that_joins_again_gets_nothing_twice_and_misses_nothing() {
         let mut room = room();
         for place in 1..=10 {
             let frame = bytes::Bytes::from_static(b"x");
@@ -334,6 +332,13 @@ mod tests {
         assert_eq!(room.start_of(JoinFrom::Last(5), None, Sequence(1)), Ok(Sequence(5)));
         assert_eq!(room.start_of(JoinFrom::Last(5), read(8), Sequence(1)), Ok(Sequence(8)));
         assert_eq!(room.start_of(JoinFrom::Last(50), None, Sequence(1)), Ok(Sequence(0)));
-        assert_eq!(room.start_of(JoinFrom::Now, read(8), Sequence(1)), Ok(Sequence(10)));
+        assert_eq!(room.start_of(JoinFrom::Last(5), read(2), Sequence(1)), Ok(Sequence(2)));
+        assert_eq!(room.start_of(JoinFrom::Now, None, Sequence(1)), Ok(Sequence(10)));
+        assert_eq!(room.start_of(JoinFrom::Now, read(8), Sequence(1)), Ok(Sequence(8)));
+        let after = |sequence| JoinFrom::After(Cursor { epoch: Epoch(5), sequence: Sequence(sequence) });
+        assert_eq!(room.start_of(after(9), read(8), Sequence(1)), Ok(Sequence(9)));
+        assert_eq!(room.start_of(after(3), read(8), Sequence(1)), Ok(Sequence(8)));
+        let of_another_history = Some(Cursor { epoch: Epoch(4), sequence: Sequence(8) });
+        assert_eq!(room.start_of(JoinFrom::Now, of_another_history, Sequence(1)), Ok(Sequence(10)));
     }
 }

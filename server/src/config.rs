@@ -72,11 +72,11 @@ limit_table! {
     signals_per_room_per_second_max: u32 = "COUNT", "signals a second a room passes on; 0 = no limit";
     joins_per_second_max: u32 = "COUNT", "joins a second of one connection; 0 = no limit";
     fetches_per_second_max: u32 = "COUNT", "fetches a second of one connection; 0 = no limit";
-    members_per_second_max: u32 = "COUNT", "asks for members a second of one connection; 0 = no limit";
+    members_per_second_max: u32 = "COUNT", "member lists a second of one connection; 0 = no limit";
     requests_per_turn_max: u32 = "COUNT", "requests of one connection one turn takes";
     handshake_timeout_ms: u32 = "MS", "from accept to the end of the handshake";
-    idle_timeout_ms: u32 = "MS", "silence until a peer is closed (pinged at half); 0 = never";
-    send_timeout_ms: u32 = "MS", "bytes may wait for a peer that takes none; 0 = for ever";
+    idle_timeout_ms: u32 = "MS", "silence that closes a peer (pinged at half); 0 = never";
+    send_timeout_ms: u32 = "MS", "bytes wait for a peer that takes none; 0 = for ever";
     message_timeout_ms: u32 = "MS", "from a message's first byte to its last; 0 = for ever";
     held_bytes_max: u32 = "BYTES", "that came from one connection while it is not read";
     outbox_bytes_max: u32 = "BYTES", "waiting for one connection before it falls behind";
@@ -85,7 +85,7 @@ limit_table! {
     presence_delay_ms_max: u32 = "MS", "comings and goings wait to be told together";
     sends_per_turn_max: u32 = "COUNT", "sends one turn of a core begins";
     fetch_messages_max: u32 = "COUNT", "messages one fetch may ask for";
-    history_messages_max: u32 = "COUNT", "messages a room in memory keeps; 0 = no limit of its own";
+    history_messages_max: u32 = "COUNT", "messages a room in memory keeps; 0 = no own limit";
     history_bytes_per_core_max: u64 = "BYTES", "history one core keeps in memory over all its rooms";
     dedupe_keys_per_author_max: u32 = "COUNT", "newest keyed posts of a user a room remembers";
     dedupe_bytes_per_core_max: u64 = "BYTES", "remembered keys over all rooms of a core";
@@ -95,7 +95,7 @@ limit_table! {
     log_waiting_bytes_max: u64 = "BYTES", "messages of one core that wait for a commit";
     log_free_bytes_min: u64 = "BYTES", "the log leaves free on its disk; below: log_full";
     log_reads_max: u32 = "COUNT", "reads of the log one core has under way";
-    retention_bytes: u64 = "BYTES", "the log, above which its oldest segments go; 0 = no limit";
+    retention_bytes: u64 = "BYTES", "log above which its oldest segments go; 0 = no limit";
     retention_hours: u32 = "HOURS", "after which a segment of the log goes; 0 = never";
     catch_up_bytes_per_turn_max: u32 = "BYTES", "history one turn hands to readers that catch up";
     run_bytes_max: u32 = "BYTES", "newest frames a room keeps to send, per core and form";
