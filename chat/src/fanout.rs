@@ -242,6 +242,9 @@ impl Sessions {
             here.head = None;
         }
         (here.epoch, here.members) = (epoch, members);
+        if let Some(telling) = &mut here.telling {
+            telling.count_anew(members);
+        }
         if is_newest_join {
             self.deliver_page(slot, subscription, page, turn);
         }

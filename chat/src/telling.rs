@@ -46,6 +46,13 @@ impl Telling {
         Telling::new(changes, next.members)
     }
 
+    /// The room's core has said a newer number meanwhile: who heard that one may not be told an older one behind it.
+    pub fn count_anew(&mut self, members: u64) {
+        if !self.is_begun {
+            self.members = members;
+        }
+    }
+
     /// Whether it was told to somebody: another may no longer be added to it.
     pub fn is_begun(&self) -> bool {
         self.is_begun

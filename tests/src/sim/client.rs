@@ -73,11 +73,31 @@ pub struct HeardPage {
 #[allow(missing_docs, reason = "the fields are those of the request")]
 pub enum Asked {
     Hello,
-    Join { room: String, from: JoinFrom, echo: bool, presence: bool },
-    Post { room: String, key: Option<String>, body: Vec<u8>, asked_ms: u64 },
-    Fetch { room: String, from: FetchFrom, limit: Option<u64> },
-    Members { room: String },
-    Leave { room: String },
+    /// `goes_on`: it read the room, and had asked for no other start and no end of it.
+    Join {
+        room: String,
+        from: JoinFrom,
+        echo: bool,
+        presence: bool,
+        goes_on: bool,
+    },
+    Post {
+        room: String,
+        key: Option<String>,
+        body: Vec<u8>,
+        asked_ms: u64,
+    },
+    Fetch {
+        room: String,
+        from: FetchFrom,
+        limit: Option<u64>,
+    },
+    Members {
+        room: String,
+    },
+    Leave {
+        room: String,
+    },
     Ping,
 }
 
@@ -213,7 +233,9 @@ impl Client {
         let (echo, presence) = (!chance.once_in(3), chance.once_in(2));
         let ask = Ask::Join { room: room.clone().into(), from, echo, presence };
         let connection = self.connection.as_mut().expect("it is connected");
-        connection.ask(Asked::Join { room, from, echo, presence }, ask, None)
+        let is_asked_about = |asked: &Asked| matches!(asked, Asked::Join { room: other, .. } | Asked::Leave { room: other } if *other == room);
+        let goes_on = connection.readings.contains_key(&room) && !connection.asked.values().any(is_asked_about);
+        connection.ask(Asked::Join { room, from, echo, presence, goes_on }, ask, None)
     }
 
     fn wish_post(&mut self, room: String, chance: &mut Seeded, profile: &Profile, truth: &mut Truth) -> Wish {
@@ -362,7 +384,7 @@ impl Hearing<'_> {
     }
 
     fn joined(&mut self, id: Option<u64>, room: String, epoch: u64, head: u64, members: u64) {
-        let Asked::Join { room: asked, from, echo, presence } = self.answered(id) else {
+        let Asked::Join { room: asked, from, echo, presence, goes_on } = self.answered(id) else {
             panic!("`joined` answers a join")
         };
         assert_eq!(asked, room);
@@ -377,15 +399,25 @@ impl Hearing<'_> {
                 Ok(cursor.sequence.0)
             }
         };
-        // Joining again moves the cursor, and what it moves over may have been delivered or not: it comes once at most.
+        // Who joins again goes on behind what it got. Of joins that overtake their answers the last counts: what it moves
+        // over may have been delivered or not, and comes once at most.
         let before = self.connection.readings.get(&room).filter(|before| before.epoch == epoch);
         let position = match before.map(|before| before.position) {
             None => position,
+            Some(Ok(read)) if goes_on && self.connection.readings[&room].echo => {
+                self.seen.saw("goes on where it read");
+                match from {
+                    JoinFrom::After(cursor) => Ok(read.max(cursor.sequence.0)),
+                    JoinFrom::Now | JoinFrom::Last(_) => Ok(read),
+                }
+            }
             Some(before) => {
                 let (low, high) = position.map_or_else(|span| span, |position| (position, position));
-                let read = before.unwrap_or_else(|(_, high)| high);
+                let read_low = before.map_or_else(|(low, _)| low, |read| read);
+                // Where an earlier answer was not there yet, it goes on behind what it got before that one.
+                let low = if goes_on { low.min(read_low) } else { 0 };
                 // Own posts that the reading before did not want have moved it on unseen.
-                let read = if before.is_ok_and(|_| self.connection.readings[&room].echo) { read } else { head };
+                let read = before.ok().filter(|_| self.connection.readings[&room].echo).unwrap_or(head);
                 Err((low, high.max(read)))
             }
         };

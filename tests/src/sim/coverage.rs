@@ -22,6 +22,7 @@ pub const WANTED: &[&str] = &[
     "echo spared",
     "fell behind",
     "fetch page",
+    "goes on where it read",
     "key evicted for bytes",
     "key pushed out by its author",
     "key used again behind its window",
