@@ -413,7 +413,7 @@ impl Hearing<'_> {
             }
             Some(before) => {
                 let (low, high) = position.map_or_else(|span| span, |position| (position, position));
-                let read_low = before.map_or_else(|(low, _)| low, |read| read);
+                let read_low = before.unwrap_or_else(|(low, _)| low);
                 // Where an earlier answer was not there yet, it goes on behind what it got before that one.
                 let low = if goes_on { low.min(read_low) } else { 0 };
                 // Own posts that the reading before did not want have moved it on unseen.
