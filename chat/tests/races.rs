@@ -133,6 +133,13 @@ impl Pair {
         panic!("it does not come to rest");
     }
 
+    /// The same, and again when what waits to be told together is due.
+    fn rest_and_be_told(&mut self) {
+        self.rest();
+        self.now_ms += u64::from(roomy().presence_delay_ms_max);
+        self.rest();
+    }
+
     /// What a connection was sent since the last time.
     fn hear(&mut self, core: usize, id: ConnectionId) -> Vec<String> {
         self.heard.remove(&(core, id.slot)).unwrap_or_default()
@@ -281,6 +288,48 @@ fn presence_that_was_left_out_is_not_told_to_who_no_longer_asks() {
     pair.rest();
     let heard = pair.hear(HERE, ann);
     assert_eq!(heard[1..], ["2 joined a 101/0", "3 joined a 101/0"]);
+}
+
+#[test]
+fn who_joins_again_to_change_a_wish_misses_nothing_that_is_on_its_way() {
+    for from in [JoinFrom::Now, JoinFrom::Last(0)] {
+        let mut pair = Pair::new(roomy());
+        let a = room("a");
+        let (ann, bob) = (pair.open(HERE, 0, "ann"), pair.open(HERE, 1, "bob"));
+        pair.ask(HERE, ann, 1, join(&a, JoinFrom::Now));
+        pair.ask(HERE, bob, 1, join(&a, JoinFrom::Now));
+        pair.rest();
+        pair.hear(HERE, ann);
+        pair.ask(HERE, bob, 2, post(&a));
+        pair.turn(HERE);
+        pair.turn(THERE);
+        pair.ask(HERE, ann, 2, Ask::Join { room: a.as_str().into(), from, echo: true, presence: true });
+        pair.rest();
+        assert_eq!(pair.hear(HERE, ann), ["2 joined a 101/1", "message a 1"]);
+    }
+}
+
+#[test]
+fn who_was_told_the_members_by_its_join_is_told_no_older_number_behind_it() {
+    let mut pair = Pair::new(roomy());
+    let a = room("a");
+    let watch = || Ask::Join { room: a.as_str().into(), from: JoinFrom::Now, echo: true, presence: true };
+    let (bob, before) = (pair.open(HERE, 0, "bob"), pair.open(HERE, 1, "ann"));
+    let after = pair.open(HERE, 2, "ann");
+    pair.ask(HERE, bob, 1, watch());
+    pair.ask(HERE, before, 1, watch());
+    pair.rest_and_be_told();
+    pair.ask(HERE, before, 2, Ask::Leave { room: a.as_str().into() });
+    pair.turn(HERE);
+    // That she left goes down at once, `joined` right behind it, and that she came when the room has rested.
+    pair.turn(THERE);
+    pair.ask(HERE, after, 1, watch());
+    pair.turn_without_parcels(HERE);
+    pair.turn(THERE);
+    pair.turn(HERE);
+    pair.rest_and_be_told();
+    let heard = pair.hear(HERE, after);
+    assert_eq!(heard, ["1 joined a 101/0", "presence ann left 2"], "there are two");
 }
 
 #[test]
