@@ -296,12 +296,17 @@ fn old_keys_leave_memory_without_another_post() {
     assert_eq!((server.shard.counters().dedupe_keys, server.shard.counters().dedupe_bytes), (0, 0));
 }
 
-#[test]
-fn a_keyed_post_waits_for_the_window_of_its_room() {
+/// A server that was started again behind one post, with the key `k`.
+fn restarted_behind_a_key() -> Server {
     let mut server = Server::new(roomy());
     server.join();
     assert_eq!(server.posted("k", "1"), "joined 0, posted 1");
-    let mut server = server.restart(WALL_MS);
+    server.restart(WALL_MS)
+}
+
+#[test]
+fn a_keyed_post_waits_for_the_window_of_its_room() {
+    let mut server = restarted_behind_a_key();
     server.disk.keeps_reads = true;
     server.join();
     assert_eq!(server.posted("k", "1"), "");
@@ -312,10 +317,7 @@ fn a_keyed_post_waits_for_the_window_of_its_room() {
 
 #[test]
 fn a_window_that_cannot_be_read_is_no_empty_one() {
-    let mut server = Server::new(roomy());
-    server.join();
-    assert_eq!(server.posted("k", "1"), "joined 0, posted 1");
-    let mut server = server.restart(WALL_MS);
+    let mut server = restarted_behind_a_key();
     server.disk.fails_reads = true;
     server.join();
     server.rest();
@@ -337,10 +339,7 @@ fn a_window_that_cannot_be_read_is_no_empty_one() {
 
 #[test]
 fn a_window_of_which_a_part_was_given_up_is_not_taken_for_whole() {
-    let mut server = Server::new(roomy());
-    server.join();
-    assert_eq!(server.posted("k", "1"), "joined 0, posted 1");
-    let mut server = server.restart(WALL_MS);
+    let mut server = restarted_behind_a_key();
     server.disk.fails_reads = true;
     server.join();
     server.rest();

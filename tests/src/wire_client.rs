@@ -291,6 +291,17 @@ pub fn narrow_stream(address: SocketAddr) -> TcpStream {
     TcpStream::from(socket)
 }
 
+/// A member of `room` whose send is stuck with more waiting behind it, so that a drain does not end.
+pub fn stuck_member(server: &ServerProcess) -> WireClient {
+    let mut stuck = WireClient::over(narrow_stream(server.address()), Form::Json);
+    stuck.say_hello("stuck");
+    stuck.join("room");
+    let mut writer = WireClient::hello(server.address(), Form::Json, "writer");
+    writer.ask(json!({"type": "join", "room": "room", "echo": false}));
+    (0..400).for_each(|_| drop(writer.post("room", json!("x".repeat(10_000)))));
+    stuck
+}
+
 /// Opens a WebSocket; says which subprotocol was confirmed.
 ///
 /// # Errors

@@ -2,7 +2,7 @@
 
 use banter_tests::raw_peer::{RawPeer, UPGRADE};
 use banter_tests::server_process::{PATIENCE, ServerProcess, Start, core_counts, http, wait_until};
-use banter_tests::wire_client::{Form, WireClient, narrow_stream};
+use banter_tests::wire_client::{Form, WireClient, stuck_member};
 use rustix::process::Signal;
 use serde_json::json;
 
@@ -68,15 +68,4 @@ fn a_draining_server_says_that_it_lives_and_sends_newcomers_away() {
             assert_eq!((close.opcode, &close.payload[..2]), (8, &1001u16.to_be_bytes()[..]), "{frames:?}");
         }
     }
-}
-
-/// A member whose send is stuck, so that a drain does not end.
-fn stuck_member(server: &ServerProcess) -> WireClient {
-    let mut stuck = WireClient::over(narrow_stream(server.address()), Form::Json);
-    stuck.say_hello("stuck");
-    stuck.join("room");
-    let mut writer = WireClient::hello(server.address(), Form::Json, "writer");
-    writer.ask(json!({"type": "join", "room": "room", "echo": false}));
-    (0..400).for_each(|_| drop(writer.post("room", json!("x".repeat(10_000)))));
-    stuck
 }

@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use banter_tests::server_process::{PATIENCE, ServerProcess, core_counts, wait_until};
-use banter_tests::wire_client::{Ended, Form, WireClient, narrow_stream};
+use banter_tests::wire_client::{Ended, Form, WireClient, stuck_member};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -173,15 +173,4 @@ fn a_second_signal_stops_at_once() {
     assert_eq!(server.wait(PATIENCE).code(), Some(0));
     assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
     stuck.read_to_end();
-}
-
-/// A member whose send is stuck, with more waiting behind it.
-fn stuck_member(server: &ServerProcess) -> WireClient {
-    let mut stuck = WireClient::over(narrow_stream(server.address()), Form::Json);
-    stuck.say_hello("stuck");
-    stuck.join("room");
-    let mut writer = WireClient::hello(server.address(), Form::Json, "writer");
-    writer.ask(json!({"type": "join", "room": "room", "echo": false}));
-    (0..400).for_each(|_| drop(writer.post("room", json!("x".repeat(10_000)))));
-    stuck
 }
