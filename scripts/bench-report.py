@@ -12,6 +12,7 @@ from pathlib import Path
 
 import bench_disk
 import bench_hostile
+import bench_log
 
 # As bench.sh names them, in the order of the table.
 JOBS = ["fanout-1", "fanout-16", "fanout-256", "fanout-1024", "fanout-10x100", "rooms-1000", "idle"]
@@ -189,21 +190,23 @@ def text(value):
     return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.3f}"
 
 
-def table(summary, jobs, disk_jobs, hostile_jobs):
+def table(summary, jobs, disk_jobs, hostile_jobs, log_jobs):
     """Lines for people."""
     for name, value in host().items():
         print(f"{name:<24}{value}")
-    rounds = max(len(runs) for found in (jobs, disk_jobs, hostile_jobs) for runs in found.values())
+    rounds = max(len(runs) for found in (jobs, disk_jobs, hostile_jobs, log_jobs) for runs in found.values())
     print(f"{'rounds':<24}{rounds}; medians, with least and greatest in brackets")
     if jobs:
         memory_table(summary, jobs)
     bench_hostile.table(summary, text)
     bench_disk.table(summary, text)
+    bench_log.table(log_jobs, summary)
     print()
     for found in targets(summary):
         word = "reached" if found["is_reached"] else "MISSED"
         print(f"{word:<9}{found['target']}: {text(found['value'])} (limit {text(found['limit'])})")
-    for caution in (*cautions(jobs), *bench_hostile.cautions(hostile_jobs), *bench_disk.cautions(disk_jobs)):
+    others = (*bench_hostile.cautions(hostile_jobs), *bench_disk.cautions(disk_jobs), *bench_log.cautions(log_jobs))
+    for caution in (*cautions(jobs), *others):
         print(f"CAUTION  {caution}")
 
 
@@ -254,17 +257,18 @@ def main():
     if what == "posts-rate":
         return bench_disk.posts_rate(subject, sys.argv[3])
     jobs, disk_jobs = read_rounds(subject), read_rounds_of(bench_disk, subject)
-    hostile_jobs = read_rounds_of(bench_hostile, subject)
-    all_jobs = jobs | disk_jobs | hostile_jobs
+    hostile_jobs, log_jobs = read_rounds_of(bench_hostile, subject), read_rounds_of(bench_log, subject)
+    all_jobs = jobs | disk_jobs | hostile_jobs | log_jobs
     summary = {job: summarize(runs) for job, runs in all_jobs.items()}
     if what == "json":
         rounds = {job: [{"load": run.load, "floors": run.floors} for run in runs] for job, runs in jobs.items()}
-        rounds |= {job: [run.raw() for run in runs] for job, runs in (disk_jobs | hostile_jobs).items()}
-        told = [*cautions(jobs), *bench_hostile.cautions(hostile_jobs), *bench_disk.cautions(disk_jobs)]
+        rounds |= {job: [run.raw() for run in runs] for job, runs in (disk_jobs | hostile_jobs | log_jobs).items()}
+        told = [*cautions(jobs), *bench_hostile.cautions(hostile_jobs), *bench_disk.cautions(disk_jobs),
+                *bench_log.cautions(log_jobs)]
         whole = {"host": host(), "summary": summary, "targets": targets(summary), "cautions": told}
         print(json.dumps({**whole, "rounds": rounds}, indent=1))
     else:
-        table(summary, jobs, disk_jobs, hostile_jobs)
+        table(summary, jobs, disk_jobs, hostile_jobs, log_jobs)
     return 0 if all(run.is_verified() for runs in all_jobs.values() for run in runs) else 1
 
 

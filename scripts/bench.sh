@@ -3,12 +3,15 @@
 #
 # Jobs: fanout-1 fanout-16 fanout-256 fanout-1024 fanout-10x100 rooms-1000 idle (default: these). Each has a fresh server.
 # On a disk: synced-throughput ack-light ack-latency resume-storm restart. "disk" is these five.
+# What the log takes: start-rooms restore log-bytes page-cost. "log" is these four.
 # With hostile connections, kind by kind beside honest ones, three minutes a round: hostile.
 # From outside: SECONDS_MEASURED (5), WARMUP_SECONDS (2), SERVER_CPU (0), LOAD_CPU (1), IDLE_CONNECTIONS (19000),
 # DISK_FOLDER (target/disk), SYNCED_ROOMS (10), SYNCED_MEMBERS (100, at least 10), ACK_ROOMS (100), ACK_MEMBERS (2),
-# ACK_LIGHT_RATE (2000), ACK_SHARE (0.2), RESUME_CLIENTS (10000), RESUME_MESSAGES (1000), RESTART_TAIL_MIB
-# (512), RESTART_SEALED_MIB (10240), RESTART_SEALED_FOLDER (made and removed), HOSTILE_ATTACKERS (100), HOSTILE_MEMORY
-# (1000), BUILD (1; 0: measure the programs that are there).
+# ACK_LIGHT_RATE (2000), ACK_SHARE (0.2), RESUME_CLIENTS (10000), RESUME_MESSAGES (1000), RESUME_KEYED (1), RESTART_TAIL_MIB
+# (512), START_ROOMS ("1000000 100000"), START_SEGMENTS (1000), RESTORE_MIB (10240, or what fits), RESTORE_SEGMENT_MIB (64),
+# RESTORE_MEMORY_MIB (512; 0: no limit), RESTORE_PAYLOAD (128), PAGE_COST_MIB (64), PAGE_COST_ROOMS (5000),
+# RESTART_SEALED_MIB (10240), RESTART_SEALED_FOLDER (made and removed), HOSTILE_ATTACKERS (100), HOSTILE_MEMORY (1000),
+# BUILD (1; 0: measure the programs that are there).
 # Exit code: 0 measured and verified, 1 a run was not verified, 3 could not be run. A target that is missed is said only.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -24,9 +27,10 @@ while [ $# -gt 0 ]; do
   case "$1" in
   --rounds) rounds="${2:?--rounds needs a number}" && shift ;;
   --json) form=json ;;
-  -h | --help) sed -n '2,13s/^# \{0,1\}//p' "$0" && exit ;;
+  -h | --help) sed -n '2,17s/^# \{0,1\}//p' "$0" && exit ;;
   -*) fail "no option is called $1 (--rounds N, --json)" ;;
   disk) wanted+=("${DISK_JOBS[@]}") ;;
+  log) wanted+=("${LOG_JOBS[@]}") ;;
   *) job_arguments "$1" >/dev/null && wanted+=("$1") ;;
   esac
   shift

@@ -8,6 +8,13 @@ RESTART_SEALED_MIB="${RESTART_SEALED_MIB:-10240}"
 RESTART_SEALED_FOLDER="${RESTART_SEALED_FOLDER:-}"
 # A server that reads a long log may take its time; this is where patience ends.
 RESTART_SECONDS_MAX="${RESTART_SECONDS_MAX:-300}"
+# A command that starts the server, where it is to have bounds.
+STARTED_WITHIN=()
+
+# shellcheck source=scripts/log-jobs.sh
+source scripts/log-jobs.sh
+# shellcheck source=scripts/restore.sh
+source scripts/restore.sh
 
 # disk_job JOB FILE: one round of it.
 disk_job() {
@@ -21,6 +28,10 @@ disk_job() {
     ;;
   resume-storm) run resume-storm "$2" synced ;;
   restart) restart "$2" ;;
+  start-rooms) start_rooms "$2" ;;
+  restore) restore "$2" ;;
+  log-bytes) log_bytes "$2" ;;
+  page-cost) page_cost "$2" ;;
   esac
 }
 
@@ -79,7 +90,7 @@ sealed_history() {
 # make_history FOLDER MIB SIGNAL: a server whose log grows to that size, and then ends so.
 make_history() {
   time_start "$1" written
-  "$BIN/make-history" --server "$STARTED_ADDRESS" --folder "$1" --mib "$2" --cpu "$LOAD_CPU" >&2 ||
+  "$BIN/make-history" post --server "$STARTED_ADDRESS" --folder "$1" --mib "$2" --cpu "$LOAD_CPU" >&2 ||
     fail "no history of $2 MiB could be made"
   end_started "$3"
 }
@@ -95,7 +106,7 @@ time_start() {
   STARTED_SAID="$said"
   from="${EPOCHREALTIME/[.,]/}"
   # shellcheck disable=SC2046  # words on purpose
-  "$BIN/banter" $(server_arguments "${2:-synced}") --data "$1" >&"$said" 2>"$1.complaints" </dev/null &
+  "${STARTED_WITHIN[@]}" "$BIN/banter" $(server_arguments "${2:-synced}") --data "$1" >&"$said" 2>"$1.complaints" </dev/null &
   STARTED_PID=$!
   while [[ "$line" != "listening on "* ]]; do
     read -r -t 1 -u "$said" line && continue
@@ -118,5 +129,6 @@ end_started() {
 
 clean_disk_jobs() {
   end_started KILL
-  rm -rf "${MADE_FOLDER:-}" "${RESTART_FOLDER:-}"
+  rm -rf "${MADE_FOLDER:-}" "${RESTART_FOLDER:-}" "${LOG_JOB_FOLDER:-}"
+  leave_memory_group
 }

@@ -19,12 +19,15 @@ ACK_MEMBERS="${ACK_MEMBERS:-2}"
 ACK_LIGHT_RATE="${ACK_LIGHT_RATE:-2000}"
 RESUME_CLIENTS="${RESUME_CLIENTS:-10000}"
 RESUME_MESSAGES="${RESUME_MESSAGES:-1000}"
+# 1: posts have keys, as those of clients do that may have to repeat them.
+RESUME_KEYED="${RESUME_KEYED:-1}"
 HOSTILE_ATTACKERS="${HOSTILE_ATTACKERS:-100}"
 HOSTILE_MEMORY="${HOSTILE_MEMORY:-1000}"
 
 MEMORY_JOBS=(fanout-1 fanout-16 fanout-256 fanout-1024 fanout-10x100 rooms-1000 idle)
 DISK_JOBS=(synced-throughput ack-light ack-latency resume-storm restart)
-JOBS=("${MEMORY_JOBS[@]}" "${DISK_JOBS[@]}" hostile)
+LOG_JOBS=(start-rooms restore log-bytes page-cost)
+JOBS=("${MEMORY_JOBS[@]}" "${DISK_JOBS[@]}" "${LOG_JOBS[@]}" hostile)
 
 fail() {
   echo "${0##*/}: $*" >&2
@@ -46,12 +49,18 @@ job_arguments() {
   # A share of what ack-reach reached, which bench.sh works out.
   ack-latency) echo "$rooms_ack --rate ${ACK_RATE:-20000}" ;;
   ack-reach) echo "$rooms_ack --outstanding 1 --complete ack" ;;
-  resume-storm) echo "resume --clients $RESUME_CLIENTS --rooms 100 --messages $RESUME_MESSAGES" ;;
+  resume-storm)
+    local keyed=""
+    [ "$RESUME_KEYED" = 0 ] || keyed=" --keyed"
+    echo "resume --clients $RESUME_CLIENTS --rooms 100 --messages $RESUME_MESSAGES$keyed"
+    ;;
+  # Posts share commits, so that blocks are full; and nobody else reads them.
+  log-bytes) echo "fanout --rooms 100 --members 1 --publishers 1 --outstanding 100 --complete ack --keyed" ;;
   rooms-1000) echo "fanout --rooms 1000 --members 5 --publishers 5 --outstanding 1" ;;
   hostile) echo "hostile --attackers $HOSTILE_ATTACKERS --memory $HOSTILE_MEMORY" ;;
   idle) echo "idle --connections $IDLE_CONNECTIONS --rooms 190" ;;
-  # Its history is made by make-history.
-  restart) echo "" ;;
+  # Their history is made by make-history.
+  restart | start-rooms | restore | page-cost) echo "" ;;
   *) fail "no job is called $1; there are: ${JOBS[*]}" ;;
   esac
 }
@@ -70,7 +79,7 @@ load_arguments() {
 
 # The durability that a job is measured at.
 level_of() {
-  if [[ " ${DISK_JOBS[*]} " == *" $1 "* ]]; then echo synced; else echo memory; fi
+  if [[ " ${DISK_JOBS[*]} ${LOG_JOBS[*]} " == *" $1 "* ]]; then echo synced; else echo memory; fi
 }
 
 # What the server is started with at a durability, but for its data folder. "N," is CPU N alone, where N would be a count.

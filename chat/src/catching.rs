@@ -128,12 +128,27 @@ impl Sessions {
         turn: &mut Turn<'_>,
     ) {
         let Some(slot) = self.slot_of(to) else { return };
+        if page.is_unread {
+            // It counts as asked until then; the ticket is another's.
+            return self.unread.set((to, ticket), turn.now.monotonic_ms);
+        }
         self.connections[slot].page_asked[ticket as usize] = false;
         self.mark_ready(slot);
         let Some((_, subscription)) = self.reading(to, id) else { return };
         let reading = &self.subscriptions[subscription as usize];
         if reading.state == ReadState::Behind && reading.sequence == page.after {
             self.deliver_page(slot, subscription, page, turn);
+        }
+    }
+
+    /// Asks again for pages that could not be read a while ago.
+    pub(crate) fn ask_unread(&mut self, turn: &mut Turn<'_>) {
+        while let Some((id, source)) = self.unread.take_due(turn.now.monotonic_ms) {
+            let Some(slot) = self.slot_of(id) else { continue };
+            self.connections[slot].page_asked[source as usize] = false;
+            if !self.connections[slot].in_flight && self.connections[slot].outbox.is_empty() {
+                self.ask_catch_up(slot, turn);
+            }
         }
     }
 
@@ -149,7 +164,7 @@ impl Sessions {
             turn.counters.gaps += 1;
         }
         for frame in Frames(&page.messages).flatten() {
-            let written = session.form.write_message(frame, &mut session.outbox);
+            let written = session.form.write_kept(frame, &mut session.outbox);
             debug_assert!(written.is_ok(), "a page holds messages that this server encoded");
         }
         turn.counters.deliveries += u64::from(page.messages_count);

@@ -6,7 +6,8 @@
 //! ```
 //!
 //! Invariants:
-//! - One commit is in flight; what comes meanwhile is the next one.
+//! - One commit is in flight; what comes meanwhile is the next one. A commit is of rooms of one retention class; classes
+//!   take turns.
 //! - The answers to one connection's posts to one room come in the order of the posts: a room has one level, and what is
 //!   open at that level is answered in order.
 //! - When a commit fails, everything behind it is refused with it, and the places are given again.
@@ -15,19 +16,22 @@
 //!   answers that wait behind them there is at most twice as much. Rooms in memory wait for nothing here, whatever the
 //!   disk does.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Bound;
 
 use banter_log::index::Entry;
 use banter_log::journal::{Answer as DiskAnswer, Done, Journal, Reach, State};
 use banter_log::key::KeyedPost;
-use banter_log::record::{Author, Level, PREFIX_BYTES, Record as LogRecord};
+use banter_log::record::{Author, Level, Record as LogRecord, RecordKind, message_bytes};
+use banter_log::segment::Class;
 use banter_protocol::error_code::{ErrorCode, Scope};
 use banter_protocol::ids::RequestId;
+use slab::Slab;
 
 use crate::address::Peer;
-use crate::loading::keeping;
 use crate::parcel::{Answer, Down, Record, Refusal};
 use crate::policy::Durability;
+use crate::room::Room;
 use crate::rooms::Rooms;
 use crate::turn::Turn;
 
@@ -39,6 +43,10 @@ const WAITING_RETRY_AFTER_MS: u64 = 1_000;
 const SHARE_BYTES: usize = 8 * 1_024;
 /// Bytes that an answer counts for in a commit: it takes none there, and has to have some end.
 const ANSWER_BYTES: usize = 64;
+/// Quiet behind which the last block of a segment is proved, in milliseconds.
+const QUIET_MS: u64 = 1_000;
+/// How long posts wait for a segment before they are refused, in milliseconds.
+const SEGMENT_WAIT_MS_MAX: u64 = 5_000;
 /// Places that an empty queue keeps.
 const PLACES_KEPT: usize = 64;
 
@@ -47,11 +55,15 @@ const PLACES_KEPT: usize = 64;
 pub struct Commits {
     /// What waits for no disk.
     unlogged: VecDeque<(Option<usize>, Open)>,
-    /// Logged rooms whose queue holds something, in turn.
-    rooms: VecDeque<usize>,
+    /// Logged rooms whose queue holds something, in turn, by their retention class.
+    rooms: BTreeMap<Class, VecDeque<usize>>,
     flight: Flight,
     waiting_posts: u64,
     waiting_bytes: u64,
+    /// When something was committed last, in the turns' milliseconds.
+    last_ms: u64,
+    /// Classes that wait for a segment, and since when, in the turns' milliseconds.
+    waiting_since_ms: BTreeMap<Class, u64>,
 }
 
 /// The commit in flight, or what was gathered for it.
@@ -60,6 +72,7 @@ struct Flight {
     open: VecDeque<(usize, Open)>,
     bytes: usize,
     posts: usize,
+    class: Class,
     is_begun: bool,
     /// When it began, in the turns' microseconds.
     since_us: u64,
@@ -111,20 +124,20 @@ impl Open {
     /// Bytes that it takes of a commit.
     fn bytes(&self) -> usize {
         match self {
-            Open::Post { record, .. } => record_bytes(record.frame.len()),
+            Open::Post { record, .. } => message_bytes(record.frame.len()),
             Open::Answer { .. } => ANSWER_BYTES,
         }
     }
 }
 
-fn record_bytes(frame_bytes: usize) -> usize {
-    PREFIX_BYTES + frame_bytes
-}
-
 impl Commits {
     /// Whether nothing is open.
     pub fn is_empty(&self) -> bool {
-        self.unlogged.is_empty() && self.rooms.is_empty() && self.flight.open.is_empty()
+        self.unlogged.is_empty() && !self.has_queued() && self.flight.open.is_empty()
+    }
+
+    fn has_queued(&self) -> bool {
+        self.rooms.values().any(|rooms| !rooms.is_empty())
     }
 
     /// So many bytes wait for a room's keys to be read, and count with those that wait for a commit.
@@ -155,21 +168,20 @@ impl Flight {
         self.open.push_back((slot, open));
     }
 
+    /// Whose turn it was is remembered.
     fn take(&mut self) -> VecDeque<(usize, Open)> {
-        std::mem::take(self).open
+        let class = self.class;
+        std::mem::replace(self, Flight { class, ..Flight::default() }).open
     }
 }
 
-/// What a post to a logged room is answered while the log takes none.
-pub fn refusal_of(journal: &Journal) -> Option<Refusal> {
-    match journal.state() {
+/// What a post to a room of that class is answered while the log takes none.
+pub fn refusal_of(journal: &Journal, class: Class) -> Option<Refusal> {
+    match journal.state(class) {
         State::Open => None,
-        State::Full => Some(Refusal {
-            code: ErrorCode::LogFull,
-            message: "the disk of the log is full: reading goes on, and posts when there is space again".into(),
-            retry_after_ms: Some(FULL_RETRY_AFTER_MS),
-            scope: Some(Scope::Server),
-        }),
+        State::Full => {
+            Some(log_full("the disk of the log is full: reading goes on, and posts when there is space again"))
+        }
         State::Failed => Some(Refusal::new(
             ErrorCode::LogFailed,
             "the log could not be written: reading goes on, and posts when the server was started again",
@@ -177,18 +189,28 @@ pub fn refusal_of(journal: &Journal) -> Option<Refusal> {
     }
 }
 
+fn log_full(message: &'static str) -> Refusal {
+    Refusal {
+        code: ErrorCode::LogFull,
+        message: message.into(),
+        retry_after_ms: Some(FULL_RETRY_AFTER_MS),
+        scope: Some(Scope::Server),
+    }
+}
+
 impl Rooms {
-    /// What a post to a logged room with a frame of that many bytes is answered while it cannot be taken.
-    pub(crate) fn refusal_of_log(&self, frame_bytes: usize) -> Option<Refusal> {
+    /// What a post to a room of that class with a frame of that many bytes is answered while it cannot be taken.
+    pub(crate) fn refusal_of_log(&self, class: Class, frame_bytes: usize) -> Option<Refusal> {
         let is_above =
-            self.commits.waiting_bytes + record_bytes(frame_bytes) as u64 > self.limits.log_waiting_bytes_max;
+            self.commits.waiting_bytes + message_bytes(frame_bytes) as u64 > self.limits.log_waiting_bytes_max;
         let refusal = || Refusal {
             code: ErrorCode::Overloaded,
             message: "log_waiting_bytes_max is reached: posts come faster than the disk of the log takes them".into(),
             retry_after_ms: Some(WAITING_RETRY_AFTER_MS),
             scope: Some(Scope::Server),
         };
-        self.journal.as_ref().and_then(refusal_of).or_else(|| is_above.then(refusal))
+        let journal = self.journal.as_ref();
+        journal.and_then(|journal| refusal_of(journal, class)).or_else(|| is_above.then(refusal))
     }
 
     /// Adds what is open of a room. Where nothing of a room waits for the log, an answer does not either.
@@ -204,11 +226,11 @@ impl Rooms {
         }
         self.commits.waiting_bytes += open.bytes() as u64;
         self.commits.waiting_posts += u64::from(is_post);
-        let queue = &mut self.slots[slot].queue.open;
-        if queue.is_empty() {
-            self.commits.rooms.push_back(slot);
+        let room = &mut self.slots[slot];
+        if room.queue.open.is_empty() {
+            self.commits.rooms.entry(room.policy.class).or_default().push_back(slot);
         }
-        queue.push_back(open);
+        room.queue.open.push_back(open);
     }
 
     /// Makes the open posts of rooms in memory history, and sends the answers that wait for nothing.
@@ -220,24 +242,58 @@ impl Rooms {
 
     /// Begins the next commit of the log, if none is in flight. Once a turn, so that what came together goes together.
     pub fn begin_commit(&mut self, turn: &mut Turn<'_>) {
-        let Some(journal) = &self.journal else { return };
-        if self.commits.flight.is_begun {
-            return;
+        for _ in 0..self.commits.rooms.len() {
+            let is_idle = self.journal.as_ref().is_some_and(|journal| !journal.is_committing());
+            let Some(class) = self.next_class().filter(|_| is_idle && !self.commits.flight.is_begun) else { break };
+            if let Some(refusal) = self.journal.as_ref().and_then(|journal| refusal_of(journal, class)) {
+                self.refuse_class(class, &refusal, turn);
+                continue;
+            }
+            self.gather(class, turn);
+            if self.commits.flight.posts == 0 {
+                self.complete_flight(turn);
+            } else {
+                self.begin_gathered(turn);
+            }
         }
-        if let Some(refusal) = refusal_of(journal) {
-            return self.refuse_all(&refusal, turn);
-        }
-        self.gather(turn);
-        if self.commits.flight.posts == 0 {
-            return self.complete_flight(turn);
-        }
-        self.begin_gathered(turn);
+        self.prove(turn);
     }
 
-    /// Takes from the rooms' queues what one commit holds.
-    fn gather(&mut self, turn: &mut Turn<'_>) {
+    /// The class whose turn it is among those that have something queued.
+    fn next_class(&self) -> Option<Class> {
+        let queued = |(class, rooms): (&Class, &VecDeque<usize>)| (!rooms.is_empty()).then_some(*class);
+        let behind = (Bound::Excluded(self.commits.flight.class), Bound::Unbounded);
+        let next = self.commits.rooms.range(behind).find_map(queued);
+        next.or_else(|| self.commits.rooms.iter().find_map(queued))
+    }
+
+    /// Behind a while of quiet the last block is proved, so that damage to it is not taken for a crash's remains.
+    fn prove(&mut self, turn: &Turn<'_>) {
+        let is_quiet = turn.now.monotonic_ms >= self.commits.last_ms + QUIET_MS;
+        if let Some(journal) = &mut self.journal
+            && is_quiet
+            && !self.commits.flight.is_begun
+            && journal.has_unproved()
+        {
+            journal.prove();
+        }
+    }
+
+    /// When a segment's last block is to be proved, or a commit has waited too long for a segment.
+    pub(crate) fn commits_due(&self) -> Option<u64> {
+        let journal = self.journal.as_ref()?;
+        let is_quiet = !self.commits.flight.is_begun && !journal.is_committing() && journal.has_unproved();
+        let prove_ms = is_quiet.then_some(self.commits.last_ms + QUIET_MS);
+        let waits_ms = self.commits.waiting_since_ms.values().map(|since_ms| since_ms + SEGMENT_WAIT_MS_MAX);
+        prove_ms.into_iter().chain(waits_ms).min()
+    }
+
+    /// Takes from the rooms' queues what one commit of that class holds.
+    fn gather(&mut self, class: Class, turn: &mut Turn<'_>) {
         let Some(bytes_max) = self.journal.as_ref().map(Journal::commit_bytes_max) else { return };
-        while let Some(slot) = self.commits.rooms.pop_front() {
+        self.commits.flight.class = class;
+        let Some(mut rooms) = self.commits.rooms.get_mut(&class).map(std::mem::take) else { return };
+        while let Some(slot) = rooms.pop_front() {
             let is_full = self.gather_share(slot, bytes_max, turn);
             let queue = &mut self.slots[slot].queue.open;
             if queue.is_empty() {
@@ -245,11 +301,13 @@ impl Rooms {
                     *queue = VecDeque::new();
                 }
             } else if is_full {
-                return self.commits.rooms.push_front(slot);
+                rooms.push_front(slot);
+                break;
             } else {
-                self.commits.rooms.push_back(slot);
+                rooms.push_back(slot);
             }
         }
+        self.commits.rooms.insert(class, rooms);
     }
 
     /// Takes one room's share; whether the commit holds no more.
@@ -274,39 +332,55 @@ impl Rooms {
     }
 
     fn begin_gathered(&mut self, turn: &mut Turn<'_>) {
-        let Some(journal) = self.journal.as_mut().filter(|journal| journal.is_idle()) else { return };
-        let (slots, flight) = (&self.slots, &self.commits.flight);
+        let Some(journal) = self.journal.as_mut() else { return };
+        let class = self.commits.flight.class;
         // Answers count as some bytes too: it may ask for a little more room than it takes.
-        if !journal.make_room(flight.bytes) {
-            if let Some(refusal) = refusal_of(journal) {
-                self.refuse_all(&refusal, turn);
-            }
-            return;
+        if !journal.make_room(class, self.commits.flight.bytes) {
+            let refusal = refusal_of(journal, class).or_else(|| self.waited_too_long(class, turn));
+            return match refusal {
+                Some(refusal) => self.refuse_class(class, &refusal, turn),
+                None => self.put_back(),
+            };
         }
-        let (mut has_written, mut has_synced) = (false, false);
-        for (slot, open) in &flight.open {
-            if let Open::Post { .. } = open {
-                let is_synced = slots[*slot].policy.durability == Durability::Synced;
-                (has_synced, has_written) = (has_synced | is_synced, has_written | !is_synced);
-            }
-        }
+        self.commits.waiting_since_ms.remove(&class);
+        let (slots, flight) = (&self.slots, &self.commits.flight);
+        let wanted = reach_of(slots, flight, journal);
         let posts = flight.open.iter().filter_map(|(slot, open)| match open {
             Open::Post { record, time_ms, key, .. } => {
                 let room = &slots[*slot];
                 let level = if room.policy.durability == Durability::Synced { Level::Synced } else { Level::Written };
-                Some(logged(record, level, (room.id, room.epoch), *time_ms, *key))
+                let (record, entry) = logged(record, level, (room.id, room.epoch), *time_ms, *key);
+                Some((record, entry, room.name.as_str()))
             }
             Open::Answer { .. } => None,
         });
-        let wanted = match (has_written, has_synced) {
-            (_, false) => Reach::Written,
-            (false, true) => Reach::Synced,
-            (true, true) => Reach::WrittenThenSynced,
-        };
-        if journal.commit(posts, wanted) {
+        if journal.commit(class, posts, wanted) {
             turn.counters.commits += 1;
             turn.counters.committed_bytes += flight.bytes as u64;
             (self.commits.flight.is_begun, self.commits.flight.since_us) = (true, turn.now.monotonic_us);
+            self.commits.last_ms = turn.now.monotonic_ms;
+        }
+    }
+
+    /// What posts are answered that have waited too long for a segment; the wait begins here.
+    fn waited_too_long(&mut self, class: Class, turn: &Turn<'_>) -> Option<Refusal> {
+        let now_ms = turn.now.monotonic_ms;
+        let since_ms = *self.commits.waiting_since_ms.entry(class).or_insert(now_ms);
+        let is_over = now_ms >= since_ms + SEGMENT_WAIT_MS_MAX;
+        is_over.then(|| log_full("the disk takes long to make a segment of the log: post again"))
+    }
+
+    /// What was gathered waits in its rooms' queues again, in its order, so that another class may go ahead.
+    fn put_back(&mut self) {
+        let class = self.commits.flight.class;
+        let rooms = self.commits.rooms.entry(class).or_default();
+        for (slot, open) in self.commits.flight.take().into_iter().rev() {
+            let queue = &mut self.slots[slot].queue;
+            queue.in_flight -= 1;
+            if queue.open.is_empty() {
+                rooms.push_front(slot);
+            }
+            queue.open.push_front(open);
         }
     }
 
@@ -335,9 +409,9 @@ impl Rooms {
                 Done::CommitFailed => self.commit_failed(turn),
                 Done::Page { ticket, page } => self.page_read(ticket, page, turn),
                 Done::Keys { ticket, keys } => {
-                    if let Err(segment) = keys {
+                    if let Err(fault) = keys {
                         turn.counters.damaged_reads += 1;
-                        self.pages.damaged.push(segment);
+                        self.pages.faults.push(fault);
                     }
                     self.keys_read(ticket, keys.ok(), turn);
                 }
@@ -379,22 +453,23 @@ impl Rooms {
     }
 
     fn commit_failed(&mut self, turn: &mut Turn<'_>) {
-        let refusal = self.journal.as_ref().and_then(refusal_of).unwrap_or_else(|| Refusal {
-            code: ErrorCode::LogFull,
-            message: "the disk of the log was full for a moment: post again".into(),
-            retry_after_ms: Some(FULL_RETRY_AFTER_MS),
-            scope: Some(Scope::Server),
-        });
-        self.refuse_all(&refusal, turn);
+        let class = self.commits.flight.class;
+        let refusal = self.journal.as_ref().and_then(|journal| refusal_of(journal, class));
+        let refusal = refusal.unwrap_or_else(|| log_full("the disk of the log was full for a moment: post again"));
+        self.refuse_class(class, &refusal, turn);
     }
 
-    /// Refuses every post that waits for the log; the places, and what was to be answered of them, are taken back.
-    fn refuse_all(&mut self, refusal: &Refusal, turn: &mut Turn<'_>) {
-        for (slot, open) in self.commits.flight.take() {
-            self.slots[slot].queue.in_flight -= 1;
-            self.refuse(slot, open, refusal, turn);
+    /// Refuses every post that waits for the log in rooms of that class; the places, and what was to be answered of them, are
+    /// taken back.
+    fn refuse_class(&mut self, class: Class, refusal: &Refusal, turn: &mut Turn<'_>) {
+        self.commits.waiting_since_ms.remove(&class);
+        if self.commits.flight.class == class {
+            for (slot, open) in self.commits.flight.take() {
+                self.slots[slot].queue.in_flight -= 1;
+                self.refuse(slot, open, refusal, turn);
+            }
         }
-        for slot in std::mem::take(&mut self.commits.rooms) {
+        for slot in self.commits.rooms.remove(&class).unwrap_or_default() {
             for open in std::mem::take(&mut self.slots[slot].queue.open) {
                 self.refuse(slot, open, refusal, turn);
             }
@@ -446,24 +521,30 @@ impl Rooms {
                 }
                 room.fresh.push(record.clone());
                 self.keep(slot, record, turn);
-                self.keep_of_log(slot);
                 (author, request, answer)
             }
         };
         turn.lanes.send_answer(to.core, Down::Answer { to: to.connection, request, answer });
     }
+}
 
-    /// Lets the log forget what the room's policy says, when the room has come to a new segment.
-    fn keep_of_log(&mut self, slot: usize) {
-        let room = &mut self.slots[slot];
-        if room.policy.retention_bytes == 0 && room.policy.retention_hours == 0 {
-            return;
+/// How far a commit is to get, and what is told of it.
+fn reach_of(slots: &Slab<Room>, flight: &Flight, journal: &Journal) -> Reach {
+    let (mut has_written, mut has_synced) = (false, false);
+    for (slot, _) in flight.open.iter().filter(|(_, open)| matches!(open, Open::Post { .. })) {
+        let room = &slots[*slot];
+        let is_synced = room.policy.durability == Durability::Synced;
+        (has_synced, has_written) = (has_synced | is_synced, has_written | !is_synced);
+        // The first message behind one that was safer is as safe as that before anybody is told of it: otherwise a power
+        // cut could take all that says that the level went down, and its places would be given again.
+        if !is_synced && journal.catalog().room(room.id).is_some_and(|known| known.level == Level::Synced) {
+            return Reach::Synced;
         }
-        let Some(journal) = &mut self.journal else { return };
-        let newest = journal.catalog().room(room.id).and_then(|log| log.spans.back()).map_or(0, |span| span.segment);
-        if std::mem::replace(&mut room.kept_segment, newest) != newest {
-            journal.catalog_mut().keep_of_room(room.id, keeping(&room.policy, &self.limits, &self.clock));
-        }
+    }
+    match (has_written, has_synced) {
+        (_, false) => Reach::Written,
+        (false, true) => Reach::Synced,
+        (true, true) => Reach::WrittenThenSynced,
     }
 }
 
@@ -475,9 +556,9 @@ fn logged<'r>(
     key: Option<KeyedPost>,
 ) -> (LogRecord<'r>, Entry) {
     let author = log_author(record.author);
-    let log_record = LogRecord { level, author, frame: &record.frame };
-    let record_bytes = log_record.bytes() as u32;
-    (log_record, Entry { room, epoch, sequence: record.sequence, time_ms, level, record_bytes, key })
+    let log_record = LogRecord::message(room, level, author, &record.frame);
+    let (kind, record_bytes) = (RecordKind::Message, log_record.bytes() as u32);
+    (log_record, Entry { kind, room, epoch, sequence: record.sequence, time_ms, level, record_bytes, key })
 }
 
 /// A connection as the log names it.

@@ -56,7 +56,7 @@ struct RoomKeys {
 #[derive(Clone, Copy, Debug)]
 struct Known {
     sequence: u64,
-    body: u64,
+    body: u32,
     time_ms: u64,
     clock_ms: u64,
 }
@@ -88,7 +88,7 @@ impl Dedupe {
     }
 
     /// Judges a post and does not remember it. Keys of posts before `since_ms` are forgotten, if these are history.
-    pub fn judge(&self, slot: usize, fingerprint: Fingerprint, body: u64, since_ms: u64) -> Verdict {
+    pub fn judge(&self, slot: usize, fingerprint: Fingerprint, body: u32, since_ms: u64) -> Verdict {
         let Some(room) = self.rooms.get(&slot) else { return Verdict::New };
         let is_within = |known: &&Known| known.clock_ms >= since_ms || known.sequence > room.history;
         match room.known.get(&fingerprint).filter(is_within) {

@@ -107,7 +107,7 @@ impl Sessions {
     fn append(&mut self, room: u32, record: &Record) {
         self.rooms[room as usize].head = Some(record.sequence);
         let positions = self.append_to_runs(room, record.sequence, |form, out| {
-            let written = form.write_message(&record.frame, out);
+            let written = form.write_kept(&record.frame, out);
             debug_assert!(written.is_ok(), "a record is a message that this server encoded");
         });
         if record.author.core == self.own {

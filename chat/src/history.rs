@@ -103,6 +103,7 @@ impl History {
             through,
             head,
             memory_from: self.first_available(),
+            is_unread: false,
         }
     }
 

@@ -11,6 +11,7 @@ pub mod clock;
 pub mod commits;
 pub mod counters;
 pub mod dedupe;
+pub mod epochs;
 pub mod fanout;
 pub mod histogram;
 pub mod history;

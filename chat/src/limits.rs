@@ -73,6 +73,8 @@ pub struct Limits {
     pub log_free_bytes_min: u64,
     /// Reads of the log that one core has under way; what is asked beyond them waits.
     pub log_reads_max: u32,
+    /// Bytes of pages of the log's files that a core keeps in memory, for the next who reads them.
+    pub log_cache_bytes_per_core_max: u64,
     /// Bytes of the log, over all cores, above which its oldest segments go; 0 = none.
     pub retention_bytes: u64,
     /// Hours after which a segment of the log goes, counted from its newest message; 0 = none.
@@ -124,6 +126,7 @@ impl Default for Limits {
             log_waiting_bytes_max: 64 * 1024 * 1024,
             log_free_bytes_min: 64 * 1024 * 1024,
             log_reads_max: 32,
+            log_cache_bytes_per_core_max: 8 * 1024 * 1024,
             retention_bytes: 0,
             retention_hours: 0,
             catch_up_bytes_per_turn_max: 32 * 1024,
@@ -203,6 +206,7 @@ impl Limits {
         within("log_waiting_bytes_max", self.log_waiting_bytes_max, message_bytes_max, 1 << 42)?;
         within("log_free_bytes_min", self.log_free_bytes_min, 0, 1 << 42)?;
         within("log_reads_max", self.log_reads_max.into(), 1, 1_024)?;
+        within("log_cache_bytes_per_core_max", self.log_cache_bytes_per_core_max, 0, 1 << 40)?;
         within("catch_up_bytes_per_turn_max", self.catch_up_bytes_per_turn_max.into(), 4_096, 1 << 30)?;
         within("run_bytes_max", self.run_bytes_max.into(), 4_096, 1 << 30)?;
         within("run_bytes_per_core_max", self.run_bytes_per_core_max, 1 << 20, 1 << 42)?;

@@ -3,19 +3,15 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use banter_log::catalog::Keeping;
 use banter_log::key::KnownKey;
 use banter_log::reading::{KeysRead, KeysWant};
 use banter_protocol::error_code::{ErrorCode, Scope};
-use banter_protocol::ids::{Epoch, RoomId, RoomName, Sequence};
+use banter_protocol::ids::{RoomId, RoomName, Sequence};
 use rustc_hash::FxHashMap;
 
-use crate::clock::LogClock;
 use crate::dedupe::keys_within;
-use crate::limits::Limits;
 use crate::pages::refuse_fetch;
 use crate::parcel::{Down, JoinAsk, Refusal, Up};
-use crate::policy::RoomPolicy;
 use crate::room::Room;
 use crate::rooms::Rooms;
 use crate::turn::Turn;
@@ -91,21 +87,17 @@ impl Rooms {
             return Err(too_many_rooms());
         }
         let policy = *self.policies.of(name.as_str());
-        let known = match &mut self.journal {
-            Some(journal) if policy.durability.is_logged() => {
-                journal.catalog_mut().keep_of_room(id, keeping(&policy, &self.limits, &self.clock));
-                journal.catalog().room(id).map(|room| (room.epoch, room.head()))
+        let level = policy.durability.level();
+        let (epoch, head) = match self.journal.as_ref().zip(level) {
+            Some((journal, level)) => {
+                let catalog = journal.catalog();
+                (catalog.epoch_of(id, level, policy.class), catalog.room(id).map_or(Sequence(0), |room| room.head))
             }
-            _ => None,
+            None => (self.epochs.take().ok_or_else(no_epoch)?, Sequence(0)),
         };
-        let (epoch, head) = known.unwrap_or_else(|| {
-            let epoch = self.next_epoch;
-            self.next_epoch = Epoch(epoch.0 + self.epoch_step);
-            (epoch, Sequence(0))
-        });
         let slot = self.slots.insert(Room::new(id, name.clone(), policy, epoch, head));
         self.by_id.insert(id, slot);
-        if known.is_some() {
+        if level.is_some() {
             self.load_keys(slot);
         }
         Ok(slot)
@@ -192,7 +184,8 @@ impl Rooms {
     /// refusal of a post waits, and what else would wait is refused.
     pub(crate) fn hold(&mut self, slot: Option<usize>, parcel: Up, turn: &mut Turn<'_>) {
         let Some(slot) = slot else { return };
-        let parcel = match (self.refusal_of_log(held_bytes(&parcel) as usize), parcel) {
+        let class = self.slots[slot].policy.class;
+        let parcel = match (self.refusal_of_log(class, held_bytes(&parcel) as usize), parcel) {
             (Some(refusal), Up::Post { room, author, request, .. }) => {
                 Up::Refuse { room, author, request, refusal: Box::new(refusal) }
             }
@@ -262,22 +255,21 @@ fn held_bytes(parcel: &Up) -> u64 {
     }
 }
 
+/// The server keeps more of them as soon as its disk lets it.
+fn no_epoch() -> Refusal {
+    Refusal {
+        code: ErrorCode::Overloaded,
+        message: "the server has no number for a new room's history now: try again".into(),
+        retry_after_ms: Some(1_000),
+        scope: Some(Scope::Server),
+    }
+}
+
 pub(crate) fn too_many_rooms() -> Refusal {
     Refusal {
         code: ErrorCode::Overloaded,
         message: "rooms_max is reached, and every room is being read".into(),
         retry_after_ms: Some(1_000),
         scope: Some(Scope::Server),
-    }
-}
-
-/// How much the log keeps of a room.
-pub(crate) fn keeping(policy: &RoomPolicy, limits: &Limits, clock: &LogClock) -> Keeping {
-    const HOUR_MS: u64 = 3_600_000;
-    let kept_ms = u64::from(policy.retention_hours) * HOUR_MS;
-    Keeping {
-        bytes: policy.retention_bytes,
-        since_ms: if kept_ms == 0 { 0 } else { clock.time_ms().saturating_sub(kept_ms) },
-        at_least_since_ms: clock.since_ms(limits.dedupe_window_ms),
     }
 }

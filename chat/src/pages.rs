@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 
-use banter_log::reading::{PageRead, PageWant};
+use banter_log::reading::{PageRead, PageWant, ReadFault};
 use banter_protocol::error_code::{ErrorCode, Scope};
 use banter_protocol::ids::{Epoch, RoomId, Sequence};
 use banter_protocol::request::FetchFrom;
@@ -24,6 +24,9 @@ const PAGES_A_TURN: usize = 256;
 /// Pages that may wait when another `fetch` comes; it is refused above them. Whoever fetches over ever new connections
 /// while a disk hangs is not bounded by what one connection may ask.
 const FETCHES_WAITING_MAX: usize = 16_384;
+
+/// When to try again what could not be read, in milliseconds.
+pub const READ_RETRY_AFTER_MS: u64 = 1_000;
 
 /// What a page is for.
 #[derive(Debug)]
@@ -52,8 +55,8 @@ pub struct Pages {
     bytes_left: usize,
     /// What this turn may still serve.
     left: usize,
-    /// Segments that did not hold what they should, for the shell to tell.
-    pub(crate) damaged: Vec<u64>,
+    /// What could not be read, for the shell to tell.
+    pub(crate) faults: Vec<ReadFault>,
 }
 
 impl Pages {
@@ -66,7 +69,7 @@ impl Pages {
             bytes_per_turn_max,
             bytes_left: bytes_per_turn_max,
             left: PAGES_A_TURN,
-            damaged: Vec::new(),
+            faults: Vec::new(),
         }
     }
 
@@ -112,9 +115,9 @@ impl Pages {
         !self.waiting.is_empty()
     }
 
-    /// Segments that did not hold what they should, since the last time.
-    pub fn take_damaged(&mut self) -> Vec<u64> {
-        std::mem::take(&mut self.damaged)
+    /// What could not be read since the last time.
+    pub fn take_faults(&mut self) -> Vec<ReadFault> {
+        std::mem::take(&mut self.faults)
     }
 }
 
@@ -204,28 +207,14 @@ impl Rooms {
                 return self.read_page(slot, want, PageJob { ask: PageAsk::Fetch(ask), since_us });
             }
             FetchFrom::Before(before) => {
-                let last = before.previous();
-                let first = self.first_before(slot, last, limit).max(first_available);
-                let want = self.want(slot, first, PageWanted { limit, last, newest: true, spare: None });
+                let wanted = PageWanted { limit, last: before.previous(), newest: true, spare: None };
+                let want = self.want(slot, first_available, wanted);
                 return self.read_page(slot, want, PageJob { ask: PageAsk::Fetch(ask), since_us });
             }
         };
         let epoch = self.slots[slot].epoch;
         measure(PageSource::Memory, since_us, turn);
         self.answer_fetch(ask, epoch, page, turn);
-    }
-
-    /// Where to begin reading so that a page full ends at `last`: by the usual size of the room's messages there, with
-    /// twice that as room for error. A page may then hold fewer than it could; `more` is right all the same.
-    fn first_before(&self, slot: usize, last: Sequence, limit: PageLimit) -> Sequence {
-        let log = self.journal.as_ref().and_then(|journal| journal.catalog().room(self.slots[slot].id));
-        let usual = log.and_then(|log| log.span_of(last)).map_or(1, |span| {
-            let messages = span.last.0 + 1 - span.first.0;
-            (span.bytes / messages.max(1)).max(1)
-        });
-        let fitting = 2 * limit.bytes_max as u64 / usual;
-        let messages = u64::from(limit.messages_max).min(fitting).max(1);
-        Sequence(last.0.saturating_sub(messages - 1).max(1))
     }
 
     fn answer_fetch(&mut self, ask: FetchAsk, epoch: Epoch, (messages, more): (Bytes, bool), turn: &mut Turn<'_>) {
@@ -260,7 +249,7 @@ impl Rooms {
     }
 
     /// A page was read from the log.
-    pub(crate) fn page_read(&mut self, ticket: u32, page: Result<PageRead, u64>, turn: &mut Turn<'_>) {
+    pub(crate) fn page_read(&mut self, ticket: u32, page: Result<PageRead, ReadFault>, turn: &mut Turn<'_>) {
         let Some(job) = self.pages.reading.remove(&ticket) else { return };
         // Nobody forgets a room of which something is being read.
         let Some(&slot) = self.by_id.get(&job.room()) else { return };
@@ -268,22 +257,29 @@ impl Rooms {
         self.queue_if_idle(slot);
         let read = match page {
             Ok(read) => read,
-            Err(segment) => {
-                // What is there no longer counts as kept; the reader is told of a gap, or given what is behind it.
-                turn.counters.damaged_reads += 1;
-                self.pages.damaged.push(segment);
-                if let Some(journal) = &mut self.journal {
-                    journal.catalog_mut().give_up(job.room(), segment);
-                }
-                return self.pages.waiting.push_front(job);
-            }
+            Err(fault) => return self.page_unread(job, fault, turn),
         };
-        if read.through < read.first {
+        if read.through < read.first && read.first <= self.slots[slot].shown() {
             // It was cut before anything of it was read: there is another beginning now.
+            if let (PageAsk::Fetch(FetchAsk { from: FetchFrom::Before(before), .. }), Some(journal)) =
+                (&job.ask, &mut self.journal)
+            {
+                journal.catalog_mut().lose_before(job.room(), *before);
+            }
             return self.pages.waiting.push_front(job);
         }
         turn.counters.log_pages += 1;
         measure(PageSource::Log, job.since_us, turn);
+        if let (Some(first), Some(journal)) = (job.first_wanted(), &mut self.journal)
+            && read.first > first.max(journal.catalog().room(job.room()).map_or(Sequence(0), |room| room.first))
+        {
+            // The log has less of the room than was known: the segments before are gone.
+            journal.catalog_mut().lose_before(job.room(), read.first);
+        }
+        if job.first_wanted().is_some_and(|first| read.first > first.max(self.first_available(slot))) {
+            // Memory has what was cut from the log meanwhile.
+            return self.pages.waiting.push_front(job);
+        }
         match job.ask {
             PageAsk::CatchUp(ask) => {
                 let after = ask.after;
@@ -296,6 +292,7 @@ impl Rooms {
                     through: read.through.max(after),
                     head: room.shown().max(read.through),
                     memory_from: room.history.first_available(),
+                    is_unread: false,
                 };
                 self.send_page(ask, page, turn);
             }
@@ -312,6 +309,30 @@ impl Rooms {
     }
 }
 
+impl Rooms {
+    /// A page could not be read. Where damage was proved, what is there no longer counts as kept: the reader is told of a gap,
+    /// and given what is behind it. Where a read failed, everything is as it was, and is asked for again later.
+    fn page_unread(&mut self, job: PageJob, fault: ReadFault, turn: &mut Turn<'_>) {
+        turn.counters.damaged_reads += 1;
+        self.pages.faults.push(fault);
+        match (fault, job.ask) {
+            (ReadFault::Damaged { first, .. }, ask) => {
+                let job = PageJob { ask, ..job };
+                if let Some(journal) = &mut self.journal {
+                    journal.catalog_mut().lose_before(job.room(), first);
+                }
+                self.pages.waiting.push_front(job);
+            }
+            (ReadFault::Unreadable { .. }, PageAsk::Fetch(ask)) => refuse_fetch(&ask, unreadable(), turn),
+            (ReadFault::Unreadable { .. }, PageAsk::CatchUp(ask)) => {
+                let after = ask.after;
+                let page = Page { is_unread: true, ..empty_page(after, after.next(), after) };
+                self.send_page(ask, page, turn);
+            }
+        }
+    }
+}
+
 struct PageWanted {
     limit: PageLimit,
     last: Sequence,
@@ -320,6 +341,15 @@ struct PageWanted {
 }
 
 impl PageJob {
+    /// The first message that a page towards the head is to hold.
+    fn first_wanted(&self) -> Option<Sequence> {
+        match &self.ask {
+            PageAsk::CatchUp(ask) => Some(ask.after.next()),
+            PageAsk::Fetch(FetchAsk { from: FetchFrom::After(after), .. }) => Some(after.next()),
+            PageAsk::Fetch(_) => None,
+        }
+    }
+
     fn room(&self) -> RoomId {
         match &self.ask {
             PageAsk::CatchUp(ask) => ask.room,
@@ -331,6 +361,16 @@ impl PageJob {
 pub(crate) fn refuse_fetch(ask: &FetchAsk, refusal: Refusal, turn: &mut Turn<'_>) {
     let (to, request, answer) = (ask.asker.connection, ask.request, Answer::FetchRefused(refusal));
     turn.lanes.send_answer(ask.asker.core, Down::Answer { to, request, answer });
+}
+
+/// What is answered while the log cannot be read.
+pub(crate) fn unreadable() -> Refusal {
+    Refusal {
+        code: ErrorCode::Overloaded,
+        message: "the log could not be read: nothing is lost, ask again".into(),
+        retry_after_ms: Some(READ_RETRY_AFTER_MS),
+        scope: Some(Scope::Server),
+    }
 }
 
 fn too_many_pages() -> Refusal {
@@ -349,5 +389,6 @@ fn measure(source: PageSource, since_us: u64, turn: &mut Turn<'_>) {
 fn empty_page(after: Sequence, first_available: Sequence, head: Sequence) -> Page {
     let through = after.max(first_available.previous());
     let memory_from = first_available;
-    Page { after, first_available, messages: Bytes::new(), messages_count: 0, through, head, memory_from }
+    let messages = Bytes::new();
+    Page { after, first_available, messages, messages_count: 0, through, head, memory_from, is_unread: false }
 }

@@ -359,6 +359,8 @@ pub struct Page {
     pub head: Sequence,
     /// The oldest message that memory holds: what is before it is read from the log.
     pub memory_from: Sequence,
+    /// The log could not be read: the page holds nothing, and is to be asked for again later.
+    pub is_unread: bool,
 }
 
 /// A message as the room's core keeps it and hands it out.

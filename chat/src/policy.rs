@@ -1,5 +1,10 @@
 //! What holds for a room by its name: how safe its messages are before they are acknowledged, and how much of them is kept.
 
+use std::collections::BTreeSet;
+
+use banter_log::record::Level;
+use banter_log::segment::Class;
+
 /// How safe a message is before it is acknowledged and shown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Durability {
@@ -32,7 +37,16 @@ impl Durability {
 
     /// Whether its messages go to the log.
     pub fn is_logged(self) -> bool {
-        self != Durability::Memory
+        self.level().is_some()
+    }
+
+    /// Its level in the log; none if they go to none.
+    pub fn level(self) -> Option<Level> {
+        match self {
+            Durability::Memory => None,
+            Durability::Written => Some(Level::Written),
+            Durability::Synced => Some(Level::Synced),
+        }
     }
 }
 
@@ -43,10 +57,8 @@ pub struct RoomPolicy {
     pub durability: Durability,
     /// Messages that it keeps at most, where its durability is `memory`; 0 = as many as memory for history allows.
     pub history_messages_max: u32,
-    /// Bytes of its messages that the log keeps for it, in whole segments; 0 = all that the server keeps.
-    pub retention_bytes: u64,
-    /// Hours that the log keeps its messages, in whole segments; 0 = as long as the server keeps them.
-    pub retention_hours: u32,
+    /// How long the log keeps its messages: with those of all rooms of the same class, in files of their own.
+    pub class: Class,
 }
 
 /// A pattern over room names: `*` stands for any characters, also none, everything else for itself.
@@ -104,7 +116,7 @@ pub struct RoomPolicies {
 impl RoomPolicies {
     /// One level for every room, and nothing else said.
     pub fn all(durability: Durability) -> Self {
-        let otherwise = RoomPolicy { durability, history_messages_max: 0, retention_bytes: 0, retention_hours: 0 };
+        let otherwise = RoomPolicy { durability, history_messages_max: 0, class: Class::SERVER };
         RoomPolicies { rules: Vec::new(), otherwise }
     }
 
@@ -112,6 +124,12 @@ impl RoomPolicies {
     pub fn of(&self, room: &str) -> &RoomPolicy {
         let matching = self.rules.iter().find(|(pattern, _)| pattern.matches(room));
         matching.map_or(&self.otherwise, |(_, policy)| policy)
+    }
+
+    /// The retention classes of rooms that go to the log.
+    pub fn classes(&self) -> BTreeSet<Class> {
+        let policies = self.rules.iter().map(|(_, policy)| policy).chain([&self.otherwise]);
+        policies.filter(|policy| policy.durability.is_logged()).map(|policy| policy.class).collect()
     }
 
     /// Whether any room goes to the log.

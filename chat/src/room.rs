@@ -39,8 +39,6 @@ pub struct Room {
     pub held: Option<Box<VecDeque<Up>>>,
     /// Pages of it that are being read from the log.
     pub pages_read: u32,
-    /// The segment that held its newest message when it was last looked at what the log keeps of it.
-    pub kept_segment: u64,
     /// Messages that were committed in this turn, and go out with its end.
     pub fresh: Vec<Record>,
     /// Where its readers are.
@@ -106,7 +104,6 @@ impl Room {
             history: History::behind(head),
             held: None,
             pages_read: 0,
-            kept_segment: 0,
             fresh: Vec::new(),
             cores: SmallVec::new(),
             queue: RoomQueue::default(),

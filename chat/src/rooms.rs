@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 
 use banter_log::journal::{Ask, Journal, JournalParts};
 use banter_log::key::{Fingerprint, KeyedPost, KnownKey, body_hash};
+use banter_log::reading::ReadFault;
 use banter_protocol::error_code::ErrorCode;
 use banter_protocol::event::{Message, PresenceState};
 use banter_protocol::ids::{Epoch, PostKey, RequestId, RoomId, Sequence, UserName};
@@ -21,6 +22,7 @@ use crate::address::{Core, Now, Peer};
 use crate::clock::LogClock;
 use crate::commits::{Commits, Open};
 use crate::dedupe::{Dedupe, Verdict};
+use crate::epochs::Epochs;
 use crate::history::PageLimit;
 use crate::idle::IdleList;
 use crate::lanes::Lanes;
@@ -64,19 +66,17 @@ pub struct Rooms {
     pub(crate) idle_blank: IdleList,
     pub(crate) idle_kept: IdleList,
     pub(crate) tellings: Tellings,
-    pub(crate) next_epoch: Epoch,
-    /// The cores count in turn, so that no two of them give the same epoch.
-    pub(crate) epoch_step: u64,
+    pub(crate) epochs: Epochs,
     draining: bool,
     drained_untold: Vec<Core>,
     scratch: Vec<u8>,
 }
 
 impl Rooms {
-    /// No rooms in memory yet. Epochs count up from `first_epoch`, in steps of the number of cores; no earlier run has
-    /// used or passed it.
+    /// No rooms in memory yet. Epochs count up from `first_epoch`, which no earlier run has used or passed, in steps of one
+    /// more than the cores: the log's keeper counts with them.
     pub fn new(parts: RoomsParts) -> Self {
-        let RoomsParts { limits, policies, cores, first_epoch, journal } = parts;
+        let RoomsParts { limits, policies, cores, first_epoch, epochs_end, journal } = parts;
         let start_ms = journal.as_ref().and_then(|parts| parts.catalog.runs().start_ms());
         Rooms {
             limits,
@@ -96,8 +96,7 @@ impl Rooms {
             idle_blank: IdleList::default(),
             idle_kept: IdleList::default(),
             tellings: Tellings::new(&limits),
-            next_epoch: first_epoch,
-            epoch_step: cores.into(),
+            epochs: Epochs::new(first_epoch, u64::from(cores) + 1, epochs_end),
             draining: false,
             drained_untold: Vec::new(),
             scratch: Vec::new(),
@@ -205,7 +204,7 @@ impl Rooms {
             }
         }
         let is_logged = room.policy.durability.is_logged();
-        if is_logged && let Some(refusal) = self.refusal_of_log(post.body.bytes.len()) {
+        if is_logged && let Some(refusal) = self.refusal_of_log(room.policy.class, post.body.bytes.len()) {
             return Err(Answer::PostRefused(refusal));
         }
         let room = &mut self.slots[slot];
@@ -349,7 +348,8 @@ impl Rooms {
         let first_available = first_available.min(shown.next());
         let (through, memory_from) = (start.max(first_available.previous()), history.first_available());
         let (messages, messages_count) = (Bytes::new(), 0);
-        Page { after: start, first_available, messages, messages_count, through, head: shown, memory_from }
+        let (after, head, is_unread) = (start, shown, false);
+        Page { after, first_available, messages, messages_count, through, head, memory_from, is_unread }
     }
 
     pub(crate) fn first_available(&self, slot: usize) -> Sequence {
@@ -363,7 +363,7 @@ impl Rooms {
             return in_memory;
         }
         let in_log = self.journal.as_ref().and_then(|journal| journal.catalog().room(room.id));
-        in_log.filter(|log| log.head().next() >= in_memory).map_or(in_memory, |log| log.first().min(in_memory))
+        in_log.filter(|log| log.head.next() >= in_memory).map_or(in_memory, |log| log.first.min(in_memory))
     }
 
     fn try_join(&mut self, ask: &JoinAsk) -> Result<(usize, Sequence), Refusal> {
@@ -397,7 +397,8 @@ impl Rooms {
 
     /// When the next thing is due. Asked at the end of a turn: the core's own parcels, taken late in it, set it too.
     pub fn next_due(&self) -> Option<u64> {
-        self.tellings.next_due().into_iter().chain(self.loading.next_due()).min()
+        let dues = [self.tellings.next_due(), self.loading.next_due(), self.commits_due()];
+        dues.into_iter().flatten().min()
     }
 
     fn signal(&mut self, slot: Option<usize>, author: Peer, user: &UserName, body: &OwnedBody, turn: &mut Turn<'_>) {
@@ -449,6 +450,16 @@ impl Rooms {
         self.commits.has_unlogged() || self.tellings.has_some()
     }
 
+    /// Whether the server is to be asked for more epochs.
+    pub fn asks_for_epochs(&mut self) -> bool {
+        self.epochs.asks_for_more()
+    }
+
+    /// All epochs below that end may be given.
+    pub fn extend_epochs(&mut self, end: Epoch) {
+        self.epochs.extend(end);
+    }
+
     /// Whether pages wait for the next turn.
     pub fn has_pages_waiting(&self) -> bool {
         self.pages.has_waiting()
@@ -459,9 +470,9 @@ impl Rooms {
         self.loading.has_waiting()
     }
 
-    /// Segments that did not hold what they should, since the last time.
-    pub fn take_damaged(&mut self) -> Vec<u64> {
-        self.pages.take_damaged()
+    /// What could not be read of the log since the last time.
+    pub fn take_read_faults(&mut self) -> Vec<ReadFault> {
+        self.pages.take_faults()
     }
 
     /// What the disk is to do; the shell takes it out.
@@ -506,6 +517,8 @@ pub struct RoomsParts {
     pub cores: u16,
     /// The first epoch to give.
     pub first_epoch: Epoch,
+    /// All that are given lie below it, until it is moved.
+    pub epochs_end: Epoch,
     /// The core's log, where any room goes to it.
     pub journal: Option<JournalParts>,
 }

@@ -25,6 +25,7 @@ use crate::fanout::SIGNALS_A_TURN;
 use crate::latencies::PageSource;
 use crate::limits::Limits;
 use crate::local_room::LocalRoom;
+use crate::pages::READ_RETRY_AFTER_MS;
 use crate::parcel::{Refusal, Up};
 use crate::rates::Rates;
 use crate::reconnect::reconnect_after_ms;
@@ -78,6 +79,8 @@ pub struct Sessions {
     sweep_due_ms: u64,
     idle: Option<Timers<ConnectionId>>,
     closing: Timers<ConnectionId>,
+    /// Connections whose page could not be read, until it is asked for again.
+    pub(crate) unread: Timers<(ConnectionId, PageSource)>,
     open_count: usize,
     draining: bool,
     drained_cores: u16,
@@ -153,6 +156,7 @@ impl Sessions {
             // Looked at four times in its length: pinged at half, ended at the whole, never a quarter late.
             idle: (idle_ms > 0).then(|| Timers::new(idle_ms / 4)),
             closing: Timers::new(CLOSING_MS_MAX),
+            unread: Timers::new(READ_RETRY_AFTER_MS),
             open_count: 0,
             draining: false,
             drained_cores: 0,
@@ -440,6 +444,7 @@ impl Sessions {
             self.sweeps_left = self.swept.len();
             self.sweep_due_ms = now_ms + SWEEP_INTERVAL_MS;
         }
+        self.ask_unread(turn);
         self.sweep_runs(turn);
         self.go_on_draining(turn);
         turn.counters.run_bytes = self.run_bytes;
@@ -462,7 +467,7 @@ impl Sessions {
     pub fn next_due(&self) -> Option<u64> {
         let sweep = (!self.swept.is_empty()).then_some(self.sweep_due_ms);
         let idle = self.idle.as_ref().and_then(Timers::next_due);
-        [sweep, idle, self.closing.next_due()].into_iter().flatten().min()
+        [sweep, idle, self.closing.next_due(), self.unread.next_due()].into_iter().flatten().min()
     }
 
     fn check_idle(&mut self, id: ConnectionId, turn: &mut Turn<'_>) {

@@ -8,6 +8,7 @@
 //! Where the room is this core's own, the lane is a queue in here, and the way is the same.
 
 use banter_log::journal::{Answer as DiskAnswer, Ask as DiskAsk, Journal, JournalParts};
+use banter_log::reading::ReadFault;
 use banter_protocol::error_code::ErrorCode;
 use banter_protocol::fault::RequestFault;
 use banter_protocol::ids::Epoch;
@@ -39,6 +40,8 @@ pub struct ShardConfig {
     pub welcome: Welcome,
     /// The first epoch that the shard may give; the epochs of different cores and runs never meet.
     pub first_epoch: Epoch,
+    /// All that it gives lie below it, until it is moved.
+    pub epochs_end: Epoch,
     /// What holds for a room by its name.
     pub policies: RoomPolicies,
     /// The core's log, where any room goes to it.
@@ -96,10 +99,10 @@ const LOCAL_PARCELS_MAX: usize = 4_096;
 impl Shard {
     /// Nobody there yet.
     pub fn new(config: ShardConfig) -> Self {
-        let ShardConfig { core, cores, limits, welcome, first_epoch, policies, journal } = config;
+        let ShardConfig { core, cores, limits, welcome, first_epoch, epochs_end, policies, journal } = config;
         Shard {
             sessions: Sessions::new(core, cores, limits, welcome),
-            rooms: Rooms::new(RoomsParts { limits, policies, cores, first_epoch, journal }),
+            rooms: Rooms::new(RoomsParts { limits, policies, cores, first_epoch, epochs_end, journal }),
             lanes: Lanes::new(core, cores, limits.lane_parcels_max),
             counters: Counters::default(),
             latencies: Box::default(),
@@ -177,14 +180,24 @@ impl Shard {
         self.rooms.disk_asks()
     }
 
+    /// Whether the server is to be asked for more epochs: once each time that half of them are given.
+    pub fn asks_for_epochs(&mut self) -> bool {
+        self.rooms.asks_for_epochs()
+    }
+
+    /// All epochs below that end may be given: the server has kept that.
+    pub fn extend_epochs(&mut self, end: Epoch) {
+        self.rooms.extend_epochs(end);
+    }
+
     /// Ends the log of this run. `false`: it failed, or a commit is still in flight.
     pub fn seal_log(&mut self) -> bool {
         self.rooms.seal_log()
     }
 
     /// Segments that were found not to hold what they should, since the last time.
-    pub fn take_damaged(&mut self) -> Vec<u64> {
-        self.rooms.take_damaged()
+    pub fn take_read_faults(&mut self) -> Vec<ReadFault> {
+        self.rooms.take_read_faults()
     }
 
     /// Ends the input of a turn: commits, fans out, and lists what is to be sent.
@@ -210,7 +223,7 @@ impl Shard {
                 break;
             }
         }
-        // A reading that needs no disk lets go of what waited for it.
+        // A reading that needs no disk lets go of what waited for it: ahead of the commit, which may take it along.
         self.rooms.begin_reads(turn);
         self.rooms.commit(turn);
         self.rooms.tell_presence(turn);

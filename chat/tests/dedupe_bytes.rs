@@ -19,7 +19,7 @@ fn filled(users: u64) -> Dedupe {
     let mut dedupe = Dedupe::new(256, u64::MAX);
     for sequence in 1..=KEYS {
         let fingerprint = Fingerprint::of(&format!("user {}", sequence % users), &sequence.to_string());
-        let post = KeyedPost { sequence, time_ms: sequence, fingerprint, body: sequence };
+        let post = KeyedPost { sequence, time_ms: sequence, fingerprint, body: sequence as u32 };
         dedupe.remember(0, KnownKey { post, clock_ms: sequence });
         dedupe.is_history(0, Sequence(sequence), sequence);
     }

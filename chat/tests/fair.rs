@@ -40,11 +40,12 @@ impl One {
         };
         let journal = JournalParts {
             run: 1,
-            segment_bytes: 1 << 24,
             commit_bytes_max: limits.log_commit_bytes_max as usize,
             reads_max: 4,
             work_steps_max: 256,
+            cache_bytes_max: 1 << 20,
             catalog: Catalog::default(),
+            indexes: BTreeMap::new(),
         };
         let shard = Shard::new(ShardConfig {
             core: Core(0),
@@ -52,13 +53,22 @@ impl One {
             limits,
             welcome: Welcome { limits: String::new(), durability: "synced", run: 1 },
             first_epoch: Epoch(1),
+            epochs_end: Epoch(1 << 40),
             policies,
             journal: Some(journal),
         });
         let (sent, heard) = (VecDeque::new(), BTreeMap::new());
         let mut one = One { shard, now_ms: 0, sent, heard, appends: 0, connections: 0, limits };
         one.turn();
-        let header = SegmentHeader { id: 1, nonce: 1, core: 0, run: 1, made_unix_ms: 0 };
+        let header = SegmentHeader {
+            id: 1,
+            nonce: 1,
+            core: 0,
+            class: banter_log::segment::Class::SERVER,
+            run: 1,
+            made_unix_ms: 0,
+            file_bytes: 1 << 30,
+        };
         one.shard.disk(Answer::Segment(header));
         one
     }

@@ -33,6 +33,11 @@ struct Pair {
 
 impl Pair {
     fn new(limits: Limits) -> Self {
+        Pair::with_epochs(limits, 1 << 40)
+    }
+
+    /// All epochs that it may give lie below that end.
+    fn with_epochs(limits: Limits, end: u64) -> Self {
         let shard = |core| {
             Shard::new(ShardConfig {
                 core: Core(core),
@@ -40,6 +45,7 @@ impl Pair {
                 limits,
                 welcome: Welcome { limits: String::new(), durability: "memory", run: 1 },
                 first_epoch: Epoch(100 + u64::from(core)),
+                epochs_end: Epoch(end),
                 policies: RoomPolicies::all(Durability::Memory),
                 journal: None,
             })
@@ -205,7 +211,7 @@ fn a_join_that_is_left_before_its_answer_came_is_answered_and_is_nobody_elses() 
     pair.ask(HERE, ann, 2, Ask::Leave { room: a.as_str().into() });
     pair.ask(HERE, ann, 3, join(&b, JoinFrom::Now));
     pair.rest();
-    assert_eq!(pair.hear(HERE, ann), ["1 joined a 101/0", "2 left a", "3 joined b 103/0"]);
+    assert_eq!(pair.hear(HERE, ann), ["1 joined a 101/0", "2 left a", "3 joined b 104/0"]);
 }
 
 #[test]
@@ -424,7 +430,7 @@ fn a_head_of_a_history_that_is_gone_does_not_hold_up_the_next() {
     pair.turn_without_parcels(THERE);
     pair.rest();
     let joined = pair.hear(HERE, cat);
-    assert_eq!(joined, ["1 joined a 105/0"], "a new history");
+    assert_eq!(joined, ["1 joined a 107/0"], "a new history");
     pair.ask(HERE, cat, 2, post(&a));
     pair.rest();
     assert_eq!(pair.hear(HERE, cat), ["2 posted 1", "message a 1"]);
@@ -453,7 +459,7 @@ fn a_room_that_was_made_anew_is_read_from_its_beginning_though_it_was_never_let_
     pair.turn_without_parcels(THERE);
     pair.rest();
     assert_eq!(pair.hear(HERE, dan), ["1 wrong_epoch"]);
-    assert_eq!(pair.hear(HERE, cat), ["1 joined a 105/0"], "a new history");
+    assert_eq!(pair.hear(HERE, cat), ["1 joined a 107/0"], "a new history");
     pair.ask(HERE, cat, 2, post(&a));
     pair.rest();
     assert_eq!(pair.hear(HERE, cat), ["2 posted 1", "message a 1"]);
@@ -481,4 +487,22 @@ fn a_core_comes_back_for_the_count_that_its_own_connections_caused() {
     pair.now_ms += 20;
     pair.rest();
     assert_eq!(pair.hear(THERE, ann), ["1 joined a 101/0", "presence 2"]);
+}
+
+#[test]
+fn a_new_room_is_refused_while_no_epoch_is_left_and_made_as_soon_as_there_are_more() {
+    // Of the numbers below 104 one is the core's.
+    let mut pair = Pair::with_epochs(roomy(), 104);
+    let (a, b) = (room("a"), room("b"));
+    let ann = pair.open(HERE, 0, "ann");
+    assert!(!pair.shards[THERE].asks_for_epochs());
+    pair.ask(HERE, ann, 1, join(&a, JoinFrom::Now));
+    pair.ask(HERE, ann, 2, join(&b, JoinFrom::Now));
+    pair.rest();
+    assert_eq!(pair.hear(HERE, ann), ["1 joined a 101/0", "2 overloaded"]);
+    assert!(pair.shards[THERE].asks_for_epochs() && !pair.shards[THERE].asks_for_epochs(), "it asks once");
+    pair.shards[THERE].extend_epochs(Epoch(200));
+    pair.ask(HERE, ann, 3, join(&b, JoinFrom::Now));
+    pair.rest();
+    assert_eq!(pair.hear(HERE, ann), ["3 joined b 104/0"]);
 }

@@ -80,6 +80,9 @@ pub struct Target {
     /// Room names are PREFIX-0, PREFIX-1 …
     #[arg(long, value_name = "PREFIX", default_value = "load", value_parser = room_prefix)]
     pub room_prefix: String,
+    /// Give each post a key, as a client does that may have to repeat it
+    #[arg(long)]
+    pub keyed: bool,
     /// Print the figures as JSON on stdout instead of the table
     #[arg(long)]
     pub json: bool,
@@ -407,6 +410,7 @@ mod tests {
         assert!(parse("x fanout --rate 100 --outstanding 2").is_err());
         assert!(parse("x fanout --payload 17").is_err());
         assert!(parse("x fanout --duration -1").is_err());
+        assert!(parse("x resume --clients 10000 --rooms 100 --messages 1000 --keyed").is_ok());
         assert!(parse("x idle --connections 19000 --rooms 190 --pid 1 --wire native").is_ok());
     }
 }

@@ -33,7 +33,7 @@ pub fn run(target: &Target, plan: &Plan) -> Result<bool, LoadFault> {
     target.pid.map(process::cpu_of).transpose()?;
 
     let rooms: Vec<String> = (0..plan.rooms).map(|room| format!("{}-{room}", target.room_prefix)).collect();
-    let mut fleet = Fleet::new(target.wire, target.server)?;
+    let mut fleet = Fleet::new(target.wire, target.server)?.keyed(target.keyed);
     let progress = Progress::of_opening(connections);
     let opened_at = Instant::now();
     let crowd = Crowd { rooms: &rooms, members, connections, echo: true };

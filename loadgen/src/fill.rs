@@ -83,7 +83,7 @@ pub fn fill(
     goes_on: &mut dyn FnMut(u64) -> bool,
 ) -> Result<Vec<Joined>, LoadFault> {
     let count = filling.rooms.len();
-    let mut fleet = Fleet::new(target.wire, target.server)?;
+    let mut fleet = Fleet::new(target.wire, target.server)?.keyed(target.keyed);
     let progress = Progress::of_opening(count);
     let crowd = Crowd { rooms: filling.rooms, members: 1, connections: count, echo: false };
     let joined = opening::open(&mut fleet, crowd, target.setup_rate, &progress)?;

@@ -115,6 +115,11 @@ impl Fleet {
         })
     }
 
+    /// Gives each post a key, if that is wanted.
+    pub fn keyed(self, is_keyed: bool) -> Self {
+        if is_keyed { Fleet { writer: self.writer.keyed(), ..self } } else { self }
+    }
+
     /// Connections.
     pub fn len(&self) -> usize {
         self.connections.len()

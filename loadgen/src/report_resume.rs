@@ -42,6 +42,7 @@ pub struct ResumeReport {
     pub rooms: u32,
     pub messages: u64,
     pub payload_bytes: usize,
+    pub keyed: bool,
     pub by: By,
     pub live_rooms: u32,
     pub live_members: u32,
@@ -141,6 +142,7 @@ impl ResumeReport {
             rooms: job.rooms,
             messages: job.messages,
             payload_bytes: job.payload,
+            keyed: job.target.keyed,
             by: job.by,
             live_rooms: job.live_rooms,
             live_members: job.live_members,
@@ -201,11 +203,12 @@ impl ResumeReport {
     }
 
     fn say_what(&self, table: &mut Table) {
+        let kind = if self.keyed { "keyed messages" } else { "messages" };
         let Self { clients, rooms, messages, payload_bytes, live_rooms, live_members, .. } = self;
         table.line("job", format!("resume, {} to {}", self.wire.name(), self.server));
         table.line(
             "",
-            format!("{clients} clients of {rooms} rooms, each {messages} messages of {payload_bytes} bytes behind"),
+            format!("{clients} clients of {rooms} rooms, each {messages} {kind} of {payload_bytes} bytes behind"),
         );
         let rate = self.live_rate_posts_per_s;
         table.line("", format!("live: {live_rooms} rooms x {live_members} members, {rate} posts/s in all"));

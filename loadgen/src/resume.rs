@@ -84,7 +84,7 @@ fn open_live<'a>(job: &'a Resume, plan: &'a Plan, rooms: &'a [String]) -> Result
     let target = &job.target;
     let members = plan.members as usize;
     let connections = rooms.len() * members;
-    let mut fleet = Fleet::new(target.wire, target.server)?;
+    let mut fleet = Fleet::new(target.wire, target.server)?.keyed(target.keyed);
     let progress = Progress::of_opening(connections);
     let crowd = Crowd { rooms, members, connections, echo: true };
     let joined = opening::open(&mut fleet, crowd, target.setup_rate, &progress)?;

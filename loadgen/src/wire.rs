@@ -9,6 +9,7 @@ use banter_protocol::wire::{SUBPROTOCOL_JSON, SUBPROTOCOL_RKYV};
 use std::fmt;
 use std::io::Write;
 use std::net::SocketAddr;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::args::Wire;
 
@@ -17,6 +18,8 @@ const UPGRADE_KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 const UPGRADE_ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 /// A client must mask; against a server that one has started oneself any mask will do.
 const MASK: [u8; 4] = [0x37, 0xFA, 0x21, 0x3D];
+/// Characters of a post's key: hex digits, so that messages with one are as long as each other.
+pub const KEY_CHARACTERS: usize = 16;
 /// An HTTP answer that is longer than this is none to an upgrade.
 const ANSWER_BYTES_MAX: usize = 16 << 10;
 
@@ -58,12 +61,40 @@ impl fmt::Display for Place {
 pub struct Writer {
     wire: Wire,
     text: Vec<u8>,
+    keys: Option<Keys>,
+}
+
+/// Keys for posts: no two runs share one, and no two posts of a run.
+#[derive(Debug)]
+struct Keys {
+    next: u64,
+    text: String,
+}
+
+impl Keys {
+    fn new() -> Self {
+        let run = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
+        Keys { next: run << 32, text: String::with_capacity(KEY_CHARACTERS) }
+    }
+
+    fn next(&mut self) -> &str {
+        self.text.clear();
+        // Writing to a string cannot fail.
+        let _ = fmt::Write::write_fmt(&mut self.text, format_args!("{:016x}", self.next));
+        self.next = self.next.wrapping_add(1);
+        &self.text
+    }
 }
 
 impl Writer {
     /// For that form.
     pub fn new(wire: Wire) -> Self {
-        Writer { wire, text: Vec::new() }
+        Writer { wire, text: Vec::new(), keys: None }
+    }
+
+    /// Gives each post a key of its own.
+    pub fn keyed(self) -> Self {
+        Writer { keys: Some(Keys::new()), ..self }
     }
 
     /// Appends what opens a connection: the upgrade request or the preamble.
@@ -143,12 +174,17 @@ impl Writer {
             // Writing to a vector cannot fail.
             let _ = write!(self.text, r#"{{"type":"post","id":{slot},"room":"{room}","body":"#);
             self.text.extend_from_slice(body);
+            if let Some(keys) = &mut self.keys {
+                let _ = write!(self.text, r#","key":"{}""#, keys.next());
+            }
             self.text.push(b'}');
             write_masked_frame(out, FrameKind::Text, MASK, &self.text);
         } else {
             let body = Body { format: BodyFormat::Json, bytes: body };
-            let ask = Ask::Post { room: room.into(), body, key: None };
+            let mut keys = self.keys.take();
+            let ask = Ask::Post { room: room.into(), body, key: keys.as_mut().map(|keys| keys.next().into()) };
             self.native(&Request { id: Some(slot.into()), ask }, out);
+            self.keys = keys;
         }
     }
 
@@ -241,6 +277,19 @@ mod tests {
         assert!(read[0][3].contains("id: Some(8)"), "{:?}", read[0]);
         assert_eq!(read[0], read[1]);
         assert_eq!(read[1], read[2]);
+    }
+
+    #[test]
+    fn keys_are_as_long_as_each_other_and_no_post_shares_one() {
+        for (wire, form) in [(Wire::Json, WireForm::Json), (Wire::Native, WireForm::Native)] {
+            let (mut writer, mut bytes) = (Writer::new(wire).keyed(), Vec::new());
+            writer.hello_and_join("u1", Entry::now("load-0"), &mut bytes);
+            writer.post("load-0", 7, b"0", &mut bytes);
+            writer.post("load-0", 7, b"0", &mut bytes);
+            let read = requests(form, bytes);
+            let keys: Vec<&str> = read[2..].iter().filter_map(|post| post.split("key: Some(").nth(1)).collect();
+            assert!(keys.len() == 2 && keys[0] != keys[1] && keys[0].len() == keys[1].len(), "{read:?}");
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! ```text
 //!  offset  size  field
 //!       0     4  magic "BLCK"
-//!       4     2  format version: 1
+//!       4     2  format version: 2
 //!       6     2  core
 //!       8     8  segment id
 //!      16     8  nonce of the segment
@@ -17,15 +17,18 @@
 //!      52    12  reserved: 0
 //!      64     n  body: records, then zeros to 4 KiB
 //! ```
+//!
+//! A block without records is a *proof*: it says that those before it were on the disk, where nothing else follows that
+//! would say so.
 
 use crate::bytes::{u16_at, u32_at, u64_at};
-use crate::record::{Record, Records};
+use crate::record::{Record, RecordFault, Records};
 use crate::segment::SegmentHeader;
 use crate::{FORMAT_VERSION, PAGE_BYTES};
 
 /// Bytes of a block's header.
 pub const HEADER_BYTES: usize = 64;
-const MAGIC: &[u8; 4] = b"BLCK";
+pub(crate) const MAGIC: &[u8; 4] = b"BLCK";
 const SYNCED_AT: usize = 44;
 const SUMMED_BYTES: usize = 48;
 
@@ -73,19 +76,21 @@ pub fn block_bytes(body_bytes: usize) -> usize {
 pub struct BlockWriter {
     bytes: Vec<u8>,
     records: u32,
-}
-
-impl Default for BlockWriter {
-    fn default() -> Self {
-        BlockWriter { bytes: vec![0; HEADER_BYTES], records: 0 }
-    }
+    nonce: u64,
 }
 
 impl BlockWriter {
-    /// Adds a record.
-    pub fn push(&mut self, record: &Record<'_>) {
-        record.write(&mut self.bytes);
+    /// An empty one, for that segment.
+    pub fn of(segment: &SegmentHeader) -> Self {
+        BlockWriter { bytes: vec![0; HEADER_BYTES], records: 0, nonce: segment.nonce }
+    }
+
+    /// Adds a record, and says where in the block it starts.
+    pub fn push(&mut self, record: &Record<'_>) -> usize {
+        let at = self.bytes.len();
+        record.write(self.nonce, &mut self.bytes);
         self.records += 1;
+        at
     }
 
     /// Records in it.
@@ -98,7 +103,7 @@ impl BlockWriter {
         self.bytes.len() - HEADER_BYTES
     }
 
-    /// The block's bytes for that place, and the place behind it.
+    /// The block's bytes for that place of its segment, and the place behind it.
     pub fn finish(mut self, place: &BlockPlace) -> (Vec<u8>, BlockPlace) {
         let body_bytes = self.body_bytes();
         let body_sum = crc32c::crc32c(&self.bytes[HEADER_BYTES..]);
@@ -131,7 +136,10 @@ pub struct Block<'a> {
     pub behind: BlockPlace,
     /// Records in it.
     pub records: u32,
+    /// Blocks before it that were known to be on the disk when it was written.
+    pub synced: u32,
     body: &'a [u8],
+    nonce: u64,
 }
 
 impl<'a> Block<'a> {
@@ -153,7 +161,8 @@ impl<'a> Block<'a> {
             return None;
         }
         let behind = place.behind(block_bytes(body_bytes), sum);
-        Some(Block { behind, records: u32_at(bytes, 32)?, body })
+        let (records, synced) = (u32_at(bytes, 32)?, u32_at(bytes, SYNCED_AT)?);
+        Some(Block { behind, records, synced, body, nonce: place.segment.nonce })
     }
 
     /// Reads a block of a segment that starts with these bytes, wherever in the segment it lies.
@@ -168,12 +177,24 @@ impl<'a> Block<'a> {
         }
         let (number, previous_sum, synced) = (number_at(24)?, number_at(36)?, number_at(SYNCED_AT)?);
         let place = BlockPlace { segment: *segment, number, previous_sum, synced, offset };
-        Ok(Block { behind: place.behind(block_bytes(body_bytes), sum), records: number_at(32)?, body })
+        let behind = place.behind(block_bytes(body_bytes), sum);
+        Ok(Block { behind, records: number_at(32)?, synced, body, nonce: segment.nonce })
     }
 
     /// Its records.
     pub fn records(&self) -> Records<'a> {
-        Records::of(self.body)
+        Records::of(self.body, self.nonce)
+    }
+
+    /// Its records, each with the place in the segment at which it starts.
+    pub fn placed_records(&self) -> impl Iterator<Item = (u64, Result<Record<'a>, RecordFault>)> {
+        let mut records = self.records();
+        let body_at = self.behind.offset - block_bytes(self.body.len()) as u64 + HEADER_BYTES as u64;
+        let body_bytes = self.body.len();
+        std::iter::from_fn(move || {
+            let at = body_at + (body_bytes - records.rest().len()) as u64;
+            records.next().map(|record| (at, record))
+        })
     }
 }
 

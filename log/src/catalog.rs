@@ -1,80 +1,107 @@
-//! Where the messages of a core's rooms lie: for each room the segments that hold it, oldest first, and its head.
+//! Which rooms a core has in the log: one entry a room, which says where its newest part lies; what is older is found from
+//! there, part by part, in the indexes of the segments.
 //!
 //! Invariants:
-//! - The spans of a room follow each other without a hole, and the last of them ends at the room's head. Their segments
-//!   ascend.
-//! - What lies in the segment of the last cut, or before it, is seen by nobody from the cut on. It is forgotten afterwards,
-//!   some rooms at a time ([`Catalog::forget_cut`]), and its segments are released behind the last of these rooms.
-
-mod room_log;
+//! - An entry's places `first` to `head` are dense, and its newest part ends at `head`.
+//! - What lies in a segment that was cut is seen by nobody from then on. Its rooms are told one by one afterwards
+//!   ([`Catalog::forget_cut`]), and the segment is released behind the last of them.
+//! - Nothing but retention, damage that was proved, or erasure takes anything away: a read that failed does not.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 
 use banter_protocol::ids::{Epoch, RoomId, Sequence};
 
-use crate::index::{Details, Entry, Part};
+use crate::index::{Chain, Entry, JUMP_PARTS, Part};
 use crate::record::Level;
 use crate::runs::Runs;
-use crate::segment::SegmentHeader;
+use crate::segment::{Class, SegmentHeader};
 
-pub use room_log::{RoomLog, Spans};
-
-/// The rooms of a core that have messages in the log. About 100 bytes a room, and 88 for each segment that holds it.
+/// The rooms of a core that have something in the log: 72 bytes a room, and what the tree around them takes.
 #[derive(Debug, Default)]
 pub struct Catalog {
     /// A tree, and no hash table: all of them can be looked at in slices while they come and go, and none is moved when
     /// they grow many.
     rooms: BTreeMap<RoomId, KnownRoom>,
-    segments: BTreeMap<u64, SegmentUse>,
-    /// Segments that no room needs any more, to be told.
+    segments: BTreeMap<u64, KnownSegment>,
+    cutting: VecDeque<Cutting>,
+    /// Segments that were forgotten, to be told.
     released: Vec<u64>,
-    /// What lies in this segment or before it is cut.
-    cut_through: u64,
-    walk: Option<Walk>,
-    /// Rooms, spans and segments that were looked at: what the calls until now have cost.
+    /// Rooms that were looked at: what the calls until now have cost.
     steps: u64,
     /// The starts of the server before this one.
     runs: Runs,
-    /// What was given up of rooms, the newest of each.
-    given_up: BTreeMap<RoomId, GivenUp>,
+    epochs: Epochs,
 }
 
-/// All rooms are looked at once, by their ids.
-#[derive(Clone, Copy, Debug)]
-struct Walk {
-    /// The cut that it began for.
-    through: u64,
-    /// Where the rooms begin that are left.
-    behind: Bound<RoomId>,
-}
-
-/// The newest messages of a room that could not be read any more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct GivenUp {
-    /// The segment that holds them.
-    pub segment: u64,
-    /// The time of the newest, on the clock of this run.
-    pub clock_ms: u64,
-}
-
-/// A segment that some room needs.
-#[derive(Clone, Copy, Debug)]
-struct SegmentUse {
-    header: SegmentHeader,
-    rooms: u32,
+/// Epochs that follow from what is durable, so that one that was told is kept without a write.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Epochs {
+    /// Of a room that has nothing in the log and is `synced`. Raised whenever something may have been there.
+    pub blank_synced: Epoch,
+    /// Of one that is `written`: a power cut raises it too.
+    pub blank_written: Epoch,
+    /// Of a room whose newest record is safer than what it is to be from now on: the least.
+    pub lowered: Epoch,
 }
 
 /// One room in the log.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 struct KnownRoom {
     epoch: Epoch,
-    /// Oldest first; never empty. Those that are cut and not forgotten yet lie at the front.
-    spans: VecDeque<Span>,
-    /// The level of its newest message.
+    head: Sequence,
+    first: Sequence,
+    /// The segment of its newest part.
+    newest: u64,
+    /// The segment of its newest part whose number is a multiple of [`JUMP_PARTS`].
+    far: u64,
+    /// The time of its newest record, milliseconds since 1970.
+    newest_ms: u64,
+    /// The number of its newest part.
+    depth: u32,
+    /// The level of its newest record.
     level: Level,
-    /// The start of the server that wrote its newest message.
-    run: u64,
+}
+
+const _: () = assert!(size_of::<KnownRoom>() + size_of::<RoomId>() <= 72, "what is said of it above");
+
+/// What is known of a room in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RoomLog {
+    /// Its history's name. Older records may carry another, from before a power cut; they are told under this one.
+    pub epoch: Epoch,
+    /// Its newest place.
+    pub head: Sequence,
+    /// Its oldest place that is there.
+    pub first: Sequence,
+    /// The level of its newest record.
+    pub level: Level,
+    /// The segment of its newest part.
+    pub newest_segment: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct KnownSegment {
+    header: SegmentHeader,
+    /// Parts in the table of its index.
+    parts: u32,
+    is_cut: bool,
+}
+
+/// A segment whose rooms are to be told that it goes.
+#[derive(Debug)]
+struct Cutting {
+    segment: u64,
+    rooms: CutRooms,
+}
+
+/// The rooms of this core that a segment holds, each with its last place there.
+#[derive(Debug)]
+pub enum CutRooms {
+    /// As its index says.
+    Known(std::vec::IntoIter<(RoomId, Sequence)>),
+    /// Its index cannot be read: all rooms are looked at, from there.
+    Unknown(Bound<RoomId>),
 }
 
 /// Messages of a room that should lie between two segments, and do not.
@@ -88,23 +115,6 @@ pub struct Hole {
     pub behind: u64,
 }
 
-/// What one segment holds of a room.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Span {
-    /// The segment.
-    pub segment: u64,
-    /// The first message there.
-    pub first: Sequence,
-    /// The last message there.
-    pub last: Sequence,
-    /// Bytes of its records.
-    pub bytes: u64,
-    /// The time of the newest, milliseconds since 1970.
-    pub newest_ms: u64,
-    /// Where its marks and keys lie in the segment's index file; `None` while the segment is being written.
-    pub details: Option<Details>,
-}
-
 /// When a history that was written under the server's earlier starts was cut below what may have been shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Break {
@@ -116,26 +126,32 @@ pub struct Break {
     pub every_level: bool,
 }
 
-/// What happened to a log before this start, as far as its segments do not say it.
-#[derive(Clone, Copy, Debug, Default)]
+/// What happened to a log before this start, as far as its parts do not say it.
+#[derive(Clone, Debug, Default)]
 pub struct Past<'a> {
     /// Where histories broke.
     pub breaks: &'a [Break],
-    /// Segments that were dropped in order, as ranges from the first id to the last.
-    pub dropped: &'a [(u64, u64)],
+    /// The oldest segment of each class that is there, by the class's tag: retention takes the oldest of a class first.
+    pub oldest: BTreeMap<u16, u64>,
 }
 
 impl Past<'_> {
-    /// The epoch under which a room goes on whose newest message was written by that start at that level.
+    /// The epoch under which a room goes on whose newest record was written by that start at that level.
     fn epoch_behind(&self, run: u64, level: Level) -> Option<Epoch> {
         let concerns = |there: &&Break| run <= there.run && (there.every_level || level == Level::Written);
         self.breaks.iter().filter(concerns).map(|there| there.epoch).max()
     }
 
-    /// Whether what is missing between two segments, the first written by `run`, was dropped or given up.
-    fn explains(&self, run: u64, behind: u64, before: u64) -> bool {
-        self.dropped.iter().any(|&(first, last)| first < before && last > behind)
-            || self.breaks.iter().any(|there| there.every_level && run <= there.run)
+    /// Whether what is missing between two parts, the first written by `run` in segment `behind`, was dropped or given up.
+    /// `chain` is what the second says of the part before it.
+    fn explains(&self, run: u64, behind: u64, chain: &Chain) -> bool {
+        let was_given_up = self.breaks.iter().any(|there| there.every_level && run <= there.run);
+        let was_dropped = match chain.before {
+            // Nothing is named: something of some class may have gone since.
+            0 => self.oldest.values().any(|&oldest| oldest > behind),
+            before => before > behind && self.oldest.get(&chain.before_tag).is_none_or(|&oldest| oldest > before),
+        };
+        was_given_up || was_dropped
     }
 
     /// Whether a power cut may have taken messages of that level from what that run wrote, and left later ones.
@@ -144,28 +160,36 @@ impl Past<'_> {
     }
 }
 
-impl KnownRoom {
-    fn head(&self) -> Sequence {
-        self.spans.back().map_or(Sequence(0), |span| span.last)
-    }
-}
-
-/// How much of a room the log keeps; 0 = no limit.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Keeping {
-    /// Bytes.
-    pub bytes: u64,
-    /// Only what is younger than this time, milliseconds since 1970.
-    pub since_ms: u64,
-    /// And always what is younger than this one, on the clock of this run.
-    pub at_least_since_ms: u64,
-}
-
 impl Catalog {
     /// What is known of a room.
-    pub fn room(&self, room: RoomId) -> Option<RoomLog<'_>> {
-        let known = self.rooms.get(&room)?;
-        Some(RoomLog { epoch: known.epoch, spans: Spans::behind(self.cut_through, &known.spans)? })
+    pub fn room(&self, room: RoomId) -> Option<RoomLog> {
+        let known = self.rooms.get(&room).filter(|known| self.segment(known.newest).is_some())?;
+        let KnownRoom { epoch, head, first, level, newest, .. } = *known;
+        Some(RoomLog { epoch, head, first, level, newest_segment: newest })
+    }
+
+    /// The epoch of a room that is joined: as the log knows it, or as follows from what else is durable.
+    pub fn epoch_of(&self, room: RoomId, level: Level, class: Class) -> Epoch {
+        let is_of_class = |room: &RoomLog| self.segment(room.newest_segment).is_some_and(|it| it.class == class);
+        match self.room(room) {
+            // Newer parts of it may have gone with their class, ahead of this one.
+            Some(room) if !is_of_class(&room) => room.epoch.max(self.epochs.blank_synced).max(self.epochs.lowered),
+            Some(room) if room.level > level => room.epoch.max(self.epochs.lowered),
+            Some(room) => room.epoch,
+            None if level == Level::Written => self.epochs.blank_written,
+            None => self.epochs.blank_synced,
+        }
+    }
+
+    /// What epochs follow from. Said at the start.
+    pub fn set_epochs(&mut self, epochs: Epochs) {
+        self.epochs = epochs;
+    }
+
+    /// Something goes: rooms that have nothing in the log from now on go by that epoch, or a later one.
+    pub fn raise_blank(&mut self, epoch: Epoch) {
+        let Epochs { blank_synced, blank_written, .. } = &mut self.epochs;
+        (*blank_synced, *blank_written) = ((*blank_synced).max(epoch), (*blank_written).max(epoch));
     }
 
     /// Rooms that are known, with those that were cut and are not forgotten yet.
@@ -178,235 +202,176 @@ impl Catalog {
         self.rooms.is_empty()
     }
 
-    /// A segment that some room needs.
+    /// A segment that is there and not cut.
     pub fn segment(&self, id: u64) -> Option<&SegmentHeader> {
-        self.segments.get(&id).filter(|_| id > self.cut_through).map(|segment| &segment.header)
+        self.segments.get(&id).filter(|segment| !segment.is_cut).map(|segment| &segment.header)
     }
 
-    /// Whether some room needs the segment.
-    pub fn needs(&self, id: u64) -> bool {
-        self.segment(id).is_some()
+    /// Parts in the table of a segment's index.
+    pub fn parts_of(&self, id: u64) -> Option<u32> {
+        self.segments.get(&id).map(|segment| segment.parts)
     }
 
-    /// Rooms, spans and segments that were looked at until now: a measure of work that needs no clock.
+    /// Rooms that were looked at until now: a measure of work that needs no clock.
     pub fn steps(&self) -> u64 {
         self.steps
     }
 
+    /// Adds a sealed segment, with the time of its newest record; before its parts.
+    pub fn add_segment(&mut self, header: SegmentHeader, parts: u32, newest_ms: u64) {
+        self.segments.insert(header.id, KnownSegment { header, parts, is_cut: false });
+        self.runs.add(&header, newest_ms);
+    }
+
+    /// A segment begins to be written, or its index is on the disk and has so many parts.
+    pub fn has_parts(&mut self, header: &SegmentHeader, parts: u32) {
+        let segment = KnownSegment { header: *header, parts, is_cut: false };
+        self.segments.entry(header.id).or_insert(segment).parts = parts;
+    }
+
+    /// A segment that holds nothing goes.
+    pub fn forget_segment(&mut self, id: u64) {
+        self.segments.remove(&id);
+    }
+
+    /// What a part of a room says of those before it, if it begins now.
+    pub fn chain_of(&self, room: RoomId) -> Chain {
+        let known = self.rooms.get(&room).filter(|known| self.segment(known.newest).is_some());
+        let Some(known) = known else { return Chain::default() };
+        let before_tag = self.segments.get(&known.newest).map_or(0, |segment| segment.header.class.tag());
+        Chain { before: known.newest, before_tag, far: known.far, depth: known.depth.saturating_add(1) }
+    }
+
     /// Adds what a sealed segment holds of a room; segments come in the order of their ids. Says what is missing before
-    /// it, unless that was given up under a break.
-    pub fn add_part(&mut self, segment: &SegmentHeader, part: &Part, past: Past<'_>) -> Option<Hole> {
-        let hole = self.hole_before(segment, part, past);
+    /// it, unless that was dropped, or given up under a break.
+    pub fn add_part(&mut self, segment: &SegmentHeader, part: &Part, past: &Past<'_>) -> Option<Hole> {
+        let known = self.rooms.get(&part.room).copied();
+        let is_hole = known.is_some_and(|known| part.first > known.head.next());
+        let hole = known.filter(|_| is_hole).and_then(|known| self.unexplained(&known, part, past));
         if hole.is_some() && past.may_have_taken(segment.run, part.level) {
             // What lies behind was not safe either; the room goes on from what is whole, under its new epoch.
             return None;
         }
-        let span = Span {
-            segment: segment.id,
-            first: part.first,
-            last: part.last,
-            bytes: part.bytes,
-            newest_ms: part.newest_ms,
-            details: Some(part.details),
-        };
-        self.add_span(part.room, span, *segment);
-        self.runs.add(segment, part.newest_ms);
+        self.steps += 1;
         let epoch = past.epoch_behind(segment.run, part.level).unwrap_or(part.epoch);
-        if let Some(room) = self.rooms.get_mut(&part.room) {
-            (room.epoch, room.level, room.run) = (epoch, part.level, segment.run);
-        }
+        let first = known.filter(|known| !is_hole && known.first < part.first).map_or(part.first, |known| known.first);
+        let depth = part.chain.depth;
+        self.rooms.insert(
+            part.room,
+            KnownRoom {
+                epoch,
+                head: part.last,
+                first,
+                newest: segment.id,
+                far: if depth.is_multiple_of(JUMP_PARTS) { segment.id } else { part.chain.far },
+                newest_ms: part.newest_ms,
+                depth,
+                level: part.level,
+            },
+        );
         hole
     }
 
-    fn hole_before(&self, segment: &SegmentHeader, part: &Part, past: Past<'_>) -> Option<Hole> {
-        let known = self.rooms.get(&part.room)?;
-        let behind = known.spans.back()?.segment;
-        let is_hole = part.first > known.head().next() && !past.explains(known.run, behind, segment.id);
-        is_hole.then(|| Hole { from: known.head().next(), to: part.first.previous(), behind })
+    fn unexplained(&self, known: &KnownRoom, part: &Part, past: &Past<'_>) -> Option<Hole> {
+        let run = self.segments.get(&known.newest).map_or(0, |segment| segment.header.run);
+        let hole = Hole { from: known.head.next(), to: part.first.previous(), behind: known.newest };
+        (!past.explains(run, known.newest, &part.chain)).then_some(hole)
     }
 
-    /// Adds a message of the segment that is being written.
+    /// Adds a record of the segment that is being written.
     pub fn add_entry(&mut self, segment: &SegmentHeader, entry: &Entry) {
-        let is_next = |span: &&mut Span| span.segment == segment.id && span.last.next() == entry.sequence;
-        let bytes = u64::from(entry.record_bytes);
         self.steps += 1;
-        if let Some(room) = self.rooms.get_mut(&entry.room) {
-            (room.epoch, room.level, room.run) = (entry.epoch, entry.level, segment.run);
-            if let Some(span) = room.spans.back_mut().filter(is_next) {
-                (span.last, span.bytes) = (entry.sequence, span.bytes + bytes);
-                span.newest_ms = span.newest_ms.max(entry.time_ms);
-                return;
-            }
+        let chain = self.chain_of(entry.room);
+        if chain.before == 0 {
+            // It was cut whole, if it was there, and begins anew: what it was before is gone.
+            self.rooms.remove(&entry.room);
         }
-        let (first, last) = (entry.sequence, entry.sequence);
-        let span = Span { segment: segment.id, first, last, bytes, newest_ms: entry.time_ms, details: None };
-        self.add_span(entry.room, span, *segment);
-        if let Some(room) = self.rooms.get_mut(&entry.room) {
-            (room.epoch, room.level, room.run) = (entry.epoch, entry.level, segment.run);
-        }
-    }
-
-    fn add_span(&mut self, room: RoomId, span: Span, segment: SegmentHeader) {
-        self.steps += 1;
-        let cut_through = self.cut_through;
-        let known = self.rooms.entry(room).or_insert_with(|| KnownRoom {
-            epoch: Epoch(0),
-            spans: VecDeque::new(),
-            level: Level::Synced,
-            run: segment.run,
+        let first = if entry.kind.is_numbered() { entry.sequence } else { entry.sequence.next() };
+        let room = self.rooms.entry(entry.room).or_insert(KnownRoom {
+            epoch: entry.epoch,
+            head: first.previous(),
+            first,
+            newest: 0,
+            far: 0,
+            newest_ms: 0,
+            depth: 0,
+            level: entry.level,
         });
-        let mut dropped = Vec::new();
-        if !known.spans.is_empty() && span.first > known.head().next() {
-            // A hole: what is before it is out of reach.
-            dropped.extend(known.spans.drain(..).map(|span| span.segment));
+        if room.newest != segment.id {
+            (room.newest, room.depth) = (segment.id, chain.depth);
+            room.far = if chain.depth.is_multiple_of(JUMP_PARTS) { segment.id } else { chain.far };
         }
-        // Places that were refused before anybody was shown them are given again; what was given last counts. A room
-        // that was cut whole may begin anew; what it was before is left to the walk.
-        while known.spans.back().is_some_and(|last| last.segment > cut_through && last.first >= span.first) {
-            dropped.extend(known.spans.pop_back().map(|span| span.segment));
+        if entry.kind.is_numbered() {
+            let is_next = entry.sequence == room.head.next() && room.epoch <= entry.epoch;
+            if !is_next || room.first > entry.sequence {
+                room.first = entry.sequence;
+            }
+            room.head = entry.sequence;
         }
-        if let Some(last) = known.spans.back_mut() {
-            last.last = last.last.min(span.first.previous());
-        }
-        known.spans.push_back(span);
-        self.segments.entry(segment.id).or_insert(SegmentUse { header: segment, rooms: 0 }).rooms += 1;
-        dropped.into_iter().for_each(|segment| self.release(segment));
+        (room.epoch, room.level) = (entry.epoch, entry.level);
+        room.newest_ms = room.newest_ms.max(entry.time_ms);
     }
 
-    /// A sealed segment's index is on the disk: from now on a room's marks and keys lie there.
-    pub fn part_is_indexed(&mut self, segment: u64, part: &Part) {
-        self.steps += 1;
-        let Some(room) = self.rooms.get_mut(&part.room) else { return };
-        let behind = room.spans.partition_point(|span| span.segment <= segment);
-        let span = behind.checked_sub(1).and_then(|at| room.spans.get_mut(at));
-        if let Some(span) = span.filter(|span| span.segment == segment) {
-            span.details = Some(part.details);
+    /// What a room has before that place was proved to be damaged: it is out of reach.
+    pub fn lose_before(&mut self, room: RoomId, first: Sequence) {
+        if let Some(room) = self.rooms.get_mut(&room) {
+            room.first = room.first.max(first.min(room.head.next()));
         }
     }
 
-    /// Every room forgets what it has in a segment, and before it: segments are cut in the order of their ids. Nobody sees
-    /// it from now on, and [`Catalog::forget_cut`] does it. `false`: no room needs that segment, and nothing is to be done.
-    pub fn cut_segment(&mut self, segment: u64) -> bool {
-        if !self.segments.contains_key(&segment) {
-            return false;
-        }
-        self.cut_through = self.cut_through.max(segment);
-        if self.walk.is_none() {
-            self.begin_walk();
+    /// Nobody sees that segment from now on, and its rooms are told by [`Catalog::forget_cut`]. `false`: it is not known
+    /// here, and nothing is to be done.
+    pub fn cut_segment(&mut self, segment: u64, rooms: CutRooms) -> bool {
+        let Some(known) = self.segments.get_mut(&segment) else { return false };
+        if !std::mem::replace(&mut known.is_cut, true) {
+            self.cutting.push_back(Cutting { segment, rooms });
         }
         true
     }
 
-    fn begin_walk(&mut self) {
-        self.walk = Some(Walk { through: self.cut_through, behind: Bound::Unbounded });
-    }
-
     /// Whether something that was cut is to be forgotten.
     pub fn has_cut(&self) -> bool {
-        self.walk.is_some()
+        !self.cutting.is_empty()
     }
 
-    /// Forgets some of what was cut: at each step one span of a room, a room that has no more of them, or a segment.
-    /// Returns the steps that were taken.
+    /// Forgets some of what was cut, a room at each step. Returns the steps that were taken.
     pub fn forget_cut(&mut self, steps_max: usize) -> usize {
         let mut steps = 0;
-        while let Some(walk) = self.walk.filter(|_| steps < steps_max) {
+        while steps < steps_max
+            && let Some(cutting) = self.cutting.front_mut()
+        {
             steps += 1;
-            let room = self.rooms.range((walk.behind, Bound::Unbounded)).next().map(|(&id, _)| id);
+            let segment = cutting.segment;
+            let room = match &mut cutting.rooms {
+                CutRooms::Known(rooms) => rooms.next(),
+                CutRooms::Unknown(behind) => {
+                    let next = self.rooms.range((*behind, Bound::Unbounded)).next().map(|(&id, _)| id);
+                    next.inspect(|&id| *behind = Bound::Excluded(id)).map(|id| (id, Sequence(0)))
+                }
+            };
             match room {
-                Some(id) if self.forget_span(id) => {}
-                Some(id) => self.walk = Some(Walk { behind: Bound::Excluded(id), ..walk }),
-                None => self.end_walk(walk.through),
+                Some((id, last)) => self.forget_part(id, segment, last),
+                None => self.end_cut(segment),
             }
         }
         self.steps += steps as u64;
         steps
     }
 
-    /// Forgets the oldest span of a room if it was cut; whether it was.
-    fn forget_span(&mut self, id: RoomId) -> bool {
-        let Some(room) = self.rooms.get_mut(&id) else { return false };
-        let Some(segment) = room.spans.front().map(|span| span.segment).filter(|&segment| segment <= self.cut_through)
-        else {
-            return false;
-        };
-        room.spans.pop_front();
-        if room.spans.is_empty() {
+    fn forget_part(&mut self, id: RoomId, segment: u64, last: Sequence) {
+        let Some(room) = self.rooms.get_mut(&id) else { return };
+        if room.newest == segment {
             self.rooms.remove(&id);
-        }
-        self.release(segment);
-        true
-    }
-
-    /// No room holds anything of the cut: its segments go, those too that were given up, and perhaps there was another.
-    fn end_walk(&mut self, through: u64) {
-        if let Some(entry) = self.segments.first_entry().filter(|entry| *entry.key() <= through) {
-            self.released.push(entry.remove_entry().0);
-        } else if self.cut_through > through {
-            self.begin_walk();
-        } else {
-            self.walk = None;
+        } else if room.depth >= JUMP_PARTS || room.far <= segment {
+            // Otherwise its first part is younger: it was cut whole before, and began anew.
+            room.first = room.first.max(last.next().min(room.head.next()));
         }
     }
 
-    /// A room forgets what it has in a segment, and before it.
-    pub fn cut_room(&mut self, id: RoomId, segment: u64) {
-        let cut = self.take_spans(id, segment);
-        cut.into_iter().for_each(|span| self.release(span.segment));
-    }
-
-    /// A segment does not hold what it should of a room: the room goes on behind it. The files stay for those who may
-    /// mend them, until retention takes them.
-    pub fn give_up(&mut self, id: RoomId, segment: u64) {
-        if let Some(newest) = self.take_spans(id, segment).last() {
-            let clock_ms = self.clock_ms(newest.segment, newest.newest_ms);
-            self.given_up.insert(id, GivenUp { segment, clock_ms });
-        }
-    }
-
-    /// What was given up of a room last: its keys are not known any more, which is not to say that there are none.
-    pub fn given_up(&self, id: RoomId) -> Option<&GivenUp> {
-        self.given_up.get(&id)
-    }
-
-    fn take_spans(&mut self, id: RoomId, segment: u64) -> Vec<Span> {
-        // What was cut before is released, whatever becomes of the rest.
-        while self.forget_span(id) {
-            self.steps += 1;
-        }
-        let Some(room) = self.rooms.get_mut(&id).filter(|room| holds(room, segment)) else { return Vec::new() };
-        let mut cut = Vec::new();
-        while let Some(span) = room.spans.pop_front() {
-            cut.push(span);
-            if span.segment == segment {
-                break;
-            }
-        }
-        if room.spans.is_empty() {
-            self.rooms.remove(&id);
-        }
-        cut
-    }
-
-    /// A room forgets its oldest spans above what is to be kept of it; the newest stays.
-    pub fn keep_of_room(&mut self, id: RoomId, keeping: Keeping) {
-        if keeping.bytes == 0 && keeping.since_ms == 0 {
-            return;
-        }
-        let Some(room) = self.rooms.get(&id) else { return };
-        let mut bytes: u64 = room.spans.iter().map(|span| span.bytes).sum();
-        let mut last_cut = None;
-        for span in room.spans.iter().take(room.spans.len() - 1) {
-            let is_above = (keeping.bytes != 0 && bytes > keeping.bytes) || span.newest_ms < keeping.since_ms;
-            if !is_above || self.clock_ms(span.segment, span.newest_ms) >= keeping.at_least_since_ms {
-                break;
-            }
-            bytes -= span.bytes;
-            last_cut = Some(span.segment);
-        }
-        if let Some(segment) = last_cut {
-            self.cut_room(id, segment);
-        }
+    fn end_cut(&mut self, segment: u64) {
+        self.cutting.pop_front();
+        self.segments.remove(&segment);
+        self.released.push(segment);
     }
 
     /// The run begins, at that time of its clock, milliseconds since 1970. Every earlier segment was added.
@@ -421,34 +386,29 @@ impl Catalog {
 
     /// A time that stands in a segment, on the clock of this run.
     pub fn clock_ms(&self, segment: u64, logged_ms: u64) -> u64 {
-        self.segment(segment).map_or(logged_ms, |header| self.runs.clock_ms(header.run, logged_ms))
+        self.segments.get(&segment).map_or(logged_ms, |known| self.runs.clock_ms(known.header.run, logged_ms))
     }
 
-    /// Whether a room has, or had before it was given up, a message that is no older than that, on the clock of this run.
+    /// Whether a room has a record that is no older than that, on the clock of this run.
     pub fn is_younger(&self, id: RoomId, since_ms: u64) -> bool {
-        let newest = self.room(id).and_then(|room| room.spans.back());
-        let newest_ms = newest.map(|span| self.clock_ms(span.segment, span.newest_ms));
-        let given_up_ms = self.given_up(id).map(|gone| gone.clock_ms);
-        newest_ms.max(given_up_ms).is_some_and(|ms| ms >= since_ms)
+        let known = self.rooms.get(&id).filter(|known| self.segment(known.newest).is_some());
+        known.is_some_and(|known| self.clock_ms(known.newest, known.newest_ms) >= since_ms)
     }
 
-    fn release(&mut self, id: u64) {
-        let Some(segment) = self.segments.get_mut(&id) else { return };
-        segment.rooms -= 1;
-        if segment.rooms == 0 {
-            self.segments.remove(&id);
-            self.released.push(id);
-        }
-    }
-
-    /// Segments that no room of this core needs since the last time.
+    /// Segments that were forgotten since the last time.
     pub fn take_released(&mut self) -> Vec<u64> {
         std::mem::take(&mut self.released)
     }
-}
 
-fn holds(room: &KnownRoom, segment: u64) -> bool {
-    room.spans.iter().any(|span| span.segment == segment)
+    /// The oldest segment of each class, by the class's tag.
+    pub fn oldest_of<'s>(segments: impl Iterator<Item = &'s SegmentHeader>) -> BTreeMap<u16, u64> {
+        let mut oldest = BTreeMap::new();
+        for segment in segments {
+            let id = oldest.entry(Class::tag(segment.class)).or_insert(segment.id);
+            *id = segment.id.min(*id);
+        }
+        oldest
+    }
 }
 
 #[cfg(test)]

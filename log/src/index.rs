@@ -2,162 +2,93 @@
 //! when it is missing or wrong. Derived, so never evidence about the log.
 //!
 //! ```text
-//!  file     [ header 64 B ][ table: a part a room, by id ][ marks and keys of the first room ][ of the second ]…
+//!  file     [ header 128 B ][ table: a part a room, by id ][ name, marks, keys of the first room ][ of the second ]…
 //!
-//!  header                                           part
-//!  offset  size  field                              offset  size  field
-//!       0     8  magic "BANTERIX"                        0    16  room id
-//!       8     2  format version: 1                      16     8  epoch of its newest message
-//!      10     2  core                                   24     8  first sequence
-//!      12     4  parts                                  32     8  last sequence
-//!      16     8  segment id                             40     8  bytes of its records
-//!      24     8  nonce of the segment                   48     8  time of its newest message, ms
-//!      32     8  where the segment's blocks end         56     4  level of its newest message
-//!      40     8  time of the newest message, ms         60     4  marks
-//!      48     4  CRC-32C of the table                   64     4  keys
-//!      52     4  CRC-32C of the 52 bytes before         68     4  CRC-32C of its marks and keys
-//!      56     8  reserved: 0                            72     8  offset of its marks; its keys follow
-//!
-//!  mark     [ sequence 8 ][ page 4 ]                a block with that message starts at that page of the segment
-//!  key      [ sequence 8 ][ time 8 ][ fingerprint 16 ][ body 8 ]
+//!  header   offset  size  field
+//!                0     8  magic "BANTERIX"
+//!                8     2  format version: 2
+//!               10     2  core
+//!               12     4  parts
+//!               16     8  segment id
+//!               24     8  nonce of the segment
+//!               32     8  where the segment's blocks end
+//!               40     8  time of the newest record, ms
+//!               48     1  1 = the parts name those before them
+//!               49    75  reserved: 0
+//!              124     4  CRC-32C of the 124 bytes before
 //! ```
+//!
+//! Each piece has a sum of its own, so that nobody reads more than is asked: a line of the table ([`part`]), a piece of
+//! marks ([`marks`]), a piece of keys ([`keys`]). A name is proved by the room's id.
 
 use std::collections::BTreeMap;
 
-use banter_protocol::event::Message;
 use banter_protocol::ids::{Epoch, RoomId, Sequence};
+use banter_protocol::native::{Kept, read_kept, read_state};
 
-use crate::bytes::{array, u16_at, u32_at, u64_at};
-use crate::key::{Fingerprint, KeyedPost};
-use crate::record::Level;
+use crate::bytes::{u16_at, u32_at, u64_at};
+use crate::key::KeyedPost;
+use crate::record::{Level, Record, RecordKind};
 use crate::segment::SegmentHeader;
 use crate::{FORMAT_VERSION, PAGE_BYTES};
 
-/// Bytes of the header.
-pub const HEADER_BYTES: usize = 64;
-/// Bytes of a part in the table.
-pub const PART_BYTES: usize = 80;
-/// Bytes of a mark.
-pub const MARK_BYTES: usize = 12;
-/// Bytes of a key.
-pub const KEY_BYTES: usize = 40;
-/// Bytes of the log between two marks of a room, at least: what a reader may have to read in vain. So an index has at
-/// most one mark a message, and for a busy room one in so many bytes.
-pub const MARK_STRIDE_BYTES: u64 = 64 * 1_024;
+pub mod keys;
+pub mod marks;
+pub mod part;
 
+pub use marks::Mark;
+pub use part::{Chain, Details, JUMP_PARTS, PART_BYTES, Part};
+
+/// Bytes of the header: as many as of a part, so that no part lies across two pages.
+pub const HEADER_BYTES: usize = PART_BYTES;
+const _: () = assert!(PAGE_BYTES.is_multiple_of(PART_BYTES));
 const MAGIC: &[u8; 8] = b"BANTERIX";
-const SUMMED_BYTES: usize = 52;
+const SUM_AT: usize = HEADER_BYTES - 4;
 
-/// Where a message of a room lies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Mark {
-    /// The first message of the room in the block, or one before it.
-    pub sequence: u64,
-    /// Where the block starts in the segment.
-    pub offset: u64,
+/// The sum of a piece of a segment's index: of another segment's it is another one.
+fn sum_with(nonce: u64, bytes: &[u8]) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c(&nonce.to_le_bytes()), bytes)
 }
 
-/// What a segment holds of one room.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Part {
-    /// The room.
-    pub room: RoomId,
-    /// The epoch of its newest message there.
-    pub epoch: Epoch,
-    /// Its first message there.
-    pub first: Sequence,
-    /// Its last message there; all between are there too.
-    pub last: Sequence,
-    /// Bytes of its records.
-    pub bytes: u64,
-    /// The time of its newest message, milliseconds since 1970.
-    pub newest_ms: u64,
-    /// The level of its newest message.
-    pub level: Level,
-    /// Where its marks and keys lie.
-    pub details: Details,
-}
-
-/// Where a part's marks and keys lie in the index file.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Details {
-    /// Where its marks start; its keys follow them.
-    pub offset: u64,
-    /// Marks.
-    pub marks: u32,
-    /// Keys.
-    pub keys: u32,
-    sum: u32,
-}
-
-impl Details {
-    /// Bytes of marks and keys together.
-    pub fn bytes(&self) -> usize {
-        self.marks as usize * MARK_BYTES + self.keys as usize * KEY_BYTES
-    }
-
-    /// Reads them; `None` if those bytes are not what the table promised.
-    pub fn read(&self, bytes: &[u8]) -> Option<(Vec<Mark>, Vec<KeyedPost>)> {
-        let bytes = bytes.get(..self.bytes())?;
-        if crc32c::crc32c(bytes) != self.sum {
-            return None;
-        }
-        let (marks, keys) = bytes.split_at(self.marks as usize * MARK_BYTES);
-        let marks = marks.chunks_exact(MARK_BYTES).map(read_mark).collect::<Option<_>>()?;
-        let keys = keys.chunks_exact(KEY_BYTES).map(read_key).collect::<Option<_>>()?;
-        Some((marks, keys))
-    }
-}
-
-fn read_mark(bytes: &[u8]) -> Option<Mark> {
-    Some(Mark { sequence: u64_at(bytes, 0)?, offset: u64::from(u32_at(bytes, 8)?) * PAGE_BYTES as u64 })
-}
-
-fn read_key(bytes: &[u8]) -> Option<KeyedPost> {
-    Some(KeyedPost {
-        sequence: u64_at(bytes, 0)?,
-        time_ms: u64_at(bytes, 8)?,
-        fingerprint: Fingerprint(u128::from_le_bytes(array(bytes, 16)?)),
-        body: u64_at(bytes, 32)?,
-    })
-}
-
-/// One message, as the index takes it.
+/// One record, as the index takes it.
 #[derive(Clone, Copy, Debug)]
 pub struct Entry {
+    /// What it is.
+    pub kind: RecordKind,
     /// The room.
     pub room: RoomId,
     /// The room's history.
     pub epoch: Epoch,
-    /// The message's place.
+    /// Its place; of a state the newest place of the room when it was written.
     pub sequence: Sequence,
     /// Its time, milliseconds since 1970.
     pub time_ms: u64,
     /// The room's level.
     pub level: Level,
-    /// Bytes of its record.
+    /// Bytes of it.
     pub record_bytes: u32,
     /// Its key.
     pub key: Option<KeyedPost>,
 }
 
 impl Entry {
-    /// Of a message that was read.
-    pub fn of(message: &Message<'_>, level: Level, record_bytes: usize) -> Self {
-        Self::in_room(RoomId::of(message.room), message, level, record_bytes)
-    }
-
-    /// Of a message of a room whose id is known.
-    pub fn in_room(room: RoomId, message: &Message<'_>, level: Level, record_bytes: usize) -> Self {
-        Entry {
-            room,
-            epoch: message.epoch,
-            sequence: message.sequence,
-            time_ms: message.time_ms,
-            level,
-            record_bytes: record_bytes as u32,
-            key: KeyedPost::of(message),
+    /// Of a record that was read, and the name of its room; `id_of` may know the room's id already. `None`: its frame does
+    /// not check.
+    pub fn read<'a>(record: &Record<'a>, id_of: impl FnOnce(&str) -> RoomId) -> Option<(Self, &'a str)> {
+        let (kind, level, record_bytes) = (record.kind, record.level, record.bytes() as u32);
+        if kind == RecordKind::State {
+            let state = read_state(record.frame).ok()?;
+            let room = id_of(state.room);
+            let (epoch, sequence, time_ms) = (state.epoch, state.sequence, state.time_ms);
+            return Some((Entry { kind, room, epoch, sequence, time_ms, level, record_bytes, key: None }, state.room));
         }
+        let kept = read_kept(record.frame).ok()?;
+        let key = match &kept {
+            Kept::Message(message) => KeyedPost::of(message, record.sent_body_hash),
+            Kept::Change(_) | Kept::Erased { .. } => None,
+        };
+        let (room, epoch, sequence, time_ms) = (id_of(kept.room()), kept.epoch(), kept.sequence(), kept.time_ms());
+        Some((Entry { kind, room, epoch, sequence, time_ms, level, record_bytes, key }, kept.room()))
     }
 }
 
@@ -167,6 +98,8 @@ impl Entry {
 pub struct IndexBuilder {
     rooms: BTreeMap<RoomId, PartBuilder>,
     newest_ms: u64,
+    /// The segment was damaged: keys may be missing.
+    lacks_keys: bool,
 }
 
 /// One room's part in the making.
@@ -174,17 +107,40 @@ pub struct IndexBuilder {
 pub struct PartBuilder {
     /// What the table will say.
     pub part: Part,
+    /// The room's name.
+    pub name: Box<str>,
     /// Its marks, ascending.
     pub marks: Vec<Mark>,
     /// Its keyed posts, ascending.
     pub keys: Vec<KeyedPost>,
+    /// Where the record of its last place ends.
+    end_offset: u64,
+}
+
+/// What is to be known of a room when its part begins.
+#[derive(Clone, Debug, Default)]
+pub struct Opening {
+    /// The room's name.
+    pub name: Box<str>,
+    /// Its parts before.
+    pub chain: Chain,
 }
 
 impl IndexBuilder {
-    /// Adds a message of the block at that offset.
-    pub fn add(&mut self, entry: &Entry, block_offset: u64) {
-        let room = self.rooms.entry(entry.room).or_insert_with(|| PartBuilder::starting_with(entry));
-        room.add(entry, block_offset);
+    /// Of a segment that was damaged, so that keys may be missing.
+    pub fn lacking_keys(self) -> Self {
+        IndexBuilder { lacks_keys: true, ..self }
+    }
+
+    /// Whether the room has a part.
+    pub fn has(&self, room: RoomId) -> bool {
+        self.rooms.contains_key(&room)
+    }
+
+    /// Adds the record that starts there; `opening` is asked where it is the first of its room.
+    pub fn add(&mut self, entry: &Entry, offset: u64, opening: impl FnOnce() -> Opening) {
+        let room = self.rooms.entry(entry.room).or_insert_with(|| PartBuilder::starting_with(entry, opening()));
+        room.add(entry, offset);
         self.newest_ms = self.newest_ms.max(entry.time_ms);
     }
 
@@ -193,159 +149,213 @@ impl IndexBuilder {
         self.rooms.get(&room)
     }
 
+    /// Says what the last place of a room's part is: those behind it were given again in a later segment.
+    pub fn end_at(&mut self, room: RoomId, last: Sequence) {
+        if let Some(room) = self.rooms.get_mut(&room) {
+            room.part.last = room.part.last.min(last);
+        }
+    }
+
+    /// Says what a room's part is behind.
+    pub fn set_chain(&mut self, room: RoomId, chain: Chain) {
+        if let Some(room) = self.rooms.get_mut(&room) {
+            room.part.chain = chain;
+        }
+    }
+
     /// Every part, by room id.
     pub fn parts(&self) -> impl Iterator<Item = &Part> {
         self.rooms.values().map(|room| &room.part)
     }
 
-    /// The time of the newest message, milliseconds since 1970; 0 if there is none.
+    /// Rooms in it.
+    pub fn len(&self) -> usize {
+        self.rooms.len()
+    }
+
+    /// Whether no room is.
+    pub fn is_empty(&self) -> bool {
+        self.rooms.is_empty()
+    }
+
+    /// The time of the newest record, milliseconds since 1970; 0 if there is none.
     pub fn newest_ms(&self) -> u64 {
         self.newest_ms
     }
 
-    /// The file's bytes, and the parts with their places in it.
-    pub fn encode(&self, segment: &SegmentHeader, end_offset: u64) -> (Vec<u8>, Vec<Part>) {
+    /// The file's bytes. `is_chained`: the parts name those before them.
+    pub fn encode(&self, segment: &SegmentHeader, end_offset: u64, is_chained: bool) -> Vec<u8> {
+        let nonce = segment.nonce;
+        let parts = self.rooms.len() as u32;
+        let header = IndexHeader { parts, end_offset, newest_ms: self.newest_ms, is_chained };
+        let mut file = header.write(segment);
         let details_start = HEADER_BYTES + self.rooms.len() * PART_BYTES;
-        let (mut table, mut details) = (Vec::with_capacity(self.rooms.len() * PART_BYTES), Vec::new());
-        let mut parts = Vec::with_capacity(self.rooms.len());
+        let mut details = Vec::new();
         for room in self.rooms.values() {
             let offset = (details_start + details.len()) as u64;
-            let part = Part { details: room.write_details(offset, &mut details), ..room.part };
-            write_part(&part, &mut table);
-            parts.push(part);
+            let lacks_keys = self.lacks_keys || room.part.lacks_keys;
+            let part = Part { details: room.write_details(offset, nonce, &mut details), lacks_keys, ..room.part };
+            part.write(nonce, &mut file);
         }
-        let mut file = Vec::with_capacity(details_start + details.len());
-        file.extend_from_slice(MAGIC);
-        file.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
-        file.extend_from_slice(&segment.core.to_le_bytes());
-        file.extend_from_slice(&(parts.len() as u32).to_le_bytes());
-        for number in [segment.id, segment.nonce, end_offset, self.newest_ms] {
-            file.extend_from_slice(&number.to_le_bytes());
-        }
-        file.extend_from_slice(&crc32c::crc32c(&table).to_le_bytes());
-        file.extend_from_slice(&crc32c::crc32c(&file).to_le_bytes());
-        file.resize(HEADER_BYTES, 0);
-        file.extend_from_slice(&table);
         file.extend_from_slice(&details);
-        (file, parts)
+        file
     }
 }
 
 impl PartBuilder {
-    fn starting_with(entry: &Entry) -> Self {
-        let part = Part {
-            room: entry.room,
-            epoch: entry.epoch,
-            first: entry.sequence,
-            last: entry.sequence.previous(),
-            bytes: 0,
-            newest_ms: 0,
-            level: entry.level,
-            details: Details::default(),
-        };
-        PartBuilder { part, marks: Vec::new(), keys: Vec::new() }
+    /// Where the record of its last place ends.
+    pub fn end_offset(&self) -> u64 {
+        self.end_offset
     }
 
-    fn add(&mut self, entry: &Entry, block_offset: u64) {
-        if entry.sequence != self.part.last.next() {
-            // No writer leaves a hole in a segment or gives a place twice in it. Where that is found all the same,
-            // what is before it is out of reach: a part is dense.
-            *self = PartBuilder::starting_with(entry);
-        }
-        let is_far = |mark: &Mark| block_offset >= mark.offset + MARK_STRIDE_BYTES;
-        if self.marks.last().is_none_or(is_far) {
-            self.marks.push(Mark { sequence: entry.sequence.0, offset: block_offset });
+    fn starting_with(entry: &Entry, opening: Opening) -> Self {
+        let mut room = PartBuilder {
+            part: Part {
+                room: entry.room,
+                epoch: entry.epoch,
+                first: entry.sequence,
+                last: entry.sequence.previous(),
+                bytes: 0,
+                newest_ms: 0,
+                level: entry.level,
+                chain: opening.chain,
+                state_offset: 0,
+                lacks_keys: false,
+                details: Details::default(),
+            },
+            name: opening.name,
+            marks: Vec::new(),
+            keys: Vec::new(),
+            end_offset: 0,
+        };
+        room.begin_at(entry);
+        room
+    }
+
+    /// No writer leaves a hole in a segment or gives a place twice in it. Where that is found all the same, what is before
+    /// it is out of reach: a part is dense.
+    fn begin_at(&mut self, entry: &Entry) {
+        let first = if entry.kind.is_numbered() { entry.sequence } else { entry.sequence.next() };
+        (self.part.first, self.part.last, self.part.bytes) = (first, first.previous(), 0);
+        (self.marks, self.keys) = (Vec::new(), Vec::new());
+    }
+
+    fn add(&mut self, entry: &Entry, offset: u64) {
+        if entry.kind.is_numbered() {
+            self.add_place(entry, offset);
+        } else {
+            self.part.state_offset = offset as u32;
         }
         self.keys.extend(entry.key);
         let part = &mut self.part;
-        part.last = entry.sequence;
         part.bytes += u64::from(entry.record_bytes);
         (part.epoch, part.level) = (entry.epoch, entry.level);
         part.newest_ms = part.newest_ms.max(entry.time_ms);
     }
 
-    fn write_details(&self, offset: u64, out: &mut Vec<u8>) -> Details {
-        let start = out.len();
-        for mark in &self.marks {
-            out.extend_from_slice(&mark.sequence.to_le_bytes());
-            out.extend_from_slice(&((mark.offset / PAGE_BYTES as u64) as u32).to_le_bytes());
+    fn add_place(&mut self, entry: &Entry, offset: u64) {
+        if entry.sequence != self.part.last.next() {
+            self.begin_at(entry);
         }
-        for key in &self.keys {
-            out.extend_from_slice(&key.sequence.to_le_bytes());
-            out.extend_from_slice(&key.time_ms.to_le_bytes());
-            out.extend_from_slice(&key.fingerprint.0.to_le_bytes());
-            out.extend_from_slice(&key.body.to_le_bytes());
+        let is_far = |mark: &Mark| {
+            offset >= mark.offset + marks::MARK_STRIDE_BYTES || offset >= self.end_offset + marks::MARK_LEAP_BYTES
+        };
+        if self.marks.last().is_none_or(is_far) {
+            self.marks.push(Mark { sequence: entry.sequence.0, offset });
         }
-        let sum = crc32c::crc32c(&out[start..]);
-        Details { offset, marks: self.marks.len() as u32, keys: self.keys.len() as u32, sum }
+        self.part.last = entry.sequence;
+        self.end_offset = offset + u64::from(entry.record_bytes);
+    }
+
+    fn write_details(&self, offset: u64, nonce: u64, out: &mut Vec<u8>) -> Details {
+        out.extend_from_slice(self.name.as_bytes());
+        marks::write(&self.marks, nonce, out);
+        let keys_bytes = keys::write(&self.keys, nonce, out);
+        let (marks, keys) = (self.marks.len() as u32, self.keys.len() as u32);
+        Details { offset, name_bytes: self.name.len() as u16, marks, keys, keys_bytes }
     }
 }
 
-fn write_part(part: &Part, out: &mut Vec<u8>) {
-    out.extend_from_slice(&part.room.0.to_le_bytes());
-    for number in [part.epoch.0, part.first.0, part.last.0, part.bytes, part.newest_ms] {
-        out.extend_from_slice(&number.to_le_bytes());
-    }
-    let details = &part.details;
-    for number in [part.level as u32, details.marks, details.keys, details.sum] {
-        out.extend_from_slice(&number.to_le_bytes());
-    }
-    out.extend_from_slice(&details.offset.to_le_bytes());
-}
-
-fn read_part(bytes: &[u8]) -> Option<Part> {
-    Some(Part {
-        room: RoomId(u128::from_le_bytes(array(bytes, 0)?)),
-        epoch: Epoch(u64_at(bytes, 16)?),
-        first: Sequence(u64_at(bytes, 24)?),
-        last: Sequence(u64_at(bytes, 32)?),
-        bytes: u64_at(bytes, 40)?,
-        newest_ms: u64_at(bytes, 48)?,
-        level: Level::from_number(u8::try_from(u32_at(bytes, 56)?).ok()?)?,
-        details: Details {
-            marks: u32_at(bytes, 60)?,
-            keys: u32_at(bytes, 64)?,
-            sum: u32_at(bytes, 68)?,
-            offset: u64_at(bytes, 72)?,
-        },
-    })
-}
-
-/// What an index file says without its marks and keys, which stay in the file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct IndexTable {
+/// What an index file says ahead of its table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IndexHeader {
+    /// Parts in the table.
+    pub parts: u32,
     /// Where the segment's blocks end.
     pub end_offset: u64,
-    /// The time of the newest message, milliseconds since 1970.
+    /// The time of the newest record, milliseconds since 1970.
     pub newest_ms: u64,
-    /// The parts, by room id.
-    pub parts: Vec<Part>,
+    /// Whether the parts name those before them: one that was made from its segment alone does not.
+    pub is_chained: bool,
 }
 
-impl IndexTable {
-    /// Bytes at the start of the file that [`IndexTable::read`] needs, by its header; `None` if it is no index of that
-    /// segment.
-    pub fn bytes_needed(header: &[u8], segment: &SegmentHeader) -> Option<usize> {
-        let is_ours = header.starts_with(MAGIC)
-            && u16_at(header, 8)? == FORMAT_VERSION
-            && u16_at(header, 10)? == segment.core
-            && u64_at(header, 16)? == segment.id
-            && u64_at(header, 24)? == segment.nonce
-            && crc32c::crc32c(header.get(..SUMMED_BYTES)?) == u32_at(header, SUMMED_BYTES)?;
-        let parts = u32_at(header, 12)? as usize;
-        is_ours.then_some(HEADER_BYTES + parts * PART_BYTES)
+impl IndexHeader {
+    /// The header's bytes.
+    pub fn write(&self, segment: &SegmentHeader) -> Vec<u8> {
+        let mut header = Vec::with_capacity(HEADER_BYTES);
+        header.extend_from_slice(MAGIC);
+        header.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
+        header.extend_from_slice(&segment.core.to_le_bytes());
+        header.extend_from_slice(&self.parts.to_le_bytes());
+        for number in [segment.id, segment.nonce, self.end_offset, self.newest_ms] {
+            header.extend_from_slice(&number.to_le_bytes());
+        }
+        header.push(u8::from(self.is_chained));
+        header.resize(SUM_AT, 0);
+        let sum = crc32c::crc32c(&header);
+        header.extend_from_slice(&sum.to_le_bytes());
+        header
     }
 
     /// Reads the start of an index file; `None` if it is damaged, or the index of another segment.
     pub fn read(bytes: &[u8], segment: &SegmentHeader) -> Option<Self> {
-        let needed = Self::bytes_needed(bytes, segment)?;
-        let table = bytes.get(HEADER_BYTES..needed)?;
-        if crc32c::crc32c(table) != u32_at(bytes, 48)? {
-            return None;
-        }
-        let parts = table.chunks_exact(PART_BYTES).map(read_part).collect::<Option<_>>()?;
-        Some(IndexTable { end_offset: u64_at(bytes, 32)?, newest_ms: u64_at(bytes, 40)?, parts })
+        let summed = bytes.get(..SUM_AT)?;
+        let is_ours = summed.starts_with(MAGIC)
+            && u16_at(bytes, 8)? == FORMAT_VERSION
+            && u16_at(bytes, 10)? == segment.core
+            && u64_at(bytes, 16)? == segment.id
+            && u64_at(bytes, 24)? == segment.nonce
+            && crc32c::crc32c(summed) == u32_at(bytes, SUM_AT)?;
+        is_ours.then_some(IndexHeader {
+            parts: u32_at(bytes, 12)?,
+            end_offset: u64_at(bytes, 32)?,
+            newest_ms: u64_at(bytes, 40)?,
+            is_chained: bytes[48] != 0,
+        })
     }
+
+    /// Bytes of the file that header and table take.
+    pub fn table_end(&self) -> u64 {
+        HEADER_BYTES as u64 + u64::from(self.parts) * PART_BYTES as u64
+    }
+}
+
+/// Reads the lines of a table, header left out; `None` for one that does not check.
+pub fn read_table(table: &[u8], nonce: u64) -> impl Iterator<Item = Option<Part>> {
+    table.chunks_exact(PART_BYTES).map(move |line| Part::read(line, nonce))
+}
+
+/// Whether every piece of a whole index file checks, and belongs to that segment.
+pub fn is_whole(file: &[u8], segment: &SegmentHeader) -> bool {
+    let Some(header) = IndexHeader::read(file, segment) else { return false };
+    let Some(table) = file.get(HEADER_BYTES..header.table_end() as usize) else { return false };
+    read_table(table, segment.nonce).all(|part| part.is_some_and(|part| has_details(file, &part, segment.nonce)))
+}
+
+fn has_details(file: &[u8], part: &Part, nonce: u64) -> bool {
+    let details = &part.details;
+    let piece = |from: u64, to: u64| file.get(usize::try_from(from).ok()?..usize::try_from(to).ok()?);
+    let name = piece(details.offset, details.marks_offset()).and_then(|name| std::str::from_utf8(name).ok());
+    if name.is_none_or(|name| RoomId::of(name) != part.room) {
+        return false;
+    }
+    let Some(all_marks) = piece(details.marks_offset(), details.keys_offset()) else { return false };
+    let Some(mut rest) = piece(details.keys_offset(), details.end_offset()) else { return false };
+    while !rest.is_empty() {
+        let Some((_, length)) = keys::read(rest, nonce) else { return false };
+        rest = &rest[length..];
+    }
+    all_marks.chunks(PAGE_BYTES).all(|piece| marks::MarkPiece::read(piece, nonce).is_some())
 }
 
 /// The name of the index beside a segment's file.
@@ -356,18 +366,26 @@ pub fn file_name(id: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::key::Fingerprint;
+    use crate::segment::Class;
 
-    const SEGMENT: SegmentHeader = SegmentHeader { id: 7, nonce: 99, core: 1, run: 3, made_unix_ms: 5 };
+    const SEGMENT: SegmentHeader =
+        SegmentHeader { id: 7, nonce: 99, core: 1, class: Class::SERVER, run: 3, made_unix_ms: 5, file_bytes: 1 << 20 };
 
-    fn entry(room: u128, sequence: u64) -> Entry {
+    fn name(room: u64) -> String {
+        format!("room {room}")
+    }
+
+    fn entry(room: u64, sequence: u64) -> Entry {
         let key = sequence.is_multiple_of(2).then_some(KeyedPost {
             sequence,
             time_ms: 10 * sequence,
             fingerprint: Fingerprint(u128::from(sequence) << 70),
-            body: sequence * 3,
+            body: sequence as u32 * 3,
         });
         Entry {
-            room: RoomId(room),
+            kind: RecordKind::Message,
+            room: RoomId::of(&name(room)),
             epoch: Epoch(4),
             sequence: Sequence(sequence),
             time_ms: 10 * sequence,
@@ -377,62 +395,69 @@ mod tests {
         }
     }
 
+    fn opening(room: u64) -> Opening {
+        let chain = Chain { before: room + 1, before_tag: 4, far: 0, depth: 1 };
+        Opening { name: name(room).into(), chain }
+    }
+
     fn built() -> IndexBuilder {
         let mut index = IndexBuilder::default();
         for sequence in 1..=40u64 {
-            index.add(&entry(u128::from(sequence % 3), 1 + sequence / 3), 4_096 + sequence * 16 * 1_024);
+            let room = sequence % 3;
+            index.add(&entry(room, 1 + sequence / 3), 4_096 + sequence * 8 * 1_024, || opening(room));
         }
         index
+    }
+
+    fn parts_of(file: &[u8]) -> Vec<Part> {
+        let header = IndexHeader::read(file, &SEGMENT).unwrap();
+        let table = &file[HEADER_BYTES..header.table_end() as usize];
+        read_table(table, SEGMENT.nonce).map(Option::unwrap).collect()
     }
 
     #[test]
     fn an_index_comes_back_as_it_was_written() {
         let index = built();
-        let (file, parts) = index.encode(&SEGMENT, 777);
-        assert_eq!(IndexTable::bytes_needed(&file, &SEGMENT), Some(HEADER_BYTES + 3 * PART_BYTES));
-        let table = IndexTable::read(&file, &SEGMENT).unwrap();
-        assert_eq!((table.end_offset, table.newest_ms, &table.parts), (777, 140, &parts));
-        for part in &table.parts {
+        let file = index.encode(&SEGMENT, 777, true);
+        let header = IndexHeader { parts: 3, end_offset: 777, newest_ms: 140, is_chained: true };
+        assert_eq!(IndexHeader::read(&file, &SEGMENT), Some(header));
+        assert!(is_whole(&file, &SEGMENT));
+        for part in parts_of(&file) {
             let room = index.room(part.room).unwrap();
-            let (marks, keys) = part.details.read(&file[part.details.offset as usize..]).unwrap();
-            assert_eq!((&marks, &keys), (&room.marks, &room.keys));
-            assert!(marks.len() > 2 && marks.len() < 14 && !keys.is_empty(), "{marks:?}");
-            assert_eq!(
-                (part.first, part.bytes),
-                (Sequence(if part.room.0 == 0 { 2 } else { 1 }), 100 * (1 + part.last.0 - part.first.0))
-            );
+            let details = part.details;
+            assert_eq!(Part { details: Details::default(), ..part }, room.part);
+            let at = |offset: u64| &file[offset as usize..];
+            assert_eq!(&at(details.offset)[..usize::from(details.name_bytes)], room.name.as_bytes());
+            let marks = marks::MarkPiece::read(at(details.marks_offset()), SEGMENT.nonce).unwrap().marks;
+            assert!(marks == room.marks && marks.len() > 2, "{marks:?}");
+            let (mut keys, length) = keys::read(at(details.keys_offset()), SEGMENT.nonce).unwrap();
+            keys.reverse();
+            assert_eq!((keys, length as u32), (room.keys.clone(), details.keys_bytes));
         }
     }
 
     #[test]
     fn every_flipped_bit_of_an_index_is_seen() {
-        let (file, parts) = built().encode(&SEGMENT, 777);
+        let file = built().encode(&SEGMENT, 777, true);
         for bit in 0..file.len() * 8 {
             let mut flipped = file.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
-            let table = IndexTable::read(&flipped, &SEGMENT);
-            let reserved = SUMMED_BYTES + 4..HEADER_BYTES;
-            if bit / 8 < HEADER_BYTES + parts.len() * PART_BYTES && !reserved.contains(&(bit / 8)) {
-                assert_eq!(table, None, "bit {bit}");
-            } else if !reserved.contains(&(bit / 8)) {
-                let whole = |part: &Part| part.details.read(&flipped[part.details.offset as usize..]).is_some();
-                assert_eq!(parts.iter().filter(|part| whole(part)).count(), parts.len() - 1, "bit {bit}");
-            }
+            assert!(!is_whole(&flipped, &SEGMENT), "bit {bit}");
         }
         for length in 0..file.len() {
-            assert!(IndexTable::read(&file[..length], &SEGMENT).is_none() || length >= HEADER_BYTES + 3 * PART_BYTES);
+            assert!(!is_whole(&file[..length], &SEGMENT));
         }
     }
 
     #[test]
     fn the_index_of_another_segment_is_none() {
-        let (file, _) = built().encode(&SEGMENT, 777);
+        let file = built().encode(&SEGMENT, 777, true);
         for other in [
             SegmentHeader { id: 8, ..SEGMENT },
             SegmentHeader { nonce: 1, ..SEGMENT },
             SegmentHeader { core: 0, ..SEGMENT },
         ] {
-            assert_eq!(IndexTable::read(&file, &other), None);
+            assert_eq!(IndexHeader::read(&file, &other), None);
         }
     }
 
@@ -440,11 +465,47 @@ mod tests {
     fn behind_a_hole_everything_before_it_is_out_of_reach() {
         for next in [5, 9] {
             let mut index = IndexBuilder::default();
-            (1..=6).for_each(|sequence| index.add(&entry(1, sequence), 4_096));
-            index.add(&entry(1, next), 1 << 20);
-            let room = index.room(RoomId(1)).unwrap();
+            (1..=6).for_each(|sequence| index.add(&entry(1, sequence), 4_096, || opening(1)));
+            index.add(&entry(1, next), 1 << 20, || opening(1));
+            let room = index.room(entry(1, 1).room).unwrap();
             assert_eq!((room.part.first, room.part.last), (Sequence(next), Sequence(next)));
             assert_eq!(room.marks, [Mark { sequence: next, offset: 1 << 20 }]);
+            assert_eq!(room.part.chain, opening(1).chain, "what was in earlier segments is said all the same");
         }
+    }
+
+    #[test]
+    fn a_record_behind_a_page_of_others_has_a_mark_of_its_own_and_a_busy_room_few() {
+        let mut index = IndexBuilder::default();
+        for sequence in 1..=1_000 {
+            index.add(&entry(1, sequence), sequence * 100, || opening(1));
+        }
+        let marks = &index.room(entry(1, 1).room).unwrap().marks;
+        assert_eq!(marks.len() as u64, 1 + 99_900 / marks::MARK_STRIDE_BYTES);
+        for sequence in 1_001..=1_010 {
+            index.add(&entry(1, sequence), sequence * 10_000, || opening(1));
+        }
+        assert_eq!(index.room(entry(1, 1).room).unwrap().marks.len() as u64, 11 + 99_900 / marks::MARK_STRIDE_BYTES);
+    }
+
+    #[test]
+    fn a_state_has_no_place_and_is_known_by_where_it_lies() {
+        let state = |sequence| Entry { kind: RecordKind::State, ..entry(1, sequence) };
+        let mut index = IndexBuilder::default();
+        index.add(&state(8), 5_000, || opening(1));
+        let room = |index: &IndexBuilder| index.room(entry(1, 1).room).unwrap().part;
+        assert_eq!(
+            (room(&index).first, room(&index).last, room(&index).state_offset),
+            (Sequence(9), Sequence(8), 5_000)
+        );
+        index.add(&entry(1, 9), 6_000, || opening(1));
+        index.add(&state(9), 7_000, || opening(1));
+        assert_eq!(
+            (room(&index).first, room(&index).last, room(&index).state_offset),
+            (Sequence(9), Sequence(9), 7_000)
+        );
+        index.add(&entry(1, 10), 11_000, || opening(1));
+        let marks = &index.room(entry(1, 1).room).unwrap().marks;
+        assert_eq!(marks.len(), 2, "near the state, and far from the message before: {marks:?}");
     }
 }

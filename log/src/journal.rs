@@ -5,6 +5,8 @@
 //!  wants ──▶ read ───▶ Ask::Read ───(disk)─▶ Answer::Read ────▶ Done::Page, Done::Keys
 //! ```
 //!
+//! Each retention class has segments of its own, since whole files go; commits are of one class each.
+//!
 //! Invariants:
 //! - One append is in flight, and the next block starts where it ends. So a block that does not check has no successor.
 //! - After a write or sync that failed nothing is written any more ([`State::Failed`]); after one that found no space the
@@ -12,241 +14,111 @@
 //! - What was written is read only behind its append's answer.
 //! - What a call does is bounded by the commit or the page that it is about. What grows with the rooms of a segment or of the
 //!   core is done by the disk's side, or in slices by [`Journal::work`].
+//! - A read that failed takes nothing away; bytes are asked once for all who wait for them.
 
-use std::collections::VecDeque;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use banter_protocol::ids::RoomId;
 use slab::Slab;
 
+use crate::PAGE_BYTES;
 use crate::block::{BlockPlace, BlockWriter, block_bytes};
-use crate::catalog::Catalog;
-use crate::index::{Entry, IndexBuilder, Part};
+use crate::cache::PageCache;
+use crate::catalog::{Catalog, CutRooms};
+use crate::index::{Entry, IndexBuilder, Opening};
 use crate::indexing::Indexing;
-use crate::reading::{KeysRead, KeysWant, LogFile, PageRead, PageWant, Reading, Shelf, Step};
+use crate::reading::{FileRange, LogFile, Reading};
 use crate::record::{Level, Record};
-use crate::segment::SegmentHeader;
-use banter_protocol::ids::RoomId;
+use crate::segment::{Class, SegmentHeader};
+
+mod asks;
+mod readings;
+
+pub use asks::{Answer, Ask, Done, JournalParts, Reach, State};
 
 /// Steps of [`Journal::work`] in a turn of a core: 0.2 ms with 100,000 rooms in a build for tests, since nearly each
 /// of them misses the caches.
 pub const WORK_STEPS_MAX: usize = 256;
-
-/// What a journal is made of.
-#[derive(Debug)]
-pub struct JournalParts {
-    /// Which start of the server this is.
-    pub run: u64,
-    /// Bytes of a segment file.
-    pub segment_bytes: u64,
-    /// Bytes of records in a commit at most, but for a single one that is larger.
-    pub commit_bytes_max: usize,
-    /// Reads under way at most.
-    pub reads_max: usize,
-    /// Steps that one [`Journal::work`] takes at most.
-    pub work_steps_max: usize,
-    /// Where the rooms of this core lie.
-    pub catalog: Catalog,
-}
-
-/// How far a block is to get, and at which steps the journal is told: each step wakes a core that sleeps.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reach {
-    /// To the kernel.
-    Written,
-    /// To the disk; what lies between is not told.
-    Synced,
-    /// To the kernel, which is told, and to the disk.
-    WrittenThenSynced,
-}
-
-impl Reach {
-    /// Whether it is told that the kernel has it.
-    pub fn tells_written(self) -> bool {
-        self != Reach::Synced
-    }
-
-    /// Whether it is to be safe against a power cut.
-    pub fn syncs(self) -> bool {
-        self != Reach::Written
-    }
-}
-
-/// What the disk is to do.
-#[derive(Debug)]
-pub enum Ask {
-    /// Make a segment and have it ready: [`Answer::Segment`] or [`Answer::NoSpace`] comes.
-    Prepare,
-    /// Write a block, and make it safe if wanted: [`Answer::Written`] and [`Answer::Synced`] come, as far as they are
-    /// wanted, or [`Answer::AppendFailed`].
-    Append {
-        /// The segment.
-        segment: SegmentHeader,
-        /// Where the block starts.
-        offset: u64,
-        /// The block.
-        block: Vec<u8>,
-        /// What is to be told of it.
-        wanted: Reach,
-        /// All of the segment before it is on the disk: then it is enough that the block itself gets there.
-        is_behind_synced: bool,
-    },
-    /// Nothing more is written to a segment: make all of it safe, and keep its index beside it. [`Answer::Indexed`] comes
-    /// when it is there, or the segment is gone.
-    Seal {
-        /// The segment.
-        segment: SegmentHeader,
-        /// Its index, to be encoded.
-        index: Arc<IndexBuilder>,
-        /// The time of its newest message, milliseconds since 1970.
-        newest_ms: u64,
-        /// Where its blocks end.
-        end_offset: u64,
-    },
-    /// Read: [`Answer::Read`] comes.
-    Read {
-        /// For the answer.
-        ticket: u32,
-        /// The segment.
-        segment: u64,
-        /// Which of its files.
-        file: LogFile,
-        /// Where the bytes start.
-        offset: u64,
-        /// How many.
-        bytes: usize,
-    },
-    /// No room of this core needs the segment any more. No answer.
-    Release {
-        /// The segment.
-        segment: u64,
-    },
-    /// Nobody needs this any more: drop it where nobody waits, since that takes as long as it has rooms. No answer.
-    LetGo {
-        /// An index that is on the disk.
-        index: Arc<IndexBuilder>,
-        /// The parts of it.
-        parts: Vec<Part>,
-    },
-}
-
-/// What the disk did.
-#[derive(Debug)]
-pub enum Answer {
-    /// A segment is ready.
-    Segment(SegmentHeader),
-    /// None could be made: the disk is full. It is tried again, without a further ask.
-    NoSpace,
-    /// The append in flight is with the kernel.
-    Written,
-    /// The append in flight is on the disk.
-    Synced,
-    /// The append in flight failed.
-    AppendFailed {
-        /// For want of space, and not for a fault of the disk.
-        is_full: bool,
-    },
-    /// A read is done.
-    Read {
-        /// Of which ask.
-        ticket: u32,
-        /// What was read; `None`: it failed.
-        bytes: Option<Vec<u8>>,
-    },
-    /// Every room forgets what it has in that segment, which is sealed, and before it: [`Ask::Release`] comes.
-    Cut {
-        /// The segment.
-        segment: u64,
-    },
-    /// The index of a sealed segment is on the disk.
-    Indexed {
-        /// The segment.
-        segment: u64,
-        /// Its parts, with their places in the file; none if the segment went before.
-        parts: Vec<Part>,
-    },
-}
-
-/// What became of it.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Done {
-    /// The commit reached that level; a synced one is over.
-    Committed {
-        /// Whether it is safe against a power cut.
-        synced: bool,
-        /// Whether it is over.
-        is_last: bool,
-    },
-    /// The commit failed: none of its messages may be acknowledged, and none shown.
-    CommitFailed,
-    /// A page was read.
-    Page {
-        /// As it was given when the page was asked for.
-        ticket: u32,
-        /// `Err`: that segment does not hold what it should, or could not be read.
-        page: Result<PageRead, u64>,
-    },
-    /// Keys were read.
-    Keys {
-        /// As it was given when they were asked for.
-        ticket: u32,
-        /// All that were wanted. `Err`: what that segment holds of them could not be read.
-        keys: Result<KeysRead, u64>,
-    },
-}
-
-/// Whether posts are taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
-    /// Yes.
-    Open,
-    /// No: there is no space. It may come back.
-    Full,
-    /// No, and never again in this run: a write or a sync failed.
-    Failed,
-}
+/// Segments of a class that are had ready, once the disk was too slow with one.
+const READY_UNDER_LOAD: usize = 2;
 
 /// The machine.
 #[derive(Debug)]
 pub struct Journal {
     run: u64,
-    segment_bytes: u64,
     commit_bytes_max: usize,
     reads_max: usize,
     work_steps_max: usize,
     catalog: Catalog,
-    active: Option<Active>,
+    /// What is written to, by class: as many as the configuration has.
+    lanes: BTreeMap<Class, ClassLane>,
     indexing: Indexing,
-    ready: Option<SegmentHeader>,
-    is_preparing: bool,
-    has_no_space: bool,
     append: Option<Append>,
-    state: State,
-    readings: Slab<ReadingSlot>,
+    has_failed: bool,
+    cache: RefCell<PageCache>,
+    readings: Slab<Reading>,
     waiting: VecDeque<u32>,
+    /// Bytes that are being read, and who waits for them.
+    reading: BTreeMap<FileRange, Vec<u32>>,
+    /// Indexes that are to be made again.
+    mending: BTreeSet<u64>,
+    /// Segments that are damaged, as their indexes are.
+    lost: BTreeSet<u64>,
+    /// Bytes of indexes that are being read, and were replaced meanwhile.
+    replaced: BTreeSet<FileRange>,
     reads: usize,
     asks: Vec<Ask>,
+}
+
+/// The segments of a class.
+#[derive(Debug)]
+struct ClassLane {
+    active: Option<Active>,
+    ready: VecDeque<SegmentHeader>,
+    preparing: usize,
+    ready_wanted: usize,
+    has_no_space: bool,
+    is_full: bool,
+}
+
+impl Default for ClassLane {
+    fn default() -> Self {
+        let ready = VecDeque::new();
+        ClassLane { active: None, ready, preparing: 0, ready_wanted: 1, has_no_space: false, is_full: false }
+    }
+}
+
+impl ClassLane {
+    /// Takes back one that was not begun.
+    fn take_ready(&mut self, segment: u64) -> Option<SegmentHeader> {
+        let at = self.ready.iter().position(|ready| ready.id == segment)?;
+        self.ready.remove(at)
+    }
 }
 
 #[derive(Debug)]
 struct Active {
     place: BlockPlace,
     index: IndexBuilder,
+    /// No block says of the last one that it was on the disk.
+    is_unproved: bool,
 }
 
 #[derive(Debug)]
 struct Append {
-    entries: Vec<Entry>,
+    class: Class,
+    entries: Vec<(Entry, u64)>,
+    /// The names of rooms that begin with it.
+    names: BTreeMap<RoomId, Box<str>>,
     offset: u64,
     behind: BlockPlace,
     wanted: Reach,
-}
-
-#[derive(Debug)]
-struct ReadingSlot {
-    reading: Reading,
-    is_keys: bool,
-    /// The segment that is being read.
-    segment: u64,
+    /// It holds no record, and nobody waits for it.
+    is_proof: bool,
+    /// All before it is on the disk: with it the last block is proved.
+    proves: bool,
 }
 
 impl Journal {
@@ -254,24 +126,26 @@ impl Journal {
     pub fn new(parts: JournalParts) -> Self {
         let mut journal = Journal {
             run: parts.run,
-            segment_bytes: parts.segment_bytes,
             commit_bytes_max: parts.commit_bytes_max,
             reads_max: parts.reads_max,
             work_steps_max: parts.work_steps_max,
             catalog: parts.catalog,
-            active: None,
+            lanes: BTreeMap::new(),
             indexing: Indexing::default(),
-            ready: None,
-            is_preparing: false,
-            has_no_space: false,
             append: None,
-            state: State::Open,
+            has_failed: false,
+            cache: RefCell::new(PageCache::new(parts.cache_bytes_max)),
             readings: Slab::new(),
             waiting: VecDeque::new(),
+            reading: BTreeMap::new(),
+            mending: BTreeSet::new(),
+            lost: BTreeSet::new(),
+            replaced: BTreeSet::new(),
             reads: 0,
             asks: Vec::new(),
         };
-        journal.prepare();
+        parts.indexes.into_iter().for_each(|(segment, index)| journal.indexing.begin(segment, index));
+        journal.prepare(Class::SERVER);
         journal
     }
 
@@ -280,19 +154,30 @@ impl Journal {
         &self.catalog
     }
 
-    /// Where the rooms lie, to cut some.
+    /// Where the rooms lie, to give up some.
     pub fn catalog_mut(&mut self) -> &mut Catalog {
         &mut self.catalog
     }
 
-    /// Whether posts are taken.
-    pub fn state(&self) -> State {
-        self.state
+    /// Whether posts to rooms of that class are taken.
+    pub fn state(&self, class: Class) -> State {
+        match self.lanes.get(&class) {
+            _ if self.has_failed => State::Failed,
+            Some(lane) if lane.is_full => State::Full,
+            _ => State::Open,
+        }
     }
 
-    /// Whether a commit may begin: none is in flight, and there is a segment, or there never will be.
-    pub fn is_idle(&self) -> bool {
-        self.append.is_none() && self.state == State::Open && (self.active.is_some() || self.ready.is_some())
+    /// The worst that holds for any class.
+    pub fn worst_state(&self) -> State {
+        let any_full = self.lanes.values().any(|lane| lane.is_full);
+        if any_full && !self.has_failed { State::Full } else { self.state(Class::SERVER) }
+    }
+
+    /// Whether a commit of that class may begin: none is in flight, and there is a segment.
+    pub fn is_idle(&self, class: Class) -> bool {
+        let has_segment = |lane: &ClassLane| lane.active.is_some() || !lane.ready.is_empty();
+        self.append.is_none() && !self.has_failed && self.lanes.get(&class).is_some_and(has_segment)
     }
 
     /// Whether a commit is in flight.
@@ -310,6 +195,11 @@ impl Journal {
         (self.reads, self.waiting.len())
     }
 
+    /// Bytes of pages that are kept in memory.
+    pub fn cache_bytes(&self) -> u64 {
+        self.cache.borrow().bytes()
+    }
+
     /// What the disk is to do; the caller takes it out.
     pub fn asks_mut(&mut self) -> &mut Vec<Ask> {
         &mut self.asks
@@ -317,221 +207,229 @@ impl Journal {
 
     /// Makes room for a commit of so many bytes of records, in another segment where it does not fit what is left of this
     /// one. `false`: there is no other yet. So nobody builds a block that has no place.
-    pub fn make_room(&mut self, record_bytes: usize) -> bool {
-        let bytes = block_bytes(record_bytes) as u64;
-        let fits = |active: &Active| active.place.offset + bytes <= self.segment_bytes;
-        self.active.as_ref().is_some_and(fits) || self.rotate()
+    pub fn make_room(&mut self, class: Class, record_bytes: usize) -> bool {
+        // And for the proof of it.
+        let bytes = block_bytes(record_bytes) as u64 + PAGE_BYTES as u64;
+        let fits = |active: &Active| active.place.offset + bytes <= active.place.segment.file_bytes;
+        let lane = self.lanes.get(&class);
+        lane.and_then(|lane| lane.active.as_ref()).is_some_and(fits) || self.rotate(class, bytes)
     }
 
-    /// Begins a commit. `false`: it does not fit what is left of the segment, and there is no other yet.
-    pub fn commit<'a>(&mut self, records: impl Iterator<Item = (Record<'a>, Entry)>, wanted: Reach) -> bool {
-        debug_assert!(self.is_idle(), "one commit at a time");
-        let (mut block, mut entries) = (BlockWriter::default(), Vec::new());
-        for (record, entry) in records {
-            block.push(&record);
-            entries.push(entry);
-        }
-        if !self.make_room(block.body_bytes()) {
+    /// Begins a commit of records, each with the name of its room. `false`: it does not fit what is left of the segment,
+    /// and there is no other yet.
+    pub fn commit<'a>(
+        &mut self,
+        class: Class,
+        records: impl Iterator<Item = (Record<'a>, Entry, &'a str)> + Clone,
+        wanted: Reach,
+    ) -> bool {
+        debug_assert!(self.is_idle(class), "one commit at a time");
+        let record_bytes = records.clone().map(|(record, ..)| record.bytes()).sum();
+        if !self.make_room(class, record_bytes) {
             return false;
         }
-        let Some(active) = &self.active else { return false };
-        let (block, behind) = block.finish(&active.place);
-        let (segment, offset) = (active.place.segment, active.place.offset);
-        let is_behind_synced = active.place.synced == active.place.number;
-        self.append = Some(Append { entries, offset, behind, wanted });
-        self.asks.push(Ask::Append { segment, offset, block, wanted, is_behind_synced });
+        let Some(active) = self.lanes.get(&class).and_then(|lane| lane.active.as_ref()) else { return false };
+        let place = active.place;
+        let (mut block, mut entries, mut names) = (BlockWriter::of(&place.segment), Vec::new(), BTreeMap::new());
+        for (record, entry, name) in records {
+            let at = block.push(&record);
+            entries.push((entry, place.offset + at as u64));
+            if !active.index.has(entry.room) {
+                names.entry(entry.room).or_insert_with(|| name.into());
+            }
+        }
+        let (block, behind) = block.finish(&place);
+        let offset = place.offset;
+        self.append = Some(Append { class, entries, names, offset, behind, wanted, is_proof: false, proves: false });
+        self.ask_append(&place, block, wanted);
         true
+    }
+
+    fn ask_append(&mut self, place: &BlockPlace, block: Vec<u8>, wanted: Reach) {
+        let (segment, offset, is_behind_synced) = (place.segment, place.offset, place.synced == place.number);
+        self.asks.push(Ask::Append { segment, offset, block, wanted, is_behind_synced });
+    }
+
+    /// Whether the last block of some segment could be taken for the torn one of a crash if it were damaged: nothing says
+    /// that it was on the disk.
+    pub fn has_unproved(&self) -> bool {
+        !self.has_failed && self.unproved().is_some()
+    }
+
+    /// A class whose last block is not proved, and where the proof goes. Where none fits any more, the seal has it.
+    fn unproved(&self) -> Option<(Class, BlockPlace)> {
+        self.lanes.iter().find_map(|(&class, lane)| {
+            let active = lane.active.as_ref().filter(|active| active.is_unproved)?;
+            let fits = active.place.offset + PAGE_BYTES as u64 <= active.place.segment.file_bytes;
+            fits.then_some((class, active.place))
+        })
+    }
+
+    /// Begins to write a block without records behind a segment's last one. What was only written gets to the disk with it,
+    /// and is proved by the next.
+    pub fn prove(&mut self) {
+        if self.append.is_some() || self.has_failed {
+            return;
+        }
+        let Some((class, place)) = self.unproved() else { return };
+        let (block, behind) = BlockWriter::of(&place.segment).finish(&place);
+        let (proves, wanted) = (place.synced == place.number, Reach::Synced);
+        let (entries, names, offset) = (Vec::new(), BTreeMap::new(), place.offset);
+        self.append = Some(Append { class, entries, names, offset, behind, wanted, is_proof: true, proves });
+        self.ask_append(&place, block, wanted);
     }
 
     /// Goes on in the segment that was made ahead, and seals the one before.
-    fn rotate(&mut self) -> bool {
-        let Some(next) = self.ready.take() else {
-            if self.has_no_space {
-                self.state = State::Full;
-            }
+    fn rotate(&mut self, class: Class, bytes: u64) -> bool {
+        let lane = self.lanes.entry(class).or_default();
+        let Some(next) = lane.ready.pop_front() else {
+            lane.is_full = lane.has_no_space;
+            // It was too slow with one.
+            lane.ready_wanted = READY_UNDER_LOAD;
+            self.prepare(class);
             return false;
         };
-        self.seal();
-        self.active = Some(Active { place: BlockPlace::first_of(next), index: IndexBuilder::default() });
-        self.prepare();
-        true
+        self.seal(class, true);
+        self.catalog.has_parts(&next, 0);
+        let (place, index) = (BlockPlace::first_of(next), IndexBuilder::default());
+        let fits = place.offset + bytes <= next.file_bytes;
+        self.lanes.entry(class).or_default().active = Some(Active { place, index, is_unproved: false });
+        self.prepare(class);
+        fits
     }
 
-    fn prepare(&mut self) {
-        if !self.is_preparing && self.ready.is_none() {
-            self.is_preparing = true;
-            self.asks.push(Ask::Prepare);
+    fn prepare(&mut self, class: Class) {
+        let lane = self.lanes.entry(class).or_default();
+        while lane.ready.len() + lane.preparing < lane.ready_wanted {
+            let is_urgent = lane.active.is_none() && lane.ready.is_empty() && lane.preparing == 0;
+            lane.preparing += 1;
+            self.asks.push(Ask::Prepare { class, is_urgent });
         }
     }
 
     /// Ends the run: nothing is written any more. `false`: a write failed, or is still under way.
     pub fn end(&mut self) -> bool {
-        if self.append.is_some() || self.state == State::Failed {
+        if self.append.is_some() || self.has_failed {
             return false;
         }
-        self.seal();
-        self.state = State::Failed;
+        let classes: Vec<Class> = self.lanes.keys().copied().collect();
+        classes.into_iter().for_each(|class| self.seal(class, true));
+        self.has_failed = true;
         true
     }
 
-    /// Ends the segment that is being written. One without a message is needed by nobody, and goes.
-    fn seal(&mut self) {
-        let Some(active) = self.active.take() else { return };
-        let segment = active.place.segment;
-        let (index, end_offset) = (Arc::new(active.index), active.place.offset);
-        self.indexing.begin(segment.id, index.clone());
-        self.asks.push(Ask::Seal { segment, newest_ms: index.newest_ms(), index, end_offset });
-        if !self.catalog.needs(segment.id) {
-            self.asks.push(Ask::Release { segment: segment.id });
+    /// Ends the segment that is being written. One without a record is needed by nobody, and goes.
+    fn seal(&mut self, class: Class, is_provable: bool) {
+        let Some(active) = self.lanes.get_mut(&class).and_then(|lane| lane.active.take()) else { return };
+        let (segment, index) = (active.place.segment.id, Arc::new(active.index));
+        let (is_empty, newest_ms) = (index.is_empty(), index.newest_ms());
+        self.indexing.begin(segment, index.clone());
+        self.asks.push(Ask::Seal { end: active.place, is_provable, index, newest_ms });
+        if is_empty {
+            self.catalog.forget_segment(segment);
+            self.asks.push(Ask::Release { segment });
         }
-    }
-
-    /// Asks for a page; the answer carries the ticket that comes back.
-    pub fn read_page(&mut self, want: PageWant) -> u32 {
-        self.read(ReadingSlot { reading: Reading::page(want, self.run), is_keys: false, segment: 0 })
-    }
-
-    /// Asks for the newest keys of a room; the answer carries the ticket that comes back.
-    pub fn read_keys(&mut self, room: RoomId, want: KeysWant) -> u32 {
-        let reading = Reading::keys(room, want, self.run);
-        self.read(ReadingSlot { reading, is_keys: true, segment: 0 })
-    }
-
-    fn read(&mut self, slot: ReadingSlot) -> u32 {
-        let ticket = self.readings.insert(slot) as u32;
-        self.waiting.push_back(ticket);
-        ticket
-    }
-
-    /// Begins the reads that wait, as far as they may be under way. Their answers, if they need none of the disk.
-    pub fn begin_reads(&mut self, done: &mut Vec<Done>) {
-        while self.reads < self.reads_max
-            && let Some(ticket) = self.waiting.pop_front()
-        {
-            self.reads += 1;
-            self.step(ticket, None, done);
-        }
-    }
-
-    fn step(&mut self, ticket: u32, bytes: Option<&[u8]>, done: &mut Vec<Done>) {
-        let active = self.active.as_ref().map(|active| (active.place.segment.id, &active.index));
-        let shelf = Shelf { catalog: &self.catalog, active, indexing: &self.indexing };
-        let Some(slot) = self.readings.get_mut(ticket as usize) else { return };
-        let step = match bytes {
-            None => slot.reading.start(shelf),
-            Some(bytes) => slot.reading.take(bytes, shelf),
-        };
-        match step {
-            Step::Read { segment, file, offset, bytes } => {
-                slot.segment = segment;
-                self.asks.push(Ask::Read { ticket, segment, file, offset, bytes });
-            }
-            Step::Page(page) => self.end_read(ticket, Done::Page { ticket, page: Ok(page) }, done),
-            Step::Keys(keys) => self.end_read(ticket, Done::Keys { ticket, keys: Ok(keys) }, done),
-            Step::Lost { segment } => {
-                slot.segment = segment;
-                self.lose(ticket, done);
-            }
-        }
-    }
-
-    fn is_at_index(&self, ticket: u32) -> bool {
-        self.readings.get(ticket as usize).is_some_and(|slot| slot.reading.is_at_index())
-    }
-
-    /// What was read is not what should be there, or could not be read.
-    fn lose(&mut self, ticket: u32, done: &mut Vec<Done>) {
-        let Some(slot) = self.readings.get_mut(ticket as usize) else { return };
-        let segment = slot.segment;
-        if !self.catalog.needs(segment) {
-            // It was cut meanwhile, and is not damaged.
-            slot.reading.leave(segment);
-            return self.step(ticket, None, done);
-        }
-        let lost = if slot.is_keys {
-            Done::Keys { ticket, keys: Err(segment) }
-        } else {
-            Done::Page { ticket, page: Err(segment) }
-        };
-        self.end_read(ticket, lost, done);
-    }
-
-    fn end_read(&mut self, ticket: u32, end: Done, done: &mut Vec<Done>) {
-        self.readings.try_remove(ticket as usize);
-        self.reads -= 1;
-        done.push(end);
     }
 
     /// Takes what the disk did.
     pub fn handle(&mut self, answer: Answer, done: &mut Vec<Done>) {
         match answer {
-            Answer::Segment(header) => {
-                (self.ready, self.is_preparing, self.has_no_space) = (Some(header), false, false);
-                if self.state == State::Full {
-                    self.state = State::Open;
-                }
-            }
-            Answer::NoSpace => self.no_space(),
+            Answer::Segment(header) => self.segment_is_ready(header),
+            Answer::NoSpace { class } => self.no_space(class),
             Answer::Written => self.written(done),
-            Answer::Synced => {
-                self.enter(Level::Synced);
-                if self.append.take().is_some() {
-                    if let Some(active) = &mut self.active {
-                        active.place.synced = active.place.number;
-                    }
-                    done.push(Done::Committed { synced: true, is_last: true });
-                }
-            }
+            Answer::Synced => self.synced(done),
             Answer::AppendFailed { is_full } => self.append_failed(is_full, done),
-            Answer::Read { ticket, bytes } => match bytes {
-                Some(bytes) => self.step(ticket, Some(&bytes), done),
-                None if self.is_at_index(ticket) => self.step(ticket, Some(&[]), done),
-                None => self.lose(ticket, done),
-            },
-            Answer::Cut { segment } => self.cut(segment),
-            Answer::Indexed { segment, parts } => self.indexing.is_written(segment, parts),
+            Answer::Read { range, bytes } => self.take_read(range, bytes, done),
+            Answer::Cut { segment, rooms, blank_epoch } => {
+                self.catalog.raise_blank(blank_epoch);
+                self.cut(segment, rooms);
+            }
+            Answer::Leave { segment } => self.leave(segment),
+            Answer::Indexed { segment, parts } => self.indexed(segment, parts),
+            Answer::NotIndexed { segment, is_damaged } => self.not_indexed(segment, is_damaged),
         }
         self.tell_released();
     }
 
-    /// The answer is due even where no room here needs the segment. What is written to is not cut: nobody asks that, and
+    fn segment_is_ready(&mut self, header: SegmentHeader) {
+        let lane = self.lanes.entry(header.class).or_default();
+        lane.ready.push_back(header);
+        lane.preparing = lane.preparing.saturating_sub(1);
+        (lane.has_no_space, lane.is_full) = (false, false);
+    }
+
+    fn not_indexed(&mut self, segment: u64, is_damaged: bool) {
+        self.mending.remove(&segment);
+        if is_damaged && self.catalog.segment(segment).is_some() {
+            self.lost.insert(segment);
+        }
+    }
+
+    fn indexed(&mut self, segment: u64, parts: u32) {
+        self.lost.remove(&segment);
+        if self.mending.remove(&segment) {
+            self.index_was_replaced(segment);
+        }
+        self.cache.borrow_mut().forget(segment, LogFile::Index);
+        if let Some(&header) = self.catalog.segment(segment) {
+            self.catalog.has_parts(&header, parts);
+        }
+        if let Some(index) = self.indexing.end(segment) {
+            self.asks.push(Ask::LetGo { index });
+        }
+    }
+
+    /// The answer is due even where the segment is not known here. What is written to is not cut: nobody asks that, and
     /// what is still to come would be cut with it.
-    fn cut(&mut self, segment: u64) {
-        let is_active = self.active.as_ref().is_some_and(|active| active.place.segment.id == segment);
-        if !is_active && !self.catalog.cut_segment(segment) {
+    fn cut(&mut self, segment: u64, rooms: CutRooms) {
+        let is_active = |lane: &ClassLane| lane.active.as_ref().is_some_and(|it| it.place.segment.id == segment);
+        if !self.lanes.values().any(is_active) && !self.catalog.cut_segment(segment, rooms) {
             self.asks.push(Ask::Release { segment });
         }
     }
 
+    /// After a write that failed nobody knows what is in the segment: it is not sealed in this run.
+    fn leave(&mut self, segment: u64) {
+        if self.append.is_some() || self.has_failed {
+            return;
+        }
+        let is_active = |lane: &ClassLane| lane.active.as_ref().is_some_and(|it| it.place.segment.id == segment);
+        if let Some((&class, _)) = self.lanes.iter().find(|(_, lane)| is_active(lane) && !lane.ready.is_empty()) {
+            self.rotate(class, 0);
+        } else if let Some(unused) = self.lanes.values_mut().find_map(|lane| lane.take_ready(segment)) {
+            let (end, index) = (BlockPlace::first_of(unused), Arc::default());
+            self.asks.push(Ask::Seal { end, is_provable: false, index, newest_ms: 0 });
+            self.asks.push(Ask::Release { segment });
+            self.prepare(unused.class);
+        }
+    }
+
     fn tell_released(&mut self) {
-        let active = self.active.as_ref().map(|active| active.place.segment.id);
         for segment in self.catalog.take_released() {
-            // The one that is being written is told when it is sealed.
-            if active != Some(segment) {
-                self.asks.push(Ask::Release { segment });
-            }
+            let cache = self.cache.get_mut();
+            cache.forget(segment, LogFile::Segment);
+            cache.forget(segment, LogFile::Index);
+            self.lost.remove(&segment);
+            self.asks.push(Ask::Release { segment });
         }
     }
 
     /// Whether there is something for [`Journal::work`].
     pub fn has_work(&self) -> bool {
-        self.indexing.has_written() || self.catalog.has_cut()
+        self.catalog.has_cut()
     }
 
-    /// Does a slice of what would take long at once: takes over where the parts of an index lie, and forgets what was cut.
-    /// Once a turn. Returns the steps that were taken.
+    /// Does a slice of what would take long at once: forgets what was cut. Once a turn. Returns the steps that were taken.
     pub fn work(&mut self) -> usize {
-        let told = self.indexing.tell(&mut self.catalog, self.work_steps_max, &mut self.asks);
-        let forgotten = self.catalog.forget_cut(self.work_steps_max - told);
+        let steps = self.catalog.forget_cut(self.work_steps_max);
         self.tell_released();
-        told + forgotten
+        steps
     }
 
-    fn no_space(&mut self) {
-        self.has_no_space = true;
-        if self.active.is_none() && self.state == State::Open {
-            self.state = State::Full;
-        }
+    fn no_space(&mut self, class: Class) {
+        let lane = self.lanes.entry(class).or_default();
+        lane.has_no_space = true;
+        lane.is_full |= lane.active.is_none() && lane.ready.is_empty();
     }
 
     fn written(&mut self, done: &mut Vec<Done>) {
@@ -544,13 +442,31 @@ impl Journal {
         done.push(Done::Committed { synced: false, is_last });
     }
 
+    fn synced(&mut self, done: &mut Vec<Done>) {
+        self.enter(Level::Synced);
+        let Some(append) = self.append.take() else { return };
+        if let Some(active) = self.lanes.get_mut(&append.class).and_then(|lane| lane.active.as_mut()) {
+            active.place.synced = active.place.number;
+            active.is_unproved &= !append.proves;
+        }
+        if !append.is_proof {
+            done.push(Done::Committed { synced: true, is_last: true });
+        }
+    }
+
     /// What has got as far as its room asks can be read: it enters the index. The rest is known only when it has got there
     /// too; a sync that fails would else leave messages that a power cut takes.
     fn enter(&mut self, reached: Level) {
-        let (Some(append), Some(active)) = (&mut self.append, &mut self.active) else { return };
-        for entry in append.entries.extract_if(.., |entry| entry.level <= reached) {
-            active.index.add(&entry, append.offset);
+        let Some(append) = &mut self.append else { return };
+        let Some(active) = self.lanes.get_mut(&append.class).and_then(|lane| lane.active.as_mut()) else { return };
+        for (entry, offset) in append.entries.extract_if(.., |(entry, _)| entry.level <= reached) {
+            let opening = || Opening {
+                name: append.names.remove(&entry.room).unwrap_or_default(),
+                chain: self.catalog.chain_of(entry.room),
+            };
+            active.index.add(&entry, offset, opening);
             self.catalog.add_entry(&active.place.segment, &entry);
+            active.is_unproved = true;
         }
         if active.place.offset == append.offset {
             active.place = append.behind;
@@ -558,18 +474,19 @@ impl Journal {
     }
 
     fn append_failed(&mut self, is_full: bool, done: &mut Vec<Done>) {
-        if self.append.take().is_none() {
-            return;
-        }
+        let Some(append) = self.append.take() else { return };
         if is_full {
             // What lies behind the last good block may be half a block, or a whole one whose places are given again.
-            self.seal();
-            self.prepare();
-            self.state = if self.ready.is_some() { State::Open } else { State::Full };
+            self.seal(append.class, false);
+            self.prepare(append.class);
+            let lane = self.lanes.entry(append.class).or_default();
+            lane.is_full = lane.ready.is_empty();
         } else {
-            self.state = State::Failed;
+            self.has_failed = true;
         }
-        done.push(Done::CommitFailed);
+        if !append.is_proof || self.has_failed {
+            done.push(Done::CommitFailed);
+        }
     }
 }
 

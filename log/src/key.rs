@@ -11,8 +11,8 @@ pub struct KeyedPost {
     pub time_ms: u64,
     /// User and key.
     pub fingerprint: Fingerprint,
-    /// The first 64 bits of BLAKE3 over its body.
-    pub body: u64,
+    /// What stands for its body as the client sent it: [`body_hash`].
+    pub body: u32,
 }
 
 /// A keyed post, with its time on the clock of this run, by which it grows old.
@@ -51,18 +51,19 @@ impl Fingerprint {
 }
 
 /// What stands for a body: its bytes as the client sent them, so that it is the same when it is made again from the log.
-pub fn body_hash(body: &[u8]) -> u64 {
-    first_bytes(&blake3::hash(body), 8) as u64
+/// 32 bits are enough: they are looked at only where the same author used the same key.
+pub fn body_hash(body: &[u8]) -> u32 {
+    first_bytes(&blake3::hash(body), 4) as u32
 }
 
 impl KeyedPost {
-    /// Of a message, if it has a key.
-    pub fn of(message: &Message<'_>) -> Option<Self> {
+    /// Of a message, if it has a key, and of the hash of the body that was sent, if that was another.
+    pub fn of(message: &Message<'_>, sent_body_hash: Option<u64>) -> Option<Self> {
         Some(KeyedPost {
             sequence: message.sequence.0,
             time_ms: message.time_ms,
             fingerprint: Fingerprint::of(message.user, message.key?),
-            body: body_hash(message.body.bytes),
+            body: sent_body_hash.map_or_else(|| body_hash(message.body.bytes), |hash| hash as u32),
         })
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!  segment  [ header 4 KiB ][ block ][ block ]…[ block ][ zeros ………… ]      made ahead of need, full of zeros
-//!  block    [ header 64 B  ][ record ][ record ]…[ padding to 4 KiB ]       one commit
-//!  record   [ prefix 16 B  ][ native frame ]                                one message
+//!  block    [ header 64 B ][ record ][ record ]…[ padding to 4 KiB ]       one commit; without a record, a proof
+//!  record   [ prefix 16 B ][ native frame ]                                one message
 //! ```
 //!
 //! No file, clock or runtime in here: bytes in, bytes and verdicts out. Numbers are little-endian, sums are CRC-32C.
@@ -12,11 +12,13 @@
 //! - A block that was written whole is never written again; what is acknowledged lies in such a block.
 //! - A block names its segment, its place, and the sum of the block before it, so stale bytes of a file that was used
 //!   before, and blocks that were moved, are no blocks.
-//! - Bytes are trusted behind two checks: the block's sum, then rkyv's own ([`banter_protocol::native::read_message`]).
+//! - Bytes are trusted behind two checks: the record's or the block's sum, then rkyv's own
+//!   ([`banter_protocol::native::read_kept`]).
 
 #![forbid(unsafe_code)]
 
 pub mod block;
+pub mod cache;
 pub mod catalog;
 pub mod index;
 pub mod indexing;
@@ -34,7 +36,7 @@ pub mod segment;
 pub const PAGE_BYTES: usize = 4_096;
 
 /// The format that this build writes, and the only one it reads.
-pub const FORMAT_VERSION: u16 = 1;
+pub const FORMAT_VERSION: u16 = 2;
 
 /// Fixed-place numbers in a header.
 pub(crate) mod bytes {

@@ -3,25 +3,29 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use banter_protocol::event::Message;
 use banter_protocol::ids::{Epoch, RoomId, RoomName, Sequence};
-use banter_protocol::native::{read_message, write_message};
+use banter_protocol::native::{Change, Kept, State, read_message, write_kept, write_state};
 use banter_protocol::request::{Body, BodyFormat};
 
-use crate::catalog::Catalog;
-use crate::index::Entry;
+use crate::PAGE_BYTES;
+use crate::block::BlockWriter;
+use crate::catalog::{Catalog, CutRooms, Past};
+use crate::index::{Entry, HEADER_BYTES, IndexHeader, Part, read_table};
 use crate::journal::{Answer, Ask, Done, Journal, JournalParts, Reach};
 use crate::key::KeyedPost;
-use crate::reading::{KeysRead, KeysWant, LogFile, PageRead, PageWant};
-use crate::record::{Author, Level, Record};
-use crate::segment::SegmentHeader;
+use crate::reading::{FileRange, KeysRead, KeysWant, LogFile, PageRead, PageWant, ReadFault};
+use crate::record::{Author, Level, Record, RecordKind, room_tag};
+use crate::segment::{Class, SegmentHeader};
 
 /// The start of the server that the rig's journals belong to.
 pub(crate) const RUN: u64 = 9;
+/// Reads that no test needs: one that does not end.
+const READS_MAX: usize = 200_000;
 
-/// A message as a test says it; its body says room and sequence.
-#[derive(Clone, Copy)]
+/// A record as a test says it; its body says room and sequence.
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Post {
+    pub kind: RecordKind,
     pub room: &'static str,
     pub epoch: u64,
     pub sequence: u64,
@@ -34,7 +38,8 @@ pub(crate) struct Post {
 impl Post {
     /// One of the room "lobby", which has a block for itself.
     pub(crate) fn at(sequence: u64) -> Self {
-        Post { room: "lobby", epoch: 1, sequence, is_keyed: false, user: "ann", slot: 0, body_bytes: 100 }
+        let (room, user, kind) = ("lobby", "ann", RecordKind::Message);
+        Post { kind, room, epoch: 1, sequence, is_keyed: false, user, slot: 0, body_bytes: 100 }
     }
 
     pub(crate) fn author(&self) -> Author {
@@ -43,24 +48,41 @@ impl Post {
 
     /// Its frame under that epoch.
     pub(crate) fn frame_of(&self, epoch: u64) -> Vec<u8> {
+        let (epoch, sequence, time_ms) = (Epoch(epoch), Sequence(self.sequence), 1_000 * self.sequence);
+        let (room, user) = (self.room, self.user);
         let key = format!("key {}", self.sequence);
-        let body = format!("{} {}{:05}", self.room, ".".repeat(self.body_bytes), self.sequence);
-        let mut frame = Vec::new();
-        let message = Message {
-            epoch: Epoch(epoch),
-            sequence: Sequence(self.sequence),
-            time_ms: 1_000 * self.sequence,
-            room: self.room,
-            user: self.user,
-            key: self.is_keyed.then_some(&key),
-            body: Body { format: BodyFormat::Bytes, bytes: body.as_bytes() },
+        let text = format!("{} {}{:05}", self.room, ".".repeat(self.body_bytes), self.sequence);
+        let (mut frame, bytes) = (Vec::new(), text.as_bytes());
+        let kept = match self.kind {
+            RecordKind::Message => Kept::Message(banter_protocol::event::Message {
+                epoch,
+                sequence,
+                time_ms,
+                room,
+                user,
+                key: self.is_keyed.then_some(&key),
+                body: Body { format: BodyFormat::Bytes, bytes },
+            }),
+            RecordKind::Change => {
+                Kept::Change(Change { epoch, sequence, time_ms, room, user, target: Sequence(1), what: 1, body: bytes })
+            }
+            RecordKind::Tombstone => Kept::Erased { room, epoch, sequence },
+            RecordKind::State => {
+                write_state(&State { epoch, sequence, time_ms, room, body: bytes }, &mut frame);
+                return frame;
+            }
         };
-        write_message(&message, &mut frame);
+        write_kept(&kept, &mut frame);
         frame
     }
 
     pub(crate) fn key(&self) -> Option<KeyedPost> {
-        KeyedPost::of(&read_message(&self.frame_of(self.epoch)).unwrap())
+        KeyedPost::of(&read_message(&self.frame_of(self.epoch)).unwrap(), None)
+    }
+
+    fn record<'a>(&self, level: Level, frame: &'a [u8]) -> Record<'a> {
+        let message = Record::message(RoomId::of(self.room), level, self.author(), frame);
+        Record { kind: self.kind, room_tag: room_tag(RoomId::of(self.room)), ..message }
     }
 }
 
@@ -83,9 +105,32 @@ pub(crate) fn want(first: u64, last: u64) -> PageWant {
     }
 }
 
-/// What a rig's journal is made of; it does one step at a time of what takes long.
-pub(crate) fn parts(run: u64, segment_bytes: u64, catalog: Catalog) -> JournalParts {
-    JournalParts { run, segment_bytes, commit_bytes_max: 1 << 20, reads_max: 2, work_steps_max: 1, catalog }
+/// The same of another room.
+pub(crate) fn want_in(room: &str, first: u64, last: u64) -> PageWant {
+    PageWant { room: RoomName::new(room).unwrap(), ..want(first, last) }
+}
+
+/// What a rig's journal is made of; it does one step at a time of what takes long, and keeps no page.
+pub(crate) fn parts(run: u64, catalog: Catalog) -> JournalParts {
+    let (commit_bytes_max, cache_bytes_max) = (1 << 20, 0);
+    JournalParts {
+        run,
+        commit_bytes_max,
+        reads_max: 2,
+        work_steps_max: 1,
+        cache_bytes_max,
+        catalog,
+        indexes: BTreeMap::new(),
+    }
+}
+
+/// What becomes of a read.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Spoil {
+    /// It fails.
+    Fail,
+    /// A bit of what it returns is another one.
+    Flip(usize),
 }
 
 /// A journal and its files.
@@ -93,9 +138,17 @@ pub(crate) struct Rig {
     pub journal: Journal,
     pub files: BTreeMap<u64, Vec<u8>>,
     pub indexes: BTreeMap<u64, Vec<u8>>,
+    /// The indexes as they were written: what a mended one is.
+    pub whole_indexes: BTreeMap<u64, Vec<u8>>,
     pub done: Vec<Done>,
     /// Disk reads so far, as asked.
-    pub reads: Vec<(u64, LogFile, u64, usize)>,
+    pub reads: Vec<FileRange>,
+    /// What becomes of reads, by their number.
+    pub spoiled: BTreeMap<usize, Spoil>,
+    /// Indexes that were asked to be made again.
+    pub mended: Vec<u64>,
+    /// Whether they are.
+    pub mends: bool,
     pub released: Vec<u64>,
     /// Whether the disk makes a segment that is asked for.
     pub makes_segments: bool,
@@ -121,12 +174,21 @@ impl Rig {
 
     /// The same, before the disk has done anything.
     pub(crate) fn idle(segment_bytes: u64) -> Self {
+        Self::of(parts(RUN, Catalog::default()), segment_bytes)
+    }
+
+    /// Of a journal of these parts, before the disk has done anything.
+    pub(crate) fn of(parts: JournalParts, segment_bytes: u64) -> Self {
         Rig {
-            journal: Journal::new(parts(RUN, segment_bytes, Catalog::default())),
+            journal: Journal::new(parts),
             files: BTreeMap::new(),
             indexes: BTreeMap::new(),
+            whole_indexes: BTreeMap::new(),
             done: Vec::new(),
             reads: Vec::new(),
+            spoiled: BTreeMap::new(),
+            mended: Vec::new(),
+            mends: true,
             released: Vec::new(),
             makes_segments: true,
             writes_indexes: true,
@@ -138,6 +200,56 @@ impl Rig {
         }
     }
 
+    /// Its files, all sealed, under a journal of another start; nothing is written any more.
+    pub(crate) fn reopened(&mut self, run: u64) -> Rig {
+        let catalog = self.sealed_catalog();
+        self.with(parts(run, catalog))
+    }
+
+    /// Its files under a journal of those parts; nothing is written any more.
+    pub(crate) fn with(&self, parts: JournalParts) -> Rig {
+        let mut later = Rig::of(parts, self.segment_bytes);
+        (later.files, later.indexes) = (self.files.clone(), self.indexes.clone());
+        later.whole_indexes.clone_from(&self.whole_indexes);
+        (later.makes_segments, later.next_id) = (false, self.next_id);
+        later
+    }
+
+    /// What its files hold, sealed.
+    pub(crate) fn sealed_catalog(&mut self) -> Catalog {
+        assert!(self.journal.end());
+        self.work();
+        self.catalog_of_files()
+    }
+
+    pub(crate) fn catalog_of_files(&self) -> Catalog {
+        let mut catalog = Catalog::default();
+        for (&id, index) in &self.indexes {
+            let segment = self.header(id);
+            let header = IndexHeader::read(index, &segment).unwrap();
+            catalog.add_segment(segment, header.parts, header.newest_ms);
+            for part in self.parts_of(id) {
+                assert_eq!(catalog.add_part(&segment, &part, &Past::default()), None);
+            }
+        }
+        catalog
+    }
+
+    pub(crate) fn header(&self, id: u64) -> SegmentHeader {
+        SegmentHeader::read(&self.files[&id]).unwrap()
+    }
+
+    /// The parts of a sealed segment.
+    pub(crate) fn parts_of(&self, id: u64) -> Vec<Part> {
+        let (index, segment) = (&self.indexes[&id], self.header(id));
+        let end = IndexHeader::read(index, &segment).unwrap().table_end() as usize;
+        read_table(&index[HEADER_BYTES..end], segment.nonce).map(Option::unwrap).collect()
+    }
+
+    pub(crate) fn part(&self, id: u64, room: &str) -> Part {
+        self.parts_of(id).into_iter().find(|part| part.room == RoomId::of(room)).unwrap()
+    }
+
     /// Begins a commit of these posts.
     pub(crate) fn begin(&mut self, posts: &[Post], sync: bool) -> bool {
         let level = if sync { Level::Synced } else { Level::Written };
@@ -147,17 +259,28 @@ impl Rig {
 
     /// Begins a commit of posts, each of a room of that level.
     pub(crate) fn begin_mixed(&mut self, posts: &[(Post, Level)], reach: Reach) -> bool {
+        self.begin_in(Class::SERVER, posts, reach)
+    }
+
+    pub(crate) fn begin_in(&mut self, class: Class, posts: &[(Post, Level)], reach: Reach) -> bool {
         let frames: Vec<Vec<u8>> = posts.iter().map(|(post, _)| post.frame_of(post.epoch)).collect();
         let records = posts.iter().zip(&frames).map(|(&(post, level), frame)| {
-            let record = Record { level, author: post.author(), frame };
-            (record, Entry::of(&read_message(frame).unwrap(), level, record.bytes()))
+            let record = post.record(level, frame);
+            let (entry, _) = Entry::read(&record, RoomId::of).unwrap();
+            (record, entry, post.room)
         });
-        self.journal.commit(records, reach)
+        let bytes = records.clone().map(|(record, ..)| record.bytes()).sum();
+        self.journal.make_room(class, bytes) && self.journal.commit(class, records, reach)
     }
 
     /// Commits, and lets the disk do all of it.
     pub(crate) fn commit(&mut self, posts: &[Post]) {
-        while !self.begin(posts, true) {
+        self.commit_in(Class::SERVER, posts);
+    }
+
+    pub(crate) fn commit_in(&mut self, class: Class, posts: &[Post]) {
+        let posts: Vec<(Post, Level)> = posts.iter().map(|&post| (post, Level::Synced)).collect();
+        while !self.begin_in(class, &posts, Reach::WrittenThenSynced) {
             assert!(self.work(), "no segment comes");
         }
         self.work();
@@ -166,6 +289,21 @@ impl Rig {
     /// Posts of "lobby", each a commit.
     pub(crate) fn post(&mut self, sequences: std::ops::RangeInclusive<u64>) {
         sequences.for_each(|sequence| self.commit(&[Post::at(sequence)]));
+    }
+
+    /// Begins a commit that is written whole, and then finds no space: its places are given again.
+    pub(crate) fn refuse(&mut self, posts: &[Post]) {
+        while !self.begin(posts, true) {
+            assert!(self.work(), "no segment comes");
+        }
+        for ask in self.asks() {
+            match ask {
+                Ask::Append { segment, offset, block, .. } => self.write(segment.id, offset, &block),
+                other => self.perform(other),
+            }
+        }
+        self.answer(Answer::AppendFailed { is_full: true });
+        self.work();
     }
 
     /// Takes what the disk is to do, and does not do it.
@@ -177,16 +315,28 @@ impl Rig {
         self.journal.handle(answer, &mut self.done);
     }
 
-    /// A segment is made.
+    /// A segment of the server's own class is made.
     pub(crate) fn make_segment(&mut self) -> SegmentHeader {
+        self.make_segment_in(Class::SERVER)
+    }
+
+    pub(crate) fn make_segment_in(&mut self, class: Class) -> SegmentHeader {
         let id = self.next_id;
         self.next_id += 1;
-        let header = SegmentHeader { id, nonce: id * 7_919, core: 0, run: RUN, made_unix_ms: 0 };
+        let (nonce, file_bytes) = (id * 7_919, self.segment_bytes);
+        let header = SegmentHeader { id, nonce, core: 0, class, run: RUN, made_unix_ms: 0, file_bytes };
         let mut file = header.write();
         file.resize(self.segment_bytes as usize, 0);
         self.files.insert(id, file);
         self.answer(Answer::Segment(header));
         header
+    }
+
+    /// Nobody sees that segment any more.
+    pub(crate) fn cut(&mut self, segment: u64) {
+        let parts = if self.indexes.contains_key(&segment) { self.parts_of(segment) } else { Vec::new() };
+        let rooms: Vec<_> = parts.iter().map(|part| (part.room, part.last)).collect();
+        self.answer(Answer::Cut { segment, rooms: CutRooms::Known(rooms.into_iter()), blank_epoch: Epoch(0) });
     }
 
     /// Does what is asked until nothing is; whether there was anything.
@@ -207,12 +357,13 @@ impl Rig {
 
     pub(crate) fn perform(&mut self, ask: Ask) {
         match ask {
-            Ask::Prepare if !self.makes_segments => {}
-            Ask::Prepare => drop(self.make_segment()),
+            Ask::Prepare { .. } if !self.makes_segments => {}
+            Ask::Prepare { class, .. } => drop(self.make_segment_in(class)),
             Ask::Append { segment, offset, block, wanted, .. } => {
-                let file = self.files.get_mut(&segment.id).unwrap();
-                file[offset as usize..offset as usize + block.len()].copy_from_slice(&block);
-                self.answer(Answer::Written);
+                self.write(segment.id, offset, &block);
+                if wanted.tells_written() {
+                    self.answer(Answer::Written);
+                }
                 if wanted.syncs() {
                     self.answer(Answer::Synced);
                 }
@@ -223,38 +374,77 @@ impl Rig {
                     self.write_index();
                 }
             }
-            Ask::LetGo { index, .. } => {
+            Ask::LetGo { index } => {
                 assert_eq!(Arc::strong_count(&index), 1, "the journal keeps none");
                 self.let_go += 1;
             }
             Ask::Release { segment } => self.released.push(segment),
-            Ask::Read { ticket, segment, file, offset, bytes } => {
-                self.reads.push((segment, file, offset, bytes));
-                assert!(self.reads.len() < 10_000, "a read that does not end");
-                let bytes = self.bytes_of(segment, file, offset, bytes);
-                self.answer(Answer::Read { ticket, bytes });
+            Ask::MendIndex { segment } => self.mend_index(segment),
+            Ask::Read(range) => {
+                let bytes = self.read_file(range);
+                self.answer(Answer::Read { range, bytes });
             }
         }
     }
 
+    fn write(&mut self, segment: u64, offset: u64, block: &[u8]) {
+        let file = self.files.get_mut(&segment).unwrap();
+        file[offset as usize..offset as usize + block.len()].copy_from_slice(block);
+    }
+
     /// Writes the index that waits the longest; whether there was one.
     pub(crate) fn write_index(&mut self) -> bool {
-        let Some(Ask::Seal { segment, index, end_offset, .. }) = self.unindexed.pop_front() else { return false };
-        let (file, parts) = index.encode(&segment, end_offset);
+        let Some(Ask::Seal { end, is_provable, index, .. }) = self.unindexed.pop_front() else { return false };
+        let segment = end.segment;
+        if is_provable && end.offset + PAGE_BYTES as u64 <= segment.file_bytes {
+            let (proof, _) = BlockWriter::of(&segment).finish(&end);
+            self.write(segment.id, end.offset, &proof);
+        }
+        let file = index.encode(&segment, end.offset, true);
+        self.whole_indexes.insert(segment.id, file.clone());
         self.indexes.insert(segment.id, file);
-        self.answer(Answer::Indexed { segment: segment.id, parts });
+        self.answer(Answer::Indexed { segment: segment.id, parts: index.len() as u32 });
         true
     }
 
-    fn bytes_of(&self, segment: u64, file: LogFile, offset: u64, bytes: usize) -> Option<Vec<u8>> {
+    fn mend_index(&mut self, segment: u64) {
+        self.mended.push(segment);
+        if !self.mends {
+            return self.answer(Answer::NotIndexed { segment, is_damaged: false });
+        }
+        self.indexes.insert(segment, self.whole_indexes[&segment].clone());
+        let parts = self.parts_of(segment).len() as u32;
+        self.answer(Answer::Indexed { segment, parts });
+    }
+
+    fn read_file(&mut self, range: FileRange) -> Option<Vec<u8>> {
+        let FileRange { segment, file, offset, bytes } = range;
+        assert!(offset.is_multiple_of(PAGE_BYTES as u64) && bytes.is_multiple_of(PAGE_BYTES as u64) && bytes > 0);
+        let spoil = self.spoiled.get(&self.reads.len()).copied();
+        self.reads.push(range);
+        assert!(self.reads.len() < READS_MAX, "a read that does not end");
         let files = if file == LogFile::Segment { &self.files } else { &self.indexes };
         let all = files.get(&segment)?;
         let start = (offset as usize).min(all.len());
-        Some(all[start..start.saturating_add(bytes).min(all.len())].to_vec())
+        let mut read = all[start..start.saturating_add(bytes as usize).min(all.len())].to_vec();
+        match spoil {
+            Some(Spoil::Fail) => return None,
+            Some(Spoil::Flip(bit)) if !read.is_empty() => {
+                let bit = bit % (read.len() * 8);
+                read[bit / 8] ^= 1 << (bit % 8);
+            }
+            _ => {}
+        }
+        Some(read)
+    }
+
+    /// Bytes that were asked of the disk.
+    pub(crate) fn read_bytes(&self, file: LogFile) -> u64 {
+        self.reads.iter().filter(|range| range.file == file).map(|range| range.bytes).sum()
     }
 
     /// Reads a page to its end.
-    pub(crate) fn page(&mut self, want: PageWant) -> Result<PageRead, u64> {
+    pub(crate) fn page(&mut self, want: PageWant) -> Result<PageRead, ReadFault> {
         self.journal.read_page(want);
         match self.read() {
             Done::Page { page, .. } => page,
@@ -262,14 +452,32 @@ impl Rig {
         }
     }
 
+    /// Reads page after page, as a reader does that catches up, and joins them.
+    pub(crate) fn pages(&mut self, want: PageWant) -> Result<PageRead, ReadFault> {
+        let mut all = self.page(want.clone())?;
+        loop {
+            let next = all.through.next();
+            if next > want.last {
+                return Ok(all);
+            }
+            let page = self.page(PageWant { first: next, ..want.clone() })?;
+            if page.through < next {
+                return Ok(all);
+            }
+            assert_eq!(page.first, next, "nothing is left out between two pages");
+            all.messages.extend(page.messages);
+            (all.count, all.through) = (all.count + page.count, page.through);
+        }
+    }
+
     /// Reads keys of "lobby" to the end; oldest first.
-    pub(crate) fn keys(&mut self, since_ms: u64, keys_max: usize) -> Result<Vec<KeyedPost>, u64> {
+    pub(crate) fn keys(&mut self, since_ms: u64, keys_max: usize) -> Result<Vec<KeyedPost>, ReadFault> {
         let read = self.keys_wanted(KeysWant { since_ms, keys_per_author_max: u32::MAX, keys_max })?;
         Ok(read.keys.iter().rev().map(|key| key.post).collect())
     }
 
     /// Reads keys of "lobby" to the end.
-    pub(crate) fn keys_wanted(&mut self, want: KeysWant) -> Result<KeysRead, u64> {
+    pub(crate) fn keys_wanted(&mut self, want: KeysWant) -> Result<KeysRead, ReadFault> {
         self.journal.read_keys(RoomId::of("lobby"), want);
         match self.read() {
             Done::Keys { keys, .. } => keys,
@@ -277,6 +485,7 @@ impl Rig {
         }
     }
 
+    /// Reads what was asked for last.
     fn read(&mut self) -> Done {
         self.done.clear();
         self.journal.begin_reads(&mut self.done);

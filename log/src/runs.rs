@@ -71,7 +71,18 @@ mod tests {
     use super::*;
 
     fn add(runs: &mut Runs, run: u64, made_unix_ms: u64, newest_ms: u64) {
-        runs.add(&SegmentHeader { id: run, nonce: 1, core: 0, run, made_unix_ms }, newest_ms);
+        runs.add(
+            &SegmentHeader {
+                id: run,
+                nonce: 1,
+                core: 0,
+                class: crate::segment::Class::SERVER,
+                run,
+                made_unix_ms,
+                file_bytes: 1,
+            },
+            newest_ms,
+        );
     }
 
     /// Runs 1 and 2 of 10 and 100 ms, with a long pause before each of the three.

@@ -85,15 +85,17 @@ impl<'a> Iterator for Scan<'a> {
 #[cfg(test)]
 mod tests {
     use banter_protocol::event::Message;
-    use banter_protocol::ids::{Epoch, Sequence};
+    use banter_protocol::ids::{Epoch, RoomId, Sequence};
     use banter_protocol::native::{read_message, write_message};
     use banter_protocol::request::{Body, BodyFormat};
 
     use super::*;
     use crate::block::BlockWriter;
     use crate::record::{Author, Level, Record};
+    use crate::segment::Class;
 
-    const SEGMENT: SegmentHeader = SegmentHeader { id: 7, nonce: 99, core: 1, run: 3, made_unix_ms: 5 };
+    const SEGMENT: SegmentHeader =
+        SegmentHeader { id: 7, nonce: 99, core: 1, class: Class::SERVER, run: 3, made_unix_ms: 5, file_bytes: 1 << 20 };
 
     fn frame(sequence: u64) -> Vec<u8> {
         let text = format!("\"{}\"", "x".repeat(sequence as usize * 37 % 900));
@@ -118,11 +120,11 @@ mod tests {
         let mut place = BlockPlace::first_of(SEGMENT);
         let (mut ends, mut sequence) = (Vec::new(), 0);
         for number in 0..blocks {
-            let mut block = BlockWriter::default();
+            let mut block = BlockWriter::of(&SEGMENT);
             for _ in 0..=number {
                 sequence += 1;
                 let author = Author { core: 1, slot: 2, generation: 3 };
-                block.push(&Record { level: Level::Synced, author, frame: &frame(sequence) });
+                block.push(&Record::message(RoomId(1), Level::Synced, author, &frame(sequence)));
             }
             place.synced = place.number;
             let (bytes, behind) = block.finish(&place);
@@ -219,5 +221,42 @@ mod tests {
         let (from, to) = (ends[0] as usize, PAGE_BYTES);
         moved.copy_within(from..from + PAGE_BYTES, to);
         assert_eq!(sequences(&mut Scan::new(&moved).unwrap()), [0; 0]);
+    }
+
+    /// Appends a block without records, and says where it ends.
+    fn prove(file: &mut [u8], place: &BlockPlace) -> u64 {
+        let (proof, behind) = BlockWriter::of(&SEGMENT).finish(&BlockPlace { synced: place.number, ..*place });
+        let start = place.offset as usize;
+        file[start..start + proof.len()].copy_from_slice(&proof);
+        behind.offset
+    }
+
+    #[test]
+    fn behind_a_proof_damage_of_the_last_records_is_no_torn_end() {
+        let (mut file, ends) = segment(3, 48 * 1_024);
+        let mut scan = Scan::new(&file).unwrap();
+        scan.by_ref().for_each(drop);
+        let place = *scan.place();
+        let end = prove(&mut file, &place);
+        let mut whole = Scan::new(&file).unwrap();
+        assert_eq!(sequences(&mut whole), [1, 2, 3, 4, 5, 6]);
+        assert_eq!(whole.ending(), Ending::Clean { offset: end });
+        let last = ends[1] as usize;
+        let body_bytes = crate::bytes::u32_at(&file, last + 28).unwrap() as usize;
+        for bit in last * 8..(last + crate::block::HEADER_BYTES + body_bytes) * 8 {
+            let mut flipped = file.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            let mut scan = Scan::new(&flipped).unwrap();
+            assert_eq!(sequences(&mut scan), [1, 2, 3], "bit {bit}");
+            assert_eq!(scan.ending(), Ending::Corrupt { offset: ends[1], later: ends[2] }, "bit {bit}");
+        }
+        // What was not synced when the proof was written is not proved by it.
+        let (mut file, ends) = segment(3, 48 * 1_024);
+        let (proof, _) = BlockWriter::of(&SEGMENT).finish(&BlockPlace { synced: 2, ..place });
+        file[ends[2] as usize..ends[2] as usize + proof.len()].copy_from_slice(&proof);
+        file[ends[1] as usize + 100] ^= 1;
+        let mut scan = Scan::new(&file).unwrap();
+        assert_eq!(sequences(&mut scan), [1, 2, 3]);
+        assert!(matches!(scan.ending(), Ending::Torn { .. }));
     }
 }

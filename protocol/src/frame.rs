@@ -16,7 +16,7 @@ use crate::fault::PeerFault;
 /// Bytes of a frame's header.
 pub const HEADER_BYTES: usize = 8;
 /// Where the kind lies in it.
-const KIND_OFFSET: usize = 4;
+pub(crate) const KIND_OFFSET: usize = 4;
 /// The version of the format that this build writes, and the only one it reads.
 pub const VERSION: u8 = 1;
 /// Kinds from here on are events.
@@ -81,7 +81,7 @@ frame_kinds! {
     Signal = 73,
     /// Event: somebody came or went.
     Presence = 74,
-    /// Event: a hole in the history.
+    /// Event: a hole in the history; also what the history keeps in the place of a message that was erased.
     Gap = 75,
     /// Event: the server is stopping.
     Closing = 76,
@@ -89,6 +89,17 @@ frame_kinds! {
     Error = 77,
     /// Event: answer with anything, or be closed as idle.
     KeepAlive = 78,
+    /// Kept in the log: something other than a message that has a place. Readers that do not know it are told a gap.
+    Change = 79,
+    /// Kept in the log, and never sent: the state of a room.
+    State = 80,
+}
+
+impl FrameKind {
+    /// Whether a server of this version sends it; the others are in the log only.
+    pub fn is_sent(self) -> bool {
+        !matches!(self, FrameKind::Change | FrameKind::State)
+    }
 }
 
 /// A frame's header, checked.
@@ -251,7 +262,7 @@ impl FrameReader {
         if self.pass_over_bytes == 0 {
             let Some(mut header) = self.header_ahead(input) else { return Ok(0) };
             let kind = header[KIND_OFFSET];
-            if kind < EVENT_KIND_MIN || FrameKind::from_number(kind).is_some() {
+            if kind < EVENT_KIND_MIN || FrameKind::from_number(kind).is_some_and(FrameKind::is_sent) {
                 return Ok(0);
             }
             // The rest of the header, its length above all, has to be as right as any other's.

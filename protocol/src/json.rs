@@ -10,7 +10,7 @@ use crate::event::{Event, Message};
 use crate::fault::RequestFault;
 use crate::frame::Frames;
 use crate::ids::{Cursor, Epoch, JSON_INTEGER_MAX, RequestId, Sequence};
-use crate::native::read_message;
+use crate::native::{Kept, read_kept};
 use crate::request::{Ask, Body, BodyFormat, FetchFrom, JoinFrom, Request, Text};
 
 /// Arrays and objects that a body may nest. Recursive readers, browsers' among them, handle that many.
@@ -302,6 +302,14 @@ pub fn write_message(message: &Message<'_>, out: &mut Vec<u8>) {
     }
 }
 
+/// Appends what has a place in a history as JSON. What is no message is told as a gap of one: no place goes unsaid.
+pub fn write_kept(kept: &Kept<'_>, out: &mut Vec<u8>) {
+    match *kept {
+        Kept::Message(ref message) => write_message(message, out),
+        Kept::Change(_) | Kept::Erased { .. } => write_event(&kept.as_gap(), out),
+    }
+}
+
 /// Appends an event as JSON.
 pub fn write_event(event: &Event<'_>, out: &mut Vec<u8>) {
     match *event {
@@ -333,8 +341,8 @@ pub fn write_event(event: &Event<'_>, out: &mut Vec<u8>) {
             .end(),
         Event::Page { id, room, epoch, messages, more } => {
             let object = Object::event(out, "page").id(id).text("room", room).number("epoch", epoch.0).name("messages");
-            write_list(Frames(messages).flatten().flat_map(read_message), object.0, |message, out| {
-                write_message(&message, out);
+            write_list(Frames(messages).flatten().flat_map(read_kept), object.0, |kept, out| {
+                write_kept(&kept, out);
             });
             object.truth("more", more).end();
         }

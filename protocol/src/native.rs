@@ -201,6 +201,34 @@ mod archive {
     }
 
     #[derive(Archive, Serialize)]
+    pub struct ChangeArchive<'a> {
+        pub epoch: u64,
+        pub sequence: u64,
+        pub time_ms: u64,
+        #[rkyv(with = InlineAsBox)]
+        pub room: &'a str,
+        #[rkyv(with = InlineAsBox)]
+        pub user: &'a str,
+        /// The place that it is about; 0: none.
+        pub target: u64,
+        #[rkyv(with = InlineAsBox)]
+        pub body: &'a [u8],
+        /// Which kind of change.
+        pub what: u8,
+    }
+
+    #[derive(Archive, Serialize)]
+    pub struct StateArchive<'a> {
+        pub epoch: u64,
+        pub sequence: u64,
+        pub time_ms: u64,
+        #[rkyv(with = InlineAsBox)]
+        pub room: &'a str,
+        #[rkyv(with = InlineAsBox)]
+        pub body: &'a [u8],
+    }
+
+    #[derive(Archive, Serialize)]
     pub struct Closing {
         pub reconnect_after_ms: u64,
         pub code: u8,
@@ -292,7 +320,9 @@ macro_rules! access {
 
 // Behind the macro, which it uses.
 mod heard;
+mod kept;
 pub use heard::{Heard, read_heard};
+pub use kept::{Change, Kept, State, as_told, read_kept, read_state, write_change, write_kept, write_state};
 
 fn optional(text: &str) -> Option<&str> {
     (!text.is_empty()).then_some(text)
@@ -390,6 +420,8 @@ pub fn write_event(event: &Event<'_>, out: &mut Vec<u8>) {
             write(FrameKind::Posted, &archive::Posted { id, room, epoch, sequence, time_ms, duplicate }, out);
         }
         Event::Page { id, room, epoch, messages, more } => {
+            let told = as_told(messages);
+            let messages = told.as_deref().unwrap_or(messages);
             write(FrameKind::Page, &archive::Page { id, room, epoch: epoch.0, more, messages }, out);
         }
         Event::Members { id, room, count, users } => {

@@ -1,8 +1,8 @@
 //! Which of the three wire forms a connection reads, and the one place that writes for each of them.
 
-use crate::event::{Event, Message};
+use crate::event::Event;
 use crate::fault::PeerFault;
-use crate::native::read_message;
+use crate::native::{as_told, read_kept};
 use crate::websocket::{FrameKind, frame_header_len, write_close, write_frame_header};
 use crate::{json, native};
 
@@ -47,21 +47,22 @@ impl WireForm {
         }
     }
 
-    /// Appends a message, given the frame that the room's core encoded.
+    /// Appends what has a place in a history, given the frame that the room's core encoded.
     ///
     /// # Errors
-    /// When the JSON form is asked for and the frame is no valid message.
-    pub fn write_message(self, frame: &[u8], out: &mut Vec<u8>) -> Result<(), PeerFault> {
+    /// When the form needs another frame of it, and it is not valid.
+    pub fn write_kept(self, frame: &[u8], out: &mut Vec<u8>) -> Result<(), PeerFault> {
         match self {
             WireForm::Json => {
-                let message: Message<'_> = read_message(frame)?;
-                in_websocket_frame(FrameKind::Text, out, |out| json::write_message(&message, out));
+                let kept = read_kept(frame)?;
+                in_websocket_frame(FrameKind::Text, out, |out| json::write_kept(&kept, out));
             }
             WireForm::WebSocketRkyv => {
-                write_frame_header(out, FrameKind::Binary, frame.len());
-                out.extend_from_slice(frame);
+                let told = as_told(frame)?;
+                write_frame_header(out, FrameKind::Binary, told.len());
+                out.extend_from_slice(&told);
             }
-            WireForm::Native => out.extend_from_slice(frame),
+            WireForm::Native => out.extend_from_slice(&as_told(frame)?),
         }
         Ok(())
     }
@@ -110,6 +111,7 @@ fn in_websocket_frame(kind: FrameKind, out: &mut Vec<u8>, write: impl FnOnce(&mu
 mod tests {
     use super::*;
     use crate::error_code::ErrorCode;
+    use crate::event::Message;
     use crate::frame::Frame;
     use crate::ids::{Epoch, Sequence};
     use crate::request::{Body, BodyFormat};
@@ -188,7 +190,7 @@ mod tests {
             native::write_message(&message, &mut frame);
             for form in WireForm::ALL {
                 let (mut from_frame, mut from_fields) = (AHEAD.to_vec(), AHEAD.to_vec());
-                form.write_message(&frame, &mut from_frame).unwrap();
+                form.write_kept(&frame, &mut from_frame).unwrap();
                 form.write_event(&Event::Message(message), &mut from_fields);
                 assert!(from_frame == from_fields, "{form:?} of {length} bytes");
             }
@@ -200,7 +202,7 @@ mod tests {
         let mut pong = Vec::new();
         native::write_event(&Event::Pong { id: None }, &mut pong);
         let mut out = AHEAD.to_vec();
-        assert_eq!(WireForm::Json.write_message(&pong, &mut out), Err(PeerFault::Archive));
+        assert_eq!(WireForm::Json.write_kept(&pong, &mut out), Err(PeerFault::Archive));
         assert_eq!(out, AHEAD);
     }
 

@@ -62,7 +62,7 @@ impl ArgsError {
     name = "banter",
     bin_name = "banter",
     version,
-    override_usage = "banter [OPTIONS] | banter log check|dump|backup DIR  (banter log --help)",
+    override_usage = "banter [OPTIONS], or banter log COMMAND DIR (banter log --help)",
     args_conflicts_with_subcommands = true,
     disable_help_subcommand = true,
     after_help = "The flags up to --log are also keys of the file. Every limit is a flag too\n\
@@ -295,7 +295,7 @@ mod tests {
         let config = config(&format!("--config {} --durability written", file.0.display()));
         assert_eq!((config.durability, config.rooms.otherwise.durability), (Durability::Written, Durability::Written));
         let policy = config.rooms.of("a");
-        assert_eq!((policy.durability, policy.retention_hours), (Durability::Written, 3));
+        assert_eq!((policy.durability, policy.class.hours), (Durability::Written, 3));
     }
 
     #[test]

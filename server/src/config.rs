@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 
 use banter_chat::limits::Limits;
 use banter_chat::policy::{Durability, RoomPolicies, RoomPolicy};
+use banter_log::segment::Class;
 use banter_protocol::origin::{AllowedOrigin, OriginRule};
 
 pub use cores::CoreChoice;
@@ -95,6 +96,7 @@ limit_table! {
     log_waiting_bytes_max: u64 = "BYTES", "messages of one core that wait for a commit";
     log_free_bytes_min: u64 = "BYTES", "the log leaves free on its disk; below: log_full";
     log_reads_max: u32 = "COUNT", "reads of the log one core has under way";
+    log_cache_bytes_per_core_max: u64 = "BYTES", "pages of the log a core keeps for the next reader";
     retention_bytes: u64 = "BYTES", "log above which its oldest segments go; 0 = no limit";
     retention_hours: u32 = "HOURS", "after which a segment of the log goes; 0 = never";
     catch_up_bytes_per_turn_max: u32 = "BYTES", "history one turn hands to readers that catch up";
@@ -238,12 +240,8 @@ impl Settings {
         let cores = choice.resolve(allowed).map_err(|what| ConfigFault::Cores { what, place })?;
         let durability = take(self.durability, Durability::default()).0;
         // 0 is what the server keeps, whatever that is.
-        let otherwise = RoomPolicy {
-            durability,
-            history_messages_max: limits.history_messages_max,
-            retention_bytes: 0,
-            retention_hours: 0,
-        };
+        let otherwise =
+            RoomPolicy { durability, history_messages_max: limits.history_messages_max, class: Class::SERVER };
         Ok(Config {
             listen: take(self.listen, DEFAULT_LISTEN).0,
             data: take(self.data, DEFAULT_DATA.into()).0,

@@ -6,6 +6,7 @@
 //! - No core is waited for without bound: a question is answered with what came within [`ANSWER_MAX_MS`], a core owes one
 //!   report at most, and a stop ends at its deadlines.
 
+mod epochs;
 mod survey;
 
 use std::sync::Arc;
@@ -14,14 +15,17 @@ use std::time::{Duration, Instant};
 use banter_chat::address::{ConnectionId, Core};
 use banter_log::journal::Answer;
 use banter_log::segment::SegmentHeader;
+use banter_protocol::ids::Epoch;
 use flume::{Receiver, RecvTimeoutError, Sender};
 use signal_hook::consts::SIGHUP;
 
 use crate::mesh::Bell;
 use crate::metrics::{CoreReport, ServerState};
 use crate::storage::files::SegmentFile;
+use epochs::EpochDesk;
 use survey::{Standing, Survey};
 
+pub use epochs::ExtendEpochs;
 pub use survey::{ANSWER_MAX_MS, Asker, Question};
 
 /// Milliseconds beyond the drain's own bound, for the cores to end it.
@@ -40,6 +44,8 @@ pub enum ToControl {
     Asked(Asker),
     /// What a core counts.
     Report(Core, Box<CoreReport>),
+    /// The core has given half of its epochs.
+    WantsEpochs(Core),
     /// The core has no connections left.
     Drained(Core),
     /// The core ended: whether all that its log was given is on the disk.
@@ -64,6 +70,8 @@ pub enum ToCore {
     Drain,
     /// Every core is drained, or the time is over.
     Stop,
+    /// All epochs below that may be given.
+    EpochsEnd(Epoch),
     /// What the log's keeper did.
     Log(Answer),
     /// A segment is ready.
@@ -132,6 +140,7 @@ pub struct Control {
     cores: Vec<CoreState>,
     stage: Stage,
     survey: Survey,
+    epochs: EpochDesk,
     drain_timeout_ms: u64,
 }
 
@@ -140,7 +149,12 @@ impl Control {
     pub fn new(links: Vec<CoreLink>, server: ServerState, drain_timeout_ms: u64) -> Self {
         let survey = Survey::new(links.clone(), server);
         let cores = links.into_iter().map(|link| CoreState { link, stage: CoreStage::Starting }).collect();
-        Control { cores, stage: Stage::Starting, survey, drain_timeout_ms }
+        Control { cores, stage: Stage::Starting, survey, epochs: EpochDesk::default(), drain_timeout_ms }
+    }
+
+    /// Cores that have given half of their epochs get more by this.
+    pub fn extend_epochs_by(&mut self, extend: ExtendEpochs) {
+        self.epochs = EpochDesk::new(extend);
     }
 
     /// Serves until a signal came and every core has ended. `listening` is called once every core accepts, unless the
@@ -184,6 +198,10 @@ impl Control {
             }
             ToControl::Signal(signal) => self.stop_by(signal, now_ms),
             ToControl::Asked(asker) => self.survey.ask(asker, self.standing(), now_ms),
+            ToControl::WantsEpochs(_) => {
+                let end = self.epochs.asked(now_ms);
+                self.tell_epochs(end);
+            }
             ToControl::Report(core, report) => self.survey.report(core, report, self.standing()),
         }
         Ok(())
@@ -192,6 +210,8 @@ impl Control {
     /// Does what is due.
     fn tick(&mut self, now_ms: u64) -> Result<(), ControlFault> {
         self.survey.tick(self.standing(), now_ms);
+        let end = self.epochs.tick(now_ms);
+        self.tell_epochs(end);
         match self.stage {
             Stage::Draining { until_ms } if until_ms <= now_ms => {
                 tracing::warn!("drain_timeout_ms is over: the rest is cut off");
@@ -209,7 +229,13 @@ impl Control {
             Stage::Draining { until_ms } | Stage::Stopping { until_ms } => Some(until_ms),
             Stage::Starting | Stage::Serving | Stage::Over => None,
         };
-        stage_due.into_iter().chain(self.survey.next_due()).min()
+        stage_due.into_iter().chain(self.survey.next_due()).chain(self.epochs.next_due()).min()
+    }
+
+    /// The cores share all numbers, so what one has asked for is for each.
+    fn tell_epochs(&self, end: Option<Epoch>) {
+        let Some(end) = end else { return };
+        self.cores.iter().for_each(|core| core.link.send(ToCore::EpochsEnd(end)));
     }
 
     fn reached(&mut self, core: Core, stage: CoreStage, now_ms: u64) {

@@ -20,7 +20,7 @@ use std::io;
 use std::path::Path;
 
 pub use cause::{DESCRIPTORS_PER_CORE, DESCRIPTORS_SHARED, MEMLOCK_BYTES_PER_CORE};
-pub use epoch::{EPOCH_MAX, epoch_by_clock, next_epoch_base};
+pub use epoch::{EPOCH_MAX, EpochFile, Reserved, epoch_by_clock};
 pub use facts::{Container, Facts};
 pub use folder::claim_to_read;
 

@@ -4,7 +4,7 @@
 //!  main ─▶ args, config ─▶ host ─▶ runtime ─▶ a thread a core: pump ─▶ net (sockets), connections (bytes ↔ shard)
 //!                                     ├────▶ control (signals, metrics, stop)        ├▶ mesh (lanes)
 //!                                     └────▶ storage (the log's keeper)              └▶ storage (the log's disk)
-//!           └▶ log_tool (checks, writes out or copies a log)
+//!           └▶ log_tool (checks, lists, writes out or copies a log)
 //! ```
 //!
 //! `unsafe` is in `net.rs`, `net/buffers.rs` and `host/system.rs`.
@@ -25,3 +25,4 @@ pub mod runtime;
 pub mod storage;
 pub mod suspended;
 pub mod turn_clock;
+pub mod wall_clock;

@@ -1,11 +1,12 @@
-//! `banter log`: checks a log, writes its messages out, or copies it.
+//! `banter log`: checks a log, lists its rooms, writes its messages out, or copies it.
 //!
 //! ```text
-//!  folder (which files, the lock) ─▶ walk (one segment's blocks, records, messages) ─▶ check ─▶ report
-//!                                                                                  └─▶ dump
+//!  folder (which files, the lock) ─▶ walk (one segment's blocks, records, messages) ─▶ order ─▶ check ─▶ report
+//!                                                                                  │        └─▶ dump
+//!                                                                                  └─▶ rooms
 //! ```
 //!
-//! `backup` copies, and needs no lock for that. The others only read; the folder's lock, which it holds meanwhile, is the one file that it may make. Memory holds one
+//! `backup` copies, and needs no lock for that, unless the copy is to go on alone. The others only read; the folder's lock, which it holds meanwhile, is the one file that it may make. Memory holds one
 //! segment at a time. What is found broken is damage, and the reading goes on; what keeps it from reading is a
 //! [`LogFault`], and ends it.
 
@@ -16,8 +17,10 @@ mod dump;
 mod folder;
 #[cfg(test)]
 pub(crate) mod made;
+mod order;
 mod progress;
 mod report;
+mod rooms;
 mod walk;
 
 use std::io;
@@ -27,6 +30,7 @@ use std::process::ExitCode;
 use banter_protocol::ids::RoomName;
 use clap::Subcommand;
 
+use self::backup::Means;
 use crate::host::{EXIT_CONFIG, HostFault};
 
 /// The exit code of a log that is damaged.
@@ -47,8 +51,9 @@ pub enum LogTask {
         json: bool,
     },
     /// Copy the log of a data folder, also of a running server's
-    #[command(after_help = "The copy is a data folder: start a server on it with --data TO.\nExit code: 0 copied, 2 \
-                            wrong arguments, 78 a folder cannot be read or written.")]
+    #[command(after_help = "The copy is a data folder: start a server on it with --data TO. Its rooms then begin \
+                            new epochs,\nsince the folder may go on.\nExit code: 0 copied, 2 wrong arguments, 78 a \
+                            folder cannot be read or written, or with --move\nis in use.")]
     Backup {
         /// Data folder
         #[arg(value_name = "DIR")]
@@ -56,6 +61,20 @@ pub enum LogTask {
         /// Where the copy goes; made if needed, and empty
         #[arg(value_name = "TO")]
         to: PathBuf,
+        /// The copy goes on, and DIR never again: rooms keep their epochs; no server may run
+        #[arg(long = "move")]
+        is_move: bool,
+    },
+    /// List the rooms of a log: messages, first and last sequence, epoch, bytes, newest time
+    #[command(after_help = "Exit code: 0 all read, 1 the log is damaged and what can be read is listed, 2 wrong \
+                            arguments,\n78 the folder cannot be read or is in use.")]
+    Rooms {
+        /// Data folder, or the folder `log` in it
+        #[arg(value_name = "DIR")]
+        dir: PathBuf,
+        /// Say it as one JSON object
+        #[arg(long)]
+        json: bool,
     },
     /// Write the messages of a log to stdout, one JSON object a line, in the order of the log
     #[command(after_help = "A body that is no JSON, or has line breaks, is written as body_base64.\nExit code: 0 all \
@@ -141,7 +160,9 @@ impl LogFault {
 pub fn run(task: &LogTask) -> ExitCode {
     let done = match task {
         LogTask::Check { dir, json } => check::run(dir, *json),
-        LogTask::Backup { dir, to } => backup::run(dir, to),
+        LogTask::Backup { dir, to, is_move: false } => backup::run(dir, to, Means::Backup),
+        LogTask::Backup { dir, to, is_move: true } => backup::run(dir, to, Means::Move),
+        LogTask::Rooms { dir, json } => rooms::run(dir, *json),
         LogTask::Dump { dir, room } => dump::run(dir, room.as_ref()),
     };
     match done {

@@ -30,6 +30,8 @@ pub struct CoreReport {
     pub lane_parcels: u64,
     /// Whether its log takes posts; none where it has no log.
     pub log_state: Option<State>,
+    /// Bytes of the log's files that it has read.
+    pub log_read_bytes: u64,
 }
 
 /// What is known of the server beside its cores.
@@ -136,6 +138,9 @@ const METRICS: &[Metric] = &[
     ("banter_commits_total", "counter", "Commits of the log.", |core| core.counters.commits),
     ("banter_committed_bytes_total", "counter", "Bytes of records in commits.", |core| core.counters.committed_bytes),
     ("banter_log_pages_total", "counter", "Pages of history read from the log.", |core| core.counters.log_pages),
+    ("banter_log_read_bytes_total", "counter", "Bytes of segments and indexes read for pages and keys.", |core| {
+        core.log_read_bytes
+    }),
     ("banter_damaged_reads_total", "counter", "Reads of the log that did not find what should be there.", |core| {
         core.counters.damaged_reads
     }),

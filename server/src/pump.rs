@@ -7,13 +7,14 @@
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use banter_chat::address::{Core, Now};
 use banter_chat::histogram::Histogram;
 use banter_chat::limits::Limits;
 use banter_chat::shard::Shard;
 use banter_log::journal::{Answer, Journal};
+use banter_log::reading::ReadFault;
 use glommio::io::PollableFd;
 use rustix::event::{EventfdFlags, eventfd};
 
@@ -26,6 +27,7 @@ use crate::net::{Net, NetEvent};
 use crate::storage::disk::Disk;
 use crate::suspended::Suspended;
 use crate::turn_clock::TurnClock;
+use crate::wall_clock;
 
 /// Parcels that one turn takes from one lane, so that no neighbour keeps a core from its sockets.
 const PARCELS_A_TURN: usize = 1_024;
@@ -283,7 +285,7 @@ impl Pump {
         self.now = Now {
             monotonic_ms: tick.now_ms,
             monotonic_us: self.elapsed.as_micros() as u64,
-            unix_ms: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64),
+            unix_ms: wall_clock::unix_ms(),
         };
         let lane_parcels_max = self.lane_parcels_max;
         let room = |taken: usize| lane_parcels_max.saturating_sub(taken);
@@ -307,6 +309,9 @@ impl Pump {
         // Ahead of the shard's turn, since it may have the shard end a connection.
         self.connections.tick(self.now.monotonic_ms, &mut self.shard, &mut self.net);
         self.shard.finish_turn();
+        if self.shard.asks_for_epochs() {
+            let _ = self.control.send(ToControl::WantsEpochs(self.core));
+        }
         // Ahead of the sends: a ping that is on its way is not what the peer has failed to take.
         self.connections.look_at_doubtful(&mut self.shard, &mut self.net);
         self.ask_disk();
@@ -407,6 +412,7 @@ impl Pump {
                     self.is_stopped = true;
                     self.net.stop_accepting();
                 }
+                ToCore::EpochsEnd(end) => self.shard.extend_epochs(end),
                 ToCore::Log(answer) => self.shard.disk(answer),
                 ToCore::LogSegment(header, file) => {
                     if let Some(disk) = &mut self.disk {
@@ -430,11 +436,19 @@ impl Pump {
         for ask in self.shard.disk_asks() {
             disk.take(ask, &mut self.net);
         }
-        for segment in self.shard.take_damaged() {
-            tracing::error!(
-                segment,
-                "a segment of the log does not hold what it should: its readers are told of a gap"
-            );
+        for fault in self.shard.take_read_faults() {
+            match fault {
+                ReadFault::Damaged { segment, .. } => tracing::error!(
+                    segment,
+                    "a segment of the log is damaged: readers of one of its rooms are told of a gap; see to the disk \
+                     (`dmesg`), and restore the file from a copy"
+                ),
+                ReadFault::Unreadable { segment } => tracing::warn!(
+                    segment,
+                    "a segment of the log, or its index, could not be read: who asked is told to come again, and nothing \
+                     is lost"
+                ),
+            }
         }
     }
 
@@ -443,10 +457,11 @@ impl Pump {
             self.neighbours.iter().map(|neighbour| (neighbour.up_out.len() + neighbour.down_out.len()) as u64).sum();
         let (counters, shell) = (*self.shard.counters(), self.connections.counters);
         let (latencies, turns) = (self.shard.latencies().clone(), self.turns.clone());
-        let log_state = self.shard.rooms().journal().map(Journal::state);
-        let report = Box::new(CoreReport { counters, latencies, shell, turns, lane_parcels, log_state });
+        let log_state = self.shard.rooms().journal().map(Journal::worst_state);
+        let log_read_bytes = self.disk.as_ref().map_or(0, Disk::read_bytes);
+        let report = CoreReport { counters, latencies, shell, turns, lane_parcels, log_state, log_read_bytes };
         // The control thread lives longer than the cores.
-        let _ = self.control.send(ToControl::Report(self.core, report));
+        let _ = self.control.send(ToControl::Report(self.core, Box::new(report)));
     }
 
     fn take_parcels(&mut self) {

@@ -1,19 +1,23 @@
 //! From a configuration to running cores, and back: listeners, lanes, threads, signals.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::thread::JoinHandle;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 use banter_chat::address::Core;
 use banter_chat::limits::Limits;
+use banter_chat::policy::RoomPolicies;
 use banter_chat::sessions::Welcome;
 use banter_chat::shard::{Shard, ShardConfig};
 use banter_log::catalog::Catalog;
+use banter_log::index::IndexBuilder;
 use banter_log::journal::{JournalParts, WORK_STEPS_MAX};
+use banter_log::key::body_hash;
 use banter_protocol::ids::Epoch;
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
 use rustix::net::sockopt;
@@ -22,7 +26,7 @@ use tracing_appender::non_blocking::ErrorCounter;
 use crate::config::{Config, LIMITS};
 use crate::connections::{ConnectionLimits, Connections};
 use crate::control::{Control, ControlFault, CoreLink, ToControl, ToCore};
-use crate::host;
+use crate::host::{self, EpochFile, Reserved};
 use crate::mesh::{Bell, Neighbour, lanes};
 use crate::metrics::ServerState;
 use crate::net::Net;
@@ -31,8 +35,9 @@ use crate::storage;
 use crate::storage::disk::Disk;
 use crate::storage::files;
 use crate::storage::keeper::{Keeper, KeeperParts, KeeperState, ToKeeper};
-use crate::storage::ledger::Ledger;
-use crate::storage::recovery::{self, KnownSegment, Opening, RecoveryFault};
+use crate::storage::ledger::LedgerFile;
+use crate::storage::recovery::{self, KnownSegment, Opening, Recovered, RecoveryFault};
+use crate::wall_clock;
 
 /// Connections that may wait in the kernel for a core to take them.
 const BACKLOG: i32 = 4_096;
@@ -104,15 +109,15 @@ pub fn run(config: &Config, log_lines: ErrorCounter, listening: impl FnOnce(Sock
     hear_signals(to_control.clone()).map_err(system("listening for signals"))?;
     let report = host::check(config)?;
     tracing::info!("{report}");
-    let unix_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
-    let first_epoch = host::next_epoch_base(&config.data, unix_ms)?;
+    let unix_ms = wall_clock::unix_ms();
+    let mut epochs = EpochFile::open(&config.data)?;
     let (address, listeners) = listen(config.listen, config.cores.len())?;
     let bells = (0..listeners.len())
         .map(|_| Bell::new())
         .collect::<io::Result<Vec<_>>>()
         .map_err(system("making an eventfd"))?;
     let (to_keeper, keeper_inbox) = flume::unbounded();
-    let mut log = open_log(config, first_epoch)?;
+    let (reserved, mut log) = open_log(config, &mut epochs, unix_ms)?;
     let connections_now = Arc::new(AtomicU32::new(0));
     let neighbours = lanes(&bells, config.limits.lane_parcels_max);
     let started = Instant::now();
@@ -123,7 +128,7 @@ pub fn run(config: &Config, log_lines: ErrorCounter, listening: impl FnOnce(Sock
         let (messages, inbox) = flume::unbounded();
         links.push(CoreLink { messages, bell: bell.clone() });
         let core = CoreParts {
-            shard: shard_config(config, index as u16, first_epoch, log.as_mut()),
+            shard: shard_config(config, index as u16, reserved, log.as_mut()),
             log: log.as_ref().map(|log| (log.folder.clone(), to_keeper.clone())),
             sockets_max: report.connections_max().min(SOCKETS_MAX) as u32,
             limits: ConnectionLimits::of(&config.limits, config.origin_rule(), &connections_now),
@@ -141,6 +146,7 @@ pub fn run(config: &Config, log_lines: ErrorCounter, listening: impl FnOnce(Sock
     let keeper = keeper.map_err(system("starting the log's keeper"))?;
     let server = ServerState { keeper: keeper_state, log_lines, started_unix_s: unix_ms / 1_000 };
     let mut control = Control::new(links, server, config.limits.drain_timeout_ms.into());
+    control.extend_epochs_by(Box::new(move || epochs.extend()));
     // Each of its faults ends the process with the threads of all cores: they are not waited for.
     control.run(&control_inbox, || listening(address))?;
     join(threads);
@@ -166,44 +172,66 @@ struct OpenLog {
     /// Where the clocks of its cores start, milliseconds since 1970.
     start_ms: u64,
     catalogs: Vec<Option<Catalog>>,
-    segments: Vec<(KnownSegment, Vec<Core>)>,
-    ledger: Ledger,
+    segments: Vec<KnownSegment>,
+    /// Indexes that are in memory alone.
+    unwritten: BTreeMap<u64, Arc<IndexBuilder>>,
+    ledger: LedgerFile,
 }
 
-/// Reads the log, if any room goes to it.
-fn open_log(config: &Config, run: u64) -> Result<Option<OpenLog>, RunFault> {
-    if !config.rooms.has_logged() {
-        return Ok(None);
-    }
+/// Reads the log, if any room goes to it, and takes the numbers of this run.
+fn open_log(config: &Config, epochs: &mut EpochFile, unix_ms: u64) -> Result<(Reserved, Option<OpenLog>), RunFault> {
     let folder = storage::folder_of(&config.data);
-    let mut recovered = recovery::recover(&Opening {
+    if !config.rooms.has_logged() {
+        let seen = if epochs.is_lost() { recovery::largest_number(&folder) } else { 0 };
+        return Ok((epochs.begin(seen, unix_ms)?, None));
+    }
+    let mut reserved = Reserved::default();
+    let opening = Opening {
         folder: &folder,
         cores: config.cores.len() as u16,
-        run,
-        break_epoch: Epoch(run),
+        levels_hash: levels_hash(&config.rooms),
         accept_corruption: config.accept_corruption,
-    })?;
-    // Told now, and not at the first post.
-    files::try_direct(&folder).map_err(|error| RecoveryFault::NoDirect { path: folder.clone(), error })?;
-    let unix_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
-    let start_ms = recovered.begin(unix_ms);
-    let needed_by = |id| {
-        let cores = recovered.catalogs.iter().enumerate().filter(move |(_, catalog)| catalog.needs(id));
-        cores.map(|(core, _)| Core(core as u16)).collect()
     };
-    let segments = recovered.segments.iter().map(|known| (known.clone(), needed_by(known.header.id))).collect();
+    let mut recovered = recovery::recover(&opening, &mut |seen| {
+        reserved = epochs.begin(seen, unix_ms)?;
+        Ok(reserved.run)
+    })?;
+    try_direct(&folder)?;
+    let (run, unix_ms) = (recovered.run, wall_clock::unix_ms());
+    let start_ms = recovered.begin(unix_ms);
+    let Recovered { segments, ledger, unwritten, .. } = recovered;
     let catalogs = recovered.catalogs.into_iter().map(Some).collect();
-    Ok(Some(OpenLog { folder, run, start_ms, catalogs, segments, ledger: recovered.ledger }))
+    Ok((reserved, Some(OpenLog { folder, run, start_ms, catalogs, segments, unwritten, ledger })))
+}
+
+/// Told now, and not at the first post. Where nothing is free, a segment will say so as soon as something is.
+fn try_direct(folder: &Path) -> Result<(), RunFault> {
+    match files::try_direct(folder) {
+        Err(error) if files::is_full(&error) => Ok(()),
+        Err(error) => Err(RecoveryFault::NoDirect { path: folder.to_owned(), error }.into()),
+        Ok(()) => Ok(()),
+    }
+}
+
+/// Which rooms have which durability, as a number that another configuration does not have.
+fn levels_hash(rooms: &RoomPolicies) -> u64 {
+    let rules = rooms.rules.iter().map(|(pattern, policy)| (pattern.as_str(), policy.durability));
+    let levels: String = rules
+        .chain([("", rooms.otherwise.durability)])
+        .map(|(name, level)| format!("{name}\n{}\n", level.name()))
+        .collect();
+    body_hash(levels.as_bytes()).into()
 }
 
 impl OpenLog {
     fn journal(&mut self, limits: &Limits, core: usize) -> JournalParts {
         JournalParts {
             run: self.run,
-            segment_bytes: limits.log_segment_bytes.into(),
             commit_bytes_max: limits.log_commit_bytes_max as usize,
             reads_max: limits.log_reads_max as usize,
             work_steps_max: WORK_STEPS_MAX,
+            cache_bytes_max: limits.log_cache_bytes_per_core_max,
+            indexes: self.unwritten.clone(),
             catalog: self.catalogs.get_mut(core).and_then(Option::take).unwrap_or_default(),
         }
     }
@@ -216,10 +244,22 @@ impl OpenLog {
         state: Arc<KeeperState>,
         inbox: flume::Receiver<ToKeeper>,
     ) -> io::Result<JoinHandle<()>> {
-        let OpenLog { folder, run, start_ms, segments, ledger, .. } = self;
-        let (limits, cores) = (config.limits, links.to_vec());
-        let keeper = Keeper::new(KeeperParts { folder, limits, run, start_ms, cores, segments, ledger, state });
-        std::thread::Builder::new().name("log-keeper".into()).spawn(move || keeper.run(&inbox))
+        let OpenLog { folder, run, start_ms, segments, unwritten, ledger, .. } = self;
+        let (limits, cores, classes) = (config.limits, links.to_vec(), config.rooms.classes().len());
+        let keeper = Keeper::new(KeeperParts {
+            folder,
+            limits,
+            classes,
+            run,
+            start_ms,
+            cores,
+            segments,
+            unwritten,
+            ledger,
+            inbox,
+            state,
+        });
+        std::thread::Builder::new().name("log-keeper".into()).spawn(move || keeper.run())
     }
 }
 
@@ -285,7 +325,8 @@ impl CoreParts {
     }
 }
 
-fn shard_config(config: &Config, core: u16, run: u64, log: Option<&mut OpenLog>) -> ShardConfig {
+fn shard_config(config: &Config, core: u16, reserved: Reserved, log: Option<&mut OpenLog>) -> ShardConfig {
+    let Reserved { run, end } = reserved;
     let limits: String =
         LIMITS.iter().map(|limit| format!("{} {}\n", limit.name, (limit.read)(&config.limits))).collect();
     ShardConfig {
@@ -295,6 +336,7 @@ fn shard_config(config: &Config, core: u16, run: u64, log: Option<&mut OpenLog>)
         welcome: Welcome { limits, durability: config.durability.name(), run },
         // The first of the run's epochs is for histories that turned out to be broken at its start.
         first_epoch: Epoch(run + 1 + u64::from(core)),
+        epochs_end: Epoch(end),
         policies: config.rooms.clone(),
         journal: log.map(|log| log.journal(&config.limits, core.into())),
     }

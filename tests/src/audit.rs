@@ -15,6 +15,8 @@ const PAGE_MESSAGES: u64 = 500;
 const REMEMBERED: usize = 3;
 /// Posts that are sent ahead of their answers.
 const AHEAD: usize = 32;
+/// Times that a post may be put off.
+const PUT_OFF_MAX: usize = 50;
 
 /// Fetches the new part of every room's history, and judges.
 pub fn audit(address: SocketAddr, form: Form, ledger: &mut Ledger) {
@@ -68,16 +70,31 @@ pub fn post_again(address: SocketAddr, form: Form, writers: usize, ledger: &mut 
             assert_eq!(joined["type"], "joined", "{joined}");
         }
         for posts in posts.chunks(AHEAD) {
-            posts.iter().for_each(|post| client.send(&request_of(post, ledger.bodies)));
-            let again = posts.iter().map(|post| answered_again(&mut client, post, ledger)).collect();
+            let again: Vec<Value> = answers_again(&mut client, posts, ledger);
+            let again = posts.iter().zip(again).map(|(post, event)| answered_again(&event, post, ledger)).collect();
             ledger.record(again);
         }
     }
 }
 
-fn answered_again(client: &mut WireClient, post: &Post, ledger: &mut Ledger) -> Post {
-    let event = client.answer_to(post.id);
-    let answer = answer_of(&event);
+/// The answers to posts that are sent again; those that a server puts off for a while are sent until it does not.
+fn answers_again(client: &mut WireClient, posts: &[Post], ledger: &Ledger) -> Vec<Value> {
+    posts.iter().for_each(|post| client.send(&request_of(post, ledger.bodies)));
+    let mut events: Vec<Value> = posts.iter().map(|post| client.answer_to(post.id)).collect();
+    for (post, event) in posts.iter().zip(&mut events) {
+        for _ in 0..PUT_OFF_MAX {
+            let put_off_ms = event["retry_after_ms"].as_u64().filter(|_| event["code"] == "overloaded");
+            let Some(put_off_ms) = put_off_ms else { break };
+            std::thread::sleep(Duration::from_millis(put_off_ms));
+            client.send(&request_of(post, ledger.bodies));
+            *event = client.answer_to(post.id);
+        }
+    }
+    events
+}
+
+fn answered_again(event: &Value, post: &Post, ledger: &mut Ledger) -> Post {
+    let answer = answer_of(event);
     let was_answered = post.answer != Answer::Missing;
     if was_answered && event["duplicate"] != true {
         ledger.add(Fault::Repeated, format!("the key of post {} was forgotten: {event}", post.id));

@@ -12,10 +12,10 @@ use banter_log::record::{Author, Level, Record};
 use banter_log::segment::{self, SegmentHeader};
 use banter_log::{FORMAT_VERSION, PAGE_BYTES};
 use banter_protocol::event::Message;
-use banter_protocol::ids::{Epoch, Sequence};
+use banter_protocol::ids::{Epoch, RoomId, Sequence};
 use banter_protocol::native::{read_message, write_message};
 use banter_protocol::request::{Body, BodyFormat};
-use banter_server::storage::ledger::{LastRun, Ledger};
+use banter_server::storage::ledger::{BootId, LastRun, Ledger};
 
 /// What the name of a golden file ends with: its bytes stand in it as text.
 const HEX: &str = ".hex";
@@ -34,7 +34,7 @@ pub fn folder(version: u16) -> PathBuf {
 
 /// Every format there has been.
 pub fn versions() -> impl Iterator<Item = u16> {
-    1..=FORMAT_VERSION
+    2..=FORMAT_VERSION
 }
 
 /// Bytes as text: rows of 32, each behind its offset; rows of zeros are left out.
@@ -163,7 +163,15 @@ const SECOND_OF_CORE_1: &[Commit] = &[
 ];
 
 fn scripts() -> [Script; 4] {
-    let header = |id, core, run| SegmentHeader { id, nonce: id << 56 | 0x5eed, core, run, made_unix_ms: TIME_MS + id };
+    let header = |id, core, run| SegmentHeader {
+        id,
+        nonce: id << 56 | 0x5eed,
+        core,
+        class: banter_log::segment::Class::SERVER,
+        run,
+        made_unix_ms: TIME_MS + id,
+        file_bytes: SEGMENT_BYTES as u64,
+    };
     let script = |header, commits, ends| Script { header, commits, ends };
     [
         script(header(1, 0, 10), FIRST_OF_CORE_0, Ends::Sealed),
@@ -173,32 +181,32 @@ fn scripts() -> [Script; 4] {
     ]
 }
 
-/// The log as today's writers write it. `scratch` is an empty folder.
-///
-/// # Panics
-/// When the ledger cannot be written.
-pub fn write(scratch: &Path) -> Files {
+/// The segments and indexes as today's writers write them.
+pub fn write() -> Files {
     let mut files = Files::new();
     scripts().iter().for_each(|script| write_segment(script, &mut files));
-    let ledger = Ledger {
-        last: Some(LastRun { run: 20, is_closed: false, boot: "00000000-another-boot".to_owned() }),
-        breaks: vec![Break { run: 10, epoch: Epoch(15_000), every_level: true }],
-        dropped: vec![(3, 3)],
-    };
-    ledger.write(scratch).expect("a ledger can be written");
-    files.insert("ledger".to_owned(), fs::read(scratch.join("ledger")).expect("a ledger"));
     files
+}
+
+/// The ledger beside it. It names its own file, so it is made for each copy.
+pub fn ledger() -> Ledger {
+    Ledger {
+        last: Some(LastRun { run: 20, is_closed: false, boot: Some(BootId(1)) }),
+        all_break: Some(Break { run: 10, epoch: Epoch(15_000), every_level: true }),
+        ..Ledger::default()
+    }
 }
 
 fn write_segment(script: &Script, files: &mut Files) {
     let header = script.header;
     let parts = JournalParts {
         run: header.run,
-        segment_bytes: SEGMENT_BYTES as u64,
         commit_bytes_max: SEGMENT_BYTES,
         reads_max: 1,
         work_steps_max: 1,
+        cache_bytes_max: 0,
         catalog: Catalog::default(),
+        indexes: BTreeMap::new(),
     };
     let (mut journal, mut done) = (Journal::new(parts), Vec::new());
     let mut file = header.write();
@@ -221,8 +229,8 @@ fn write_segment(script: &Script, files: &mut Files) {
     if script.ends == Ends::Sealed {
         assert!(journal.end());
         for ask in std::mem::take(journal.asks_mut()) {
-            let Ask::Seal { index, end_offset, .. } = ask else { continue };
-            files.insert(index::file_name(header.id), index.encode(&header, end_offset).0);
+            let Ask::Seal { index, end, .. } = ask else { continue };
+            files.insert(index::file_name(header.id), index.encode(&header, end.offset, true));
         }
     }
 }
@@ -231,11 +239,12 @@ fn begin(journal: &mut Journal, header: SegmentHeader, (level, posts): &Commit) 
     let frames: Vec<Vec<u8>> = posts.iter().map(|post| frame(post, header)).collect();
     let records = frames.iter().map(|frame| {
         let author = Author { core: header.core, slot: 5, generation: 6 };
-        let record = Record { level: *level, author, frame };
         let message = read_message(frame).expect("a frame that was just written");
-        (record, Entry::of(&message, *level, record.bytes()))
+        let record = Record::message(RoomId::of(message.room), *level, author, frame);
+        let (entry, room) = Entry::read(&record, RoomId::of).expect("a record that was just written");
+        (record, entry, room)
     });
-    journal.commit(records, if *level == Synced { Reach::WrittenThenSynced } else { Reach::Written })
+    journal.commit(header.class, records, if *level == Synced { Reach::WrittenThenSynced } else { Reach::Written })
 }
 
 fn frame(&Post(room, sequence, key, format, bytes): &Post, header: SegmentHeader) -> Vec<u8> {

@@ -132,6 +132,8 @@ pub enum Fault {
     PostedAfterFailure,
     /// The disk failed, and posts were not refused; or nothing was written or synced that could have failed.
     NotRefused,
+    /// A reader was told that messages are gone which are there, or given a page that passes over some.
+    FalseGap,
 }
 
 #[derive(Default)]
@@ -141,6 +143,8 @@ struct Book {
     history: Vec<u64>,
     sequence_of: HashMap<u64, u64>,
     newest_of_writer: BTreeMap<usize, u64>,
+    /// The time of the newest message that was read.
+    newest_ms: u64,
 }
 
 /// Everything that was promised, everything that was read, and every fault that was found.
@@ -244,6 +248,11 @@ impl Ledger {
         let (expected, sequence) = (self.read_up_to(room) + 1, number(&message["sequence"]));
         if sequence != expected {
             self.add(Fault::Reordered, format!("{}: {sequence} in the place of {expected}", room_name(room)));
+        }
+        let time_ms = number(&message["time_ms"]);
+        let before_ms = std::mem::replace(&mut self.books[room].newest_ms, time_ms);
+        if time_ms < before_ms {
+            self.add(Fault::Reordered, format!("{} {sequence}: {time_ms} ms behind {before_ms}", room_name(room)));
         }
         let id = message["body"].as_str().and_then(|text| self.bodies.id(text));
         let post = id.and_then(|id| self.posts.get(&id)).filter(|post| is_of(post, room, message)).cloned();

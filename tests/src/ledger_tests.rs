@@ -19,8 +19,7 @@ fn posted(id: u64, sequence: u64) -> Post {
 }
 
 fn message(ledger: &Ledger, id: u64, sequence: u64) -> Value {
-    let mut message =
-        json!({"sequence": sequence, "user": writer_name(id as usize % 2), "body": ledger.bodies.text(id)});
+    let mut message = json!({"sequence": sequence, "time_ms": 1, "user": writer_name(id as usize % 2), "body": ledger.bodies.text(id)});
     if id.is_multiple_of(3) {
         message["key"] = key_of(id).into();
     }
@@ -139,4 +138,14 @@ fn bodies_tell_their_post_and_only_whole() {
         assert_eq!(bodies.id(&text[..text.len() - 1]), None);
     }
     assert_eq!(bodies.id(&Bodies { seed: 6, ..bodies }.text(1)), None);
+}
+
+#[test]
+fn a_time_that_goes_back_is_out_of_order() {
+    let mut ledger = ledger();
+    ledger.record((1..=2).map(|id| posted(id, id)).collect());
+    let mut messages = [message(&ledger, 1, 1), message(&ledger, 2, 2)];
+    messages[0]["time_ms"] = 2.into();
+    ledger.take_page(0, &json!({"epoch": EPOCH, "messages": messages}));
+    assert_eq!(ledger.count(Fault::Reordered), 1);
 }

@@ -3,7 +3,9 @@
 pub mod audit;
 pub mod crash;
 pub mod cut_proxy;
+pub mod deep_readers;
 pub mod disk_faults;
+pub mod failing_reads;
 pub mod fuse_disk;
 pub mod golden_log;
 pub mod janitor;

@@ -60,6 +60,7 @@ impl Report {
             ("epochs_changed", fault(Fault::EpochChanged)),
             ("posted_after_failure", fault(Fault::PostedAfterFailure)),
             ("not_refused", fault(Fault::NotRefused)),
+            ("false_gaps", fault(Fault::FalseGap)),
         ];
         let counts = counts.map(|(name, count)| (name.to_owned(), count as u64)).into_iter();
         let restarts = [("restart_ms_p50", self.restart_ms_p50), ("restart_ms_max", self.restart_ms_max)];
@@ -74,9 +75,21 @@ impl Report {
         } else {
             self.counts().iter().for_each(|(name, count)| println!("{count:>10}  {name}"));
             self.examples.iter().for_each(|example| println!("{example}"));
-            println!("seed {}: {}", self.seed, if self.is_clean() { "nothing found" } else { "FAILED" });
+            println!("{}", self.verdict());
         }
         if self.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    }
+
+    /// The whole in one line.
+    fn verdict(&self) -> String {
+        let counts: BTreeMap<String, u64> = self.counts().into_iter().collect();
+        let named = ["rounds", "acknowledged", "lost", "repeated", "reordered", "shown_and_lost"];
+        let counts: Vec<String> = named
+            .iter()
+            .map(|&name| format!("{} {}", counts.get(name).unwrap_or(&0), name.replace('_', " ")))
+            .collect();
+        let found = if self.is_clean() { "nothing found" } else { "FAILED" };
+        format!("seed {}: {found}: {}", self.seed, counts.join(", "))
     }
 
     /// Prints it, and panics unless it is clean.
@@ -84,5 +97,33 @@ impl Report {
     pub fn assert_clean(&self) {
         let _ = self.tell(false);
         assert!(self.is_clean(), "{:#?}", self.examples);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_line_says_what_was_tried_and_what_was_found() {
+        let mut report = Report {
+            seed: 7,
+            rounds: 3,
+            sent: 60,
+            acknowledged: 50,
+            refused: 0,
+            unanswered: 10,
+            shown: 40,
+            faults: BTreeMap::new(),
+            examples: Vec::new(),
+            restart_ms_p50: 1,
+            restart_ms_max: 2,
+            more: Vec::new(),
+        };
+        let counts = "3 rounds, 50 acknowledged, 0 lost, 0 repeated, 0 reordered, 0 shown and lost";
+        assert_eq!(report.verdict(), format!("seed 7: nothing found: {counts}"));
+        report.faults = BTreeMap::from([(Fault::Lost, 2), (Fault::FalseGap, 1)]);
+        let counts = counts.replace("0 lost", "2 lost");
+        assert_eq!(report.verdict(), format!("seed 7: FAILED: {counts}"));
     }
 }

@@ -75,6 +75,7 @@ pub struct Start<'a> {
     descriptors_max: Option<u32>,
     data: Option<&'a Path>,
     program: Option<&'a Path>,
+    clock_offset_ms: i64,
 }
 
 impl<'a> Start<'a> {
@@ -93,6 +94,12 @@ impl<'a> Start<'a> {
     #[must_use]
     pub fn data(self, data: &'a Path) -> Self {
         Start { data: Some(data), ..self }
+    }
+
+    /// With a wall clock that is so much ahead of this machine's, or behind it.
+    #[must_use]
+    pub fn clock_offset_ms(self, clock_offset_ms: i64) -> Self {
+        Start { clock_offset_ms, ..self }
     }
 
     /// Another program, which takes the same flags.
@@ -115,7 +122,28 @@ impl<'a> Start<'a> {
 
     /// Starts it, and waits until it listens.
     pub fn run(self) -> ServerProcess {
-        let (mut server, stdout) = self.spawn();
+        let (mut server, line) = self.first_line();
+        let address = line.trim_end().strip_prefix("listening on ").and_then(|address| address.parse().ok());
+        server.address = address.unwrap_or_else(|| panic!("the server said {line:?} and\n{}", server.log()));
+        server
+    }
+
+    /// Starts it, and waits until it listens; where it ends before that, its exit code, and what it logged.
+    ///
+    /// # Errors
+    /// It ended.
+    pub fn try_run(self) -> Result<ServerProcess, (i32, String)> {
+        let (mut server, line) = self.first_line();
+        match line.trim_end().strip_prefix("listening on ").and_then(|address| address.parse().ok()) {
+            Some(address) => server.address = address,
+            None => return Err((server.wait(PATIENCE).code().unwrap_or(-1), server.log())),
+        }
+        Ok(server)
+    }
+
+    /// Starts it, and waits for the line that it says; none where it ends without one.
+    fn first_line(self) -> (ServerProcess, String) {
+        let (server, stdout) = self.spawn();
         let (tell, told) = mpsc::channel();
         std::thread::spawn(move || {
             let mut line = String::new();
@@ -123,9 +151,7 @@ impl<'a> Start<'a> {
             let _ = tell.send(line);
         });
         let line = told.recv_timeout(PATIENCE).expect("the server says where it listens");
-        let address = line.trim_end().strip_prefix("listening on ").and_then(|address| address.parse().ok());
-        server.address = address.unwrap_or_else(|| panic!("the server said {line:?} and\n{}", server.log()));
-        server
+        (server, line)
     }
 
     fn spawn(self) -> (ServerProcess, ChildStdout) {
@@ -143,6 +169,10 @@ impl<'a> Start<'a> {
             }
         };
         command.args(["--listen", "127.0.0.1:0", "--cores", &self.cores.to_string(), "--data"]).arg(&data);
+        if self.clock_offset_ms != 0 {
+            // Only a build for tests takes notice of it.
+            command.env("BANTER_TEST_CLOCK_OFFSET_MS", self.clock_offset_ms.to_string());
+        }
         command.args(self.flags).stdin(Stdio::null()).stdout(Stdio::piped());
         command.stderr(File::create(&log).expect("a file in the temporary folder"));
         let mut child = command.spawn().expect("the server starts");

@@ -35,6 +35,8 @@ pub struct Setup {
     pub plan: Plan,
     /// The server, where it is not `banter`.
     pub program: Option<PathBuf>,
+    /// How much its wall clock is ahead of this machine's, in milliseconds.
+    pub clock_offset_ms: i64,
 }
 
 impl Setup {
@@ -44,7 +46,17 @@ impl Setup {
         let small_log = ["--log-segment-bytes=4194304", "--log-commit-bytes-max=131072", "--frame-bytes-max=16384"];
         let flags = if durability == "memory" { Vec::new() } else { small_log.map(str::to_owned).to_vec() };
         let durability = durability.to_owned();
-        Setup { cores: 1, durability, flags, seed, rooms: 6, body_bytes_max: 9_000, plan, program: None }
+        Setup {
+            cores: 1,
+            durability,
+            flags,
+            seed,
+            rooms: 6,
+            body_bytes_max: 9_000,
+            plan,
+            program: None,
+            clock_offset_ms: 0,
+        }
     }
 
     /// Whether a restart loses everything, as it may.
@@ -85,6 +97,14 @@ impl Trial {
         server
     }
 
+    /// The same, but a server that ends instead is an answer: its exit code, and what it logged.
+    ///
+    /// # Errors
+    /// It ended.
+    pub fn try_start(&mut self, data: &Path) -> Result<ServerProcess, (i32, String)> {
+        self.with_start(data, |start| start.try_run())
+    }
+
     /// Starts the server, and kills it after that time, in its recovery as a rule.
     pub fn kill_while_starting(&mut self, data: &Path, after: Duration) {
         self.with_start(data, |start| start.kill_while_starting(after));
@@ -95,7 +115,7 @@ impl Trial {
         let mut flags = vec!["--durability", &self.setup.durability, "--log", "warn"];
         flags.extend(limits);
         flags.extend(self.setup.flags.iter().map(String::as_str));
-        let start = Start::new(self.setup.cores, &flags).data(data);
+        let start = Start::new(self.setup.cores, &flags).data(data).clock_offset_ms(self.setup.clock_offset_ms);
         run(match &self.setup.program {
             Some(program) => start.program(program),
             None => start,

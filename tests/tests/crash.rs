@@ -11,6 +11,8 @@ use banter_tests::wire_client::Form;
 
 /// Any number more by the program `crash`.
 const CYCLES: usize = 25;
+/// The same with a clock that jumps.
+const WRONG_CLOCKS: usize = 15;
 
 #[test]
 fn nothing_acknowledged_or_shown_is_lost_by_kills_under_load() {
@@ -18,10 +20,22 @@ fn nothing_acknowledged_or_shown_is_lost_by_kills_under_load() {
         let folder = tempfile::TempDir::new().expect("a temporary folder");
         let seed = 40 + cores as u64;
         let setup = Setup { cores, ..Setup::new("synced", seed) };
-        let report = Run { cycles: CYCLES, vary_cores: false, setup }.run(&folder.path().join("data"), |_, _| {});
+        let report = Run { cycles: CYCLES, vary_cores: false, clock_years_max: 0, setup }
+            .run(&folder.path().join("data"), |_, _| {});
         report.assert_clean();
         assert!(report.acknowledged > CYCLES, "a load that gets nothing done proves nothing");
     }
+}
+
+#[test]
+fn a_clock_that_is_years_wrong_at_each_start_ages_nothing() {
+    let folder = tempfile::TempDir::new().expect("a temporary folder");
+    let cores = core_counts().last().copied().unwrap_or(1);
+    let setup = Setup { cores, ..Setup::new("synced", 47) };
+    let run = Run { cycles: WRONG_CLOCKS, vary_cores: true, clock_years_max: 20, setup };
+    let report = run.run(&folder.path().join("data"), |_, _| {});
+    report.assert_clean();
+    assert!(report.acknowledged > WRONG_CLOCKS, "a load that gets nothing done proves nothing");
 }
 
 /// The judge has to be able to find something: `memory` does lose everything.

@@ -1,4 +1,4 @@
-//! End to end: `banter log check` and `banter log dump`, on logs that are whole, torn, damaged, foreign, missing, in use.
+//! End to end: `banter log`, on logs that are whole, torn, damaged, foreign, missing, in use.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
@@ -10,10 +10,12 @@ use banter_log::block::{BlockPlace, BlockWriter};
 use banter_log::record::{Author, Level, Record};
 use banter_log::segment::{SegmentHeader, file_name};
 use banter_protocol::event::Message;
-use banter_protocol::ids::{Epoch, Sequence};
+use banter_protocol::ids::{Epoch, RoomId, Sequence};
 use banter_protocol::native::write_message;
 use banter_protocol::request::{Body, BodyFormat};
-use banter_tests::server_process::{Start, program, run_to_end};
+use banter_tests::server_process::{PATIENCE, Start, program, run_to_end};
+use banter_tests::wire_client::{Form, WireClient};
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -79,16 +81,24 @@ impl Data {
 
 /// A segment's file, with zeros behind its blocks. Each block has a message of "lobby" in JSON and one of "hall" in bytes.
 fn segment(id: u64, first: u64, blocks: u64) -> Vec<u8> {
-    let header = SegmentHeader { id, nonce: id ^ 0x5eed, core: (id % 2) as u16, run: 1, made_unix_ms: 1 };
+    let header = SegmentHeader {
+        id,
+        nonce: id ^ 0x5eed,
+        core: (id % 2) as u16,
+        class: banter_log::segment::Class::SERVER,
+        run: 1,
+        made_unix_ms: 1,
+        file_bytes: 1,
+    };
     let (mut file, mut place) = (header.write(), BlockPlace::first_of(header));
     for sequence in first..first + blocks {
-        let mut block = BlockWriter::default();
+        let mut block = BlockWriter::of(&header);
         let author = Author { core: 0, slot: 0, generation: 0 };
         for (room, format, body) in
             [("lobby", BodyFormat::Json, &b"{\"n\" : 1}"[..]), ("hall", BodyFormat::Bytes, b"\0\xff")]
         {
             let frame = frame(room, sequence, Body { format, bytes: body });
-            block.push(&Record { level: Level::Synced, author, frame: &frame });
+            block.push(&Record::message(RoomId::of(room), Level::Synced, author, &frame));
         }
         place.synced = place.number;
         let (bytes, behind) = block.finish(&place);
@@ -151,6 +161,23 @@ fn the_dump_has_every_message_in_order_with_its_body_as_it_was() {
     let (code, lines, _) = data.dump(&["--room", "hall"]);
     assert_eq!((code, lines.len()), (WHOLE, 8));
     assert!(lines.iter().all(|line| line["room"] == "hall"));
+}
+
+#[test]
+fn the_rooms_are_listed_by_name() {
+    let data = Data::with_segments(&[1, 2]);
+    let (code, out, err) = run_to_end(&["log", "rooms", data.path()]);
+    assert_eq!((code, &*err), (WHOLE, ""));
+    let lines: Vec<&str> = out.lines().collect();
+    assert!(lines[0].starts_with("\"hall\"  messages 8  1..8  epoch 7  bytes "), "{out}");
+    assert!(lines[1].starts_with("\"lobby\"  messages 8  1..8  epoch 7  bytes "), "{out}");
+    assert!(lines[0].ends_with("  newest 1970-01-01T00:00:00Z") && lines[2].starts_with("2 rooms, "), "{out}");
+    let (code, out, _) = run_to_end(&["log", "rooms", data.path(), "--json"]);
+    let said: Value = serde_json::from_str(&out).expect("JSON");
+    assert_eq!((code, &said["rooms"][1]["room"], &said["rooms"][1]["last"]), (WHOLE, &json!("lobby"), &json!(8)));
+    data.change(1, |bytes| bytes[block_at(1) + 100] ^= 4);
+    let (code, out, err) = run_to_end(&["log", "rooms", data.path()]);
+    assert!(code == DAMAGED && out.contains("5..8") && err.contains("segment-0000000000000001.log"), "{out}{err}");
 }
 
 #[test]
@@ -233,7 +260,7 @@ fn a_folder_that_is_missing_or_has_no_log_is_refused() {
     let folder = TempDir::new().expect("a temporary folder");
     let empty = folder.path().to_str().expect("text");
     let missing = folder.path().join("missing");
-    for task in ["check", "dump"] {
+    for task in ["check", "rooms", "dump"] {
         let text = refusal(&["log", task, missing.to_str().expect("text")], EXIT_CONFIG);
         assert!(text.contains("missing") && text.contains("to mend it: "), "{text}");
         let text = refusal(&["log", task, empty], EXIT_CONFIG);
@@ -247,9 +274,10 @@ fn wrong_arguments_are_told() {
     for args in [&["log"][..], &["log", "check"], &["log", "mend", "d"], &["log", "dump", "d", "--room", ""]] {
         refusal(args, EXIT_USAGE);
     }
-    for args in [&["log", "--help"][..], &["log", "check", "--help"], &["log", "dump", "--help"]] {
-        let (code, help, _) = run_to_end(args);
-        assert!(code == 0 && help.lines().all(|line| line.chars().count() <= 100), "{help}");
+    for task in [&[][..], &["check"], &["rooms"], &["dump"], &["backup"]] {
+        let (code, help, _) = run_to_end(&[&["log"], task, &["--help"]].concat());
+        let fits = help.lines().count() <= 24 && help.lines().all(|line| line.chars().count() <= 100);
+        assert!(code == 0 && fits, "one screen: {help}");
     }
 }
 
@@ -261,7 +289,7 @@ fn a_folder_that_a_server_runs_on_is_refused_and_the_server_goes_on() {
     // A server whose rooms are in memory leaves no log: the one that is there now is of an earlier start.
     fs::create_dir_all(&log).expect("a folder");
     for dir in [data.path(), Path::new(&log)] {
-        for task in ["check", "dump"] {
+        for task in ["check", "rooms", "dump"] {
             let text = refusal(&["log", task, dir.to_str().expect("text")], EXIT_CONFIG);
             assert!(text.contains(&format!("process {} has it locked", server.pid())), "{text}");
             assert!(text.contains("to mend it: ") && text.contains("a copy of the folder"), "{text}");
@@ -273,11 +301,41 @@ fn a_folder_that_a_server_runs_on_is_refused_and_the_server_goes_on() {
 }
 
 #[test]
+fn a_copy_of_a_stopped_server_begins_new_epochs_unless_it_alone_goes_on() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let [data, copy, moved] = ["data", "copy", "moved"].map(|name| folder.path().join(name));
+    let epoch_of = |data: &Path, head: u64| {
+        let server = Start::new(1, &[]).data(data).run();
+        let mut ann = WireClient::hello(server.address(), Form::Json, "ann");
+        let joined = ann.join("room");
+        assert_eq!(joined["sequence"], head);
+        (server, ann, joined["epoch"].clone())
+    };
+    let backup = |to: &Path, flags: &[&str]| {
+        let [data, to] = [&data, to].map(|path| path.to_str().expect("text"));
+        run_to_end(&[&["log", "backup", data, to], flags].concat())
+    };
+    let (mut server, mut ann, epoch) = epoch_of(&data, 0);
+    ann.post("room", json!("hi"));
+    let (code, out, err) = backup(&moved, &["--move"]);
+    assert_eq!((code, &*out), (EXIT_CONFIG, ""), "a server runs");
+    assert!(err.contains("has it locked") && !moved.exists(), "{err}");
+    server.signal(Signal::TERM);
+    server.wait(PATIENCE);
+    for (to, flags) in [(&copy, &[][..]), (&moved, &["--move"])] {
+        assert_eq!(backup(to, flags).0, WHOLE);
+    }
+    assert_ne!(epoch_of(&copy, 1).2, epoch);
+    assert_eq!(epoch_of(&moved, 1).2, epoch);
+    assert_eq!(epoch_of(&data, 1).2, epoch);
+}
+
+#[test]
 fn a_closed_pipe_ends_a_dump_quietly() {
     let data = Data::with_segments(&[]);
     // More than a pipe holds, so that the dump is still writing when its reader goes.
     for id in 1..=8 {
-        let bytes = segment(id, 1, 400);
+        let bytes = segment(id, 1 + (id - 1) * 400, 400);
         fs::write(data.path_of(id), bytes).expect("a file");
     }
     let mut command = Command::new(program());

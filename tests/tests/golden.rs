@@ -293,10 +293,15 @@ fn every_golden_frame_reads_back() {
     }
 }
 
+/// The kinds of frames that are on the wire; the others are in the log only.
+fn sent_kinds() -> impl Iterator<Item = &'static FrameKind> {
+    FrameKind::ALL.iter().filter(|kind| kind.is_sent())
+}
+
 #[test]
 fn every_kind_of_frame_has_a_golden_file() {
     let kinds: Vec<FrameKind> = golden::all().iter().map(|file| frame(&file.bytes).kind).collect();
-    for kind in FrameKind::ALL {
+    for kind in sent_kinds() {
         assert!(kinds.contains(kind), "{kind:?}");
     }
 }
@@ -385,7 +390,7 @@ fn read_field(payload: &[u8], field: &Field) -> String {
 #[test]
 fn the_documented_layouts_cover_every_kind_and_leave_no_byte_out() {
     let layouts = layouts();
-    for kind in FrameKind::ALL {
+    for kind in sent_kinds() {
         let layout = layouts.iter().find(|layout| layout.number == *kind as u8);
         let layout = layout.unwrap_or_else(|| panic!("{kind:?} is not documented"));
         assert_eq!(layout.name.replace('_', ""), format!("{kind:?}").to_lowercase());
@@ -396,7 +401,7 @@ fn the_documented_layouts_cover_every_kind_and_leave_no_byte_out() {
         }
         assert_eq!(left, 0, "{kind:?}");
     }
-    assert_eq!(layouts.len(), FrameKind::ALL.len());
+    assert_eq!(layouts.len(), sent_kinds().count());
 }
 
 #[test]

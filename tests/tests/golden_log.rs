@@ -13,6 +13,7 @@ use banter_protocol::frame::Frame;
 use banter_protocol::ids::{Epoch, RoomId, RoomName};
 use banter_protocol::json;
 use banter_protocol::native::read_message;
+use banter_server::storage::ledger::LedgerFile;
 use banter_server::storage::recovery::{Opening, recover};
 use banter_tests::golden_log::{self, Files};
 use banter_tests::server_process::{Start, core_counts};
@@ -37,38 +38,38 @@ fn copied(files: &Files) -> (TempDir, PathBuf) {
     let data = TempDir::new().expect("a temporary folder");
     let log = data.path().join("log");
     golden_log::unpack(files, &log);
+    LedgerFile::make(&log, golden_log::ledger()).expect("a ledger");
     (data, log)
 }
 
 /// What a start on so many cores makes of the folder, in words.
 fn recovered(folder: &Path, cores: u16) -> Value {
-    let opening = Opening { folder, cores, run: RUN, break_epoch: BREAK_EPOCH, accept_corruption: false };
-    let recovered = recover(&opening).unwrap_or_else(|fault| panic!("{fault}"));
+    let opening = Opening { folder, cores, levels_hash: 0, accept_corruption: false };
+    let recovered = recover(&opening, &mut |seen| Ok(BREAK_EPOCH.0.max(seen + 1)));
+    let recovered = recovered.unwrap_or_else(|fault| panic!("{fault}"));
     let segments = recovered.segments.iter().map(|known| {
         json!({"id": known.header.id, "core": known.header.core, "run": known.header.run,
                "made_unix_ms": known.header.made_unix_ms, "bytes": known.file_bytes, "end": known.end_offset,
                "newest_ms": known.newest_ms})
     });
     let segments: Vec<Value> = segments.collect();
-    let ledger = fs::read_to_string(folder.join("ledger")).expect("a ledger");
-    // The machine's boot is another one on each.
-    let ledger: Vec<&str> = ledger.lines().map(|line| line.split(" open ").next().unwrap_or(line)).collect();
     let mut rooms = serde_json::Map::new();
     for catalog in recovered.catalogs {
         let parts = JournalParts {
             run: RUN,
-            segment_bytes: 1 << 20,
             commit_bytes_max: 1 << 16,
             reads_max: 1,
             work_steps_max: 1,
+            cache_bytes_max: 0,
             catalog,
+            indexes: recovered.unwritten.clone(),
         };
         let mut reader = Reader { folder, journal: Journal::new(parts) };
         for name in ROOMS {
             rooms.extend(reader.room(name).map(|room| (name.to_owned(), room)));
         }
     }
-    json!({"segments": segments, "ledger": ledger, "walked": recovered.walked.0, "rooms": rooms})
+    json!({"segments": segments, "walked": recovered.walked.0, "rooms": rooms})
 }
 
 /// Reads the folder as a core does.
@@ -81,12 +82,7 @@ impl Reader<'_> {
     /// All that is known of a room, messages as a JSON client gets them.
     fn room(&mut self, name: &str) -> Option<Value> {
         let room = self.journal.catalog().room(RoomId::of(name))?;
-        let spans: Vec<Value> = room
-            .spans
-            .iter()
-            .map(|span| json!([span.segment, span.first.0, span.last.0, span.bytes, span.newest_ms]))
-            .collect();
-        let (epoch, first, head) = (room.epoch, room.first(), room.head());
+        let (epoch, first, head) = (room.epoch, room.first, room.head);
         self.journal.read_page(PageWant {
             room: RoomName::new(name).expect("a name"),
             epoch,
@@ -102,9 +98,9 @@ impl Reader<'_> {
         self.journal.read_keys(RoomId::of(name), want);
         let Done::Keys { keys: Ok(keys), .. } = self.read() else { panic!("{name}: keys that are lost") };
         let keys = keys.keys.iter().rev().map(|key| &key.post).map(|key| {
-            json!([key.sequence, key.time_ms, format!("{:032x}", key.fingerprint.0), format!("{:016x}", key.body)])
+            json!([key.sequence, key.time_ms, format!("{:032x}", key.fingerprint.0), format!("{:08x}", key.body)])
         });
-        Some(json!({"epoch": epoch.0, "first": first.0, "head": head.0, "spans": spans,
+        Some(json!({"epoch": epoch.0, "first": first.0, "head": head.0, "newest_segment": room.newest_segment,
                     "keys": keys.collect::<Vec<_>>(), "messages": messages(&page.messages)}))
     }
 
@@ -113,15 +109,15 @@ impl Reader<'_> {
         self.journal.begin_reads(&mut done);
         while done.is_empty() {
             for ask in std::mem::take(self.journal.asks_mut()) {
-                let Ask::Read { ticket, segment, file, offset, bytes } = ask else { continue };
-                let name = match file {
-                    LogFile::Segment => segment::file_name(segment),
-                    LogFile::Index => index::file_name(segment),
+                let Ask::Read(range) = ask else { continue };
+                let name = match range.file {
+                    LogFile::Segment => segment::file_name(range.segment),
+                    LogFile::Index => index::file_name(range.segment),
                 };
                 let all = fs::read(self.folder.join(name)).expect("a file of the log");
-                let end = all.len().min(offset as usize + bytes);
-                let bytes = Some(all[offset as usize..end].to_vec());
-                self.journal.handle(Answer::Read { ticket, bytes }, &mut done);
+                let end = all.len().min((range.offset + range.bytes) as usize);
+                let bytes = Some(all[(range.offset as usize).min(end)..end].to_vec());
+                self.journal.handle(Answer::Read { range, bytes }, &mut done);
             }
         }
         done.remove(0)
@@ -146,8 +142,7 @@ fn as_json(message: &Message<'_>) -> Value {
 
 #[test]
 fn today_writes_the_log_byte_for_byte_as_ever() {
-    let scratch = TempDir::new().expect("a temporary folder");
-    let written = golden_log::write(scratch.path());
+    let written = golden_log::write();
     if std::env::var("BANTER_GOLDEN").is_ok_and(|mode| mode == "write") {
         let (_data, log) = copied(&written);
         golden_log::keep_new(&written, &format!("{:#}\n", recovered(&log, 2)));

@@ -3,12 +3,12 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
-use banter_tests::crash;
 use banter_tests::disk_faults::{self, ROUNDS_OF_ALL};
 use banter_tests::ledger::Fault;
 use banter_tests::report::Report;
 use banter_tests::trial::Setup;
 use banter_tests::trouble_disk::{FileSystem, TroubleDisk};
+use banter_tests::{crash, failing_reads};
 
 const TOY: &str = env!("CARGO_BIN_EXE_toy-server");
 
@@ -21,7 +21,8 @@ fn setup(mistake: &str) -> Setup {
 
 fn crashes(mistake: &str) -> Report {
     let folder = tempfile::TempDir::new().expect("a temporary folder");
-    crash::Run { cycles: 4, vary_cores: false, setup: setup(mistake) }.run(&folder.path().join("data"), |_, _| {})
+    let run = crash::Run { cycles: 4, vary_cores: false, clock_years_max: 0, setup: setup(mistake) };
+    run.run(&folder.path().join("data"), |_, _| {})
 }
 
 /// Runs the troubles; none where a machine cannot, and the panic's text where a wait or a check failed.
@@ -79,6 +80,22 @@ fn disk_faults_finds_what_only_the_device_below_an_ext4_shows() {
     right.expect("the log is found again").assert_clean();
     let wrong = wrong.expect("a mistake is counted, and stops no check");
     assert!(wrong.faults.contains_key(&Fault::Lost), "{wrong:#?}");
+}
+
+/// The toy has no index, and a start of it that cannot read is no refusal: the first way in which reads fail is its only one.
+#[test]
+fn failing_reads_find_who_takes_what_cannot_be_read_for_gone() {
+    let found = |mistake| {
+        let mut disk = TroubleDisk::make(FileSystem::Fuse, 1).ok()?;
+        Some(failing_reads::run(setup(mistake), 1, &mut disk, |_, _| {}))
+    };
+    let Some(right) = found("none") else { return eprintln!("SKIPPED: this machine cannot") };
+    right.assert_clean();
+    let refused = right.more.iter().find(|(name, _)| name == "readings refused").map(|(_, count)| *count);
+    assert!(refused > Some(0), "a server that reads nothing proves nothing: {right:#?}");
+    let wrong = found("gives-up-on-read").expect("this machine can");
+    assert!(wrong.faults.contains_key(&Fault::FalseGap), "{wrong:#?}");
+    assert!(wrong.faults.contains_key(&Fault::Lost), "they stay gone: {wrong:#?}");
 }
 
 #[test]

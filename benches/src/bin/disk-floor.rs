@@ -1,14 +1,13 @@
 //! Measures what the disk under a folder does by itself: the floor that the log is judged beside.
 
-use std::fmt::Display;
 use std::io;
 use std::process::ExitCode;
 
 use banter_benches::disk::args::{Args, Question};
 use banter_benches::disk::{block, latency, read};
 use banter_benches::floor::sys;
+use banter_benches::print;
 use clap::Parser;
-use serde::Serialize;
 
 fn main() -> ExitCode {
     match answer(&Args::parse().question) {
@@ -32,13 +31,4 @@ fn answer(question: &Question) -> io::Result<()> {
         }
         Question::Forget(args) => block::files_of(&args.folder)?.iter().try_for_each(|path| block::forget(path)),
     }
-}
-
-fn print(report: &(impl Display + Serialize), as_json: bool) -> io::Result<()> {
-    if as_json {
-        println!("{}", serde_json::to_string(report)?);
-    } else {
-        println!("{report}");
-    }
-    Ok(())
 }

@@ -1,34 +1,20 @@
-//! Posts to a running server until its data folder has a size.
+//! Makes history for the jobs that start on one: posts to a running server, or writes the files of its data folder.
 
 use std::process::ExitCode;
 
-use banter_benches::history::{self, Args, Made};
+use banter_benches::history::{self, Args};
 use clap::Parser;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let args = Args::parse();
-    match history::make(&args) {
-        Ok(made) => {
-            print(&made, args.json);
-            if made.is_whole { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-        }
+    match history::run(&Args::parse()) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("make-history: {error}");
             ExitCode::FAILURE
-        }
-    }
-}
-
-fn print(made: &Made, as_json: bool) {
-    let Made { posts, folder_bytes, seconds, is_whole } = made;
-    match serde_json::to_string(made) {
-        Ok(text) if as_json => println!("{text}"),
-        _ => {
-            let end = if *is_whole { "" } else { "; that is not what was asked for" };
-            println!("{posts} posts in {seconds:.1} s; the folder has {} MiB{end}", folder_bytes >> 20);
         }
     }
 }

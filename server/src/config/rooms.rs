@@ -4,6 +4,7 @@
 //! values, which are known only when file and flags are one: so an entry is a [`RoomRule`] first, then a [`RoomPolicy`].
 
 use banter_chat::policy::{Durability, RoomPattern, RoomPolicies, RoomPolicy};
+use banter_log::segment::Class;
 use banter_protocol::ids::RoomName;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -45,8 +46,10 @@ impl RoomRule {
         RoomPolicy {
             durability: self.durability.unwrap_or(otherwise.durability),
             history_messages_max: self.history_messages_max.unwrap_or(otherwise.history_messages_max),
-            retention_bytes: self.retention_bytes.unwrap_or(otherwise.retention_bytes),
-            retention_hours: self.retention_hours.unwrap_or(otherwise.retention_hours),
+            class: Class {
+                hours: self.retention_hours.unwrap_or(otherwise.class.hours),
+                bytes: self.retention_bytes.unwrap_or(otherwise.class.bytes),
+            },
         }
     }
 }
@@ -65,8 +68,8 @@ pub(super) fn entry(pattern: &RoomPattern, policy: &RoomPolicy) -> String {
         toml::Value::from(pattern.as_str()),
         policy.durability.name(),
         policy.history_messages_max,
-        policy.retention_bytes,
-        policy.retention_hours,
+        policy.class.bytes,
+        policy.class.hours,
     )
 }
 
@@ -160,8 +163,7 @@ mod tests {
         let policy = |durability, history_messages_max, retention_bytes, retention_hours| RoomPolicy {
             durability,
             history_messages_max,
-            retention_bytes,
-            retention_hours,
+            class: Class { hours: retention_hours, bytes: retention_bytes },
         };
         assert_eq!(*rooms.of("game-7"), policy(Durability::Memory, 100, 0, 0));
         assert_eq!(*rooms.of("audit"), policy(Durability::Written, 9, 5, 6));

@@ -43,6 +43,7 @@ impl Rig {
             limits,
             welcome: Welcome { limits: String::new(), durability: "memory", run: 1 },
             first_epoch: Epoch(1),
+            epochs_end: Epoch(1 << 40),
             policies: RoomPolicies::all(Durability::Memory),
             journal: None,
         });

@@ -21,6 +21,7 @@ enum Told {
     Report,
     Drain,
     Stop,
+    EpochsEnd(u64),
     Answer(u32, String),
 }
 
@@ -80,6 +81,7 @@ impl Rig {
             ToCore::Report => Told::Report,
             ToCore::Drain => Told::Drain,
             ToCore::Stop => Told::Stop,
+            ToCore::EpochsEnd(end) => Told::EpochsEnd(end.0),
             ToCore::HttpAnswer(connection, bytes) => {
                 let text = String::from_utf8(bytes).expect("text");
                 let (head, body) = text.split_once("\r\n\r\n").expect("a head");
@@ -276,4 +278,23 @@ fn clients_are_sent_elsewhere_while_a_log_has_failed_and_not_while_it_is_full() 
         rig.say(ToControl::Report(Core(1), Box::new(CoreReport { log_state, ..CoreReport::default() })));
         assert_eq!(rig.answer(), says);
     }
+}
+
+#[test]
+fn more_epochs_are_kept_first_and_then_told_to_every_core_and_a_disk_that_fails_is_tried_again() {
+    let mut rig = Rig::serving(2);
+    let mut tries = 0;
+    rig.control.extend_epochs_by(Box::new(move || {
+        tries += 1;
+        if (2..4).contains(&tries) { Err(std::io::ErrorKind::StorageFull.into()) } else { Ok(100 * tries) }
+    }));
+    rig.say(ToControl::WantsEpochs(Core(1)));
+    assert_eq!((rig.told(0), rig.told(1)), (vec![Told::EpochsEnd(100)], vec![Told::EpochsEnd(100)]));
+    rig.say(ToControl::WantsEpochs(Core(0)));
+    assert_eq!((rig.told(0), rig.told(1)), (vec![], vec![]));
+    rig.pass(1_000).unwrap();
+    assert_eq!((rig.told(0), rig.told(1)), (vec![], vec![]), "the disk fails once more");
+    rig.pass(1_000).unwrap();
+    assert_eq!((rig.told(0), rig.told(1)), (vec![Told::EpochsEnd(400)], vec![Told::EpochsEnd(400)]));
+    assert_eq!(rig.control.next_due(), None);
 }

@@ -6,6 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::Path;
 
 use super::{HostCause, HostFault, path_fault};
+use crate::storage::files::is_full;
 
 /// The file that is locked; it holds the pid of who locked it, which is for people: the lock itself is the kernel's.
 const LOCK: &str = "lock";
@@ -26,8 +27,11 @@ pub(super) fn claim(data: &Path) -> Result<File, HostFault> {
         Err(TryLockError::WouldBlock) => return Err(in_use(data, &mut lock)),
         Err(TryLockError::Error(error)) => return Err(fault("locking the data folder")(error)),
     }
-    write_pid(&mut lock).map_err(fault("writing to the lock in the data folder"))?;
-    Ok(lock)
+    match write_pid(&mut lock) {
+        // The pid is for people, who go without where the disk is full: the lock itself is the kernel's.
+        Err(error) if !is_full(&error) => Err(fault("writing to the lock in the data folder")(error)),
+        _ => Ok(lock),
+    }
 }
 
 /// Locks a data folder that is there, for somebody who only reads it. A missing lock is made if `make`, and if this
@@ -69,9 +73,11 @@ fn open(path: &Path, make: bool) -> std::io::Result<File> {
 }
 
 fn write_pid(lock: &mut File) -> std::io::Result<()> {
-    lock.set_len(0)?;
     lock.rewind()?;
-    writeln!(lock, "{}", std::process::id())
+    // Over what is there, which takes no space.
+    writeln!(lock, "{}", std::process::id())?;
+    let bytes = lock.stream_position()?;
+    lock.set_len(bytes)
 }
 
 fn in_use(data: &Path, lock: &mut File) -> HostFault {

@@ -1,20 +1,15 @@
 //! `banter log check`: reads every byte of a log, and says what it found, segment by segment.
 //!
-//! The segments are read in the order of their ids, in which they were made, and nothing in a room goes back: within an
-//! epoch its sequences ascend, over all segments. Sequences that are missing between two others are counted and said,
-//! and are no damage by themselves: retention drops whole segments, and may have dropped one between two of a room.
+//! The segments are read in the order of their ids, in which they were made, and nothing in a room goes back but what was
+//! refused (see `order`). Sequences that are missing between two others are counted and said, and are no damage by
+//! themselves: retention drops whole segments, and may have dropped one between two of a room.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::io::{self, ErrorKind, Write};
 use std::path::Path;
 
-use banter_protocol::event::Message;
-use banter_protocol::ids::{Epoch, RoomId, Sequence};
-
 use super::LogFault;
-use super::damage::Broken;
 use super::folder::LogFolder;
+use super::order::{Order, Step};
 use super::progress::Progress;
 use super::report::{LogReport, SegmentReport, Totals};
 use super::walk::{Found, walk};
@@ -58,52 +53,17 @@ fn check(folder: &LogFolder, mut say: impl FnMut(SegmentReport) -> io::Result<()
     let mut progress = Progress::new(folder.segments.len());
     for (read, &id) in folder.segments.iter().enumerate() {
         progress.tell(read, totals.records);
-        let walk = walk(folder, id, &mut buffer, &mut |found: &Found<'_>| Ok(order.see(&found.message, id)))?;
+        let mut each = |found: &Found<'_>| match order.see(found) {
+            Step::Next | Step::Again(_) => Ok(None),
+            Step::Broken(broken) => Ok(Some(broken)),
+        };
+        let walk = walk(folder, id, &mut buffer, &mut each)?;
         totals.add(&walk);
         progress.clear();
         say(SegmentReport::new(folder, id, &walk))?;
     }
-    totals.missing = order.missing;
+    (totals.missing, totals.refused) = (order.missing, order.refused);
     Ok(totals)
-}
-
-/// Where every room is in each of its epochs.
-#[derive(Debug, Default)]
-struct Order {
-    /// The newest place, and the segment that holds it.
-    last: HashMap<(RoomId, Epoch), (Sequence, u64)>,
-    missing: u64,
-}
-
-impl Order {
-    fn see(&mut self, message: &Message<'_>, segment: u64) -> Option<Broken> {
-        let sequence = message.sequence;
-        let mut last = match self.last.entry((RoomId::of(message.room), message.epoch)) {
-            // What lies ahead of a room's first message went with the segments that are no longer kept.
-            Entry::Vacant(vacant) => {
-                vacant.insert((sequence, segment));
-                return None;
-            }
-            Entry::Occupied(last) => last,
-        };
-        let (before, behind) = *last.get();
-        if sequence <= before && segment > behind {
-            // A full disk refused posts that were in the segment before already, and their places were given again.
-            last.insert((sequence, segment));
-            return None;
-        }
-        if sequence <= before {
-            return Some(Broken::Order {
-                room: message.room.into(),
-                epoch: message.epoch.0,
-                before: before.0,
-                sequence: sequence.0,
-            });
-        }
-        self.missing += sequence.0 - before.0 - 1;
-        last.insert((sequence, segment));
-        None
-    }
 }
 
 /// Writes until the other end closes, and from then on nowhere.
@@ -127,7 +87,7 @@ impl<W: Write> Write for UntilClosed<W> {
 
 #[cfg(test)]
 mod tests {
-    use banter_log::segment::file_name;
+    use banter_log::segment::{Class, SegmentHeader, file_name};
 
     use super::super::made::{Made, Post};
     use super::*;
@@ -169,21 +129,85 @@ mod tests {
         );
     }
 
+    /// What a check says of segments that hold these blocks of places of "lobby".
+    fn said_of(name: &str, segments: &[&[&[u64]]]) -> (bool, String) {
+        let made = segments.iter().zip(1..).map(|(blocks, id)| {
+            let mut made = Made::new(id);
+            for block in *blocks {
+                made.block(&block.iter().map(|&sequence| Post::at(sequence)).collect::<Vec<_>>());
+            }
+            (id, made.file())
+        });
+        said(&folder_of(name, &made.collect::<Vec<_>>()))
+    }
+
     #[test]
-    fn a_sequence_that_goes_back_is_damage_in_one_segment_and_given_again_in_the_next() {
+    fn a_place_that_was_refused_at_the_end_of_a_segment_is_given_again_and_that_is_all_right() {
+        let (is_whole, text) = said_of("again", &[&[&[1], &[2, 3]], &[&[2], &[3]]]);
+        let note = "2 records were refused by a full disk, and their places given again, which is all right\n";
+        assert!(is_whole && text.contains(note), "{text}");
+        let (is_whole, text) = said_of("again-and-again", &[&[&[1], &[2, 3]], &[&[2]], &[&[2], &[3]]]);
+        assert!(is_whole && text.contains("3 records were refused"), "{text}");
+    }
+
+    #[test]
+    fn a_place_that_was_acknowledged_is_not_given_again_in_a_later_segment() {
+        // Another block was begun behind it, or one without messages says that it was on the disk.
+        for (name, first) in [("behind", &[&[1, 2][..], &[3]][..]), ("proven", &[&[1, 2], &[]])] {
+            let (is_whole, text) = said_of(name, &[first, &[&[2]]]);
+            assert!(!is_whole && text.contains("sequence 2 comes behind"), "{text}");
+            assert!(text.ends_with("1 damage in 1 segment, see above\n"), "{text}");
+        }
+        let (is_whole, text) = said_of("part", &[&[&[1], &[2, 3]], &[&[1]]]);
+        assert!(!is_whole && text.contains("sequence 1 comes behind 3"), "not all of it was refused: {text}");
+    }
+
+    #[test]
+    fn a_segment_gives_no_place_twice() {
+        for (name, blocks) in [("back", &[&[1, 2][..], &[2]][..]), ("twice", &[&[1, 1]]), ("below", &[&[5], &[1, 2]])] {
+            let (is_whole, text) = said_of(name, &[blocks]);
+            assert!(!is_whole && text.contains("room \"lobby\", epoch 1: sequence"), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_lies_ahead_of_damage_was_acknowledged() {
         let (mut one, mut two) = (Made::new(1), Made::new(2));
-        one.block(&[Post::at(1), Post::at(2)]);
-        let other_epoch = Post { epoch: 2, ..Post::at(1) };
-        let other_room = Post { room: "hall", ..Post::at(1) };
-        two.block(&[other_epoch, other_room, Post::at(2), Post::at(3)]);
-        let (is_whole, text) = said(&folder_of("again", &[(1, one.file()), (2, two.file())]));
-        assert!(is_whole, "{text}");
-        let mut back = Made::new(1);
-        back.block(&[Post::at(1), Post::at(2)]).block(&[Post::at(2)]);
-        let (is_whole, text) = said(&folder_of("back", &[(1, back.file())]));
-        assert!(!is_whole);
-        assert!(text.contains("room \"lobby\", epoch 1: sequence 2 comes behind 2"), "{text}");
-        assert!(text.ends_with("1 damage in 1 segment, see above\n"), "{text}");
+        one.block(&[Post::at(1)]).block(&[Post::at(2)]).block(&[Post::at(3)]);
+        two.block(&[Post::at(1)]);
+        let mut file = one.file();
+        file[8_192 + 70] ^= 1;
+        let (_, text) = said(&folder_of("ahead", &[(1, file), (2, two.file())]));
+        assert!(text.contains("sequence 1 comes behind 1"), "{text}");
+    }
+
+    #[test]
+    fn another_core_of_the_same_run_gives_no_place_again_and_another_run_may() {
+        let mut first = Made::new(1);
+        first.block(&[Post::at(1)]);
+        for (name, core, run, is_right) in [("same", 1, 3, true), ("core", 2, 3, false), ("run", 2, 4, true)] {
+            let mut second = Made::of(SegmentHeader {
+                id: 2,
+                nonce: 7,
+                core,
+                class: Class::SERVER,
+                run,
+                made_unix_ms: 5,
+                file_bytes: 1,
+            });
+            second.block(&[Post::at(1)]);
+            let (is_whole, text) = said(&folder_of(name, &[(1, first.file()), (2, second.file())]));
+            assert_eq!(is_whole, is_right, "{name}: {text}");
+        }
+    }
+
+    #[test]
+    fn another_epoch_and_another_room_have_places_of_their_own() {
+        let mut made = Made::new(1);
+        let (other_epoch, other_room) = (Post { epoch: 2, ..Post::at(1) }, Post { room: "hall", ..Post::at(1) });
+        made.block(&[Post::at(1), Post::at(2)]).block(&[other_epoch, other_room, Post::at(3)]);
+        let (is_whole, text) = said(&folder_of("others", &[(1, made.file())]));
+        assert!(is_whole && !text.contains("missing"), "{text}");
     }
 
     #[test]

@@ -31,6 +31,8 @@ pub(super) enum Broken {
     Header(SegmentFault),
     #[error("its header says that it is segment {header}, and its name that it is {name}: it was renamed or copied")]
     Name { header: u64, name: u64 },
+    #[error("it has {file_bytes} bytes, and was made with {made_bytes}: its end is gone")]
+    CutShort { file_bytes: u64, made_bytes: u64 },
     #[error("the block here does not check, and a later one that does lies at offset {later}")]
     Block { later: u64 },
     #[error("{0}")]
@@ -39,7 +41,7 @@ pub(super) enum Broken {
     Count { said: u32, found: u32 },
     #[error("the message here does not check: {0}")]
     Message(PeerFault),
-    #[error("room {room:?}, epoch {epoch}: sequence {sequence} comes behind {before}")]
+    #[error("room {room:?}, epoch {epoch}: sequence {sequence} comes behind {before}, which was acknowledged")]
     Order { room: Box<str>, epoch: u64, before: u64, sequence: u64 },
 }
 
@@ -50,7 +52,7 @@ impl Broken {
             Broken::Read(_) => {
                 "see whether the disk is well (`dmesg`, `smartctl -a`), and go on with a copy of the folder"
             }
-            Broken::Header(SegmentFault::Version(_)) => "read this folder with that version, or a later one",
+            Broken::Header(SegmentFault::Version(_)) => "read this folder with the Banter that wrote it",
             Broken::NoFile | Broken::TooLarge { .. } | Broken::Header(_) | Broken::Name { .. } => {
                 "if the server did not make this file, move it out of the folder; if it did, bring back a copy of it, or \
                  keep a copy of the folder and start the server once with --accept-corruption"

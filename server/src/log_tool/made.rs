@@ -1,11 +1,11 @@
 //! Segments made for tests.
 
 use banter_log::block::{BlockPlace, BlockWriter};
-use banter_log::record::{Author, Level, Record};
+use banter_log::record::{Author, Level, Record, RecordKind};
 use banter_log::segment::SegmentHeader;
 use banter_protocol::event::Message;
-use banter_protocol::ids::{Epoch, Sequence};
-use banter_protocol::native::write_message;
+use banter_protocol::ids::{Epoch, RoomId, Sequence};
+use banter_protocol::native::{read_message, write_message};
 use banter_protocol::request::{Body, BodyFormat};
 
 use crate::storage::recovery::index_of;
@@ -56,7 +56,15 @@ const AUTHOR: Author = Author { core: 1, slot: 2, generation: 3 };
 
 impl Made {
     pub(crate) fn new(id: u64) -> Self {
-        Made::of(SegmentHeader { id, nonce: 99, core: 1, run: 3, made_unix_ms: 5 })
+        Made::of(SegmentHeader {
+            id,
+            nonce: 99,
+            core: 1,
+            class: banter_log::segment::Class::SERVER,
+            run: 3,
+            made_unix_ms: 5,
+            file_bytes: 1,
+        })
     }
 
     pub(crate) fn of(header: SegmentHeader) -> Self {
@@ -76,14 +84,35 @@ impl Made {
 
     /// A block of these frames at that level, as a server writes it.
     pub(crate) fn commit(&mut self, level: Level, frames: &[Vec<u8>]) -> &mut Self {
-        let mut block = BlockWriter::default();
-        frames.iter().for_each(|frame| block.push(&Record { level, author: AUTHOR, frame }));
+        let mut block = BlockWriter::of(&self.place.segment);
+        for frame in frames {
+            // What is no message has no room either.
+            let room = read_message(frame).map_or(RoomId(0), |message| RoomId::of(message.room));
+            block.push(&Record::message(room, level, AUTHOR, frame));
+        }
         let (bytes, behind) = block.finish(&self.place);
         self.bytes.extend_from_slice(&bytes);
         self.place = behind;
         if level == Level::Synced {
             self.place.synced = self.place.number;
         }
+        self
+    }
+
+    /// The place behind its blocks.
+    pub(crate) fn place(&self) -> BlockPlace {
+        self.place
+    }
+
+    /// A block of records of these kinds with these frames.
+    pub(crate) fn records<'f>(&mut self, records: impl Iterator<Item = (&'f Vec<u8>, RecordKind)>) -> &mut Self {
+        let mut block = BlockWriter::of(&self.place.segment);
+        for (frame, kind) in records {
+            block.push(&Record { kind, ..Record::message(RoomId(0), Level::Synced, AUTHOR, frame) });
+        }
+        let (bytes, behind) = block.finish(&self.place);
+        self.bytes.extend_from_slice(&bytes);
+        self.place = behind;
         self
     }
 
@@ -95,7 +124,7 @@ impl Made {
     /// Its index, and the time of its newest message.
     pub(crate) fn index(&self) -> (Vec<u8>, u64) {
         let (index, _) = index_of(&self.bytes).expect("a segment");
-        (index.encode(&self.place.segment, self.place.offset).0, index.newest_ms())
+        (index.encode(&self.place.segment, self.place.offset, true), index.newest_ms())
     }
 
     /// The file, with zeros behind the blocks.

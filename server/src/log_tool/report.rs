@@ -38,6 +38,8 @@ pub(super) struct Totals {
     pub damages: u64,
     /// Sequences between others of their rooms.
     pub missing: u64,
+    /// Messages that were refused for want of space, and whose places were given again.
+    pub refused: u64,
 }
 
 impl Totals {
@@ -64,6 +66,11 @@ impl fmt::Display for Totals {
             let (are, rooms) =
                 if self.missing == 1 { ("sequence is", "its room") } else { ("sequences are", "their rooms") };
             writeln!(out, "{} {are} missing between others of {rooms}", self.missing)?;
+        }
+        if self.refused > 0 {
+            let (were, places) = if self.refused == 1 { ("was", "its place") } else { ("were", "their places") };
+            let refused = counted(self.refused, "record");
+            writeln!(out, "{refused} {were} refused by a full disk, and {places} given again, which is all right")?;
         }
         let [segments, blocks, records] =
             [counted(self.segments, "segment"), counted(self.blocks, "block"), counted(self.records, "record")];

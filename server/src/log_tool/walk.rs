@@ -2,11 +2,12 @@
 
 use std::io;
 
-use banter_log::block::{Block, HEADER_BYTES};
+use banter_log::block::{Block, BlockPlace, HEADER_BYTES, is_proof_of};
+use banter_log::record::{Record, RecordKind};
 use banter_log::scan::{Ending, Scan};
 use banter_log::segment::SegmentHeader;
-use banter_protocol::event::Message;
-use banter_protocol::native::read_message;
+use banter_protocol::fault::PeerFault;
+use banter_protocol::native::{Kept, read_kept, read_state};
 
 use super::LogFault;
 use super::damage::{Broken, Damages};
@@ -29,10 +30,17 @@ pub(super) struct Walk {
     pub damages: Damages,
 }
 
-/// A message and where its record starts in the file.
+/// A message, or something else that has a place, and where it was found.
 pub(super) struct Found<'a> {
+    /// The segment.
+    pub segment: &'a SegmentHeader,
+    /// Where its record starts in the file.
     pub offset: u64,
-    pub message: Message<'a>,
+    /// Bytes of that.
+    pub record_bytes: usize,
+    pub kept: Kept<'a>,
+    /// It may have been refused: see `order`.
+    pub is_unproven: bool,
 }
 
 /// What is done with each message. What it finds broken is damage of the segment; its error ends the walk.
@@ -69,12 +77,21 @@ impl Walk {
         if header.id != id {
             self.damages.push(0, Broken::Name { header: header.id, name: id });
         }
+        let file_bytes = bytes.len() as u64;
+        if file_bytes < header.file_bytes {
+            self.damages.push(file_bytes, Broken::CutShort { file_bytes, made_bytes: header.file_bytes });
+        }
+        let mut blocks = Vec::new();
         loop {
-            let start = scan.place().offset;
+            let place = *scan.place();
             let Some(block) = scan.next() else { break };
-            self.read_block(start, &block, each)?;
+            blocks.push((place, block));
         }
         let ending = scan.ending();
+        let unproven = unproven_block(bytes, &blocks, &ending);
+        for (place, block) in &blocks {
+            self.read_block(place, block, unproven == Some(place.offset), each)?;
+        }
         if let Ending::Corrupt { offset, later } = ending {
             self.damages.push(offset, Broken::Block { later });
         }
@@ -82,22 +99,31 @@ impl Walk {
         Ok(())
     }
 
-    fn read_block(&mut self, start: u64, block: &Block<'_>, each: &mut impl Each) -> io::Result<()> {
+    fn read_block(
+        &mut self,
+        place: &BlockPlace,
+        block: &Block<'_>,
+        is_unproven: bool,
+        each: &mut impl Each,
+    ) -> io::Result<()> {
+        let (segment, start) = (&place.segment, place.offset);
         let mut records = block.records();
         let (body_bytes, mut count) = (records.rest().len(), 0);
         loop {
             let offset = start + (HEADER_BYTES + body_bytes - records.rest().len()) as u64;
             let Some(record) = records.next() else { break };
-            let frame = match record {
-                Ok(record) => record.frame,
+            let record = match record {
+                Ok(record) => record,
                 Err(fault) => {
                     self.damages.push(offset, fault.into());
                     continue;
                 }
             };
             count += 1;
-            let broken = match read_message(frame) {
-                Ok(message) => each(&Found { offset, message })?,
+            let record_bytes = record.bytes();
+            let broken = match placed(&record) {
+                Ok(Some(kept)) => each(&Found { segment, offset, record_bytes, kept, is_unproven })?,
+                Ok(None) => None,
                 Err(fault) => Some(Broken::Message(fault)),
             };
             broken.into_iter().for_each(|broken| self.damages.push(offset, broken));
@@ -119,15 +145,40 @@ impl Walk {
     }
 }
 
+/// What a record keeps in its place; a state has none.
+fn placed<'a>(record: &Record<'a>) -> Result<Option<Kept<'a>>, PeerFault> {
+    match record.kind {
+        RecordKind::State => read_state(record.frame).map(|_| None),
+        RecordKind::Message | RecordKind::Change | RecordKind::Tombstone => read_kept(record.frame).map(Some),
+    }
+}
+
+/// Where the block starts that may have been refused, if there is one: the last that holds messages, unless a later one
+/// proves it. So does one behind damage, which was once ahead of it.
+fn unproven_block(bytes: &[u8], blocks: &[(BlockPlace, Block<'_>)], ending: &Ending) -> Option<u64> {
+    if matches!(ending, Ending::Corrupt { .. }) {
+        return None;
+    }
+    let last = blocks.iter().rposition(|(_, block)| block.records > 0)?;
+    let ((place, _), behind) = blocks.get(last..)?.split_first()?;
+    let proves = |(later, _): &(BlockPlace, Block<'_>)| {
+        bytes.get(later.offset as usize..).is_some_and(|header| is_proof_of(header, place))
+    };
+    (!behind.iter().any(proves)).then_some(place.offset)
+}
+
 #[cfg(test)]
 mod tests {
+    use banter_protocol::ids::{Epoch, Sequence};
+    use banter_protocol::native::{Change, State, write_kept, write_state};
+
     use super::super::made::{Made, Post};
     use super::*;
 
     fn walk_bytes(bytes: &[u8]) -> (Walk, Vec<(u64, u64)>) {
         let (mut walk, mut found) = (Walk::default(), Vec::new());
         let mut each = |message: &Found<'_>| {
-            found.push((message.message.sequence.0, message.offset));
+            found.push((message.kept.sequence().0, message.offset));
             Ok(None)
         };
         walk.read(1, bytes, &mut each).unwrap();
@@ -171,6 +222,43 @@ mod tests {
         assert!(offset == 0 && what.contains("says that it is segment 2, and its name that it is 1"), "{what}");
         let (walk, _) = walk_bytes(&[7; 8_192]);
         assert!(walk.header.is_none() && walk.ending.is_none() && damage(&walk).1.contains("not a Banter log segment"));
+    }
+
+    #[test]
+    fn a_file_that_lost_its_end_is_damage_and_what_is_left_is_read() {
+        let mut made = Made::new(1);
+        made.block(&[Post::at(1)]).block(&[Post::at(2)]);
+        let header = SegmentHeader { file_bytes: 1 << 20, ..SegmentHeader::read(&made.file()).unwrap() };
+        let file = [header.write(), made.file()[4_096..].to_vec()].concat();
+        let (walk, found) = walk_bytes(&file);
+        let (offset, what) = damage(&walk);
+        assert_eq!((found.len(), offset), (2, file.len() as u64));
+        assert!(what.contains("was made with 1048576"), "{what}");
+    }
+
+    #[test]
+    fn what_is_no_message_has_its_place_too_and_a_state_has_none() {
+        let (epoch, room) = (Epoch(1), "lobby");
+        let mut frames = [Post::at(1).frame(), Vec::new(), Vec::new(), Vec::new()];
+        let change = Change {
+            epoch,
+            sequence: Sequence(2),
+            time_ms: 5,
+            room,
+            user: "ann",
+            target: Sequence(1),
+            what: 1,
+            body: b"x",
+        };
+        write_kept(&Kept::Change(change), &mut frames[1]);
+        write_kept(&Kept::Erased { room, epoch, sequence: Sequence(3) }, &mut frames[2]);
+        write_state(&State { epoch, sequence: Sequence(3), time_ms: 6, room, body: b"x" }, &mut frames[3]);
+        let kinds = [RecordKind::Message, RecordKind::Change, RecordKind::Tombstone, RecordKind::State];
+        let mut made = Made::new(1);
+        made.records(frames.iter().zip(kinds));
+        let (walk, found) = walk_bytes(&made.file());
+        assert_eq!((walk.records, walk.damages.count), (4, 0), "{:?}", walk.damages);
+        assert_eq!(found.iter().map(|(sequence, _)| *sequence).collect::<Vec<_>>(), [1, 2, 3]);
     }
 
     #[test]

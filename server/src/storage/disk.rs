@@ -10,10 +10,11 @@ use std::io;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use banter_chat::address::Core;
 use banter_log::journal::{Answer, Ask, Reach};
-use banter_log::reading::LogFile;
+use banter_log::reading::{FileRange, LogFile};
 use flume::Sender;
 use glommio::io::{DmaFile, OpenOptions};
 
@@ -24,8 +25,11 @@ use crate::mesh::Bell;
 use crate::net::Net;
 use crate::net::append::{Append, Appended};
 
-/// Files of sealed segments that one core has open.
-const FILES_OPEN_MAX: usize = 64;
+/// How long to wait before a read that failed is tried again, each time.
+const READ_PAUSES: [Duration; 2] = [Duration::from_millis(5), Duration::from_millis(50)];
+/// Files of sealed segments that one core has open beside those that are being read: they are among the descriptors that
+/// are kept for a core (`host::DESCRIPTORS_PER_CORE`).
+const FILES_OPEN_MAX: usize = 12;
 
 type FileKey = (u64, LogFile);
 
@@ -50,6 +54,8 @@ struct Shared {
     /// Files that glommio has yet to close.
     has_closed: Cell<bool>,
     read: RefCell<VecDeque<(FileKey, Rc<DmaFile>)>>,
+    /// Bytes that were read.
+    read_bytes: Cell<u64>,
 }
 
 impl Disk {
@@ -62,6 +68,7 @@ impl Disk {
             under_way: Cell::new(0),
             has_closed: Cell::new(false),
             read: RefCell::default(),
+            read_bytes: Cell::new(0),
         });
         Disk { core, keeper, open: BTreeMap::new(), appending: (0, 0), shared }
     }
@@ -69,6 +76,11 @@ impl Disk {
     /// Whether a read is under way, or files are to be closed: then the executor is to be let in between two turns.
     pub fn needs_executor(&self) -> bool {
         self.shared.under_way.get() > 0 || self.shared.has_closed.take()
+    }
+
+    /// Bytes of segments and indexes that were read since the start.
+    pub fn read_bytes(&self) -> u64 {
+        self.shared.read_bytes.get()
     }
 
     /// Whether there are answers.
@@ -89,28 +101,31 @@ impl Disk {
     /// Does what is asked.
     pub fn take(&mut self, ask: Ask, net: &mut Net) {
         match ask {
-            Ask::Prepare => self.tell(ToKeeper::Prepare(self.core)),
-            Ask::Seal { segment, index, newest_ms, end_offset } => {
-                self.open.remove(&segment.id);
-                self.tell(ToKeeper::Seal { core: self.core, segment, index, newest_ms, end_offset });
+            Ask::Prepare { class, is_urgent } => {
+                self.tell(ToKeeper::Prepare { core: self.core, class, is_urgent });
+            }
+            Ask::Seal { end, is_provable, index, newest_ms } => {
+                self.open.remove(&end.segment.id);
+                self.tell(ToKeeper::Seal { end, is_provable, index, newest_ms });
+            }
+            Ask::MendIndex { segment } => {
+                self.shared.forget_files(|&key| key == (segment, LogFile::Index));
+                self.tell(ToKeeper::MendIndex { core: self.core, segment });
             }
             Ask::Release { segment } => {
-                self.shared.forget(segment);
+                // A file that stays open keeps its space on the disk.
+                self.shared.forget_files(|&(there, _)| there == segment);
                 self.tell(ToKeeper::Release { core: self.core, segment });
             }
-            Ask::LetGo { index, parts } => self.tell(ToKeeper::LetGo { index, parts }),
+            Ask::LetGo { index } => self.tell(ToKeeper::LetGo { index }),
             Ask::Append { segment, offset, block, wanted, is_behind_synced } => {
                 self.append((segment.id, offset), &block, (wanted, is_behind_synced), net);
             }
-            Ask::Read { ticket, segment, file, offset, bytes } => {
+            Ask::Read(range) => {
                 let shared = self.begin();
                 glommio::spawn_local(async move {
-                    let read = shared.read(segment, file, offset, bytes).await;
-                    if let Err(error) = &read {
-                        let path = shared.path((segment, file));
-                        tracing::error!(%error, "cannot read {} at offset {offset}: its readers are told of a gap", path.display());
-                    }
-                    shared.answer(Answer::Read { ticket, bytes: read.ok() });
+                    let bytes = shared.read_patiently(range).await;
+                    shared.answer(Answer::Read { range, bytes });
                     shared.end();
                 })
                 .detach();
@@ -188,9 +203,33 @@ impl Shared {
         }
     }
 
-    async fn read(&self, segment: u64, file: LogFile, offset: u64, bytes: usize) -> io::Result<Vec<u8>> {
-        let opened = self.file_to_read((segment, file)).await?;
-        let read = opened.read_at(offset, bytes).await.map_err(io::Error::from)?;
+    /// Reads, and tries again a few times where that fails; `None`: it failed each time.
+    async fn read_patiently(&self, range: FileRange) -> Option<Vec<u8>> {
+        for pause in READ_PAUSES.into_iter().map(Some).chain([None]) {
+            let error = match self.read(range).await {
+                Ok(bytes) => return Some(bytes),
+                Err(error) => error,
+            };
+            let path = self.path((range.segment, range.file));
+            // A descriptor that went wrong is not tried twice; and where there is none left, all that can be is given back.
+            let wants_descriptors = matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE));
+            self.forget_files(|&key| wants_descriptors || key == (range.segment, range.file));
+            match pause {
+                // It is gone: no pause brings it back.
+                _ if error.kind() == io::ErrorKind::NotFound => return None,
+                Some(pause) => glommio::timer::sleep(pause).await,
+                None => {
+                    tracing::error!(%error, "cannot read {} at offset {}: who asked is told to come again", path.display(), range.offset);
+                }
+            }
+        }
+        None
+    }
+
+    async fn read(&self, range: FileRange) -> io::Result<Vec<u8>> {
+        let opened = self.file_to_read((range.segment, range.file)).await?;
+        let read = opened.read_at(range.offset, range.bytes as usize).await.map_err(io::Error::from)?;
+        self.read_bytes.set(self.read_bytes.get() + read.len() as u64);
         Ok(read.to_vec())
     }
 
@@ -212,9 +251,9 @@ impl Shared {
         Ok(file)
     }
 
-    /// A file that stays open keeps its space on the disk.
-    fn forget(&self, segment: u64) {
-        self.read.borrow_mut().retain(|((there, _), _)| *there != segment);
+    /// What is read next are the files that have those names then.
+    fn forget_files(&self, which: impl Fn(&FileKey) -> bool) {
+        self.read.borrow_mut().retain(|(there, _)| !which(there));
         self.has_closed.set(true);
     }
 }

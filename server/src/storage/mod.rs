@@ -10,13 +10,18 @@
 //! `recovery` reads the folder at start, `ledger` remembers between starts what the segments do not say.
 //! What is in the files is the business of `banter-log`.
 
+pub mod ages;
 pub mod aligned;
 pub mod disk;
 pub mod files;
+pub mod indexes;
 pub mod keeper;
 pub mod ledger;
 pub mod recovery;
+pub mod retention;
 pub mod scrub;
+pub mod sizing;
+pub mod slots;
 
 use std::path::{Path, PathBuf};
 

@@ -1,35 +1,46 @@
 //! Reads the log's folder at start: what every sealed segment holds is in its index; a segment without one was being
 //! written when the server ended, and is walked, sealed, and written to no more.
 //!
+//! ```text
+//!  folder: headers, tables ─▶ sealing: walk what has no index ─▶ the run's number, above all that was seen
+//!                                          ─▶ directory: a catalog for each core ─▶ ledger
+//! ```
+//!
 //! The time it takes is that of the segments without an index, and of the others' tables. A later run may have another
 //! number of cores: each is given what it needs of every segment.
 
-mod ahead;
+mod directory;
+mod fault;
+mod folder;
+mod hands;
+mod sealing;
+mod walk;
 
-use std::fs::{self, File};
-use std::io;
-use std::os::unix::fs::FileExt as _;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Instant;
 
-use banter_chat::address::core_of;
 use banter_chat::clock::LogClock;
-use banter_log::PAGE_BYTES;
-use banter_log::catalog::{Break, Catalog};
-use banter_log::index::{self, IndexTable, Part};
-use banter_log::scan::Ending;
-use banter_log::segment::{SegmentFault, SegmentHeader, id_of_file};
-use banter_protocol::ids::Epoch;
+use banter_log::catalog::{Catalog, Epochs};
+use banter_log::index::IndexBuilder;
+use banter_log::segment::{SegmentFault, SegmentHeader};
 
-pub use ahead::index_of;
-use ahead::{Walked, WalkedById, walk, walk_all};
+pub use fault::RecoveryFault;
+pub use walk::index_of;
 
-use super::files::{DRAFT_SUFFIX, remove_segment, write_index};
-use super::ledger::{Ledger, this_boot};
-use super::{index_path, segment_path};
+use directory::Unwritten;
+use fault::disk;
+use folder::{Inspected, inspect, list, make_folder};
+use hands::{Disk, Hands};
+use sealing::{Sealing, Tally, Unsealed, Walked, seal_all};
+use walk::End;
 
-/// How often a long recovery says how far it is.
-const PROGRESS_INTERVAL: Duration = Duration::from_secs(2);
+use super::files::{put_aside, remove_segment};
+use super::ledger::{self, Blank, Ledger, LedgerFile, Start, this_boot};
+use super::segment_path;
+use super::slots::SlotsFault;
+use crate::host::HostFault;
 
 /// How a folder is opened.
 #[derive(Clone, Copy, Debug)]
@@ -38,23 +49,28 @@ pub struct Opening<'a> {
     pub folder: &'a Path,
     /// How many cores there are now.
     pub cores: u16,
-    /// This start's number, above all earlier ones.
-    pub run: u64,
-    /// The epoch of histories that turn out to be broken.
-    pub break_epoch: Epoch,
+    /// Which rooms have which durability, as a hash.
+    pub levels_hash: u64,
     /// Go on over damage.
     pub accept_corruption: bool,
 }
 
+/// Takes the run's number, which is above the given one, and keeps that it is taken.
+pub type TakeRun<'a> = dyn FnMut(u64) -> Result<u64, HostFault> + 'a;
+
 /// What was found.
 #[derive(Debug)]
 pub struct Recovered {
+    /// This run's number. Histories that turned out to be broken go on under the epoch of that number.
+    pub run: u64,
     /// What each core needs to know.
     pub catalogs: Vec<Catalog>,
     /// Every segment, by id.
     pub segments: Vec<KnownSegment>,
     /// The ledger of this run, already in the folder.
-    pub ledger: Ledger,
+    pub ledger: LedgerFile,
+    /// Indexes that are in memory alone, since there is no space for them.
+    pub unwritten: BTreeMap<u64, Arc<IndexBuilder>>,
     /// Segments that had to be walked, and their bytes.
     pub walked: (usize, u64),
 }
@@ -81,194 +97,128 @@ pub struct KnownSegment {
     pub end_offset: u64,
     /// The time of its newest message, milliseconds since 1970.
     pub newest_ms: u64,
-}
-
-/// Why a folder cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum RecoveryFault {
-    /// A call failed.
-    #[error("{doing} {path}: {error}\n  to mend it: see whether the disk and its mount are well (`dmesg`, `df -h`)", path = .path.display())]
-    Disk {
-        /// What was being done.
-        doing: &'static str,
-        /// To what.
-        path: PathBuf,
-        /// What the kernel says.
-        error: io::Error,
-    },
-    /// Nothing can be opened past the page cache.
-    #[error(
-        "the file system of {path} has no direct I/O, which the log is written with: {error}\n  to mend it: put the data \
-         folder on another one (ext4, XFS and Btrfs have it) with --data DIR, or keep no log with --durability memory", path = .path.display()
-    )]
-    NoDirect {
-        /// The log's folder.
-        path: PathBuf,
-        /// What the kernel says.
-        error: io::Error,
-    },
-    /// A file that is named like a segment is none.
-    #[error("{path}: {fault}\n  to mend it: {fix}", path = .path.display(), fix = foreign_fix(.fault))]
-    NoSegment {
-        /// The file.
-        path: PathBuf,
-        /// Why it is none.
-        fault: SegmentFault,
-    },
-    /// Damage ahead of whole blocks, or a segment that is shorter than it was.
-    #[error(
-        "{path} is damaged at offset {offset}: {what}\n  to mend it: restore the folder from a copy, or start once with \
-         --accept-corruption, which keeps the file, gives up {lost}, and begins new epochs, so that no client takes a \
-         history with a hole for a whole one. `banter log check` shows all of it", path = .path.display()
-    )]
-    Corrupt {
-        /// The segment.
-        path: PathBuf,
-        /// Where it is damaged.
-        offset: u64,
-        /// How it shows.
-        what: String,
-        /// What starting over it gives up.
-        lost: String,
-    },
-}
-
-fn foreign_fix(fault: &SegmentFault) -> &'static str {
-    match fault {
-        SegmentFault::Version(_) => {
-            "start the Banter that wrote it, or give this one a folder of its own with --data DIR"
-        }
-        SegmentFault::Magic | SegmentFault::Short => {
-            "move the file away if it is not Banter's. If it was, it is damaged: restore it from a copy, or start once \
-             with --accept-corruption"
-        }
-        SegmentFault::Sum => "restore it from a copy, or start once with --accept-corruption, which puts it aside",
-    }
-}
-
-fn disk<'p>(doing: &'static str, path: &'p Path) -> impl FnOnce(io::Error) -> RecoveryFault + 'p {
-    move |error| RecoveryFault::Disk { doing, path: path.to_owned(), error }
+    /// Rooms in it.
+    pub parts: u32,
+    /// Whether its index says what they have before it.
+    pub is_chained: bool,
 }
 
 /// Reads the folder, seals what was being written, and opens the ledger of this run.
 ///
 /// # Errors
 /// When the disk fails, or holds what is no log of this server or damaged.
-pub fn recover(opening: &Opening<'_>) -> Result<Recovered, RecoveryFault> {
+pub fn recover(opening: &Opening<'_>, take_run: &mut TakeRun<'_>) -> Result<Recovered, RecoveryFault> {
+    recover_with(opening, take_run, &Disk, &Tally::default())
+}
+
+/// The largest number that a log's folder shows, for a start that makes no use of the log.
+pub fn largest_number(folder: &Path) -> u64 {
+    let of_ledger = LedgerFile::open(folder).map_or(0, |found| found.ledger().largest());
+    folder::largest_number(folder, &Disk).max(of_ledger)
+}
+
+fn recover_with(
+    opening: &Opening<'_>,
+    take_run: &mut TakeRun<'_>,
+    hands: &dyn Hands,
+    tally: &Tally,
+) -> Result<Recovered, RecoveryFault> {
     let folder = opening.folder;
     make_folder(folder).map_err(disk("making the log's folder", folder))?;
-    let ledger = Ledger::read(folder).map_err(disk("reading the ledger of", folder))?;
-    let mut walk = Walk {
+    let found = open_ledger(folder)?;
+    let ledger = found.ledger();
+    let mut recovery = Recovery {
         opening,
-        paths: Vec::new(),
+        hands,
         found: Vec::new(),
+        unwritten: Unwritten::new(),
+        unsealed: Vec::new(),
         walked: (0, 0),
-        ahead: WalkedById::new(),
+        largest: ledger.largest(),
+        newest_run: None,
         dropped: false,
         began: Instant::now(),
-        told: Instant::now(),
     };
-    walk.list()?;
-    walk.walk_unsealed();
-    for at in 0..walk.paths.len() {
-        walk.take(at)?;
+    for segment in list(folder)? {
+        recovery.inspect(&segment)?;
     }
-    walk.finish(ledger.unwrap_or_default())
+    recovery.seal(tally)?;
+    let run = take_run(recovery.largest)?;
+    recovery.finish(run, found, ledger)
 }
 
-/// Makes the log's folder, and has the folders above it remember it: without that a power cut in the first run takes all.
-fn make_folder(folder: &Path) -> io::Result<()> {
-    fs::create_dir_all(folder)?;
-    for above in folder.ancestors().skip(1).take(2) {
-        let above = if above.as_os_str().is_empty() { Path::new(".") } else { above };
-        match File::open(above).and_then(|above| above.sync_all()) {
-            // The folder around the data folder may be another user's; what could be known of it is.
-            Err(error) if error.kind() != io::ErrorKind::PermissionDenied => return Err(error),
-            _ => {}
-        }
-    }
-    Ok(())
+fn open_ledger(folder: &Path) -> Result<ledger::Found, RecoveryFault> {
+    LedgerFile::open(folder).map_err(|fault| match fault {
+        SlotsFault::Disk(error) => disk("opening the ledger of", folder)(error),
+        later @ SlotsFault::Later { .. } => RecoveryFault::Ledger { path: folder.to_owned(), fault: later.to_string() },
+    })
 }
 
-struct Walk<'a> {
+/// A folder that is being read.
+struct Recovery<'a> {
     opening: &'a Opening<'a>,
-    paths: Vec<(u64, PathBuf)>,
-    found: Vec<(KnownSegment, Vec<Part>)>,
+    hands: &'a dyn Hands,
+    found: Vec<KnownSegment>,
+    unwritten: Unwritten,
+    unsealed: Vec<Unsealed>,
     walked: (usize, u64),
-    /// Segments without an index, already walked.
-    ahead: WalkedById,
+    /// The largest number that was seen.
+    largest: u64,
+    newest_run: Option<u64>,
     /// Something was given up, as was accepted.
     dropped: bool,
     began: Instant,
-    told: Instant,
 }
 
-impl Walk<'_> {
-    /// The segments by id. Files that were not finished go.
-    fn list(&mut self) -> Result<(), RecoveryFault> {
-        let folder = self.opening.folder;
-        let fault = || disk("listing", folder);
-        for entry in fs::read_dir(folder).map_err(fault())? {
-            let path = entry.map_err(fault())?.path();
-            let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
-            if let Some(id) = id_of_file(name) {
-                self.paths.push((id, path));
-            } else if name.ends_with(DRAFT_SUFFIX) {
-                fs::remove_file(&path).map_err(disk("removing the draft", &path))?;
+impl Recovery<'_> {
+    fn inspect(&mut self, segment: &(u64, PathBuf)) -> Result<(), RecoveryFault> {
+        let path = &segment.1;
+        match inspect(self.opening.folder, segment, self.hands)? {
+            Inspected::Sealed(known, largest) => self.add(known, largest),
+            Inspected::Unsealed(unsealed) => self.unsealed.push(unsealed),
+            Inspected::Shorter(unsealed) => {
+                // Once accepted, what is left of it makes an index that the next start finds right.
+                let (there, made) = (unsealed.file_bytes, unsealed.header.file_bytes);
+                self.accept(RecoveryFault::Corrupt {
+                    path: path.clone(),
+                    offset: there,
+                    what: format!("it has {there} bytes, and was made with {made}"),
+                    lost: "what lay behind that".to_owned(),
+                })?;
+                self.unsealed.push(unsealed);
+            }
+            Inspected::NoSegment(fault) => return self.no_segment(path, fault),
+            Inspected::Unreadable(error) => {
+                self.accept(RecoveryFault::Corrupt {
+                    path: path.clone(),
+                    offset: 0,
+                    what: format!("its header cannot be read: {error}"),
+                    lost: "all that is in it".to_owned(),
+                })?;
+                put_aside(path).map_err(disk("putting aside", path))?;
             }
         }
-        self.paths.sort_unstable();
         Ok(())
     }
 
-    /// Walks what has no index, ahead of its turn. Whatever is wrong with a segment is told in its turn.
-    fn walk_unsealed(&mut self) {
-        let is_unsealed = |(id, path): &&(u64, PathBuf)| {
-            let header = File::open(path).ok().and_then(|file| read_header(&file).ok());
-            header.is_some_and(|header| read_table(&index_path(self.opening.folder, *id), &header).is_none())
-        };
-        let unsealed: Vec<_> = self.paths.iter().filter(is_unsealed).cloned().collect();
-        if !unsealed.is_empty() {
-            tracing::info!("reading the log: {} segments were not sealed, and are read through", unsealed.len());
-            self.ahead = walk_all(&unsealed);
-        }
+    fn add(&mut self, known: KnownSegment, largest: u64) {
+        self.saw(&known.header, largest);
+        self.found.push(known);
     }
 
-    fn take(&mut self, at: usize) -> Result<(), RecoveryFault> {
-        let (id, path) = self.paths[at].clone();
-        self.tell_progress(at);
-        let file = File::open(&path).map_err(disk("opening", &path))?;
-        let file_bytes = file.metadata().map_err(disk("reading", &path))?.len();
-        let header = match read_header(&file) {
-            Ok(header) if header.id == id => header,
-            Ok(_) => return self.no_segment(path, SegmentFault::Sum),
-            Err(fault) => return self.no_segment(path, fault),
-        };
-        let table = read_table(&index_path(self.opening.folder, id), &header);
-        let was_sealed = table.is_some();
-        if let Some(IndexTable { end_offset, newest_ms, parts }) = table {
-            if end_offset <= file_bytes {
-                self.found.push((KnownSegment { header, file_bytes, end_offset, newest_ms }, parts));
-                return Ok(());
-            }
-            // Once accepted, what is left of it makes an index that the next start finds right.
-            self.accept(RecoveryFault::Corrupt {
-                path: path.clone(),
-                offset: file_bytes,
-                what: format!("it has {file_bytes} bytes, and its blocks ended at {end_offset}"),
-                lost: "what lay behind that".to_owned(),
-            })?;
-        }
-        let walked = self.ahead.remove(&id).unwrap_or_else(|| walk(&path, &mut Vec::new()));
-        let walked = walked.map_err(disk("reading", &path))?;
-        self.walk_segment(path, header, walked, was_sealed)
+    fn saw(&mut self, header: &SegmentHeader, largest: u64) {
+        self.largest = self.largest.max(largest);
+        self.newest_run = self.newest_run.max(Some(header.run));
     }
 
-    fn tell_progress(&mut self, at: usize) {
-        if self.told.elapsed() >= PROGRESS_INTERVAL {
-            self.told = Instant::now();
-            tracing::info!("reading the log: {at} of {} segments", self.paths.len());
+    fn no_segment(&mut self, path: &Path, fault: SegmentFault) -> Result<(), RecoveryFault> {
+        let is_of_another = matches!(fault, SegmentFault::Version(_));
+        let fault = RecoveryFault::NoSegment { path: path.to_owned(), fault };
+        if is_of_another {
+            return Err(fault);
         }
+        self.accept(fault)?;
+        put_aside(path).map(drop).map_err(disk("putting aside", path))
     }
 
     /// Damage: the end of it, unless the person who starts the server has accepted it.
@@ -281,75 +231,68 @@ impl Walk<'_> {
         Ok(())
     }
 
-    fn no_segment(&mut self, path: PathBuf, fault: SegmentFault) -> Result<(), RecoveryFault> {
-        let is_later = matches!(fault, SegmentFault::Version(_));
-        let fault = RecoveryFault::NoSegment { path: path.clone(), fault };
-        if is_later {
-            return Err(fault);
+    /// Walks what has no index. What is wrong with a segment is told in the order of their ids.
+    fn seal(&mut self, tally: &Tally) -> Result<(), RecoveryFault> {
+        let unsealed = std::mem::take(&mut self.unsealed);
+        if unsealed.is_empty() {
+            return Ok(());
         }
-        self.accept(fault)?;
-        let mut aside = path.clone().into_os_string();
-        aside.push(".damaged");
-        fs::rename(&path, &aside).map_err(disk("putting aside", &path))
+        tracing::info!("reading the log: {} segments were not sealed, and are read through", unsealed.len());
+        let &Opening { folder, accept_corruption, .. } = self.opening;
+        let walked = seal_all(&Sealing { folder, accept_corruption, hands: self.hands, tally }, &unsealed)?;
+        let lacking = walked.iter().filter(|walked| walked.unwritten.is_some()).count();
+        if lacking > 0 {
+            tracing::warn!(
+                "there is no space for the indexes of {lacking} segments: they stay in memory until there is; free some \
+                 space (`df -h {}`)",
+                folder.display()
+            );
+        }
+        walked.into_iter().try_for_each(|walked| self.take_walked(walked))?;
+        self.found.sort_unstable_by_key(|known| known.header.id);
+        Ok(())
     }
 
-    /// A segment without an index: its records make one, up to where it ends.
-    fn walk_segment(
-        &mut self,
-        path: PathBuf,
-        header: SegmentHeader,
-        walked: Walked,
-        was_sealed: bool,
-    ) -> Result<(), RecoveryFault> {
-        let folder = self.opening.folder;
-        let Walked { file_bytes, found } = walked;
+    fn take_walked(&mut self, walked: Walked) -> Result<(), RecoveryFault> {
+        let Walked { unsealed: Unsealed { header, path, file_bytes, is_damaged }, end, sealed, unwritten } = walked;
         self.walked = (self.walked.0 + 1, self.walked.1 + file_bytes);
-        let (index, ending) = found.map_err(|fault| RecoveryFault::NoSegment { path: path.clone(), fault })?;
-        let end_offset = match ending {
-            Ending::Clean { offset } => offset,
-            Ending::Torn { offset, bytes } => {
+        let is_damaged = is_damaged || matches!(end, End::Damaged { .. });
+        self.judge(&path, end)?;
+        let Some((known, largest)) = sealed else { return Ok(()) };
+        self.unwritten.extend(unwritten.map(|index| (header.id, Arc::new(index))));
+        if known.parts == 0 && !is_damaged {
+            self.saw(&header, largest);
+            remove_segment(self.opening.folder, header.id);
+        } else {
+            self.add(known, largest);
+        }
+        Ok(())
+    }
+
+    fn judge(&mut self, path: &Path, end: End) -> Result<(), RecoveryFault> {
+        match end {
+            End::Clean { .. } => Ok(()),
+            End::Torn { offset, bytes } => {
                 tracing::warn!(
                     "{}: cut {bytes} bytes at offset {offset}, the remains of a commit that did not finish: nobody was \
                      told of it",
                     path.display()
                 );
-                offset
+                Ok(())
             }
-            Ending::Corrupt { offset, later } => {
-                self.accept(RecoveryFault::Corrupt {
-                    path: path.clone(),
-                    offset,
-                    what: format!("a block does not check, and a later one at {later} does"),
-                    lost: "the messages behind that in this file".to_owned(),
-                })?;
-                offset
-            }
-        };
-        let is_damaged = was_sealed || matches!(ending, Ending::Corrupt { .. });
-        if index.parts().next().is_none() && !is_damaged {
-            remove_segment(folder, header.id);
-            return Ok(());
+            End::Damaged { offset, what } => self.accept(RecoveryFault::Corrupt {
+                path: path.to_owned(),
+                offset,
+                what,
+                lost: "the messages behind that in this file".to_owned(),
+            }),
         }
-        // The padding of the last block may be missing; the next start must not take that for damage.
-        let end_offset = end_offset.min(file_bytes);
-        let (index_bytes, parts) = index.encode(&header, end_offset);
-        write_index(folder, header.id, &index_bytes).map_err(disk("sealing", &path))?;
-        let newest_ms = index.newest_ms();
-        self.found.push((KnownSegment { header, file_bytes, end_offset, newest_ms }, parts));
-        Ok(())
     }
 
     /// What each core needs of each segment. A room whose messages do not follow each other lacks a segment.
-    fn catalogs(&mut self, ledger: &mut Ledger) -> Result<Vec<Catalog>, RecoveryFault> {
+    fn catalogs(&mut self, run: u64, ledger: &mut Ledger) -> Result<Vec<Catalog>, RecoveryFault> {
         let Opening { folder, cores, .. } = *self.opening;
-        let mut catalogs: Vec<Catalog> = (0..cores).map(|_| Catalog::default()).collect();
-        let mut holes = Vec::new();
-        for (segment, parts) in &self.found {
-            for part in parts {
-                let catalog = &mut catalogs[core_of(part.room, cores).index()];
-                holes.extend(catalog.add_part(&segment.header, part, ledger.past()));
-            }
-        }
+        let (catalogs, holes) = directory::catalogs(folder, &mut self.found, &mut self.unwritten, cores, ledger)?;
         let Some(first) = holes.first() else { return Ok(catalogs) };
         self.accept(RecoveryFault::Corrupt {
             path: segment_path(folder, first.behind),
@@ -363,69 +306,36 @@ impl Walk<'_> {
             ),
             lost: "what these rooms have before that".to_owned(),
         })?;
-        self.dropped = false;
-        ledger.breaks.push(self.break_of_all());
-        self.catalogs(ledger)
+        ledger.break_all(run);
+        Ok(directory::catalogs(folder, &mut self.found, &mut self.unwritten, cores, ledger)?.0)
     }
 
-    fn break_of_all(&self) -> Break {
-        Break { run: self.opening.run.saturating_sub(1), epoch: self.opening.break_epoch, every_level: true }
-    }
-
-    fn finish(mut self, mut ledger: Ledger) -> Result<Recovered, RecoveryFault> {
-        let Opening { folder, run, break_epoch, .. } = *self.opening;
-        let runs = || self.found.iter().map(|(segment, _)| segment.header.run);
-        if let Some(found) = ledger.begin(run, &this_boot(), break_epoch, runs().max()) {
-            tracing::warn!(
-                "the machine went down under run {}: rooms whose durability is `written` go on under a new epoch",
-                found.run
-            );
+    fn finish(mut self, run: u64, found: ledger::Found, mut ledger: Ledger) -> Result<Recovered, RecoveryFault> {
+        let Opening { folder, levels_hash, .. } = *self.opening;
+        let identity = found.identity().map_err(disk("reading the ledger of", folder))?;
+        let start = Start { run, boot: this_boot(), levels_hash, newest_run: self.newest_run, identity };
+        if let Some(doubt) = ledger.begin(&start) {
+            tracing::warn!("{doubt}");
         }
         if self.dropped {
-            ledger.breaks.push(self.break_of_all());
+            ledger.break_all(run);
         }
-        let oldest_id = self.found.first().map_or(u64::MAX, |(segment, _)| segment.header.id);
-        ledger.prune(runs().min().unwrap_or(u64::MAX), oldest_id);
-        let mut catalogs = self.catalogs(&mut ledger)?;
-        // What lies before a hole is out of reach, and stays for those who may mend it, until retention takes it.
-        catalogs.iter_mut().for_each(|catalog| drop(catalog.take_released()));
-        ledger.write(folder).map_err(disk("writing the ledger of", folder))?;
-        let (rooms, segments) = (catalogs.iter().map(Catalog::len).sum::<usize>(), self.found.len());
+        let mut catalogs = self.catalogs(run, &mut ledger)?;
+        let Blank { synced: blank_synced, written: blank_written } = ledger.blank();
+        let epochs = Epochs { blank_synced, blank_written, lowered: ledger.levels.epoch };
+        catalogs.iter_mut().for_each(|catalog| catalog.set_epochs(epochs));
+        let ledger = found.write(folder, ledger).map_err(disk("writing the ledger of", folder))?;
+        let rooms = catalogs.iter().map(Catalog::len).sum::<usize>();
         tracing::info!(
-            "the log holds {rooms} rooms in {segments} segments; {} of them ({} MB) were read through, in {:.2} s",
+            "the log holds {rooms} rooms in {} segments; {} of them ({} MB) were read through, in {:.2} s",
+            self.found.len(),
             self.walked.0,
             self.walked.1 / 1_000_000,
             self.began.elapsed().as_secs_f64()
         );
-        let segments = self.found.into_iter().map(|(segment, _)| segment).collect();
-        Ok(Recovered { catalogs, segments, ledger, walked: self.walked })
+        let Recovery { found: segments, unwritten, walked, .. } = self;
+        Ok(Recovered { run, catalogs, segments, ledger, unwritten, walked })
     }
-}
-
-fn read_header(file: &File) -> Result<SegmentHeader, SegmentFault> {
-    let mut page = vec![0; PAGE_BYTES];
-    match file.read_exact_at(&mut page, 0) {
-        Ok(()) => SegmentHeader::read(&page),
-        Err(_) => Err(SegmentFault::Short),
-    }
-}
-
-/// The table of a segment's index; `None` if there is none, or not of this segment.
-fn read_table(path: &Path, header: &SegmentHeader) -> Option<IndexTable> {
-    let file = File::open(path).ok()?;
-    let mut bytes = vec![0; index::HEADER_BYTES];
-    file.read_exact_at(&mut bytes, 0).ok()?;
-    let needed = IndexTable::bytes_needed(&bytes, header)?;
-    let file_bytes = file.metadata().ok()?.len();
-    // A header that promises more than the file has is none; checked before anything is allocated.
-    if needed as u64 > file_bytes {
-        return None;
-    }
-    bytes.resize(needed, 0);
-    file.read_exact_at(&mut bytes, 0).ok()?;
-    // Nor is one whose marks and keys are cut off: its readers would be told of a loss that is none.
-    let is_there = |part: &Part| part.details.offset + part.details.bytes() as u64 <= file_bytes;
-    IndexTable::read(&bytes, header).filter(|table| table.parts.iter().all(is_there))
 }
 
 #[cfg(test)]

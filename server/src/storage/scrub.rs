@@ -1,19 +1,15 @@
-//! Checks a segment block by block as it lies on the disk, in small reads; and the index beside it, which is made again
-//! from the blocks where it is not what it should be.
+//! Checks a segment block by block as it lies on the disk, in small reads.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 use banter_log::block::{Block, BlockFault, BlockPlace};
-use banter_log::index::IndexTable;
 use banter_log::segment::SegmentHeader;
 use banter_log::{PAGE_BYTES, block};
 
-use super::files::write_index;
-use super::recovery::index_of;
-use super::{index_path, segment_path};
+use super::segment_path;
 
 /// What was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,8 +56,11 @@ impl Scrub {
         let mut bytes = block::HEADER_BYTES;
         loop {
             self.buffer.resize(bytes.min((self.end_offset - offset) as usize), 0);
-            if self.file.read_exact_at(&mut self.buffer, offset).is_err() {
-                return Ok(Err(Verdict::Damaged(offset)));
+            match self.file.read_exact_at(&mut self.buffer, offset) {
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                    return Ok(Err(Verdict::Damaged(offset)));
+                }
+                read => read?,
             }
             match Block::read_alone(&self.buffer, &self.place.segment, offset) {
                 Err(BlockFault::Longer(longer)) if longer > bytes => bytes = longer,
@@ -78,29 +77,4 @@ impl Scrub {
         self.place = behind;
         Ok(Ok(read))
     }
-}
-
-/// Makes the index of a whole segment again if it is missing or damaged, and says whether it was.
-///
-/// # Errors
-/// What the kernel says.
-pub fn mend_index(folder: &Path, segment: &SegmentHeader, end_offset: u64) -> io::Result<bool> {
-    let found = match fs::read(index_path(folder, segment.id)) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-        found => found?,
-    };
-    if is_whole(&found, segment) {
-        return Ok(false);
-    }
-    let Ok((index, _)) = index_of(&fs::read(segment_path(folder, segment.id))?) else { return Ok(false) };
-    write_index(folder, segment.id, &index.encode(segment, end_offset).0)?;
-    Ok(true)
-}
-
-fn is_whole(index: &[u8], segment: &SegmentHeader) -> bool {
-    let Some(table) = IndexTable::read(index, segment) else { return false };
-    table.parts.iter().map(|part| part.details).all(|details| {
-        let details_bytes = usize::try_from(details.offset).ok().and_then(|offset| index.get(offset..));
-        details_bytes.is_some_and(|bytes| details.read(bytes).is_some())
-    })
 }

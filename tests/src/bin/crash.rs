@@ -22,6 +22,10 @@ struct Args {
     /// Another number of cores at each start, up to --cores
     #[arg(long)]
     vary_cores: bool,
+    /// The server's wall clock jumps by up to so many years at each start, with retention on; needs a build for tests,
+    /// without --release
+    #[arg(long, default_value_t = 0, value_name = "YEARS")]
+    clock_jumps: u32,
     /// Chance; another each time without
     #[arg(long)]
     seed: Option<u64>,
@@ -49,7 +53,8 @@ fn main() -> ExitCode {
     let folder = tempfile::TempDir::new().expect("a temporary folder");
     let data = args.data.unwrap_or_else(|| folder.path().join("data"));
     let started = Instant::now();
-    let report = Run { cycles: args.cycles, vary_cores: args.vary_cores, setup }.run(&data, |cycle, _| {
+    let run = Run { cycles: args.cycles, vary_cores: args.vary_cores, clock_years_max: args.clock_jumps, setup };
+    let report = run.run(&data, |cycle, _| {
         if std::io::stderr().is_terminal() {
             let _ =
                 write!(std::io::stderr(), "\r{cycle} of {}, {:.0} s ", args.cycles, started.elapsed().as_secs_f64());

@@ -3,9 +3,9 @@
 use std::process::ExitCode;
 
 use banter_tests::disk_faults::{ROUNDS_OF_ALL, run};
-use banter_tests::seeded;
 use banter_tests::trial::Setup;
 use banter_tests::trouble_disk::{FileSystem, TroubleDisk};
+use banter_tests::{failing_reads, seeded};
 use clap::Parser;
 
 /// Each round: load, one trouble with the disk, a power cut, a restart, and a check of all that was promised.
@@ -17,6 +17,9 @@ struct Args {
     /// What the server's data folder is on
     #[arg(long, value_enum, default_value_t = FileSystem::Fuse)]
     file_system: FileSystem,
+    /// Let reads fail instead, while clients read deep history
+    #[arg(long, conflicts_with = "file_system")]
+    failing_reads: bool,
     /// Chance; another each time without
     #[arg(long)]
     seed: Option<u64>,
@@ -44,6 +47,11 @@ fn main() -> ExitCode {
     };
     let mut setup = Setup::new(&args.durability, seed);
     setup.flags.extend(args.flags);
-    run(setup, args.rounds, &mut disk, |round, trouble| eprintln!("{round} of {}: {trouble}", args.rounds))
-        .tell(args.json)
+    let rounds = args.rounds;
+    let report = if args.failing_reads {
+        failing_reads::run(setup, rounds, &mut disk, |round, way| eprintln!("{round} of {rounds}: {way} fail"))
+    } else {
+        run(setup, rounds, &mut disk, |round, trouble| eprintln!("{round} of {rounds}: {trouble}"))
+    };
+    report.tell(args.json)
 }

@@ -2,12 +2,12 @@
 
 use std::path::PathBuf;
 
-use banter_tests::fuse_disk::{Aim, FuseDisk};
+use banter_tests::fuse_disk::{Aim, FuseDisk, LogFiles, ReadFault};
 use banter_tests::seeded::{Seeded, any_seed};
 use clap::Parser;
 
-const COMMANDS: &str =
-    "write-eio | fsync-eio | short-write | full-after BYTES | never-full | cut | cut-torn | on | quit";
+const COMMANDS: &str = "write-eio | fsync-eio | short-write | read-eio segments|indexes|ledger|epoch [OFFSET] | reads-well \
+                        | full-after BYTES | never-full | cut | cut-torn | on | quit";
 
 /// A disk in memory that fails on command; unmounted at the end of standard input.
 #[derive(Parser)]
@@ -25,6 +25,11 @@ fn main() {
             ["write-eio"] => disk.fail_next_write_eio(),
             ["fsync-eio"] => disk.fail_next_fsync_eio(),
             ["short-write"] => disk.short_next_write(),
+            ["read-eio", files] => disk.fail_reads(ReadFault::of(files_of(files))),
+            ["read-eio", files, offset] if offset.parse::<usize>().is_ok() => {
+                disk.fail_reads(ReadFault { offset: offset.parse().ok(), ..ReadFault::of(files_of(files)) });
+            }
+            ["reads-well"] => disk.mend_reads(),
             ["full-after", bytes] if bytes.parse::<u64>().is_ok() => disk.full_after(bytes.parse().unwrap_or(0)),
             ["never-full"] => disk.never_full(),
             ["cut"] => disk.power_cut(),
@@ -33,5 +38,14 @@ fn main() {
             ["quit"] => return,
             _ => println!("{COMMANDS}"),
         }
+    }
+}
+
+fn files_of(name: &str) -> LogFiles {
+    match name {
+        "indexes" => LogFiles::Indexes,
+        "ledger" => LogFiles::Ledger,
+        "epoch" => LogFiles::Epoch,
+        _ => LogFiles::Segments,
     }
 }

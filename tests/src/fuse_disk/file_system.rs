@@ -185,7 +185,7 @@ impl Filesystem for FileSystem {
         reply: ReplyData,
     ) {
         match self.store_of(fh) {
-            Ok(store) => match store.read(ino.0, offset as usize, size as usize) {
+            Ok(mut store) => match store.read_or_fail(ino.0, offset as usize, size as usize) {
                 Ok(bytes) => reply.data(bytes),
                 Err(error) => reply.error(error),
             },

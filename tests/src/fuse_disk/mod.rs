@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use fuser::{BackgroundSession, Config, MountOption};
 
 use self::store::Store;
-pub use self::store::{Aim, DiskFault};
+pub use self::store::{Aim, DiskFault, LogFiles, ReadFault};
 use crate::janitor::Janitor;
 use crate::seeded::Seeded;
 
@@ -85,6 +85,21 @@ impl FuseDisk {
     /// The next write of two pages or more writes half and says so, and the first attempt at the rest fails.
     pub fn short_next_write(&self) {
         self.arm(DiskFault::ShortWrite);
+    }
+
+    /// Lets reads fail from now on, instead of those that failed until now.
+    pub fn fail_reads(&self, fault: ReadFault) {
+        self.store().fail_reads(Some(fault));
+    }
+
+    /// Lets every read do well again.
+    pub fn mend_reads(&self) {
+        self.store().fail_reads(None);
+    }
+
+    /// Reads that have failed since the disk was made.
+    pub fn reads_failed(&self) -> u64 {
+        self.store().reads_failed()
     }
 
     /// When the armed fault happened, if it has.

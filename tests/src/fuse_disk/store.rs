@@ -5,6 +5,7 @@
 //! makes durable, as on ext4. Nothing here knows FUSE, but for the numbers of errors.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::time::Instant;
 
 use fuser::Errno;
@@ -46,6 +47,54 @@ pub enum Aim {
     Writes(fn(&[u8]) -> bool),
 }
 
+/// Which reads fail, with EIO.
+#[derive(Clone, Copy, Debug)]
+pub struct ReadFault {
+    /// Of these files.
+    pub files: LogFiles,
+    /// Those that take in the page at that place of the file; without one, any.
+    pub offset: Option<usize>,
+    /// One in so many of them, by chance.
+    pub one_in: usize,
+    /// How many at most; without one, until they are mended.
+    pub times: Option<u64>,
+}
+
+impl ReadFault {
+    /// Every read of these files, until they are mended.
+    pub fn of(files: LogFiles) -> Self {
+        ReadFault { files, offset: None, one_in: 1, times: None }
+    }
+}
+
+/// Files of a server's data folder, by their names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFiles {
+    /// Segments that have their name already.
+    Segments,
+    /// Their indexes.
+    Indexes,
+    /// The ledger.
+    Ledger,
+    /// The epoch floor.
+    Epoch,
+    /// Segments, and their indexes.
+    Sealed,
+}
+
+impl LogFiles {
+    fn have(self, name: &str) -> bool {
+        let ends_with = |ending| name.starts_with("segment-") && name.ends_with(ending);
+        match self {
+            LogFiles::Segments => ends_with(".log"),
+            LogFiles::Indexes => ends_with(".index"),
+            LogFiles::Ledger => name == "ledger",
+            LogFiles::Epoch => name == "epoch",
+            LogFiles::Sealed => ends_with(".log") || ends_with(".index"),
+        }
+    }
+}
+
 /// A file or a folder.
 pub enum Node {
     /// Bytes.
@@ -82,6 +131,10 @@ pub struct Store {
     capacity_bytes: u64,
     aim: Aim,
     armed: Option<DiskFault>,
+    read_fault: Option<ReadFault>,
+    reads_failed: u64,
+    /// Which of the reads fail.
+    chance: Seeded,
     /// The file of which half of a write is missing, until somebody tries to write the rest.
     cut_short: Option<u64>,
     fired: Option<Instant>,
@@ -98,12 +151,36 @@ impl Store {
         let nodes = BTreeMap::from([(ROOT, Node::folder())]);
         let (armed, cut_short, fired, generation) = (None, None, None, 0);
         let (next_number, capacity_bytes, is_on) = (ROOT + 1, ROOMY_BYTES, true);
-        Store { nodes, next_number, capacity_bytes, aim, armed, cut_short, fired, generation, is_on }
+        let (read_fault, reads_failed, chance) = (None, 0, Seeded::new(1));
+        Store {
+            nodes,
+            next_number,
+            capacity_bytes,
+            aim,
+            armed,
+            read_fault,
+            reads_failed,
+            chance,
+            cut_short,
+            fired,
+            generation,
+            is_on,
+        }
     }
 
     /// Lets a fault happen once.
     pub fn arm(&mut self, fault: DiskFault) {
         (self.armed, self.fired) = (Some(fault), None);
+    }
+
+    /// Lets reads fail; none without a fault.
+    pub fn fail_reads(&mut self, fault: Option<ReadFault>) {
+        self.read_fault = fault;
+    }
+
+    /// Reads that have failed.
+    pub fn reads_failed(&self) -> u64 {
+        self.reads_failed
     }
 
     /// When the armed fault happened, if it has.
@@ -146,7 +223,7 @@ impl Store {
     /// selection, as a disk with a cache does it. Everything fails until the power is on again.
     pub fn cut_power(&mut self, mut torn: Option<&mut Seeded>) {
         self.generation += 1;
-        (self.is_on, self.armed, self.cut_short) = (false, None, None);
+        (self.is_on, self.armed, self.cut_short, self.read_fault) = (false, None, None, None);
         let kept = self.reachable(|node| match node {
             Node::Folder { durable, .. } => Some(durable),
             Node::File { .. } => None,
@@ -257,6 +334,32 @@ impl Store {
             _ => return Err(Errno::ENOTDIR),
         }
         Ok(())
+    }
+
+    /// Bytes of a file, for a reader, who may be told that they cannot be read.
+    pub fn read_or_fail(&mut self, file: u64, from: usize, length: usize) -> Done<&[u8]> {
+        if self.read_fails(file, from..from.saturating_add(length)) {
+            self.reads_failed += 1;
+            return Err(Errno::EIO);
+        }
+        self.read(file, from, length)
+    }
+
+    fn read_fails(&mut self, file: u64, range: Range<usize>) -> bool {
+        let Some(Node::File { name, now, .. }) = self.nodes.get(&file) else { return false };
+        let Some(fault) = &mut self.read_fault else { return false };
+        // A read behind the end brings nothing that could have been lost.
+        let range = range.start.min(now.len())..range.end.min(now.len());
+        let is_at = |offset: usize| {
+            let page = offset / PAGE_BYTES * PAGE_BYTES;
+            range.start < page + PAGE_BYTES && range.end > page
+        };
+        let is_aimed_at = fault.files.have(name) && !range.is_empty() && fault.offset.is_none_or(is_at);
+        if !is_aimed_at || fault.times == Some(0) || !self.chance.once_in(fault.one_in) {
+            return false;
+        }
+        fault.times = fault.times.map(|times| times - 1);
+        true
     }
 
     /// Bytes of a file.

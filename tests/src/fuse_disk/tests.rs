@@ -111,6 +111,35 @@ fn writes_fail_and_fall_short_once() {
 }
 
 #[test]
+fn reads_fail_where_they_are_aimed_at_as_often_as_was_said() {
+    with_disk(|disk, data| {
+        let [segment, index] = ["segment-1.log", "segment-1.index"].map(|name| direct(&data.join(name)));
+        for file in [&segment, &index] {
+            file.write_all_at(&block(1).0, 0).expect("written");
+            file.write_all_at(&block(2).0, 4_096).expect("written");
+        }
+        let reads = |file: &File, offset| {
+            let mut page = block(0);
+            file.read_at(&mut page.0, offset).map(|bytes| (bytes, page.0[0]))
+        };
+        let fails = |file: &File, offset| reads(file, offset).is_err_and(|error| error.raw_os_error() == Some(5));
+        disk.fail_reads(ReadFault { times: Some(2), ..ReadFault::of(LogFiles::Segments) });
+        assert_eq!(reads(&index, 0).expect("no fault is for it"), (4_096, 1));
+        assert!(fails(&segment, 0) && fails(&segment, 4_096));
+        assert_eq!(reads(&segment, 0).expect("twice"), (4_096, 1));
+        disk.fail_reads(ReadFault { offset: Some(5_000), ..ReadFault::of(LogFiles::Sealed) });
+        for file in [&segment, &index] {
+            assert_eq!(reads(file, 0).expect("another page"), (4_096, 1));
+            assert!((0..3).all(|_| fails(file, 4_096)), "for ever");
+            assert_eq!(reads(file, 8_192).expect("nothing is behind the end"), (0, 0));
+        }
+        assert_eq!(disk.reads_failed(), 8);
+        disk.mend_reads();
+        assert_eq!(reads(&segment, 4_096).expect("mended"), (4_096, 2));
+    });
+}
+
+#[test]
 fn a_full_disk_refuses_growth_until_there_is_space() {
     with_disk(|disk, data| {
         let file = direct(&data.join("segment"));

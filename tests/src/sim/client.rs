@@ -9,7 +9,7 @@ use banter_protocol::request::{Ask, Body, BodyFormat, FetchFrom, JoinFrom, Reque
 use banter_protocol::wire::WireForm;
 
 use super::coverage::Coverage;
-use super::profile::Profile;
+use super::profile::{BLANK_EPOCHS_LAST, Profile};
 use super::truth::{Truth, Voice};
 use super::wire::{Ear, Heard, Said};
 use crate::seeded::Seeded;
@@ -368,14 +368,18 @@ impl Hearing<'_> {
                 reading.members = count;
                 self.seen.saw(if user.is_some() { "presence of a user" } else { "presence counts only" });
             }
-            Heard::Error { id: Some(id), code } => self.refused(id, code),
-            Heard::Error { id: None, code: ErrorCode::TimedOut } => {
+            Heard::Error { id: Some(id), code, retry_after_ms } => {
+                self.refused(id, code);
+                let is_of_log = code == ErrorCode::LogFull || code == ErrorCode::Overloaded;
+                assert!(!is_of_log || retry_after_ms.is_some(), "{code:?} says when to come again");
+            }
+            Heard::Error { id: None, code: ErrorCode::TimedOut, .. } => {
                 self.connection.is_timed_out = true;
                 self.seen.saw("closed as idle");
             }
             // A signal has no number.
-            Heard::Error { id: None, code: ErrorCode::NotJoined | ErrorCode::RateLimited } => {}
-            Heard::Error { id: None, code } => panic!("{code:?} without a request"),
+            Heard::Error { id: None, code: ErrorCode::NotJoined | ErrorCode::RateLimited, .. } => {}
+            Heard::Error { id: None, code, .. } => panic!("{code:?} without a request"),
             Heard::Closing => self.connection.is_closing = true,
             Heard::KeepAlive => {}
             Heard::Close => return true,
@@ -389,6 +393,11 @@ impl Hearing<'_> {
         };
         assert_eq!(asked, room);
         assert!(members > 0, "the one who joins is counted");
+        self.truth.joined(&room, epoch);
+        if head == 0 {
+            // A place in a room without messages is a place to come back to.
+            self.cursors.insert(room.clone(), (epoch, 0));
+        }
         let position = match from {
             JoinFrom::Now => Ok(head),
             JoinFrom::Last(0) => Ok(head),
@@ -439,7 +448,7 @@ impl Hearing<'_> {
             let (room, epoch, sequence) = (&place.0, epoch, sequence);
             let is_earlier = self.truth.keys.is_of_earlier_run(room, epoch, sequence);
             self.seen.saw_times("duplicate of an earlier run", u64::from(is_earlier));
-            self.truth.repeated((room, epoch, sequence), self.user, &key);
+            self.truth.repeated((room, epoch, sequence), (self.user, &key), &body);
             self.seen.saw("duplicate post");
         } else {
             self.truth.acknowledged(place, self.voice, self.user, key.as_deref(), (&body, asked_ms));
@@ -524,8 +533,10 @@ impl Hearing<'_> {
             (ErrorCode::KeyConflict, Asked::Post { key: Some(_), .. }) => self.seen.saw("key_conflict"),
             (ErrorCode::WrongEpoch, Asked::Join { room, from: JoinFrom::After(cursor), .. }) => {
                 // What the log keeps for good goes on under one epoch.
-                let is_kept = self.profile.is_synced(room) && self.profile.history_is_whole;
-                assert!(!is_kept || cursor.sequence.0 == 0 || cursor.sequence.0 > 1_000_000, "{room}: {cursor:?}");
+                let is_kept = self.profile.keeps(room);
+                let is_blank = cursor.sequence.0 == 0;
+                let may_change = is_blank && !(BLANK_EPOCHS_LAST && self.truth.is_lasting(room, cursor.epoch.0));
+                assert!(!is_kept || may_change || cursor.sequence.0 >= 1_000_000, "{room}: {cursor:?}");
                 self.cursors.remove(room);
                 self.seen.saw("wrong_epoch");
             }
@@ -536,6 +547,10 @@ impl Hearing<'_> {
             (ErrorCode::LogFull, Asked::Post { .. }) => self.seen.saw("log_full"),
             (ErrorCode::LogFailed, Asked::Post { .. }) => self.seen.saw("log_failed"),
             (ErrorCode::Overloaded, Asked::Fetch { .. }) => {}
+            // The window of the room could not be read.
+            (ErrorCode::Overloaded, Asked::Post { key: Some(_), .. }) if self.profile.reads_fail() => {
+                self.seen.saw("keyed post refused for a read that failed");
+            }
             (ErrorCode::Draining, Asked::Post { .. } | Asked::Join { .. }) => {}
             _ => panic!("{asked:?} was refused with {code:?}"),
         }

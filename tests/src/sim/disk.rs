@@ -1,30 +1,40 @@
 //! The simulated disk under the log: takes its time, fails and fills up by chance, and keeps apart what was written and
 //! what was synced, so that a power cut can take the one and tear it.
 
+mod segment;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fs;
 use std::sync::Arc;
 
 use banter_chat::address::Core;
 use banter_log::PAGE_BYTES;
+use banter_log::block::{BlockPlace, BlockWriter};
 use banter_log::index::{IndexBuilder, Part};
 use banter_log::journal::{Answer, Ask, Reach};
-use banter_log::reading::LogFile;
-use banter_log::segment::SegmentHeader;
+use banter_log::reading::{FileRange, LogFile};
+use banter_log::segment::{Class, SegmentHeader};
+use banter_server::storage::indexes::{Mended, mend_index};
+use banter_server::storage::recovery::KnownSegment;
+use banter_server::storage::{index_path, segment_path};
 
+pub use self::segment::SimSegment;
+use self::segment::{SECTOR_BYTES, flip};
 use super::coverage::Coverage;
+use super::crash::Folder;
 use crate::seeded::Seeded;
 
-/// The disk's own unit: what a power cut leaves whole or not at all.
-const SECTOR_BYTES: usize = 512;
 /// How often an index is tried to be written at most.
 const INDEX_TRIES_MAX: usize = 4;
+/// Turns behind a wrong bit without another one.
+const READS_RIGHT_TURNS: u64 = 200;
+/// Turns for which a disk fails every read at most.
+const READS_FAIL_TURNS_MAX: usize = 40;
 
 /// The disk of all cores.
 pub struct SimDisk {
     /// Segments by id.
     pub segments: BTreeMap<u64, SimSegment>,
-    /// What the ledger says of breaks, and of what was dropped.
-    pub ledger_past: String,
     run: u64,
     /// Where the clock of the run starts.
     start_ms: u64,
@@ -32,6 +42,14 @@ pub struct SimDisk {
     next_id: u64,
     pending: Vec<VecDeque<(u64, Act)>>,
     faults: Faults,
+    /// A write or a sync failed in this run.
+    pub has_failed: bool,
+    /// Every read fails until that turn.
+    fails_reads_until: u64,
+    /// Until that turn every read brings what lies on the disk: whoever read a wrong bit has read again by then.
+    reads_right_until: u64,
+    /// Segments that rotted, with those that are gone meanwhile.
+    pub rotten: BTreeSet<u64>,
     /// No further fault: everything comes to rest.
     pub is_kind: bool,
 }
@@ -47,29 +65,26 @@ pub struct Faults {
     pub no_space_once_in: usize,
     /// Turns that anything takes at most.
     pub delay_max: usize,
+    /// Turns that a sync takes beside, at most.
+    pub sync_delay_max: usize,
+    /// A read fails.
+    pub read_once_in: usize,
+    /// A read brings a bit that is not what lies on the disk.
+    pub flip_once_in: usize,
+    /// A bit of a sealed segment is no longer what was written.
+    pub rot_once_in: usize,
+    /// A start finds an index missing, damaged, or that of another segment.
+    pub index_once_in: usize,
     /// A sync makes durable its own block only, where the journal says that this is enough: the disk writes it through
     /// its cache.
     pub writes_through: bool,
-}
-
-/// A segment's files.
-pub struct SimSegment {
-    header: SegmentHeader,
-    /// As reads find it.
-    pub written: Vec<u8>,
-    /// As a power cut leaves it, at least.
-    pub synced: Vec<u8>,
-    /// The index, once it is on the disk.
-    pub index: Option<Vec<u8>>,
-    is_sealed: bool,
-    needed_by: BTreeSet<Core>,
 }
 
 enum Act {
     Ask(Ask),
     Sync(u64, Synced),
     Answer(Answer),
-    WriteIndex(SegmentHeader, Arc<IndexBuilder>, u64),
+    WriteIndex(BlockPlace, bool, Arc<IndexBuilder>),
 }
 
 /// What a sync makes durable.
@@ -81,16 +96,17 @@ enum Synced {
 }
 
 fn is_for_keeper(ask: &Ask) -> bool {
-    matches!(ask, Ask::Prepare | Ask::Seal { .. } | Ask::Release { .. } | Ask::LetGo { .. })
+    matches!(ask, Ask::Prepare { .. } | Ask::Seal { .. } | Ask::Release { .. } | Ask::LetGo { .. })
 }
 
 impl Act {
     fn name(&self) -> &'static str {
         match self {
-            Act::Ask(Ask::Prepare) => "prepare",
+            Act::Ask(Ask::Prepare { .. }) => "prepare",
             Act::Ask(Ask::Append { .. }) => "append",
             Act::Ask(Ask::Seal { .. }) => "seal",
-            Act::Ask(Ask::Read { .. }) => "read",
+            Act::Ask(Ask::Read(_)) => "read",
+            Act::Ask(Ask::MendIndex { .. }) => "mend index",
             Act::Ask(Ask::Release { .. }) => "release",
             Act::Ask(Ask::LetGo { .. }) => "let go",
             Act::Sync(..) => "sync",
@@ -102,46 +118,47 @@ impl Act {
 
 impl SimDisk {
     /// An empty one.
-    pub fn new(cores: u16, segment_bytes: usize, faults: Faults) -> Self {
+    pub fn new(segment_bytes: usize, faults: Faults) -> Self {
         SimDisk {
             segments: BTreeMap::new(),
-            ledger_past: String::new(),
             run: 0,
             start_ms: 0,
             segment_bytes,
             next_id: 1,
-            pending: (0..cores).map(|_| VecDeque::new()).collect(),
+            pending: Vec::new(),
             faults,
+            has_failed: false,
+            fails_reads_until: 0,
+            reads_right_until: 0,
+            rotten: BTreeSet::new(),
             is_kind: false,
         }
     }
 
     /// A server starts on it, at that time of its clock: nothing is under way.
-    pub fn begin(&mut self, run: u64, start_ms: u64, needed_by: impl Fn(u64) -> BTreeSet<Core>) {
-        (self.run, self.start_ms) = (run, start_ms);
-        self.pending.iter_mut().for_each(VecDeque::clear);
+    pub fn begin(&mut self, (run, start_ms): (u64, u64), cores: u16, needed_by: impl Fn(u64) -> BTreeSet<Core>) {
+        (self.run, self.start_ms, self.has_failed) = (run, start_ms, false);
+        self.pending = (0..cores).map(|_| VecDeque::new()).collect();
         for (&id, segment) in &mut self.segments {
             segment.needed_by = needed_by(id);
         }
-        self.segments.retain(|_, segment| !segment.needed_by.is_empty());
         self.next_id = self.segments.keys().last().map_or(1, |id| id + 1).max(self.next_id);
     }
 
     /// A segment that was found at a start.
-    pub fn add_found(&mut self, header: SegmentHeader, bytes: Vec<u8>, index: Vec<u8>) {
-        let needed_by = BTreeSet::new();
-        let (written, synced) = (bytes.clone(), bytes);
-        let found = SimSegment { header, written, synced, index: Some(index), is_sealed: true, needed_by };
-        self.segments.insert(header.id, found);
+    pub fn add_found(&mut self, known: &KnownSegment, bytes: Vec<u8>, index: Vec<u8>) {
+        let KnownSegment { header, end_offset, newest_ms, .. } = *known;
+        let found = SimSegment::new(header, bytes, Some(index), BTreeSet::new());
+        self.segments.insert(header.id, SimSegment { end_offset, newest_ms, ..found });
     }
 
     /// Takes what a core asks.
     pub fn ask(&mut self, core: usize, asks: Vec<Ask>, turn: u64, chance: &mut Seeded) {
         for ask in asks {
-            if let Ask::Seal { segment, .. } = &ask
-                && let Some(sealed) = self.segments.get_mut(&segment.id)
+            if let Ask::Seal { end, newest_ms, .. } = &ask
+                && let Some(sealed) = self.segments.get_mut(&end.segment.id)
             {
-                sealed.is_sealed = true;
+                (sealed.is_sealed, sealed.end_offset, sealed.newest_ms) = (true, end.offset, *newest_ms);
             }
             let mut due = turn + chance.below(self.faults.delay_max + 1) as u64;
             if is_for_keeper(&ask) {
@@ -181,9 +198,10 @@ impl SimDisk {
                 Act::Ask(ask) => self.take(core, ask, after, &mut answers, chance, seen),
                 Act::Sync(segment, synced) => self.sync(segment, &synced, &mut answers, chance, seen),
                 Act::Answer(answer) => answers.push(answer),
-                Act::WriteIndex(segment, index, end_offset) => {
-                    let parts = self.write_index(&segment, &index, end_offset, seen);
-                    let answer = Answer::Indexed { segment: segment.id, parts };
+                Act::WriteIndex(end, is_provable, index) => {
+                    let parts = self.write_index(&end, is_provable, &index, seen);
+                    drop(index);
+                    let answer = Answer::Indexed { segment: end.segment.id, parts };
                     self.pending[core].push_back((after, Act::Answer(answer)));
                 }
             }
@@ -191,22 +209,21 @@ impl SimDisk {
         answers
     }
 
-    /// Writes an index, if its segment is still there: what it says, or nothing.
-    fn write_index(
-        &mut self,
-        segment: &SegmentHeader,
-        index: &IndexBuilder,
-        end_offset: u64,
-        seen: &mut Coverage,
-    ) -> Vec<Part> {
-        let Some(there) = self.segments.get_mut(&segment.id) else {
+    /// Proves the last blocks of a segment and writes its index, if it is still there: how many parts that has, or none.
+    fn write_index(&mut self, end: &BlockPlace, is_provable: bool, index: &IndexBuilder, seen: &mut Coverage) -> u32 {
+        let Some(there) = self.segments.get_mut(&end.segment.id) else {
             seen.saw("segment dropped before its index was written");
-            return Vec::new();
+            return 0;
         };
-        let (file, parts) = index.encode(segment, end_offset);
-        there.synced.clone_from(&there.written);
-        there.index = Some(file);
-        parts
+        there.make_safe();
+        if is_provable && end.offset + PAGE_BYTES as u64 <= end.segment.file_bytes {
+            let proved = BlockPlace { synced: end.number, ..*end };
+            let (block, _) = BlockWriter::of(&end.segment).finish(&proved);
+            there.write(end.offset, &block);
+            there.make_safe();
+        }
+        there.index = Some(index.encode(&end.segment, end.offset, true));
+        index.len() as u32
     }
 
     fn happens(&self, once_in: usize, chance: &mut Seeded) -> bool {
@@ -223,53 +240,108 @@ impl SimDisk {
         seen: &mut Coverage,
     ) {
         match ask {
-            Ask::Prepare if self.happens(self.faults.no_space_once_in, chance) => {
+            Ask::Prepare { class, is_urgent } if self.happens(self.faults.no_space_once_in, chance) => {
                 seen.saw("no space for a segment");
-                answers.push(Answer::NoSpace);
-                self.pending[core].push_back((after + 20, Act::Ask(Ask::Prepare)));
+                answers.push(Answer::NoSpace { class });
+                self.pending[core].push_back((after + 20, Act::Ask(Ask::Prepare { class, is_urgent })));
             }
-            Ask::Prepare => {
+            Ask::Prepare { class, .. } => {
                 let nonce = self.next_id * 7_919;
                 let (core_number, made_unix_ms) = (core as u16, self.start_ms);
-                let header = SegmentHeader { id: self.next_id, nonce, core: core_number, run: self.run, made_unix_ms };
+                let header = SegmentHeader {
+                    id: self.next_id,
+                    nonce,
+                    core: core_number,
+                    class,
+                    run: self.run,
+                    made_unix_ms,
+                    file_bytes: self.segment_bytes as u64,
+                };
                 self.next_id += 1;
                 let mut written = header.write();
                 written.resize(self.segment_bytes, 0);
-                let synced = written.clone();
                 let needed_by = [Core(core as u16)].into();
-                let made = SimSegment { header, written, synced, index: None, is_sealed: false, needed_by };
-                self.segments.insert(header.id, made);
-                self.pending[core].push_back((after, Act::Answer(Answer::Segment(header))));
+                self.segments.insert(header.id, SimSegment::new(header, written, None, needed_by));
+                // The keeper's letters come in the order in which it wrote them: a core writes to them by their ids.
+                let before =
+                    self.pending[core].iter().filter(|(_, act)| matches!(act, Act::Answer(Answer::Segment(_))));
+                let due = before.map(|(due, _)| *due).fold(after, u64::max);
+                self.pending[core].push_back((due, Act::Answer(Answer::Segment(header))));
             }
             Ask::Append { segment, offset, block, wanted, is_behind_synced } => {
                 let wanted = (wanted, is_behind_synced);
                 self.append(core, segment.id, (offset, &block), wanted, after, answers, chance, seen);
             }
-            Ask::Seal { segment, index, end_offset, .. } => {
+            Ask::Seal { end, is_provable, index, .. } => {
                 // Where it cannot be written it is tried again: others are sealed meanwhile, and this one may be dropped.
                 let tries = chance.below(INDEX_TRIES_MAX) as u64;
                 let written = after + tries * self.faults.delay_max as u64;
-                self.pending[core].push_back((written, Act::WriteIndex(segment, index, end_offset)));
+                self.pending[core].push_back((written, Act::WriteIndex(end, is_provable, index)));
                 seen.saw("segment sealed");
             }
-            Ask::LetGo { index, .. } => {
+            Ask::LetGo { index } => {
                 assert_eq!(Arc::strong_count(&index), 1, "the last one is not the core's");
             }
-            Ask::Read { ticket, segment, file, offset, bytes } => {
+            Ask::Read(range) => {
                 // `None`: it was cut and released while the read was on its way.
-                let bytes = self.read(segment, file, offset as usize, bytes);
-                answers.push(Answer::Read { ticket, bytes });
+                let bytes = self.read(&range);
+                let bytes = bytes.and_then(|bytes| self.spoil_read(bytes, after, chance, seen));
+                answers.push(Answer::Read { range, bytes });
                 seen.saw("read from the log");
+            }
+            Ask::MendIndex { segment } => {
+                let answer = match self.mend_index(segment) {
+                    Some(parts) => Answer::Indexed { segment, parts },
+                    None => Answer::NotIndexed { segment, is_damaged: self.rotten.contains(&segment) },
+                };
+                self.pending[core].push_back((after, Act::Answer(answer)));
+                seen.saw("index mended");
             }
             Ask::Release { segment } => {
                 let Some(there) = self.segments.get_mut(&segment) else { return };
                 there.needed_by.remove(&Core(core as u16));
-                if there.needed_by.is_empty() {
-                    self.segments.remove(&segment);
-                    self.ledger_past.push_str(&format!("dropped {segment} {segment}\n"));
-                    seen.saw("segment dropped");
-                }
+                self.drop_free(seen);
             }
+        }
+    }
+
+    /// Segments that nobody needs go, the oldest of a class first; one without a record explains nothing, and goes at once.
+    fn drop_free(&mut self, seen: &mut Coverage) {
+        let mut held_back = BTreeSet::new();
+        let mut free = Vec::new();
+        for segment in self.segments.values() {
+            let is_free = segment.is_sealed && segment.needed_by.is_empty();
+            if is_free && (segment.newest_ms == 0 || !held_back.contains(&segment.header.class)) {
+                free.push(segment.header.id);
+            } else {
+                held_back.insert(segment.header.class);
+            }
+        }
+        for id in free {
+            self.segments.remove(&id);
+            seen.saw("segment dropped");
+        }
+    }
+
+    /// Makes an index again, by the server's own hands: how many parts it has.
+    fn mend_index(&mut self, id: u64) -> Option<u32> {
+        let folder = Folder::new();
+        fs::create_dir_all(folder.path()).ok()?;
+        let mut older = Vec::new();
+        for (&other, there) in self.segments.range(..=id) {
+            fs::write(segment_path(folder.path(), other), &there.written).ok()?;
+            if let Some(index) = &there.index {
+                fs::write(index_path(folder.path(), other), index).ok()?;
+            }
+            older.extend((other < id).then_some(there.header));
+        }
+        let there = self.segments.get_mut(&id)?;
+        let older = older.into_iter().rev();
+        let mended = mend_index(folder.path(), &there.header, there.end_offset, older).ok()?;
+        there.index = fs::read(index_path(folder.path(), id)).ok();
+        match mended {
+            Mended::WasRight(parts) | Mended::MadeAgain(parts) => Some(parts),
+            Mended::Not => None,
         }
     }
 
@@ -293,6 +365,7 @@ impl SimDisk {
         assert!(target.iter().all(|&byte| byte == 0), "what was written is never written again");
         if !fails {
             target.copy_from_slice(block);
+            there.is_at_risk = true;
             if wanted.tells_written() {
                 answers.push(Answer::Written);
             }
@@ -304,6 +377,7 @@ impl SimDisk {
                 } else {
                     Synced::All
                 };
+                let after = after + chance.below(self.faults.sync_delay_max + 1) as u64;
                 self.pending[core].push_back((after, Act::Sync(segment, synced)));
             }
             return;
@@ -311,6 +385,7 @@ impl SimDisk {
         // A part of it may have come to the disk, or all.
         let part = chance.below(block.len() / SECTOR_BYTES + 1) * SECTOR_BYTES;
         target[..part].copy_from_slice(&block[..part]);
+        self.has_failed |= !is_full;
         answers.push(Answer::AppendFailed { is_full });
         seen.saw(if is_full { "disk full" } else { "write failed" });
     }
@@ -325,43 +400,136 @@ impl SimDisk {
     ) {
         let fails = self.happens(self.faults.append_once_in, chance);
         let there = self.segments.get_mut(&segment).expect("a segment that was made");
+        let (from, bytes) = match *synced {
+            Synced::All => (0, there.written.len()),
+            Synced::Block(from, bytes) => (from, bytes),
+        };
         if fails {
+            let ends = |bytes: &[u8]| bytes.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
+            let end = ends(&there.written).next_multiple_of(SECTOR_BYTES);
+            let unsafe_from = there.synced.iter().zip(&there.written).position(|(synced, written)| synced != written);
+            there.never_safe.extend(unsafe_from.map(|from| (from / SECTOR_BYTES * SECTOR_BYTES, end)));
+            self.has_failed = true;
             answers.push(Answer::AppendFailed { is_full: false });
             seen.saw("sync failed");
         } else {
-            let (from, bytes) = match *synced {
-                Synced::All => (0, there.written.len()),
-                Synced::Block(from, bytes) => (from, bytes),
-            };
-            there.synced[from..from + bytes].copy_from_slice(&there.written[from..from + bytes]);
+            there.sync(from, bytes);
             answers.push(Answer::Synced);
         }
     }
 
-    fn read(&self, segment: u64, file: LogFile, offset: usize, bytes: usize) -> Option<Vec<u8>> {
-        let there = self.segments.get(&segment)?;
-        let all = match file {
+    fn read(&self, range: &FileRange) -> Option<Vec<u8>> {
+        let there = self.segments.get(&range.segment)?;
+        let all = match range.file {
             LogFile::Segment => &there.written,
             LogFile::Index => there.index.as_ref()?,
         };
-        Some(all[offset.min(all.len())..(offset + bytes).min(all.len())].to_vec())
+        let (offset, bytes) = (range.offset as usize, range.bytes as usize);
+        Some(all[offset.min(all.len())..offset.saturating_add(bytes).min(all.len())].to_vec())
     }
 
-    /// The power goes: of what was not synced, each sector is there or not, in no order.
-    pub fn cut_power(&mut self, chance: &mut Seeded) {
-        for segment in self.segments.values_mut() {
-            let sectors = segment.synced.chunks_mut(SECTOR_BYTES).zip(segment.written.chunks(SECTOR_BYTES));
-            for (synced, written) in sectors {
-                if synced != written && chance.once_in(2) {
-                    synced.copy_from_slice(written);
-                }
+    /// What a read brings of what lies on the disk.
+    fn spoil_read(
+        &mut self,
+        mut bytes: Vec<u8>,
+        turn: u64,
+        chance: &mut Seeded,
+        seen: &mut Coverage,
+    ) -> Option<Vec<u8>> {
+        if self.happens(self.faults.read_once_in, chance) || (turn < self.fails_reads_until && !self.is_kind) {
+            if chance.once_in(4) {
+                self.fails_reads_until = turn + chance.below(READS_FAIL_TURNS_MAX) as u64;
             }
-            segment.written.clone_from(&segment.synced);
+            seen.saw("read failed");
+            return None;
+        }
+        if turn >= self.reads_right_until && !bytes.is_empty() && self.happens(self.faults.flip_once_in, chance) {
+            self.reads_right_until = turn + READS_RIGHT_TURNS;
+            flip(&mut bytes, chance);
+            seen.saw("read brought a wrong bit");
+        }
+        Some(bytes)
+    }
+
+    /// A sealed segment rots, by chance.
+    pub fn rot(&mut self, chance: &mut Seeded, seen: &mut Coverage) {
+        if !self.happens(self.faults.rot_once_in, chance) {
+            return;
+        }
+        // One whose index is on the disk: no start reads it through.
+        let mut sealed: Vec<_> = self.segments.values_mut().filter(|segment| segment.index.is_some()).collect();
+        let at = chance.below(sealed.len());
+        if let Some(segment) = sealed.get_mut(at) {
+            segment.rot(chance);
+            self.rotten.extend(segment.is_rotten.then_some(segment.header.id));
+            seen.saw_times("segment rotten", u64::from(segment.is_rotten));
         }
     }
 
-    /// The oldest sealed segment, to be forgotten.
-    pub fn oldest_sealed(&self) -> Option<u64> {
-        self.segments.values().find(|segment| segment.is_sealed).map(|segment| segment.header.id)
+    /// What a start finds of a segment's index, which is no evidence and may be anything.
+    pub fn index_found(&self, id: u64, chance: &mut Seeded, seen: &mut Coverage) -> Option<Vec<u8>> {
+        let there = self.segments.get(&id)?;
+        let mut index = there.index.clone()?;
+        if self.rotten.contains(&id) || !self.happens(self.faults.index_once_in, chance) {
+            return Some(index);
+        }
+        match chance.below(4) {
+            0 => {
+                seen.saw("index missing");
+                return None;
+            }
+            1 => flip(&mut index, chance),
+            2 => index.truncate(chance.below(index.len())),
+            _ => {
+                seen.saw("index of another segment");
+                let others: Vec<_> = self.segments.values().filter_map(|other| other.index.as_ref()).collect();
+                return Some((*chance.pick(&others)).clone());
+            }
+        }
+        seen.saw("index damaged");
+        Some(index)
+    }
+
+    /// The server is gone: of what it had handed to the kernel something may be done, and nobody is told.
+    pub fn end(&mut self, chance: &mut Seeded) {
+        for (_, act) in self.pending.iter_mut().flat_map(|pending| pending.drain(..)) {
+            let Act::Ask(Ask::Append { segment, offset, block, .. }) = act else { continue };
+            let Some(there) = self.segments.get_mut(&segment.id).filter(|_| chance.once_in(2)) else { continue };
+            let part = chance.below(block.len() / SECTOR_BYTES + 1) * SECTOR_BYTES;
+            let part = if chance.once_in(2) { block.len() } else { part };
+            there.written[offset as usize..offset as usize + part].copy_from_slice(&block[..part]);
+        }
+    }
+
+    /// Whether something was written that is not safe yet.
+    pub fn is_at_risk(&self) -> bool {
+        self.segments.values().any(|segment| segment.is_at_risk)
+    }
+
+    /// The power goes.
+    pub fn cut_power(&mut self, chance: &mut Seeded) {
+        self.segments.values_mut().for_each(|segment| segment.cut_power(chance));
+    }
+
+    /// The oldest segment of some class that is not cut yet, if its index is written: it is to be forgotten, by these cores. Its
+    /// rooms are as its index says, where that can be read.
+    pub fn cut_oldest(&mut self, chance: &mut Seeded) -> Option<(u64, Vec<Core>, Option<Vec<Part>>)> {
+        let mut oldest: BTreeMap<Class, u64> = BTreeMap::new();
+        for segment in self.segments.values().filter(|segment| !segment.is_cut) {
+            oldest.entry(segment.header.class).or_insert(segment.header.id);
+        }
+        let ids: Vec<u64> = oldest.into_values().collect();
+        let id = ids.get(chance.below(ids.len()))?;
+        let segment = self.segments.get_mut(id).filter(|segment| segment.index.is_some() && segment.newest_ms > 0)?;
+        segment.is_cut = true;
+        let cores = segment.needed_by.iter().copied().collect();
+        Some((*id, cores, segment.parts()))
+    }
+
+    /// A segment that is written, or is to be next, and its core.
+    pub fn written_one(&self, chance: &mut Seeded) -> Option<(Core, u64)> {
+        let written: Vec<_> = self.segments.values().filter(|segment| !segment.is_sealed).collect();
+        let segment = written.get(chance.below(written.len()))?;
+        Some((Core(segment.header.core), segment.header.id))
     }
 }

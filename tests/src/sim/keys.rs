@@ -47,8 +47,10 @@ impl Keys {
         let first_ms = || self.asked_ms.get(&(room.to_owned(), user.to_owned(), key.to_owned())).copied();
         let earliest_ms = asked_ms.or_else(first_ms).expect("somebody asked for it");
         let room = self.places.entry((room.to_owned(), epoch)).or_default();
+        let whose = (user, key);
         let (user, key) = (user.to_owned(), key.to_owned());
         let place = room.entry(sequence).or_insert(Keyed { user, key, earliest_ms, latest_ms: now_ms });
+        assert_eq!((place.user.as_str(), place.key.as_str()), whose, "whose a place is");
         place.earliest_ms = place.earliest_ms.max(earliest_ms);
         place.latest_ms = place.latest_ms.min(now_ms);
     }

@@ -8,9 +8,9 @@
 //! ```
 //!
 //! `disk.rs` is the disk under the log, `crash.rs` how the server dies and comes back by its real recovery.
-//! `world.rs` is the shell, with what must hold in `world/checks.rs` (it follows the server's pump turn by turn), `client.rs` what one connection asks and has to
-//! see, `wire.rs` the clients' own reading of the bytes, `truth.rs` what all clients together have to agree on, `keys.rs`
-//! which posts may have two places,
+//! `world.rs` is the shell (it follows the server's pump turn by turn), with what must hold in `world/checks.rs` and what
+//! happens to the server in `world/fate.rs`; `client.rs` what one connection asks and has to see, `wire.rs` the clients' own
+//! reading of the bytes, `truth.rs` what all clients together have to agree on, `keys.rs` which posts may have two places,
 //! `profile.rs` the limits of a seed, `coverage.rs` what happened, so that a test can see that it did.
 
 pub mod client;
@@ -23,8 +23,13 @@ pub mod truth;
 pub mod wire;
 pub mod world;
 
+use std::fmt;
+
 use coverage::Coverage;
 use world::World;
+
+/// Letters of a fault that tell its kind.
+const KIND_CHARS_MAX: usize = 60;
 
 /// What one seed is run with.
 #[derive(Clone, Copy, Debug)]
@@ -49,20 +54,52 @@ pub fn run(plan: Plan) -> Coverage {
     world.into_coverage()
 }
 
-/// Runs one seed, and gives what went wrong as text.
+/// What went wrong with a seed.
+#[derive(Clone, Debug)]
+pub struct Fault {
+    /// The seed.
+    pub plan: Plan,
+    /// The message of its panic.
+    pub text: String,
+}
+
+impl Fault {
+    /// What it has in common with others: its text without the numbers, and no more than a line of it.
+    pub fn kind(&self) -> String {
+        let mut kind = String::new();
+        for letter in self.text.chars().take_while(|&letter| letter != '\n').take(KIND_CHARS_MAX) {
+            match letter {
+                '0'..='9' if kind.ends_with('N') => {}
+                '0'..='9' => kind.push('N'),
+                _ => kind.push(letter),
+            }
+        }
+        kind
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Plan { seed, cores, .. } = self.plan;
+        write!(
+            out,
+            "seed {seed} on {cores} cores: {}\nagain: cargo run --profile simulation -p banter-tests --bin sim -- --seed {seed} --cores {cores} --verbose",
+            self.text
+        )
+    }
+}
+
+/// Runs one seed, and gives what went wrong.
 ///
 /// # Errors
-/// The message of the panic, with the command that repeats it.
-pub fn run_caught(plan: Plan) -> Result<Coverage, String> {
+/// When something that must hold does not.
+pub fn run_caught(plan: Plan) -> Result<Coverage, Fault> {
     std::panic::catch_unwind(|| run(plan)).map_err(|panic| {
         let text = panic
             .downcast_ref::<String>()
             .cloned()
             .or_else(|| panic.downcast_ref::<&str>().map(|&text| text.to_owned()))
             .unwrap_or_default();
-        let Plan { seed, cores, .. } = plan;
-        format!(
-            "seed {seed} on {cores} cores: {text}\nagain: cargo run --profile simulation -p banter-tests --bin sim -- --seed {seed} --cores {cores} --verbose"
-        )
+        Fault { plan, text }
     })
 }

@@ -1,5 +1,7 @@
 //! The limits that a seed runs under: mostly tight, so that every one of them is reached.
 
+use std::collections::BTreeSet;
+
 use banter_chat::limits::Limits;
 use banter_chat::policy::{Durability, RoomPattern, RoomPolicies, RoomPolicy};
 
@@ -10,6 +12,23 @@ use crate::seeded::Seeded;
 pub const HISTORY_BYTES_PLENTY: u64 = 1 << 30;
 /// More bytes of keys than any seed comes to.
 const DEDUPE_BYTES_PLENTY: u64 = 1 << 27;
+
+/// Whether starts may differ in the levels of rooms.
+///
+/// Off: a room that is changed from `synced` to `written` keeps its epoch, so a power cut that takes all that was written
+/// since has its places given again under it (seed 223 on 2 cores).
+const LEVELS_VARY: bool = true;
+
+/// Whether reads fail at times.
+const READS_FAIL: bool = true;
+/// Whether reads bring a wrong bit at times, and the right one when they are made again.
+const READS_FLIP: bool = true;
+/// Whether a room without messages is told under the same epoch at the next start, if nothing was dropped or broken.
+pub const BLANK_EPOCHS_LAST: bool = true;
+/// Bytes of pages that a core keeps at least. With 0 a reading that needs two pages asks for them in turns, for ever.
+const CACHE_BYTES_LEAST: u64 = 0;
+/// Whether sealed segments rot.
+const SEGMENTS_ROT: bool = true;
 
 /// A seed's circumstances.
 #[derive(Clone, Debug)]
@@ -38,6 +57,22 @@ pub struct Profile {
     pub faults: Faults,
     /// The server dies once in so many steps; 0 = never.
     pub crashes_once_in: usize,
+    /// The power goes once in so many steps behind an acknowledgement, or with a block that is not safe yet; 0 = never.
+    pub cuts_at_risk_once_in: usize,
+    /// The server dies at most so often.
+    pub crashes_max: usize,
+    /// It ends in order once in so many steps, and starts again; 0 = never.
+    pub stops_once_in: usize,
+    /// Each start has another number of cores.
+    pub varies_cores: bool,
+    /// Each start has other levels for its rooms.
+    pub varies_levels: bool,
+    /// Every room broke at some start: the ledger was lost.
+    pub is_broken: bool,
+    /// Bytes of pages of the log's files that a core keeps in memory.
+    pub cache_bytes_max: u64,
+    /// Rooms that were not synced at some start.
+    pub unsynced: BTreeSet<String>,
     /// The oldest segment is forgotten once in so many steps; 0 = never.
     pub cuts_once_in: usize,
     /// The wall clock steps once in so many steps, and at every other start; 0 = never.
@@ -76,12 +111,15 @@ impl Profile {
         };
         let is_logged = chance.once_in(2);
         let limits = Limits { log_reads_max: *chance.pick(&[1, 4, 32]), ..limits };
+        let varies_levels = chance.once_in(4) && is_logged && LEVELS_VARY;
         let policies = policies(is_logged, &limits, chance);
         let cuts_once_in = if is_logged { *chance.pick(&[0, 0, 60]) } else { 0 };
-        let is_kept = policies.rules.is_empty() && is_logged && cuts_once_in == 0;
-        let whole = (history_is_whole || is_kept) && limits.rooms_max > 100 && cuts_once_in == 0;
-        let steps = *chance.pick(&[200, 600, 1_500]);
-        Profile {
+        let is_kept = policies.rules.is_empty() && !varies_levels && is_logged && cuts_once_in == 0;
+        let faults = faults(chance);
+        let drops = cuts_once_in != 0 || faults.rot_once_in != 0;
+        let whole = (history_is_whole || is_kept) && limits.rooms_max > 100 && !drops;
+        let steps = *chance.pick(&[200, 500, 1_200]);
+        let profile = Profile {
             clients: 2 + chance.below(12),
             rooms: 1 + chance.below(5),
             lane_delay_max: *chance.pick(&[0, 3, 40]),
@@ -92,11 +130,33 @@ impl Profile {
             limits,
             history_is_whole: whole,
             policies,
-            faults: faults(chance),
+            faults,
             crashes_once_in: if is_logged { *chance.pick(&[0, 100, 400]) } else { 0 },
+            cuts_at_risk_once_in: if is_logged { *chance.pick(&[0, 3, 12, 40]) } else { 0 },
+            crashes_max: *chance.pick(&[1, 4, 10]),
+            stops_once_in: if is_logged { *chance.pick(&[0, 0, 300]) } else { 0 },
+            varies_cores: chance.once_in(2),
+            varies_levels,
+            is_broken: false,
+            cache_bytes_max: *chance.pick(&[CACHE_BYTES_LEAST, 8_192, 1 << 20]),
+            unsynced: BTreeSet::new(),
             cuts_once_in,
             wall_steps_once_in: *chance.pick(&[0, 50, 400]),
-        }
+        };
+        profile.noting_unsynced()
+    }
+
+    /// Another start, with other levels.
+    #[must_use]
+    pub fn with_other_levels(mut self, chance: &mut Seeded) -> Self {
+        self.policies = policies(true, &self.limits, chance);
+        self.noting_unsynced()
+    }
+
+    fn noting_unsynced(mut self) -> Self {
+        let rooms = (0..self.rooms).map(|number| format!("room-{number}"));
+        self.unsynced.extend(rooms.filter(|room| self.policies.of(room).durability != Durability::Synced));
+        self
     }
 
     /// What a key is remembered by, where that can be judged: no message is missing, and no key goes for want of bytes.
@@ -105,9 +165,20 @@ impl Profile {
         (self.history_is_whole && has_bytes).then_some(&self.limits)
     }
 
-    /// Whether the log keeps what is acknowledged in the room of that name, whatever happens.
+    /// Whether a reading of the log may come to nothing.
+    pub fn reads_fail(&self) -> bool {
+        let Faults { read_once_in, flip_once_in, rot_once_in, index_once_in, .. } = self.faults;
+        [read_once_in, flip_once_in, rot_once_in, index_once_in].iter().any(|&once_in| once_in != 0)
+    }
+
+    /// Whether the log has all that was ever acknowledged in the room of that name, under one epoch.
+    pub fn keeps(&self, room: &str) -> bool {
+        self.is_synced(room) && self.history_is_whole && !self.is_broken
+    }
+
+    /// Whether the room of that name was synced at every start.
     pub fn is_synced(&self, room: &str) -> bool {
-        self.policies.of(room).durability == Durability::Synced
+        !self.unsynced.contains(room)
     }
 }
 
@@ -124,10 +195,15 @@ fn policies(is_logged: bool, limits: &Limits, chance: &mut Seeded) -> RoomPolici
 
 fn faults(chance: &mut Seeded) -> Faults {
     Faults {
-        append_once_in: *chance.pick(&[0, 0, 0, 60]),
-        full_once_in: *chance.pick(&[0, 0, 40]),
+        append_once_in: *chance.pick(&[0, 0, 60, 15]),
+        full_once_in: *chance.pick(&[0, 0, 40, 10]),
         no_space_once_in: *chance.pick(&[0, 0, 3]),
         delay_max: *chance.pick(&[0, 3, 20]),
+        sync_delay_max: *chance.pick(&[0, 20, 80]),
         writes_through: chance.once_in(2),
+        read_once_in: if READS_FAIL { *chance.pick(&[0, 0, 8, 40]) } else { 0 },
+        flip_once_in: if READS_FLIP { *chance.pick(&[0, 0, 8, 40]) } else { 0 },
+        rot_once_in: if SEGMENTS_ROT { *chance.pick(&[0, 0, 0, 60]) } else { 0 },
+        index_once_in: *chance.pick(&[0, 0, 2, 10]),
     }
 }

@@ -50,7 +50,7 @@ pub enum Heard {
     Presence { room: String, user: Option<String>, count: u64 },
     Gap { room: String, epoch: u64, from: u64, to: u64 },
     Closing,
-    Error { id: Option<u64>, code: ErrorCode },
+    Error { id: Option<u64>, code: ErrorCode, retry_after_ms: Option<u64> },
     KeepAlive,
     Close,
 }
@@ -157,7 +157,7 @@ fn from_frame(frame: Frame<'_>) -> Heard {
             Heard::Gap { room: room.to_owned(), epoch: epoch.0, from: from.0, to: to.0 }
         }
         Event::Closing { .. } => Heard::Closing,
-        Event::Error { id, code, .. } => Heard::Error { id, code },
+        Event::Error { id, code, retry_after_ms, .. } => Heard::Error { id, code, retry_after_ms },
         Event::KeepAlive => Heard::KeepAlive,
     }
 }
@@ -185,6 +185,7 @@ struct Fields<'a> {
     to: Option<u64>,
     first_available: Option<u64>,
     code: Option<String>,
+    retry_after_ms: Option<u64>,
     #[serde(borrow)]
     messages: Option<Vec<&'a RawValue>>,
 }
@@ -239,7 +240,10 @@ fn from_json(text: &str) -> Heard {
             Heard::Gap { room, epoch: fields.epoch.unwrap(), from, to }
         }
         "closing" => Heard::Closing,
-        "error" => Heard::Error { id, code: ErrorCode::from_name(&fields.code.unwrap()).expect("a known code") },
+        "error" => {
+            let code = ErrorCode::from_name(&fields.code.unwrap()).expect("a known code");
+            Heard::Error { id, code, retry_after_ms: fields.retry_after_ms }
+        }
         other => panic!("unknown event {other}"),
     }
 }

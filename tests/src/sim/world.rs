@@ -2,25 +2,27 @@
 
 mod checks;
 mod core;
+mod fate;
 mod lane;
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 
 use banter_chat::address::{ConnectionId, Core, Now};
 use banter_chat::parcel::{Down, Up};
 use banter_chat::sessions::Welcome;
 use banter_chat::shard::{Input, Shard, ShardConfig};
 use banter_log::catalog::Catalog;
-use banter_log::journal::{Answer, Journal};
+use banter_log::journal::Journal;
 use banter_protocol::ids::Epoch;
 use banter_protocol::wire::WireForm;
+use banter_server::storage::ledger::LedgerFile;
 
 use self::core::{Event, SimCore, Socket};
 use self::lane::{Lane, lanes};
 use super::Plan;
 use super::client::{Client, Reading, Wish};
 use super::coverage::Coverage;
-use super::crash::{Crash, journal_parts};
+use super::crash::{Folder, RUN_STEP, journal_parts, restart};
 use super::disk::SimDisk;
 use super::profile::Profile;
 use super::truth::{Truth, Voice};
@@ -38,8 +40,9 @@ const DELAYED_ROUNDS: usize = 60;
 const ROUND_MS: u64 = 50;
 /// The wall clock at first, milliseconds since 1970.
 const WALL_START_MS: u64 = 1_700_000_000_000;
-/// Milliseconds that the wall clock steps at most: more than the longest window of a profile.
-const WALL_STEP_MS_MAX: usize = 400_000;
+
+/// Epochs that the cores may give before they ask for more.
+const EPOCHS_AT_ONCE: u64 = 12;
 
 /// Everything.
 pub struct World {
@@ -54,7 +57,19 @@ pub struct World {
     up: Vec<Vec<Lane<Up>>>,
     down: Vec<Vec<Lane<Down>>>,
     disk: SimDisk,
+    /// What is a real file at every start; the ledger is one all the time.
+    folder: Folder,
+    ledger: Option<LedgerFile>,
     run: u64,
+    /// Epochs that the cores may give lie below it.
+    epochs_end: u64,
+    /// The last that was given to rooms of which nothing is left.
+    blank_epoch: u64,
+    /// Cores of the server now.
+    core_count: u16,
+    crashes: usize,
+    /// Posts that had been acknowledged a step before.
+    acknowledged_before: usize,
     clients: Vec<Client>,
     truth: Truth,
     seen: Coverage,
@@ -84,8 +99,15 @@ impl World {
             up: Vec::new(),
             down: Vec::new(),
             cores: Vec::new(),
-            disk: SimDisk::new(plan.cores, SEGMENT_BYTES, profile.faults),
+            disk: SimDisk::new(SEGMENT_BYTES, profile.faults),
+            folder: Folder::new(),
+            ledger: None,
             run: 0,
+            epochs_end: 0,
+            blank_epoch: 0,
+            core_count: plan.cores,
+            crashes: 0,
+            acknowledged_before: 0,
             clients: clients.collect(),
             truth: Truth::default(),
             seen: Coverage::default(),
@@ -94,21 +116,24 @@ impl World {
             ended: Vec::new(),
             profile,
         };
-        let mut catalogs: Vec<Catalog> = (0..plan.cores).map(|_| Catalog::default()).collect();
-        let start_ms = world.wall_ms();
-        catalogs.iter_mut().for_each(|catalog| catalog.begin(start_ms));
-        world.disk.begin(1, start_ms, |_| BTreeSet::new());
-        world.start(1, catalogs);
+        let start = (1, world.wall_ms());
+        let levels_hash = world.levels_hash();
+        let recovered = restart(&mut world.disk, world.folder.path(), (plan.cores, levels_hash), start);
+        world.start(1, recovered.catalogs, recovered.ledger);
         world
     }
 
     /// A server begins to run.
-    pub fn start(&mut self, run: u64, catalogs: Vec<Catalog>) {
-        let (limits, cores) = (self.profile.limits, self.plan.cores);
-        self.run = run;
+    pub fn start(&mut self, run: u64, catalogs: Vec<Catalog>, ledger: LedgerFile) {
+        let (limits, cores) = (self.profile.limits, catalogs.len() as u16);
+        (self.run, self.core_count, self.ledger) = (run, cores, Some(ledger));
+        self.epochs_end = run + 1 + EPOCHS_AT_ONCE;
+        self.blank_epoch = run + RUN_STEP / 2;
         (self.up, self.down) = (lanes(cores), lanes(cores));
         let has_log = self.profile.policies.has_logged();
-        let parts = |catalog| journal_parts(run, SEGMENT_BYTES as u64, limits.log_reads_max as usize, catalog);
+        let (reads_max, cache_bytes_max) = (limits.log_reads_max as usize, self.profile.cache_bytes_max);
+        let parts = |catalog| journal_parts(run, reads_max, cache_bytes_max, catalog);
+        let epochs_end = Epoch(self.epochs_end);
         let shard = |(core, catalog)| {
             Shard::new(ShardConfig {
                 core: Core(core),
@@ -116,6 +141,7 @@ impl World {
                 limits,
                 welcome: Welcome { limits: "a 1\n".to_owned(), durability: "memory", run },
                 first_epoch: Epoch(run + 1 + u64::from(core)),
+                epochs_end,
                 policies: self.profile.policies.clone(),
                 journal: has_log.then(|| parts(catalog)),
             })
@@ -128,58 +154,9 @@ impl World {
                 events: VecDeque::new(),
                 due_ms: None,
                 is_rung: true,
-                cuts: Vec::new(),
+                of_keeper: Vec::new(),
             })
             .collect();
-    }
-
-    /// Every connection is gone with the server.
-    pub fn lose_connections(&mut self) {
-        self.clients.iter_mut().for_each(Client::vanish);
-        self.truth.server_is_gone();
-    }
-
-    /// Whether the wall clock steps now, by chance.
-    pub fn steps_wall_clock(&mut self) -> bool {
-        self.profile.wall_steps_once_in != 0 && self.chance.once_in(2)
-    }
-
-    /// The run that is on.
-    pub fn run(&self) -> u64 {
-        self.run
-    }
-
-    /// Cores of the server.
-    pub fn core_count(&self) -> u16 {
-        self.plan.cores
-    }
-
-    /// Whether everything is printed.
-    pub fn is_verbose(&self) -> bool {
-        self.plan.verbose
-    }
-
-    /// What happened so far.
-    pub fn seen_mut(&mut self) -> &mut Coverage {
-        &mut self.seen
-    }
-
-    /// The disk, and where chance comes from.
-    pub fn disk_and_chance(&mut self) -> (&mut SimDisk, &mut Seeded) {
-        (&mut self.disk, &mut self.chance)
-    }
-
-    /// What the server's wall clock says.
-    pub fn wall_ms(&self) -> u64 {
-        (WALL_START_MS + self.now_ms).saturating_add_signed(self.wall_off_ms)
-    }
-
-    /// The wall clock steps, forward or back.
-    pub fn step_wall_clock(&mut self) {
-        self.wall_off_ms += self.chance.below(2 * WALL_STEP_MS_MAX + 1) as i64 - WALL_STEP_MS_MAX as i64;
-        if self.plan.verbose {
-            println!("    the wall clock is off by {} ms", self.wall_off_ms);
-        }
     }
 
     /// Steps of chance.
@@ -202,29 +179,6 @@ impl World {
         }
         if self.chance.once_in(2) {
             self.everybody_asks();
-        }
-    }
-
-    /// The server dies, or a segment is forgotten, by chance.
-    fn disturb(&mut self) {
-        let Profile { crashes_once_in, cuts_once_in, wall_steps_once_in, .. } = self.profile;
-        if wall_steps_once_in != 0 && self.chance.once_in(wall_steps_once_in) {
-            self.step_wall_clock();
-            self.seen.saw("wall clock stepped");
-        }
-        if crashes_once_in != 0 && !self.is_draining && self.chance.once_in(crashes_once_in) {
-            let crash = *self.chance.pick(&[Crash::Killed, Crash::PowerCut]);
-            self.crash(crash);
-        }
-        if cuts_once_in != 0
-            && self.chance.once_in(cuts_once_in)
-            && let Some(segment) = self.disk.oldest_sealed()
-        {
-            for core in &mut self.cores {
-                core.cuts.push(segment);
-                core.is_rung = true;
-            }
-            self.seen.saw("segment cut");
         }
     }
 
@@ -337,8 +291,8 @@ impl World {
             .collect();
         self.cores[own].shard.begin_turn(now, room);
         self.take_events(own);
-        for segment in std::mem::take(&mut self.cores[own].cuts) {
-            self.cores[own].shard.disk(Answer::Cut { segment });
+        for answer in std::mem::take(&mut self.cores[own].of_keeper) {
+            self.cores[own].shard.disk(answer);
         }
         for answer in self.disk.work(own, self.turn, &mut self.chance, &mut self.seen) {
             self.cores[own].shard.disk(answer);
@@ -358,7 +312,13 @@ impl World {
         }
         let asks = self.cores[own].shard.disk_asks();
         self.disk.ask(own, asks, self.turn, &mut self.chance);
-        assert_eq!(self.cores[own].shard.take_damaged(), [0; 0], "nothing that was written is lost");
+        self.check_read_faults(own);
+        if self.cores[own].shard.asks_for_epochs() {
+            self.epochs_end += EPOCHS_AT_ONCE;
+            assert!(self.epochs_end < self.run + RUN_STEP / 2, "a seed needs no more epochs than this");
+            self.cores.iter_mut().for_each(|core| core.shard.extend_epochs(Epoch(self.epochs_end)));
+            self.seen.saw("more epochs");
+        }
         self.act(own);
         self.cores[own].due_ms = self.cores[own].shard.next_due();
         self.send_parcels(own);
@@ -565,7 +525,7 @@ impl World {
             let shard = &core.shard;
             let flights = core.sockets.iter().filter(|socket| socket.flight.is_some()).count();
             let (is_busy, is_waiting) = (shard.is_busy(), shard.is_waiting_for_lanes());
-            let log = shard.rooms().journal().map(|log| (log.state(), log.is_committing(), log.reads()));
+            let log = shard.rooms().journal().map(|log| (log.worst_state(), log.is_committing(), log.reads()));
             format!("busy {is_busy}, waiting {is_waiting}, {} events, {flights} sends, log {log:?}", core.events.len())
         });
         let disk = self.disk.describe();

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use banter_protocol::event::Event;
 use banter_protocol::frame::{Frame, FrameReader, PREAMBLE};
-use banter_protocol::request::{Ask, Request};
+use banter_protocol::request::{Ask, JoinFrom, Request};
 use banter_protocol::{json, native};
 use tungstenite::Message;
 use tungstenite::handshake::server::{Request as Upgrade, Response};
@@ -122,9 +122,13 @@ impl<'a> Peer<'a> {
                 self.user = user.into_owned();
                 out.send(&Event::Welcome { id, session: "toy-0", user: &self.user, limits: "", durability: "synced" });
             }
-            Ask::Join { room, echo, .. } => {
+            Ask::Join { room, echo, from, .. } => {
                 let member = Member { out: Arc::clone(out), user: self.user.clone(), echo };
-                world.join(id, &room, member);
+                let after = match from {
+                    JoinFrom::After(cursor) => Some(cursor.sequence.0),
+                    _ => None,
+                };
+                world.join(id, &room, member, after);
             }
             Ask::Post { room, body, key } => {
                 let body = String::from_utf8(body.bytes.to_vec()).expect("JSON is UTF-8");

@@ -46,9 +46,7 @@ impl Log {
         for folder in [data.parent().expect("a folder"), data] {
             sync_folder(folder).expect("a folder can be synced");
         }
-        let mut paths: Vec<PathBuf> = fs::read_dir(&folder).expect("a folder").flatten().map(|at| at.path()).collect();
-        paths.retain(|path| path.extension().is_some_and(|ending| ending == "log"));
-        paths.sort();
+        let paths = segments_of(&folder);
         let mut records: Vec<Record> = paths.iter().flat_map(|path| records_of(path)).collect();
         if mistake == Mistake::LosesNewest {
             records.truncate(records.len().saturating_sub(NEWEST));
@@ -56,6 +54,17 @@ impl Log {
         let next_segment = paths.len() as u64 + 1;
         let log = Log { folder, segment: None, next_segment, at: 0, is_failed: false, was_full: false, mistake };
         (log, records)
+    }
+
+    /// Reads a piece of each segment, as a server would that has its history there and nowhere else.
+    pub fn read_through(&self) -> std::io::Result<()> {
+        for path in segments_of(&self.folder) {
+            let file = File::open(path)?;
+            for offset in [0, 2 * BLOCK_BYTES as u64] {
+                file.read_at(&mut [0; BLOCK_BYTES], offset)?;
+            }
+        }
+        Ok(())
     }
 
     /// Makes a record durable.
@@ -113,6 +122,13 @@ impl Log {
             (_, segment) => segment.sync_data(),
         }
     }
+}
+
+fn segments_of(folder: &Path) -> Vec<PathBuf> {
+    let mut paths: Vec<PathBuf> = fs::read_dir(folder).expect("a folder").flatten().map(|at| at.path()).collect();
+    paths.retain(|path| path.extension().is_some_and(|ending| ending == "log"));
+    paths.sort();
+    paths
 }
 
 fn sync_folder(folder: &Path) -> std::io::Result<()> {

@@ -42,6 +42,8 @@ pub enum Mistake {
     ShowsEarly,
     /// Goes on refusing once the disk was full.
     StaysFull,
+    /// Takes what it cannot read for gone, until it is started again.
+    GivesUpOnRead,
 }
 
 struct Member {
@@ -55,6 +57,8 @@ struct Room {
     messages: Vec<Record>,
     keys: BTreeMap<(String, String), u64>,
     members: Vec<Member>,
+    /// Messages that it has given up.
+    given_up: u64,
 }
 
 /// All rooms, and their log.
@@ -98,13 +102,30 @@ impl World {
         sequence
     }
 
-    fn join(&mut self, id: Option<u64>, room: &str, member: Member) {
+    /// Whether history can be read now.
+    fn can_read(&mut self, room: &str) -> bool {
+        let is_read = self.log.read_through().is_ok();
+        let gives_up = !is_read && self.mistake == Mistake::GivesUpOnRead;
+        if let Some(room) = self.rooms.get_mut(room).filter(|_| gives_up) {
+            room.given_up = room.messages.len() as u64 / 2;
+        }
+        is_read || gives_up
+    }
+
+    /// Joins, and shows what is behind `after`, if that was said.
+    fn join(&mut self, id: Option<u64>, room: &str, member: Member, after: Option<u64>) {
         let out = Arc::clone(&member.out);
+        if after.is_some() && !self.can_read(room) {
+            return out.send(&put_off(id));
+        }
         let of_name = self.rooms.entry(room.to_owned()).or_default();
         of_name.members.retain(|member| !Arc::ptr_eq(&member.out, &out));
         of_name.members.push(member);
         let (sequence, members) = (Sequence(of_name.messages.len() as u64), of_name.members.len() as u64);
         out.send(&Event::Joined { id, room, epoch: EPOCH, sequence, members, durability: "synced" });
+        if let Some(after) = after {
+            of_name.catch_up(room, after, &out);
+        }
     }
 
     fn post(&mut self, id: Option<u64>, record: Record, out: &Arc<Out>) {
@@ -130,8 +151,12 @@ impl World {
         }
     }
 
-    fn fetch(&self, id: Option<u64>, room: &str, from: FetchFrom, limit: Option<u64>, out: &Out) {
+    fn fetch(&mut self, id: Option<u64>, room: &str, from: FetchFrom, limit: Option<u64>, out: &Out) {
         let FetchFrom::After(Sequence(after)) = from else { panic!("the judges fetch what is behind a sequence") };
+        if !self.can_read(room) {
+            return out.send(&put_off(id));
+        }
+        let after = self.rooms.get(room).map_or(after, |room| after.max(room.given_up));
         let messages = self.rooms.get(room).map_or(&[][..], |room| &room.messages);
         let wanted = messages.iter().zip(1..).skip(after as usize).take(limit.unwrap_or(100) as usize);
         let mut frames = Vec::new();
@@ -160,6 +185,15 @@ impl World {
 }
 
 impl Room {
+    fn catch_up(&self, room: &str, after: u64, out: &Out) {
+        if after < self.given_up {
+            let (from, to) = (Sequence(after + 1), Sequence(self.given_up));
+            out.send(&Event::Gap { room, epoch: EPOCH, from, to });
+        }
+        let behind = self.messages.iter().zip(1..).skip(after.max(self.given_up) as usize);
+        behind.for_each(|(record, sequence)| out.send(&Event::Message(record.message(sequence))));
+    }
+
     fn show(&self, record: &Record, sequence: u64, from: &Arc<Out>) {
         let event = Event::Message(record.message(sequence));
         let readers = self.members.iter().filter(|member| member.echo || !Arc::ptr_eq(&member.out, from));
@@ -173,6 +207,11 @@ impl Record {
         let (sequence, key) = (Sequence(sequence), self.key.as_deref());
         Message { epoch: EPOCH, sequence, time_ms: 1, room: &self.room, user: &self.user, key, body }
     }
+}
+
+fn put_off(id: Option<u64>) -> Event<'static> {
+    let (code, retry_after_ms) = (ErrorCode::Overloaded, Some(RETRY_AFTER_MS));
+    Event::Error { id, code, message: "the log cannot be read now", retry_after_ms, scope: None }
 }
 
 fn posted(id: Option<u64>, record: &Record, sequence: u64, duplicate: bool) -> Event<'_> {

@@ -1,16 +1,23 @@
 //! What a start makes of a folder that is not as the server left it.
 
 mod damage;
+mod past;
+mod sealing;
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
+use banter_log::PAGE_BYTES;
 use banter_log::catalog::Catalog;
+use banter_log::catalog::RoomLog;
 use banter_log::index::{HEADER_BYTES, PART_BYTES};
 use banter_log::journal::{Answer, Ask, Done, Journal, JournalParts};
-use banter_log::reading::{LogFile, PageWant};
+use banter_log::reading::{FileRange, LogFile, PageRead, PageWant, ReadFault};
 use banter_log::record::Level::{self, Synced, Written};
+use banter_log::scan::Ending;
+use banter_log::segment::Class;
 use banter_log::segment::SegmentHeader;
 use banter_protocol::frame::Frame;
 use banter_protocol::ids::{Epoch, RoomId, RoomName, Sequence};
@@ -19,11 +26,17 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::log_tool::made::{Made, Post};
-use crate::storage::ledger::LastRun;
+use crate::storage::index_path;
+use crate::storage::indexes::{Mended, mend_index};
+use crate::storage::ledger::{LastRun, Levels};
 
-/// The run that wrote the log, and the one that finds it.
+/// The run that wrote the log.
 const WRITER: u64 = 3;
+/// The start that finds it: its run's number, and the epoch of what it finds broken, is that much above [`BREAK_EPOCH`].
 const FINDER: u64 = 5;
+const LEVELS: u64 = 11;
+/// Where the sum of a segment's header lies.
+const SEGMENT_SUM_AT: usize = 64;
 const EPOCH: u64 = 100;
 const BREAK_EPOCH: u64 = 900;
 
@@ -47,8 +60,21 @@ fn frame(room: &str, sequence: u64) -> Vec<u8> {
     Post { room, epoch: EPOCH, body: body(room, sequence).as_bytes(), ..Post::at(sequence) }.frame()
 }
 
+/// A segment's file, which says how long it is.
+fn file_of(made: &Made) -> Vec<u8> {
+    let mut file = made.file();
+    let header = SegmentHeader::read(&file[..PAGE_BYTES]).unwrap();
+    let honest = SegmentHeader { file_bytes: file.len() as u64, ..header };
+    file[..PAGE_BYTES].copy_from_slice(&honest.write());
+    file
+}
+
+fn header(id: u64, nonce: u64, run: u64) -> SegmentHeader {
+    SegmentHeader { id, nonce, core: 0, class: Class::SERVER, run, made_unix_ms: 5, file_bytes: 1 }
+}
+
 fn segment(id: u64) -> Made {
-    let mut made = Made::of(SegmentHeader { id, nonce: id * 7_919, core: 0, run: WRITER, made_unix_ms: 5 });
+    let mut made = Made::of(header(id, id * 7_919, WRITER));
     for (level, posts) in COMMITS[id as usize - 1] {
         made.commit(*level, &posts.iter().map(|&(room, sequence)| frame(room, sequence)).collect::<Vec<_>>());
     }
@@ -69,6 +95,13 @@ fn whole() -> Found {
     expected(COMMITS[1].len(), EPOCH, EPOCH)
 }
 
+/// As the writer left it, on this boot of the machine.
+fn ledger() -> Ledger {
+    let last = Some(LastRun { run: WRITER, is_closed: false, boot: this_boot() });
+    let levels = Levels { hash: LEVELS, epoch: Epoch(2) };
+    Ledger { last, blank: Epoch(2), levels, ..Ledger::default() }
+}
+
 /// A folder with two segments, the first sealed, the second as a killed server leaves it.
 struct Log {
     _temporary: TempDir,
@@ -80,14 +113,11 @@ impl Log {
     fn new() -> Self {
         let temporary = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
         let folder = temporary.path().join("data/log");
-        let last = Some(LastRun { run: WRITER, is_closed: false, boot: this_boot() });
         fs::create_dir_all(&folder).unwrap();
-        Ledger { last, ..Ledger::default() }.write(&folder).unwrap();
         let files = vec![
-            (segment_path(&folder, 1), segment(1).file()),
+            (segment_path(&folder, 1), file_of(&segment(1))),
             (index_path(&folder, 1), segment(1).index().0),
-            (segment_path(&folder, 2), segment(2).file()),
-            (folder.join("ledger"), fs::read(folder.join("ledger")).unwrap()),
+            (segment_path(&folder, 2), file_of(&segment(2))),
         ];
         let log = Log { _temporary: temporary, folder, files };
         log.reset();
@@ -103,15 +133,31 @@ impl Log {
             }
         }
         self.files.iter().for_each(|(path, bytes)| fs::write(path, bytes).unwrap());
+        LedgerFile::make(&self.folder, ledger()).unwrap();
+    }
+
+    fn ledger(&self) -> Ledger {
+        LedgerFile::open(&self.folder).unwrap().ledger()
     }
 
     fn segment(&self, id: u64) -> PathBuf {
         segment_path(&self.folder, id)
     }
 
-    fn recover(&self, accept_corruption: bool, run: u64) -> Result<Recovered, RecoveryFault> {
-        let break_epoch = Epoch(BREAK_EPOCH + run);
-        recover(&Opening { folder: &self.folder, cores: 1, run, break_epoch, accept_corruption })
+    fn recover(&self, accept_corruption: bool, start: u64) -> Result<Recovered, RecoveryFault> {
+        self.recover_with(accept_corruption, start, &Disk, &Tally::default())
+    }
+
+    fn recover_with(
+        &self,
+        accept_corruption: bool,
+        start: u64,
+        hands: &dyn Hands,
+        tally: &Tally,
+    ) -> Result<Recovered, RecoveryFault> {
+        let opening = Opening { folder: &self.folder, cores: 1, levels_hash: LEVELS, accept_corruption };
+        let mut take_run = |seen: u64| Ok((BREAK_EPOCH + start).max(seen + 1));
+        recover_with(&opening, &mut take_run, hands, tally)
     }
 
     /// What the next start finds and can read.
@@ -128,7 +174,7 @@ impl Log {
     }
 
     fn read(&self, mut recovered: Recovered) -> Found {
-        let mut reader = Reader::new(&self.folder, recovered.catalogs.remove(0));
+        let mut reader = Reader::new(&self.folder, recovered.catalogs.remove(0), recovered.unwritten);
         ["lobby", "game"].into_iter().filter_map(|room| Some((room, reader.room(room)?))).collect()
     }
 }
@@ -140,22 +186,41 @@ struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    fn new(folder: &'a Path, catalog: Catalog) -> Self {
+    fn new(folder: &'a Path, catalog: Catalog, indexes: Unwritten) -> Self {
         let parts = JournalParts {
             run: FINDER,
-            segment_bytes: 1 << 20,
             commit_bytes_max: 1 << 16,
             reads_max: 1,
             work_steps_max: 1,
+            cache_bytes_max: 1 << 20,
             catalog,
+            indexes,
         };
         Reader { folder, journal: Journal::new(parts) }
     }
 
     /// A room's epoch and sequences. Every message is what was posted.
     fn room(&mut self, name: &str) -> Option<(u64, Result<Vec<u64>, u64>)> {
-        let room = self.journal.catalog().room(RoomId::of(name))?;
-        let (epoch, first, last) = (room.epoch, room.first(), room.head());
+        let RoomLog { epoch, first, head, .. } = self.journal.catalog().room(RoomId::of(name))?;
+        let (mut sequences, mut next, mut tries) = (Vec::new(), first, 0);
+        while next <= head {
+            match self.page(name, epoch, next, head) {
+                Ok(page) => {
+                    sequences.extend(messages(&page.messages, name, epoch));
+                    next = page.through.next();
+                }
+                // An index that is damaged is made again meanwhile.
+                Err(ReadFault::Unreadable { .. }) if tries == 0 => tries += 1,
+                Err(ReadFault::Unreadable { segment } | ReadFault::Damaged { segment, .. }) => {
+                    return Some((epoch.0, Err(segment)));
+                }
+            }
+        }
+        assert_eq!(sequences, (first.0..=head.0).collect::<Vec<_>>(), "all that the catalog promises");
+        Some((epoch.0, Ok(sequences)))
+    }
+
+    fn page(&mut self, name: &str, epoch: Epoch, first: Sequence, last: Sequence) -> Result<PageRead, ReadFault> {
         self.journal.read_page(PageWant {
             room: RoomName::new(name).unwrap(),
             epoch,
@@ -166,38 +231,50 @@ impl<'a> Reader<'a> {
             newest: false,
             spare: None,
         });
-        let page = self.read_to_end();
-        let sequences = page.map(|bytes| {
-            let sequences: Vec<u64> = messages(&bytes, name, epoch).collect();
-            assert_eq!(sequences, (first.0..=last.0).collect::<Vec<_>>(), "all that the catalog promises");
-            sequences
-        });
-        Some((epoch.0, sequences))
-    }
-
-    fn read_to_end(&mut self) -> Result<Vec<u8>, u64> {
         let mut done = Vec::new();
         self.journal.begin_reads(&mut done);
-        for _ in 0..100 {
+        for _ in 0..1_000 {
             for ask in std::mem::take(self.journal.asks_mut()) {
-                let Ask::Read { ticket, segment, file, offset, bytes } = ask else { continue };
-                let bytes = self.bytes_of(segment, file, offset as usize, bytes);
-                self.journal.handle(Answer::Read { ticket, bytes }, &mut done);
+                if let Some(answer) = self.answer(ask) {
+                    self.journal.handle(answer, &mut done);
+                }
             }
             if let Some(Done::Page { page, .. }) = done.pop() {
-                return page.map(|page| page.messages);
+                return page;
             }
         }
         panic!("a read that does not end");
     }
 
-    fn bytes_of(&self, segment: u64, file: LogFile, offset: usize, bytes: usize) -> Option<Vec<u8>> {
+    fn answer(&self, ask: Ask) -> Option<Answer> {
+        match ask {
+            Ask::Read(range) => Some(Answer::Read { range, bytes: self.bytes_of(range) }),
+            Ask::MendIndex { segment } => {
+                let file = File::open(segment_path(self.folder, segment)).unwrap();
+                let mut page = vec![0; PAGE_BYTES];
+                file.read_exact_at(&mut page, 0).unwrap();
+                let index = index_of(&fs::read(segment_path(self.folder, segment)).unwrap()).unwrap();
+                let end = match index.1 {
+                    Ending::Clean { offset } | Ending::Torn { offset, .. } | Ending::Corrupt { offset, .. } => offset,
+                };
+                let mended =
+                    mend_index(self.folder, &SegmentHeader::read(&page).unwrap(), end, std::iter::empty()).unwrap();
+                Some(match mended {
+                    Mended::WasRight(parts) | Mended::MadeAgain(parts) => Answer::Indexed { segment, parts },
+                    Mended::Not => Answer::NotIndexed { segment, is_damaged: false },
+                })
+            }
+            _ => None,
+        }
+    }
+
+    fn bytes_of(&self, FileRange { segment, file, offset, bytes }: FileRange) -> Option<Vec<u8>> {
         let all = match file {
             LogFile::Segment => fs::read(segment_path(self.folder, segment)),
             LogFile::Index => fs::read(index_path(self.folder, segment)),
         };
-        let all = all.ok()?;
-        Some(all[offset.min(all.len())..(offset + bytes).min(all.len())].to_vec())
+        let (all, start, end) = (all.ok()?, offset as usize, (offset + bytes) as usize);
+        Some(all[start.min(all.len())..end.min(all.len())].to_vec())
     }
 }
 
@@ -222,7 +299,7 @@ fn an_index_that_is_missing_stale_foreign_or_cut_is_made_again() {
     let log = Log::new();
     let path = index_path(&log.folder, 1);
     let own = segment(1).index().0;
-    let stale = Made::of(SegmentHeader { id: 1, nonce: 5, core: 0, run: 2, made_unix_ms: 5 }).index().0;
+    let stale = Made::of(header(1, 5, 2)).index().0;
     let mut indexes = vec![None, Some(stale), Some(segment(2).index().0), Some(vec![]), Some(vec![7; 5_000])];
     indexes.extend((0..own.len()).step_by(8).map(|length| Some(own[..length].to_vec())));
     for (at, index) in indexes.into_iter().enumerate() {
@@ -247,8 +324,8 @@ fn an_index_with_more_behind_it_is_as_good_and_one_that_promises_too_much_is_non
         log.reset();
         let mut index = own.clone();
         index[12..16].copy_from_slice(&parts.to_le_bytes());
-        let sum = crc32c::crc32c(&index[..52]);
-        index[52..56].copy_from_slice(&sum.to_le_bytes());
+        let sum = crc32c::crc32c(&index[..HEADER_BYTES - 4]);
+        index[HEADER_BYTES - 4..HEADER_BYTES].copy_from_slice(&sum.to_le_bytes());
         fs::write(&path, index).unwrap();
         assert_eq!(log.found().unwrap(), whole());
         assert_eq!(fs::read(&path).unwrap(), own, "made again");
@@ -259,8 +336,8 @@ fn an_index_with_more_behind_it_is_as_good_and_one_that_promises_too_much_is_non
 #[test]
 fn a_foreign_file_named_like_a_segment_refuses_and_is_put_aside_once_accepted() {
     let log = Log::new();
-    let page = segment(1).file()[..PAGE_BYTES].to_vec();
-    for bytes in [b"hello".to_vec(), vec![], vec![0; 9_000], page, segment(2).file()] {
+    let page = file_of(&segment(1))[..PAGE_BYTES].to_vec();
+    for bytes in [b"hello".to_vec(), vec![], vec![0; 9_000], page, file_of(&segment(2))] {
         log.reset();
         fs::write(log.segment(9), &bytes).unwrap();
         let refused = log.found();
@@ -276,39 +353,16 @@ fn a_foreign_file_named_like_a_segment_refuses_and_is_put_aside_once_accepted() 
 #[test]
 fn a_later_format_refuses_even_where_damage_is_accepted() {
     let log = Log::new();
-    let mut file = segment(2).file();
-    file[8] = 2;
-    let sum = crc32c::crc32c(&file[..48]);
-    file[48..52].copy_from_slice(&sum.to_le_bytes());
+    let mut file = file_of(&segment(2));
+    file[8] = 3;
+    let sum = crc32c::crc32c(&file[..SEGMENT_SUM_AT]);
+    file[SEGMENT_SUM_AT..SEGMENT_SUM_AT + 4].copy_from_slice(&sum.to_le_bytes());
     fs::write(log.segment(2), &file).unwrap();
     for accept in [false, true] {
         let refused = log.recover(accept, FINDER);
-        let fault = SegmentFault::Version(2);
+        let fault = SegmentFault::Version(3);
         assert!(matches!(refused, Err(RecoveryFault::NoSegment { fault: there, .. }) if there == fault));
         assert_eq!(fs::read(log.segment(2)).unwrap(), file);
-    }
-}
-
-#[test]
-fn without_a_ledger_rooms_whose_newest_was_only_written_go_on_under_a_new_epoch() {
-    let log = Log::new();
-    fs::remove_file(log.folder.join("ledger")).unwrap();
-    assert_eq!(log.found().unwrap(), expected(COMMITS[1].len(), EPOCH, BREAK_EPOCH + FINDER));
-    let ledger = Ledger::read(&log.folder).unwrap().unwrap();
-    assert_eq!(ledger.last.map(|last| (last.run, last.is_closed)), Some((FINDER, false)));
-}
-
-#[test]
-fn a_damaged_ledger_refuses_and_is_left_alone() {
-    let log = Log::new();
-    let whole = fs::read(log.folder.join("ledger")).unwrap();
-    for bytes in [&whole[..whole.len() - 1], b"", b"\xff\xfe\n", b"banter-log 2\n"] {
-        log.reset();
-        fs::write(log.folder.join("ledger"), bytes).unwrap();
-        for accept in [false, true] {
-            assert!(matches!(log.recover(accept, FINDER), Err(RecoveryFault::Disk { .. })));
-        }
-        assert_eq!(fs::read(log.folder.join("ledger")).unwrap(), bytes);
     }
 }
 
@@ -318,8 +372,8 @@ fn drafts_are_swept_away_and_a_segment_without_a_message_goes() {
     for name in ["segment-0000000000000003.log.new", "ledger.new"] {
         fs::write(log.folder.join(name), "half").unwrap();
     }
-    let empty = Made::of(SegmentHeader { id: 3, nonce: 5, core: 0, run: WRITER, made_unix_ms: 5 });
-    fs::write(log.segment(3), empty.file()).unwrap();
+    let empty = Made::of(header(3, 5, WRITER));
+    fs::write(log.segment(3), file_of(&empty)).unwrap();
     assert_eq!(log.found().unwrap(), whole());
     let mut left: Vec<_> = fs::read_dir(&log.folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     left.sort();

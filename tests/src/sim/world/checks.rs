@@ -6,6 +6,7 @@ use banter_chat::address::ConnectionId;
 use banter_chat::history::RECORD_OVERHEAD_BYTES;
 use banter_chat::room::Room;
 use banter_chat::rooms::Rooms;
+use banter_log::reading::ReadFault;
 use banter_protocol::ids::Sequence;
 use banter_protocol::request::FetchFrom;
 
@@ -47,7 +48,7 @@ impl World {
     }
 
     /// Those that never read go; a stopping server would cut them off with `drain_timeout_ms`.
-    fn cut_dead(&mut self) {
+    pub(super) fn cut_dead(&mut self) {
         for number in 0..self.clients.len() {
             if self.is_dead(number) {
                 self.cut(number);
@@ -128,25 +129,56 @@ impl World {
             let mut after = first - 1;
             while after < head {
                 let Some(page) = self.fetch_at_rest(asker, &room, FetchFrom::After(Sequence(after))) else { return };
+                if self.rots() && page.places.is_none() {
+                    break;
+                }
                 let (start, end) = page.places.expect("a page that is not the last one holds something");
-                assert!(start == after + 1 && page.more == (end < head), "{room} from {after} to {head}: {page:?}");
+                // A reader that comes upon damage goes on behind it.
+                let is_next = start == after + 1 || (self.rots() && start > after);
+                assert!(is_next && page.more == (end < head), "{room} from {after} to {head}: {page:?}");
                 after = end;
             }
             let mut before = head + 1;
             while before > first {
                 let Some(page) = self.fetch_at_rest(asker, &room, FetchFrom::Before(Sequence(before))) else { return };
+                if self.rots() && page.places.is_none() {
+                    break;
+                }
                 let (start, end) = page.places.expect("a page that is not the first one holds something");
-                assert!(end + 1 == before && page.more == (start > first), "{room} before {before}: {page:?}");
+                let more = page.more == (start > first) || (self.rots() && !page.more);
+                assert!(end + 1 == before && more, "{room} before {before}: {page:?}");
                 before = start;
             }
             let seen = self.truth.messages.get(&(room.clone(), epoch));
-            assert!((first..=head).all(|place| seen.is_some_and(|seen| seen.contains_key(&place))));
+            let has = |place| seen.is_some_and(|seen| seen.contains_key(&place));
+            assert!(self.rots() || (first..=head).all(has), "{room}: all from {first} to {head} was seen");
         }
+    }
+
+    /// What a reader came upon: damage only where there is some, and what could not be read where a read or an index failed.
+    pub(super) fn check_read_faults(&mut self, own: usize) {
+        for fault in self.cores[own].shard.take_read_faults() {
+            if self.plan.verbose {
+                println!("    core {own} came upon {fault:?}");
+            }
+            match fault {
+                ReadFault::Damaged { segment, .. } => {
+                    assert!(self.disk.rotten.contains(&segment), "segment {segment} is whole, and counts as damaged");
+                    self.seen.saw("damage found by a reader");
+                }
+                ReadFault::Unreadable { .. } => self.seen.saw("read came to nothing"),
+            }
+        }
+    }
+
+    /// Whether what was written may be damaged.
+    fn rots(&self) -> bool {
+        !self.disk.rotten.is_empty() || self.truth.first_lags
     }
 
     /// Whether the log has to hold everything that was ever acknowledged in a room.
     fn is_kept(&self, room: &str) -> bool {
-        self.profile.is_synced(room) && self.profile.history_is_whole
+        self.profile.keeps(room)
     }
 
     /// What a client gets that fetches while nothing else happens; `None` if it was taken for gone meanwhile.
@@ -160,7 +192,7 @@ impl World {
     }
 
     /// Every reader has everything up to the head.
-    fn check_read(&mut self) {
+    pub(super) fn check_read(&mut self) {
         let mut readings = std::mem::take(&mut self.ended);
         for client in &self.clients {
             let Some(connection) = &client.connection else { continue };
@@ -242,7 +274,10 @@ impl World {
             let (first, head) = (room.history.first_available().0, room.history.head().0);
             assert_eq!(head + 1 - first, room.history.len() as u64, "a history is dense and ends with its head");
             if room.policy.durability.is_logged() {
-                self.truth.has_from(room.name.as_str(), room.epoch.0, rooms.history_start(room).0);
+                // While a cut is being told to rooms, more of them is out of sight than they know.
+                let is_cut = rooms.journal().is_some_and(|log| log.has_work());
+                let first = if is_cut { head + 1 } else { rooms.history_start(room).0 };
+                self.truth.has_from(room.name.as_str(), room.epoch.0, first);
                 continue;
             }
             assert!(room.history.len() <= limits.history_messages_max as usize);

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use banter_chat::address::ConnectionId;
 use banter_chat::shard::{Input, Shard};
+use banter_log::journal::Answer;
 use banter_protocol::wire::WireForm;
 
 use super::Wish;
@@ -16,8 +17,8 @@ pub(super) struct SimCore {
     pub(super) due_ms: Option<u64>,
     /// Another core or the control thread rang since its last turn.
     pub(super) is_rung: bool,
-    /// Segments that the keeper has it forget.
-    pub(super) cuts: Vec<u64>,
+    /// What the keeper has it do.
+    pub(super) of_keeper: Vec<Answer>,
 }
 
 #[derive(Default)]

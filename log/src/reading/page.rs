@@ -1,0 +1,502 @@
+//! A page of a room: its records from the mark before the first of them on, leaping over what is of other rooms.
+
+use std::collections::VecDeque;
+
+use banter_protocol::ids::{RoomId, Sequence};
+use banter_protocol::native::{read_kept, write_kept};
+
+use super::find::{Place, WayBack, doubtful_index};
+use super::{LOOKS_MAX, LogFile, PageRead, PageWant, READ_BYTES, READ_BYTES_FREE, Shelf, Step};
+use crate::PAGE_BYTES;
+use crate::block;
+use crate::bytes::u16_at;
+use crate::index::Mark;
+use crate::index::marks::{MARK_LEAP_BYTES, MarkPiece, MarkSearch};
+use crate::record::{Record, RecordFault, RecordKind, room_tag};
+
+/// Marks of an index in memory that are looked at in one go.
+const MARKS_AHEAD_MAX: usize = 64;
+/// Bytes of a read at least: a short record, and the header of a block ahead of it.
+const READ_BYTES_MIN: u64 = 512;
+
+/// A page being read.
+#[derive(Debug)]
+pub(super) struct PageReading {
+    want: PageWant,
+    room: RoomId,
+    /// The run whose authors mean something.
+    run: u64,
+    next: Sequence,
+    /// Each with its place.
+    frames: VecDeque<(Sequence, Vec<u8>)>,
+    bytes: usize,
+    /// Where a page that ends with its last message begins is known.
+    is_placed: bool,
+    way: WayBack,
+    stage: Stage,
+}
+
+#[derive(Debug)]
+enum Stage {
+    Find,
+    Marks(Place, MarkSearch),
+    Records(Place, Records),
+}
+
+/// In the midst of a part's records.
+#[derive(Debug)]
+struct Records {
+    piece: MarkPiece,
+    here: Position,
+    /// Bytes that are needed from there, as a record that was cut said.
+    bytes_min: u64,
+}
+
+impl PageReading {
+    pub(super) fn new(want: PageWant, run: u64) -> Self {
+        PageReading {
+            room: RoomId::of(want.room.as_str()),
+            next: want.first,
+            is_placed: !want.newest,
+            want,
+            run,
+            frames: VecDeque::new(),
+            bytes: 0,
+            way: WayBack::new(),
+            stage: Stage::Find,
+        }
+    }
+
+    pub(super) fn begin_anew(&mut self) {
+        (self.way, self.stage) = (WayBack::new(), Stage::Find);
+    }
+
+    pub(super) fn go(&mut self, shelf: Shelf<'_>, read_bytes: u64) -> Step {
+        loop {
+            if self.next > self.want.last || self.is_full() {
+                return self.finish();
+            }
+            let went = match &mut self.stage {
+                Stage::Find => self.find(shelf),
+                Stage::Marks(place, search) => {
+                    let (place, mut search) = (*place, *search);
+                    let went = self.marks(place, &mut search, shelf);
+                    if let Stage::Marks(_, there) = &mut self.stage {
+                        *there = search;
+                    }
+                    went
+                }
+                Stage::Records(..) => self.records(shelf),
+            };
+            match went {
+                Ok(()) => {}
+                Err(Step::Read(range))
+                    if range.file == LogFile::Segment
+                        && self.costs_too_much(read_bytes.saturating_add(range.bytes)) =>
+                {
+                    return self.finish();
+                }
+                Err(step) => return step,
+            }
+        }
+    }
+
+    /// Whether the page ends rather than that so many bytes are read for it.
+    fn costs_too_much(&self, read_bytes: u64) -> bool {
+        let is_far = read_bytes > READ_BYTES_FREE.saturating_add((self.bytes as u64).saturating_mul(4));
+        is_far && !self.want.newest && self.next > self.want.first
+    }
+
+    fn is_full(&self) -> bool {
+        let want = &self.want;
+        !want.newest && (self.frames.len() >= want.messages_max as usize || self.bytes >= want.bytes_max)
+    }
+
+    fn finish(&mut self) -> Step {
+        let mut messages = Vec::with_capacity(self.bytes);
+        self.frames.iter().for_each(|(_, frame)| messages.extend_from_slice(frame));
+        let (count, first) = (self.frames.len() as u32, self.want.first);
+        Step::Page(PageRead { messages, count, first, through: self.next.previous() })
+    }
+
+    /// Finds the part that holds the next message.
+    fn find(&mut self, shelf: Shelf<'_>) -> Result<(), Step> {
+        let target = if self.is_placed { self.next } else { self.want.last };
+        let found = self.way.go(self.room, shelf, target, |place| place.part.first <= target)?;
+        let Some(place) = found.filter(|place| place.last >= self.next) else {
+            // Cut away since the page was asked for; what was read until here is right.
+            self.want.last = self.next.previous();
+            return Ok(());
+        };
+        if !self.is_placed {
+            self.is_placed = true;
+            self.want.last = self.want.last.min(place.last);
+            self.begin_at(self.begin_of_newest(&place));
+            return Ok(());
+        }
+        if place.part.first > self.next {
+            if !self.frames.is_empty() || self.next > self.want.first {
+                self.want.last = self.next.previous();
+                return Ok(());
+            }
+            self.begin_at(place.part.first);
+            if self.next > place.last {
+                // A state is all that is left of the room.
+                self.want.last = place.last;
+                return Ok(());
+            }
+        }
+        self.begin_part(place, shelf)
+    }
+
+    /// The first message behind the segment whose index is being read.
+    pub(super) fn behind_index(&self) -> Sequence {
+        match &self.stage {
+            Stage::Marks(place, _) | Stage::Records(place, _) => place.last.next(),
+            Stage::Find => self.way.at().map_or(self.want.last.next(), |behind| behind.part.first),
+        }
+    }
+
+    fn begin_at(&mut self, first: Sequence) {
+        (self.want.first, self.next) = (first, first);
+    }
+
+    /// Where to begin so that a page full ends at its last message: by the usual size of the room's messages there, with
+    /// twice that as room for error, and by what reading them costs. A page may then hold fewer than it could.
+    fn begin_of_newest(&self, place: &Place) -> Sequence {
+        let mean = mean_bytes(place);
+        let read_bytes = mean.max(u64::from(place.part.details.marks) * PAGE_BYTES as u64 / messages_in(place));
+        let affordable = match read_bytes.saturating_sub(mean.saturating_mul(4)) {
+            0 => u64::MAX,
+            dear => READ_BYTES_FREE / dear,
+        };
+        let fitting = ((self.want.bytes_max as u64).saturating_mul(2) / mean).min(affordable);
+        let wanted = u64::from(self.want.messages_max).min(fitting).max(1);
+        Sequence(self.want.last.0.saturating_sub(wanted - 1)).max(self.want.first)
+    }
+
+    fn begin_part(&mut self, place: Place, shelf: Shelf<'_>) -> Result<(), Step> {
+        let Some(index) = shelf.index_of(place.segment) else {
+            if !place.part.details.is_on_disk() {
+                // It was found in memory, and its index is on the disk by now.
+                return self.leave_part();
+            }
+            let places = (place.part.first.0, place.part.last.0);
+            let search = MarkSearch::new(self.next.0, places, place.part.details.marks);
+            self.stage = Stage::Marks(place, search);
+            return Ok(());
+        };
+        let marks = index.room(self.room).map_or(&[][..], |room| &room.marks);
+        let at = marks.partition_point(|mark| mark.sequence <= self.next.0).saturating_sub(1);
+        let some = marks.get(at..).unwrap_or(&[]);
+        let next = some.get(MARKS_AHEAD_MAX).map_or(u64::MAX, |mark| mark.sequence);
+        let piece = MarkPiece { marks: some.iter().take(MARKS_AHEAD_MAX).copied().collect(), next };
+        self.begin_records(place, piece)
+    }
+
+    fn marks(&mut self, place: Place, search: &mut MarkSearch, shelf: Shelf<'_>) -> Result<(), Step> {
+        let Some(header) = shelf.segment(place.segment) else { return self.leave_part() };
+        let details = place.part.details;
+        let start = details.marks_offset();
+        let Some(offset) = search.piece_offset() else { return Err(doubtful_index(place.segment, start)) };
+        let start = start.saturating_add(offset);
+        let end = start.saturating_add(PAGE_BYTES as u64).min(details.keys_offset());
+        let bytes = shelf.bytes(place.segment, LogFile::Index, start..end.max(start))?;
+        let Some(piece) = MarkPiece::read(&bytes, header.nonce) else {
+            return Err(doubtful_index(place.segment, start));
+        };
+        if search.is_in(&piece) { self.begin_records(place, piece) } else { Ok(()) }
+    }
+
+    fn begin_records(&mut self, place: Place, piece: MarkPiece) -> Result<(), Step> {
+        let Some(mark) = mark_before(&piece, self.next) else {
+            return Err(doubtful_index(place.segment, place.part.details.marks_offset()));
+        };
+        self.stage = Stage::Records(
+            place,
+            Records { piece, here: Position { at: mark.offset, own_end: mark.offset }, bytes_min: 0 },
+        );
+        Ok(())
+    }
+
+    /// That part was cut meanwhile.
+    fn leave_part(&mut self) -> Result<(), Step> {
+        self.begin_anew();
+        Ok(())
+    }
+
+    /// Goes on with the part behind.
+    fn next_part(&mut self, shelf: Shelf<'_>) -> Result<(), Step> {
+        match self.way.take_ahead(self.next) {
+            Some(place) => self.begin_part(place, shelf),
+            None => self.leave_part(),
+        }
+    }
+
+    fn records(&mut self, shelf: Shelf<'_>) -> Result<(), Step> {
+        let Stage::Records(place, records) = &mut self.stage else { return Ok(()) };
+        let place = *place;
+        let Some(&header) = shelf.segment(place.segment) else { return self.leave_part() };
+        if self.next > place.last {
+            return self.next_part(shelf);
+        }
+        if self.next.0 >= records.piece.next && records.piece.next != u64::MAX {
+            return self.begin_part(place, shelf);
+        }
+        let mark = mark_before(&records.piece, self.next).filter(|mark| mark.sequence == self.next.0);
+        if let Some(mark) = mark.filter(|mark| mark.offset > records.here.at) {
+            (records.here, records.bytes_min) = (records.here.at_mark(mark.offset), 0);
+        }
+        let (here, bytes_min) = (records.here, records.bytes_min);
+        let at = here.at;
+        let bytes = self.plan(&place, at).max(bytes_min);
+        let end = shelf.end_of(&header, self.room);
+        if at >= end || at.saturating_add(bytes_min) > end {
+            return Err(self.doubtful(&place));
+        }
+        let end = at.saturating_add(bytes).min(end);
+        let chunk = shelf.bytes(place.segment, LogFile::Segment, at..end)?;
+        let walked = self.walk(&chunk, here, &place, (header.nonce, header.run));
+        let Stage::Records(_, records) = &mut self.stage else { return Ok(()) };
+        match walked {
+            Walked::Through(through) if through.at > at => (records.here, records.bytes_min) = (through, 0),
+            Walked::Longer(through, bytes) if through.at > at || bytes > bytes_min => {
+                (records.here, records.bytes_min) = (through, bytes);
+            }
+            Walked::Later => return Err(Step::Later { segment: place.segment }),
+            _ => return Err(self.doubtful(&place)),
+        }
+        Ok(())
+    }
+
+    /// The next message is not where it should be. It is looked for once more from its mark on: what was passed over may
+    /// have been read wrong.
+    fn doubtful(&mut self, place: &Place) -> Step {
+        let (segment, first, next) = (place.segment, self.behind(place), self.next);
+        if let Stage::Records(_, records) = &mut self.stage
+            && let Some(mark) = mark_before(&records.piece, next)
+        {
+            (records.here, records.bytes_min) = (Position { at: mark.offset, own_end: mark.offset }, 0);
+        }
+        Step::Doubtful { segment, file: LogFile::Segment, at: next.0, first }
+    }
+
+    /// The first message behind damage that may be there: the next that is marked.
+    fn behind(&self, place: &Place) -> Sequence {
+        let Stage::Records(_, records) = &self.stage else { return self.next.next() };
+        let behind = records.piece.marks.iter().find(|mark| mark.sequence > self.next.0).map(|mark| mark.sequence);
+        let behind = behind.unwrap_or(records.piece.next).min(place.last.next().0);
+        Sequence(behind.max(self.next.next().0))
+    }
+
+    /// How many bytes to read from there: what the page still takes, or up to where the next leap is worth it.
+    fn plan(&self, place: &Place, at: u64) -> u64 {
+        let Stage::Records(_, records) = &self.stage else { return READ_BYTES_MIN };
+        let (want, mean) = (&self.want, mean_bytes(place));
+        let last = place.last.min(want.last).0;
+        let fitting = if want.newest {
+            u64::MAX
+        } else {
+            let bytes_left = want.bytes_max.saturating_sub(self.bytes) as u64;
+            (u64::from(want.messages_max) - self.frames.len() as u64).min((bytes_left / mean).saturating_add(1))
+        };
+        let target = last.min(self.next.0.saturating_add(fitting - 1));
+        let bytes_of =
+            |messages: u64| messages.saturating_mul(mean.saturating_add(mean / 8)).saturating_add(READ_BYTES_MIN / 2);
+        let own_bytes = bytes_of((target - self.next.0).saturating_add(1));
+        let marks = &records.piece.marks;
+        let behind = marks.iter().find(|mark| mark.sequence > target);
+        let all_bytes = behind.map_or(own_bytes, |mark| mark.offset.saturating_sub(at));
+        let bytes = if all_bytes <= own_bytes.saturating_mul(2) {
+            all_bytes
+        } else {
+            let leap = marks.iter().find(|mark| mark.sequence > self.next.0);
+            leap.map_or(own_bytes, |leap| bytes_of(leap.sequence - self.next.0).min(leap.offset.saturating_sub(at)))
+        };
+        bytes.clamp(READ_BYTES_MIN, READ_BYTES)
+    }
+
+    /// Takes the room's records of these bytes, from there on, leaping where a mark says so.
+    fn walk(&mut self, chunk: &[u8], from: Position, place: &Place, (nonce, run): (u64, u64)) -> Walked {
+        let (mut here, tag) = (from, room_tag(self.room));
+        let mut leap = self.next_mark();
+        loop {
+            if self.next > place.last.min(self.want.last) || self.is_full() {
+                return Walked::Through(here);
+            }
+            if leap.is_some_and(|mark| mark.sequence == self.next.0) {
+                let Some(offset) = leap.and_then(|mark| mark.offset) else { return Walked::Through(here) };
+                here = here.at_mark(offset);
+                leap = self.next_mark();
+            }
+            // Any record of the room that is farther from the one before it has a mark.
+            if here.at >= here.own_end.saturating_add(MARK_LEAP_BYTES) {
+                return Walked::Damaged;
+            }
+            let Some(rest) = chunk.get((here.at - from.at) as usize..).filter(|rest| !rest.is_empty()) else {
+                return Walked::Through(here);
+            };
+            let page_end = (here.at + 1).next_multiple_of(PAGE_BYTES as u64);
+            let ahead = match rest.first() {
+                Some(&letter) if page_end - here.at == PAGE_BYTES as u64 && letter == block::MAGIC[0] => {
+                    block::HEADER_BYTES as u64
+                }
+                // The end of a block; the next begins with a page.
+                Some(0) if page_end - here.at < PAGE_BYTES as u64 => page_end - here.at,
+                _ => match self.record(rest, tag, nonce, run) {
+                    Looked::Other(bytes) => bytes,
+                    Looked::Own(bytes) => {
+                        here.own_end = here.at + bytes;
+                        bytes
+                    }
+                    Looked::Longer(bytes) => {
+                        let is_over = |mark: NextMark| mark.offset.is_some_and(|offset| here.at + bytes > offset);
+                        let is_damaged = leap.is_some_and(is_over);
+                        return if is_damaged { Walked::Damaged } else { Walked::Longer(here, bytes) };
+                    }
+                    Looked::Damaged => return Walked::Damaged,
+                    Looked::Later => return Walked::Later,
+                },
+            };
+            here.at += ahead;
+        }
+    }
+
+    /// Looks at the record that starts with these bytes, and takes it if it is the room's next.
+    fn record(&mut self, rest: &[u8], tag: u16, nonce: u64, run: u64) -> Looked {
+        match Record::bytes_of(rest) {
+            Ok(bytes) if u16_at(rest, 2) != Some(tag) => return Looked::Other(bytes as u64),
+            Ok(_) => {}
+            Err(RecordFault::Longer(bytes)) => return Looked::Longer(bytes as u64),
+            Err(_) => return Looked::Damaged,
+        }
+        match Record::read(rest, nonce) {
+            Ok(record) if self.take(&record, run) => Looked::Own(record.bytes() as u64),
+            Ok(_) | Err(RecordFault::Damaged) => Looked::Damaged,
+            Err(RecordFault::Longer(bytes)) => Looked::Longer(bytes as u64),
+            Err(RecordFault::Kind(_)) => Looked::Later,
+        }
+    }
+
+    fn next_mark(&self) -> Option<NextMark> {
+        let Stage::Records(_, records) = &self.stage else { return None };
+        let next = records.piece.marks.iter().find(|mark| mark.sequence > self.next.0);
+        let next = next.map(|mark| NextMark { sequence: mark.sequence, offset: Some(mark.offset) });
+        let in_next_piece = NextMark { sequence: records.piece.next, offset: None };
+        next.or((records.piece.next != u64::MAX).then_some(in_next_piece))
+    }
+
+    /// Takes a record if it is the room's next; `false`: it is not what should be there.
+    fn take(&mut self, record: &Record<'_>, run: u64) -> bool {
+        if record.kind == RecordKind::State {
+            return true;
+        }
+        let Ok(kept) = read_kept(record.frame) else { return false };
+        if kept.room() != self.want.room.as_str() || kept.sequence() < self.next {
+            return true;
+        }
+        if kept.sequence() != self.next {
+            return false;
+        }
+        let want = &self.want;
+        if run != self.run || want.spare != Some(record.author) {
+            let full =
+                self.frames.len() >= want.messages_max as usize || self.bytes + record.frame.len() > want.bytes_max;
+            if full && !want.newest && !self.frames.is_empty() {
+                // Nothing more fits: the page ends before this message.
+                self.want.last = self.next.previous();
+                return true;
+            }
+            let frame = if kept.epoch() == want.epoch {
+                record.frame.to_vec()
+            } else {
+                let mut frame = Vec::with_capacity(record.frame.len());
+                write_kept(&kept.under(want.epoch), &mut frame);
+                frame
+            };
+            self.push(frame);
+        }
+        self.next = self.next.next();
+        if self.want.spare.is_some() && self.next.0 - self.want.first.0 >= LOOKS_MAX {
+            self.want.last = self.next.previous();
+        }
+        true
+    }
+
+    fn push(&mut self, frame: Vec<u8>) {
+        self.bytes += frame.len();
+        self.frames.push_back((self.next, frame));
+        while self.want.newest
+            && self.frames.len() > 1
+            && (self.frames.len() > self.want.messages_max as usize || self.bytes > self.want.bytes_max)
+        {
+            let Some((sequence, frame)) = self.frames.pop_front() else { return };
+            self.bytes -= frame.len();
+            self.want.first = sequence.next();
+        }
+    }
+}
+
+/// Where a walk is in a segment.
+#[derive(Clone, Copy, Debug)]
+struct Position {
+    /// Where the next record starts that was not looked at.
+    at: u64,
+    /// Where the room's last record ended that was looked at. The next one starts near it, or is marked.
+    own_end: u64,
+}
+
+impl Position {
+    /// Where a mark leads; never back.
+    fn at_mark(self, offset: u64) -> Self {
+        let at = self.at.max(offset);
+        Position { at, own_end: at }
+    }
+}
+
+/// The next place that is marked.
+#[derive(Clone, Copy)]
+struct NextMark {
+    sequence: u64,
+    /// Where its record starts; `None`: the next piece says it.
+    offset: Option<u64>,
+}
+
+/// How a walk over some bytes ended.
+enum Walked {
+    /// It is to go on there.
+    Through(Position),
+    /// It is to go on there with so many bytes.
+    Longer(Position, u64),
+    /// What is there is not what should be there.
+    Damaged,
+    /// A record of a later build.
+    Later,
+}
+
+/// What some bytes are, and how many.
+enum Looked {
+    /// A record of another room.
+    Other(u64),
+    /// One of this room.
+    Own(u64),
+    /// One that is not all there.
+    Longer(u64),
+    /// None, or one that should not be there.
+    Damaged,
+    /// One of a later build.
+    Later,
+}
+
+fn mark_before(piece: &MarkPiece, sequence: Sequence) -> Option<Mark> {
+    let behind = piece.marks.partition_point(|mark| mark.sequence <= sequence.0);
+    behind.checked_sub(1).and_then(|at| piece.marks.get(at)).copied()
+}
+
+fn mean_bytes(place: &Place) -> u64 {
+    (place.part.bytes / messages_in(place)).max(1)
+}
+
+fn messages_in(place: &Place) -> u64 {
+    place.part.last.next().0.saturating_sub(place.part.first.0).max(1)
+}

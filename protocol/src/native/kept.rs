@@ -1,0 +1,273 @@
+//! What a log keeps of a room: frames that have a place in its history, and its state, which has none.
+
+use std::borrow::Cow;
+
+use rkyv::Archive;
+use rkyv::api::low;
+use rkyv::rancor::Failure;
+
+use super::{archive, read_event, read_message_payload, write, write_event, write_message};
+use crate::event::{Event, Message};
+use crate::fault::PeerFault;
+use crate::frame::{Frame, FrameKind, Frames, KIND_OFFSET};
+use crate::ids::{Epoch, Sequence};
+
+/// Something that has a place in a history.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kept<'a> {
+    /// What a person said.
+    Message(Message<'a>),
+    /// Something else: an edit, a deletion, a role.
+    Change(Change<'a>),
+    /// A message that was erased. Readers are told a gap of one.
+    Erased {
+        /// The room.
+        room: &'a str,
+        /// The history.
+        epoch: Epoch,
+        /// The place.
+        sequence: Sequence,
+    },
+}
+
+/// A numbered change of a room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Change<'a> {
+    /// The history.
+    pub epoch: Epoch,
+    /// The place in it.
+    pub sequence: Sequence,
+    /// Clock of the room's log, milliseconds since 1970.
+    pub time_ms: u64,
+    /// The room.
+    pub room: &'a str,
+    /// Who changed it.
+    pub user: &'a str,
+    /// The place that it is about; 0: none.
+    pub target: Sequence,
+    /// Which kind of change.
+    pub what: u8,
+    /// What it says.
+    pub body: &'a [u8],
+}
+
+/// The state of a room; the newest counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct State<'a> {
+    /// The history that it belongs to.
+    pub epoch: Epoch,
+    /// The newest place in it when it was written.
+    pub sequence: Sequence,
+    /// Clock of the room's log, milliseconds since 1970.
+    pub time_ms: u64,
+    /// The room.
+    pub room: &'a str,
+    /// What it says.
+    pub body: &'a [u8],
+}
+
+impl<'a> Kept<'a> {
+    /// The room.
+    pub fn room(&self) -> &'a str {
+        match self {
+            Kept::Message(message) => message.room,
+            Kept::Change(change) => change.room,
+            Kept::Erased { room, .. } => room,
+        }
+    }
+
+    /// The history.
+    pub fn epoch(&self) -> Epoch {
+        match self {
+            Kept::Message(message) => message.epoch,
+            Kept::Change(change) => change.epoch,
+            Kept::Erased { epoch, .. } => *epoch,
+        }
+    }
+
+    /// The place.
+    pub fn sequence(&self) -> Sequence {
+        match self {
+            Kept::Message(message) => message.sequence,
+            Kept::Change(change) => change.sequence,
+            Kept::Erased { sequence, .. } => *sequence,
+        }
+    }
+
+    /// When it was said, milliseconds since 1970; 0 where that was erased too.
+    pub fn time_ms(&self) -> u64 {
+        match self {
+            Kept::Message(message) => message.time_ms,
+            Kept::Change(change) => change.time_ms,
+            Kept::Erased { .. } => 0,
+        }
+    }
+
+    /// What readers are told that do not know what it is.
+    pub fn as_gap(&self) -> Event<'a> {
+        Event::Gap { room: self.room(), epoch: self.epoch(), from: self.sequence(), to: self.sequence() }
+    }
+
+    /// The same under another epoch.
+    pub fn under(self, epoch: Epoch) -> Self {
+        match self {
+            Kept::Message(message) => Kept::Message(Message { epoch, ..message }),
+            Kept::Change(change) => Kept::Change(Change { epoch, ..change }),
+            Kept::Erased { room, sequence, .. } => Kept::Erased { room, epoch, sequence },
+        }
+    }
+}
+
+/// Reads what a whole frame keeps, header and all.
+///
+/// # Errors
+/// When it is no whole frame, or of a kind that has no place in a history.
+pub fn read_kept(bytes: &[u8]) -> Result<Kept<'_>, PeerFault> {
+    let (frame, used) = Frame::read(bytes, u32::MAX)?;
+    if used != bytes.len() {
+        return Err(PeerFault::Archive);
+    }
+    match frame.kind {
+        FrameKind::Message => read_message_payload(frame.payload).map(Kept::Message),
+        FrameKind::Change => read_change(frame.payload).map(Kept::Change),
+        FrameKind::Gap => match read_event(frame)? {
+            Event::Gap { room, epoch, from, to } if from == to => Ok(Kept::Erased { room, epoch, sequence: from }),
+            _ => Err(PeerFault::Archive),
+        },
+        _ => Err(PeerFault::Archive),
+    }
+}
+
+fn read_change(payload: &[u8]) -> Result<Change<'_>, PeerFault> {
+    let change = access!(ChangeArchive, payload).map_err(|_| PeerFault::Archive)?;
+    Ok(Change {
+        epoch: Epoch(change.epoch.into()),
+        sequence: Sequence(change.sequence.into()),
+        time_ms: change.time_ms.into(),
+        room: &change.room,
+        user: &change.user,
+        target: Sequence(change.target.into()),
+        what: change.what,
+        body: &change.body,
+    })
+}
+
+/// Reads the state of a whole frame, header and all.
+///
+/// # Errors
+/// When it is no whole frame, or not a valid state's.
+pub fn read_state(bytes: &[u8]) -> Result<State<'_>, PeerFault> {
+    match Frame::read(bytes, u32::MAX)? {
+        (Frame { kind: FrameKind::State, payload }, used) if used == bytes.len() => {
+            let state = access!(StateArchive, payload).map_err(|_| PeerFault::Archive)?;
+            let (epoch, sequence) = (Epoch(state.epoch.into()), Sequence(state.sequence.into()));
+            Ok(State { epoch, sequence, time_ms: state.time_ms.into(), room: &state.room, body: &state.body })
+        }
+        _ => Err(PeerFault::Archive),
+    }
+}
+
+/// The frames of a page as native readers are told them: a change is a gap of one, since none of them knows changes yet.
+///
+/// # Errors
+/// When they are no whole frames of what has a place.
+pub fn as_told(frames: &[u8]) -> Result<Cow<'_, [u8]>, PeerFault> {
+    let is_change = |frame: &[u8]| frame.get(KIND_OFFSET) == Some(&(FrameKind::Change as u8));
+    if !Frames(frames).flatten().any(is_change) {
+        return Ok(Cow::Borrowed(frames));
+    }
+    let mut told = Vec::with_capacity(frames.len());
+    for frame in Frames(frames) {
+        let frame = frame?;
+        if is_change(frame) {
+            write_event(&read_kept(frame)?.as_gap(), &mut told);
+        } else {
+            told.extend_from_slice(frame);
+        }
+    }
+    Ok(Cow::Owned(told))
+}
+
+/// Appends the frame of what has a place.
+pub fn write_kept(kept: &Kept<'_>, out: &mut Vec<u8>) {
+    match *kept {
+        Kept::Message(ref message) => write_message(message, out),
+        Kept::Change(ref change) => write_change(change, out),
+        Kept::Erased { room, epoch, sequence } => {
+            write_event(&Event::Gap { room, epoch, from: sequence, to: sequence }, out);
+        }
+    }
+}
+
+/// Appends a change's frame.
+pub fn write_change(change: &Change<'_>, out: &mut Vec<u8>) {
+    let &Change { epoch, sequence, time_ms, room, user, target, what, body } = change;
+    let (epoch, sequence, target) = (epoch.0, sequence.0, target.0);
+    write(FrameKind::Change, &archive::ChangeArchive { epoch, sequence, time_ms, room, user, target, body, what }, out);
+}
+
+/// Appends a state's frame.
+pub fn write_state(state: &State<'_>, out: &mut Vec<u8>) {
+    let &State { epoch, sequence, time_ms, room, body } = state;
+    let (epoch, sequence) = (epoch.0, sequence.0);
+    write(FrameKind::State, &archive::StateArchive { epoch, sequence, time_ms, room, body }, out);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::request::{Body, BodyFormat};
+
+    fn frame(kept: &Kept<'_>) -> Vec<u8> {
+        let mut frame = Vec::new();
+        write_kept(kept, &mut frame);
+        frame
+    }
+
+    fn all() -> [Kept<'static>; 3] {
+        let (epoch, sequence, room, user) = (Epoch(3), Sequence(9), "lobby", "ann");
+        let body = Body { format: BodyFormat::Bytes, bytes: b"hi" };
+        [
+            Kept::Message(Message { epoch, sequence, time_ms: 7, room, user, key: Some("k"), body }),
+            Kept::Change(Change { epoch, sequence, time_ms: 7, room, user, target: Sequence(4), what: 1, body: b"x" }),
+            Kept::Erased { room, epoch, sequence },
+        ]
+    }
+
+    #[test]
+    fn what_is_kept_comes_back_and_goes_on_under_another_epoch() {
+        for kept in all() {
+            assert_eq!(read_kept(&frame(&kept)), Ok(kept));
+            let there = kept.under(Epoch(5));
+            assert_eq!((there.room(), there.epoch(), there.sequence()), ("lobby", Epoch(5), Sequence(9)));
+            assert_eq!(read_kept(&frame(&there)), Ok(there));
+        }
+    }
+
+    #[test]
+    fn a_state_comes_back_and_has_no_place_in_a_history() {
+        let state = State { epoch: Epoch(3), sequence: Sequence(4), time_ms: 8, room: "lobby", body: b"state" };
+        let mut frame = Vec::new();
+        write_state(&state, &mut frame);
+        assert_eq!(read_state(&frame), Ok(state));
+        assert_eq!(read_kept(&frame), Err(PeerFault::Archive));
+    }
+
+    #[test]
+    fn a_page_tells_a_change_as_a_gap_of_one_and_leaves_the_rest_alone() {
+        let [message, change, erased] = all().map(|kept| frame(&kept));
+        let plain = [&message[..], &erased].concat();
+        assert!(matches!(as_told(&plain), Ok(Cow::Borrowed(told)) if told == plain));
+        let told = as_told(&[&message[..], &change, &erased].concat()).unwrap().into_owned();
+        assert_eq!(told, [&message[..], &erased, &erased].concat(), "in the same place");
+        assert!(as_told(&change[..9]).is_ok_and(|told| told.len() == 9), "whole frames are the caller's");
+    }
+
+    #[test]
+    fn a_gap_of_more_than_one_is_no_erased_message() {
+        let mut frame = Vec::new();
+        let gap = Event::Gap { room: "r", epoch: Epoch(1), from: Sequence(1), to: Sequence(2) };
+        write_event(&gap, &mut frame);
+        assert_eq!(read_kept(&frame), Err(PeerFault::Archive));
+    }
+}

@@ -1,0 +1,169 @@
+//! Makes sealed segments safe, and writes their indexes beside them.
+//!
+//! Invariants:
+//! - A segment is made safe once. Where that fails, nobody knows what the disk has of it: it gets no index, so that the next
+//!   start walks it, the run does not end `closed`, and its readers are served from the core's memory until then.
+//! - An index is written only behind the sync of its segment, and tried again until it is there.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use banter_chat::address::Core;
+use banter_log::PAGE_BYTES;
+use banter_log::block::{BlockPlace, BlockWriter};
+use banter_log::index::IndexBuilder;
+use banter_log::journal::Answer;
+
+use super::super::files::{SyncFault, put_index, sync_segment, write_page};
+use super::super::segment_path;
+use super::kept::{Sealed, Writer};
+use super::{Chore, Keeper, RETRY};
+use crate::control::ToCore;
+
+/// A segment whose index is not on the disk yet.
+#[derive(Debug)]
+pub(super) struct Sealing {
+    /// Where its blocks end.
+    end: BlockPlace,
+    /// A proof is to be written there.
+    is_provable: bool,
+    /// Those who read from the index in memory.
+    cores: Vec<Core>,
+    index: Arc<IndexBuilder>,
+    safety: Safety,
+}
+
+/// What is known of how far a segment is on the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Safety {
+    /// It was not tried yet.
+    Unknown,
+    /// It is there.
+    Synced,
+    /// Its sync failed, and is not tried again.
+    Failed,
+}
+
+impl Sealing {
+    /// Of a segment that a start found without an index, and had no space for one.
+    pub fn found(end: BlockPlace, cores: Vec<Core>, index: Arc<IndexBuilder>) -> Self {
+        Sealing { end, is_provable: false, cores, index, safety: Safety::Unknown }
+    }
+
+    /// Whether the segment is on the disk.
+    pub fn is_safe(&self) -> bool {
+        self.safety == Safety::Synced
+    }
+
+    /// Its index.
+    pub fn index(&self) -> &IndexBuilder {
+        &self.index
+    }
+}
+
+impl Keeper {
+    /// A core writes no more to a segment.
+    pub(super) fn begin_sealing(
+        &mut self,
+        end: BlockPlace,
+        is_provable: bool,
+        index: Arc<IndexBuilder>,
+        newest_ms: u64,
+    ) {
+        let segment = end.segment.id;
+        // What is stamped in the future is no newer than its segment.
+        let newest_ms = newest_ms.min(self.clock_ms());
+        self.segments.seal(segment, Sealed { end_offset: end.offset, newest_ms });
+        let (now, writer) = (Instant::now(), Writer { core: Core(end.segment.core), class: end.segment.class });
+        let last = self.sealed_at.get(&writer).map_or(self.started, |&(at, _)| at);
+        self.sealed_at.insert(writer, (now, now.saturating_duration_since(last)));
+        let is_provable = is_provable && !index.is_empty();
+        self.sealings
+            .insert(segment, Sealing { end, is_provable, cores: vec![writer.core], index, safety: Safety::Unknown });
+        self.queue.chore(Chore::Seal(segment));
+        self.retention_at = now;
+    }
+
+    /// Makes a segment safe, encodes its index and writes it: as long as that takes, its readers are served from the core's
+    /// memory.
+    pub(super) fn seal(&mut self, segment: u64) {
+        if self.segments.get(segment).is_none() {
+            return self.end_sealing(segment, 0);
+        }
+        let Some(mut sealing) = self.sealings.remove(&segment) else { return };
+        if sealing.safety == Safety::Unknown {
+            sealing.safety = self.make_safe(&mut sealing);
+        }
+        let safety = sealing.safety;
+        let (header, parts) = (sealing.end.segment, sealing.index.len() as u32);
+        let file = (safety == Safety::Synced).then(|| sealing.index.encode(&header, sealing.end.offset, true));
+        self.segments.end_at(segment, sealing.end.offset);
+        self.sealings.insert(segment, sealing);
+        match file.map(|file| put_index(&self.folder, segment, &file)) {
+            Some(Ok(())) => self.end_sealing(segment, parts),
+            Some(Err(error)) => {
+                let path = segment_path(&self.folder, segment);
+                tracing::warn!(%error, "cannot write the index of {}: trying again; a start without it takes longer", path.display());
+                self.retry_in(RETRY);
+            }
+            None if safety == Safety::Unknown => self.retry_in(RETRY),
+            None => {}
+        }
+    }
+
+    /// Writes the proof behind the last block, and syncs. A proof says that what lies before it is on the disk: what is not
+    /// known to be is synced first.
+    fn make_safe(&mut self, sealing: &mut Sealing) -> Safety {
+        let Sealing { end, is_provable, .. } = sealing;
+        let segment = end.segment.id;
+        if *is_provable && end.offset + PAGE_BYTES as u64 <= end.segment.file_bytes {
+            if end.synced != end.number {
+                match self.sync(segment) {
+                    Safety::Synced => end.synced = end.number,
+                    other => return other,
+                }
+            }
+            *is_provable = false;
+            let (proof, behind) = BlockWriter::of(&end.segment).finish(end);
+            match write_page(&self.folder, segment, &proof, end.offset) {
+                Ok(()) => *end = behind,
+                Err(error) => {
+                    let path = segment_path(&self.folder, segment);
+                    tracing::warn!(%error, "cannot write behind the last block of {}: it stays without a proof", path.display());
+                }
+            }
+        }
+        self.sync(segment)
+    }
+
+    fn sync(&mut self, segment: u64) -> Safety {
+        let path = segment_path(&self.folder, segment);
+        match sync_segment(&self.folder, segment) {
+            Ok(()) => Safety::Synced,
+            Err(SyncFault::Unopened(error)) => {
+                tracing::warn!(%error, "cannot open {} to make it safe: trying again", path.display());
+                Safety::Unknown
+            }
+            Err(SyncFault::Failed(error)) => {
+                self.is_unsafe = true;
+                tracing::error!(
+                    %error,
+                    "{} could not be synced: the next start reads it through, and takes this run's end for a power cut; see \
+                     to the disk (`dmesg`)",
+                    path.display()
+                );
+                Safety::Failed
+            }
+        }
+    }
+
+    /// Told once of each sealed segment, so that its core lets go of the index; without parts where the segment is gone.
+    pub(super) fn end_sealing(&mut self, segment: u64, parts: u32) {
+        let Some(Sealing { cores, index, .. }) = self.sealings.remove(&segment) else { return };
+        // The cores' are the last: they say where it is to be freed.
+        drop(index);
+        for core in cores {
+            self.send(core, ToCore::Log(Answer::Indexed { segment, parts }));
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! Builds what each core needs to know of the log, from what was found in each segment: one table after another, so that no
+//! more than one is in memory.
+
+use std::collections::BTreeMap;
+use std::fs::OpenOptions;
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+use std::sync::Arc;
+
+use banter_chat::address::core_of;
+use banter_log::catalog::{Catalog, Hole, Past};
+use banter_log::index::{HEADER_BYTES, IndexBuilder, IndexHeader, Part};
+use banter_protocol::ids::{RoomId, Sequence};
+
+use super::{KnownSegment, RecoveryFault, disk};
+use crate::storage::index_path;
+use crate::storage::indexes::read_parts;
+use crate::storage::ledger::Ledger;
+
+/// Indexes that are in memory alone, by their segments.
+pub(super) type Unwritten = BTreeMap<u64, Arc<IndexBuilder>>;
+
+/// The catalogs of so many cores, and what rooms miss between two segments. Indexes that were made from their segments alone
+/// are told what their rooms have before them.
+pub(super) fn catalogs(
+    folder: &Path,
+    found: &mut [KnownSegment],
+    unwritten: &mut Unwritten,
+    cores: u16,
+    ledger: &Ledger,
+) -> Result<(Vec<Catalog>, Vec<Hole>), RecoveryFault> {
+    let breaks = ledger.breaks();
+    let oldest = Catalog::oldest_of(found.iter().map(|segment| &segment.header));
+    let past = Past { breaks: &breaks, oldest };
+    let mut catalogs: Vec<Catalog> = (0..cores).map(|_| Catalog::default()).collect();
+    let (mut holes, mut given_again) = (Vec::new(), GivenAgain::new());
+    for segment in found.iter_mut() {
+        let mut parts = parts_of(folder, segment, unwritten)?;
+        let (header, newest_ms) = (segment.header, segment.newest_ms);
+        catalogs.iter_mut().for_each(|catalog| catalog.add_segment(header, segment.parts, newest_ms));
+        for part in &mut parts {
+            let Some(catalog) = catalogs.get_mut(core_of(part.room, cores).index()) else { continue };
+            if !segment.is_chained {
+                part.chain = catalog.chain_of(part.room);
+            }
+            if let Some(before) = catalog.room(part.room).filter(|before| part.first <= before.head) {
+                given_again.entry(before.newest_segment).or_default().push((part.room, part.first.previous()));
+            }
+            holes.extend(catalog.add_part(&header, part, &past));
+        }
+        if !segment.is_chained {
+            chain(folder, segment, &parts, unwritten);
+        }
+    }
+    for segment in found.iter() {
+        if let Some(rooms) = given_again.get(&segment.header.id) {
+            end_parts(folder, segment, rooms, unwritten);
+        }
+    }
+    Ok((catalogs, holes))
+}
+
+/// Rooms of which a segment holds places that were refused, and given again in a later one: what counts in it ends there.
+type GivenAgain = BTreeMap<u64, Vec<(RoomId, Sequence)>>;
+
+/// Writes down where parts end of which the last places were given again, so that whoever drops them knows what goes.
+fn end_parts(folder: &Path, segment: &KnownSegment, rooms: &[(RoomId, Sequence)], unwritten: &mut Unwritten) {
+    let id = segment.header.id;
+    if let Some(index) = unwritten.get_mut(&id).and_then(Arc::get_mut) {
+        return rooms.iter().for_each(|&(room, last)| index.end_at(room, last));
+    }
+    let Ok(mut parts) = parts_of(folder, segment, unwritten) else { return };
+    for part in &mut parts {
+        if let Some((_, last)) = rooms.iter().find(|(room, _)| *room == part.room) {
+            part.last = *last;
+        }
+    }
+    if let Err(error) = write_table(folder, segment, &parts) {
+        let path = index_path(folder, id);
+        tracing::warn!(%error, "cannot write to {}: the next start does", path.display());
+    }
+}
+
+/// A table that was right a moment ago, and is not now, ends the start: its rooms would begin anew below their heads.
+fn parts_of(folder: &Path, segment: &KnownSegment, unwritten: &Unwritten) -> Result<Vec<Part>, RecoveryFault> {
+    if let Some(index) = unwritten.get(&segment.header.id) {
+        return Ok(index.parts().copied().collect());
+    }
+    let parts = read_parts(folder, &segment.header).map(|(_, parts)| parts);
+    let parts = parts.filter(|parts| parts.len() == segment.parts as usize);
+    parts.ok_or_else(|| {
+        let error = io::Error::other("its table is another one than it was a moment ago");
+        disk("reading again", &index_path(folder, segment.header.id))(error)
+    })
+}
+
+/// Writes down what the parts are behind. Where that fails the next start does it.
+fn chain(folder: &Path, segment: &mut KnownSegment, parts: &[Part], unwritten: &mut Unwritten) {
+    let id = segment.header.id;
+    if let Some(index) = unwritten.get_mut(&id).and_then(Arc::get_mut) {
+        parts.iter().for_each(|part| index.set_chain(part.room, part.chain));
+        segment.is_chained = true;
+        return;
+    }
+    segment.is_chained = true;
+    match write_table(folder, segment, parts) {
+        Ok(()) => {}
+        Err(error) => {
+            segment.is_chained = false;
+            let path = index_path(folder, id);
+            tracing::warn!(%error, "cannot write to {}: older messages of its rooms are found more slowly", path.display());
+        }
+    }
+}
+
+/// In place, which takes no space; the header says last that it is done.
+fn write_table(folder: &Path, segment: &KnownSegment, parts: &[Part]) -> io::Result<()> {
+    let KnownSegment { header, end_offset, newest_ms, parts: parts_count, is_chained, .. } = *segment;
+    let file = OpenOptions::new().write(true).open(index_path(folder, header.id))?;
+    let mut table = Vec::with_capacity(parts.len() * banter_log::index::PART_BYTES);
+    parts.iter().for_each(|part| part.write(header.nonce, &mut table));
+    file.write_all_at(&table, HEADER_BYTES as u64)?;
+    file.sync_data()?;
+    let index = IndexHeader { parts: parts_count, end_offset, newest_ms, is_chained };
+    file.write_all_at(&index.write(&header), 0)?;
+    file.sync_data()
+}

@@ -1,0 +1,234 @@
+//! Walks a segment without an index from its first block to where it ends, in pieces, so that none is ever whole in memory.
+//!
+//! What the disk cannot read is damage at that place, and no reason to give up all that lies before it.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io;
+
+use banter_log::PAGE_BYTES;
+use banter_log::block::{Block, BlockFault, BlockPlace, is_proof_of};
+use banter_log::index::{Chain, Entry, IndexBuilder, Opening};
+use banter_log::scan::{Ending, Scan};
+use banter_log::segment::{SegmentFault, SegmentHeader};
+use banter_protocol::ids::RoomId;
+
+use super::hands::Hands;
+
+/// Bytes that are read at once. A block that is longer is read whole.
+const PIECE_BYTES: usize = 1 << 20;
+
+/// How a segment's blocks end.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// With zeros, or with the file.
+    Clean { offset: u64 },
+    /// With the remains of a commit that did not finish.
+    Torn { offset: u64, bytes: u64 },
+    /// With something that was whole once, or may have been.
+    Damaged { offset: u64, what: String },
+}
+
+impl End {
+    /// Where the blocks end.
+    pub fn offset(&self) -> u64 {
+        match *self {
+            End::Clean { offset } | End::Torn { offset, .. } | End::Damaged { offset, .. } => offset,
+        }
+    }
+}
+
+/// Walks a segment's file: the index that its blocks make, and how they end. `buffer` is used again for the next one.
+pub(super) fn walk(
+    hands: &dyn Hands,
+    file: &File,
+    (header, file_bytes): (SegmentHeader, u64),
+    buffer: &mut Vec<u8>,
+) -> (IndexBuilder, End) {
+    let mut pieces = Pieces { hands, file, segment: header.id, file_bytes, start: 0, window: buffer, unread: None };
+    pieces.window.clear();
+    let mut rooms = Rooms::default();
+    let mut place = BlockPlace::first_of(header);
+    let end = loop {
+        match next_block(&mut pieces, &mut rooms, &place) {
+            Ok(Some(behind)) => place = behind,
+            Ok(None) => break ending(&mut pieces, &place).unwrap_or_else(|unread| unread.end_at(place.offset)),
+            Err(end) => break end,
+        }
+    };
+    (rooms.index, end)
+}
+
+/// Takes the block at that place, and says the place behind it; `None`: there is none.
+fn next_block(pieces: &mut Pieces<'_>, rooms: &mut Rooms, place: &BlockPlace) -> Result<Option<BlockPlace>, End> {
+    let unread = |unread: Unread| unread.end_at(place.offset);
+    let first = pieces.at(place.offset, PAGE_BYTES).map_err(unread)?;
+    let bytes = match Block::read_alone(first, &place.segment, place.offset) {
+        Err(BlockFault::Longer(bytes)) => bytes,
+        _ => PAGE_BYTES,
+    };
+    let bytes = pieces.at(place.offset, bytes).map_err(unread)?;
+    let Some(block) = Block::read_in_chain(bytes, place) else { return Ok(None) };
+    if rooms.take(&block) {
+        return Ok(Some(block.behind));
+    }
+    let what = "a block checks, and what is in it is no message of this format".to_owned();
+    Err(End::Damaged { offset: place.offset, what })
+}
+
+/// How the segment ends, behind its last block. What is proven by a later block was on the disk once.
+fn ending(pieces: &mut Pieces<'_>, place: &BlockPlace) -> Result<End, Unread> {
+    let (offset, mut at, mut behind_last) = (place.offset, place.offset, None);
+    loop {
+        let piece = pieces.at(at, PIECE_BYTES)?;
+        if piece.is_empty() {
+            return Ok(match behind_last {
+                Some(behind_last) => End::Torn { offset, bytes: behind_last - offset },
+                None => End::Clean { offset },
+            });
+        }
+        for (page, bytes) in piece.chunks(PAGE_BYTES).enumerate() {
+            let page = at + (page * PAGE_BYTES) as u64;
+            if page != offset && is_proof_of(bytes, place) {
+                let what = format!("a block does not check, and a later one at {page} does");
+                return Ok(End::Damaged { offset, what });
+            }
+            let last = bytes.iter().rposition(|&byte| byte != 0);
+            behind_last = last.map(|last| page + last as u64 + 1).or(behind_last);
+        }
+        at += piece.len() as u64;
+    }
+}
+
+/// A part of a file that cannot be read.
+struct Unread {
+    offset: u64,
+    error: io::Error,
+}
+
+impl Unread {
+    fn end_at(self, offset: u64) -> End {
+        End::Damaged { offset, what: format!("it cannot be read at {}: {}", self.offset, self.error) }
+    }
+}
+
+/// A segment's file, of which a piece is in memory.
+struct Pieces<'a> {
+    hands: &'a dyn Hands,
+    file: &'a File,
+    segment: u64,
+    file_bytes: u64,
+    start: u64,
+    window: &'a mut Vec<u8>,
+    /// Why the window ends ahead of what was asked.
+    unread: Option<Unread>,
+}
+
+impl Pieces<'_> {
+    /// So many bytes from there on, or fewer, where the file ends.
+    fn at(&mut self, offset: u64, bytes: usize) -> Result<&[u8], Unread> {
+        let bytes = (bytes as u64).min(self.file_bytes.saturating_sub(offset)) as usize;
+        if self.held(offset).is_none_or(|held| held.len() < bytes) {
+            self.fill(offset, bytes);
+        }
+        if self.held(offset).is_none_or(|held| held.len() < bytes)
+            && let Some(unread) = self.unread.take()
+        {
+            return Err(unread);
+        }
+        let held = self.held(offset).unwrap_or(&[]);
+        Ok(&held[..bytes.min(held.len())])
+    }
+
+    fn held(&self, offset: u64) -> Option<&[u8]> {
+        self.window.get(usize::try_from(offset.checked_sub(self.start)?).ok()?..)
+    }
+
+    fn fill(&mut self, offset: u64, bytes: usize) {
+        let wanted = (bytes.max(PIECE_BYTES) as u64).min(self.file_bytes.saturating_sub(offset)) as usize;
+        (self.start, self.unread) = (offset, None);
+        self.window.resize(wanted, 0);
+        let read = match self.read(offset, 0..wanted) {
+            Ok(read) => read,
+            Err(_) => self.fill_by_pages(offset, wanted),
+        };
+        self.window.truncate(read);
+    }
+
+    /// Reads up to the page that cannot be read.
+    fn fill_by_pages(&mut self, offset: u64, wanted: usize) -> usize {
+        let mut read = 0;
+        while read < wanted {
+            match self.read(offset + read as u64, read..wanted.min(read + PAGE_BYTES)) {
+                Ok(0) => break,
+                Ok(more) => read += more,
+                Err(error) => {
+                    self.unread = Some(Unread { offset: offset + read as u64, error });
+                    break;
+                }
+            }
+        }
+        read
+    }
+
+    /// Reads into a part of the window, up to the end of the file.
+    fn read(&mut self, offset: u64, part: std::ops::Range<usize>) -> io::Result<usize> {
+        let into = &mut self.window[part];
+        let mut read = 0;
+        while read < into.len() {
+            match self.hands.read(self.segment, self.file, &mut into[read..], offset + read as u64) {
+                Ok(0) => break,
+                Ok(more) => read += more,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(read)
+    }
+}
+
+/// The rooms of a segment that is being walked.
+#[derive(Default)]
+struct Rooms {
+    index: IndexBuilder,
+    /// A room's id is a hash that costs more than the rest of its message.
+    ids: HashMap<Box<str>, RoomId>,
+}
+
+impl Rooms {
+    /// Takes a block's messages; `false`: one of them is none of this format.
+    fn take(&mut self, block: &Block<'_>) -> bool {
+        for (offset, record) in block.placed_records() {
+            let ids = &mut self.ids;
+            let id_of = |room: &str| match ids.get(room) {
+                Some(&id) => id,
+                None => *ids.entry(room.into()).or_insert_with(|| RoomId::of(room)),
+            };
+            let Some((entry, room)) = record.ok().and_then(|record| Entry::read(&record, id_of)) else { return false };
+            // What the room has in earlier segments is not known here.
+            self.index.add(&entry, offset, || Opening { name: room.into(), chain: Chain::default() });
+        }
+        true
+    }
+}
+
+/// The index that a segment's blocks make, and how they end, where the whole of it is in memory. A block that checks and
+/// holds what is no message of this format ends them, as damage.
+///
+/// # Errors
+/// It is no segment.
+pub fn index_of(bytes: &[u8]) -> Result<(IndexBuilder, Ending), SegmentFault> {
+    let mut scan = Scan::new(bytes)?;
+    let mut rooms = Rooms::default();
+    loop {
+        let offset = scan.place().offset;
+        let Some(block) = scan.next() else { break };
+        if !rooms.take(&block) {
+            return Ok((rooms.index, Ending::Corrupt { offset, later: block.behind.offset }));
+        }
+    }
+    Ok((rooms.index, scan.ending()))
+}
+
+#[cfg(test)]
+mod tests;

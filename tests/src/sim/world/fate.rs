@@ -1,0 +1,242 @@
+//! What happens to the simulated server by chance: it dies or ends, its clock steps, its segments are dropped or rot, and
+//! the next start may differ from it.
+
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::ops::Bound;
+use std::path::Path;
+
+use banter_chat::address::{Core, core_of};
+use banter_log::catalog::CutRooms;
+use banter_log::index::Part;
+use banter_log::journal::Answer;
+use banter_protocol::ids::{Epoch, RoomId};
+
+use super::{WALL_START_MS, World};
+use crate::seeded::Seeded;
+use crate::sim::client::Client;
+use crate::sim::coverage::Coverage;
+use crate::sim::crash::{Crash, Logged, LoggedAt};
+use crate::sim::disk::SimDisk;
+use crate::sim::profile::Profile;
+
+/// Milliseconds that the wall clock steps at most: more than the longest window of a profile.
+const WALL_STEP_MS_MAX: usize = 400_000;
+/// The same between two starts, at times: a clock that was never set, or set to another century.
+const WALL_YEARS_MS_MAX: usize = 20 * 365 * 86_400_000;
+/// A server whose log failed is started again once in so many steps.
+const STARTED_AGAIN_ONCE_IN: usize = 60;
+
+impl World {
+    /// Every connection is gone with the server.
+    pub fn lose_connections(&mut self, crash: Crash) {
+        self.clients.iter_mut().for_each(Client::vanish);
+        self.truth.server_is_gone();
+        if crash == Crash::PowerCut {
+            self.truth.power_is_gone();
+        }
+    }
+
+    /// Whether the wall clock steps now, by chance.
+    pub fn steps_wall_clock(&mut self) -> bool {
+        self.profile.wall_steps_once_in != 0 && self.chance.once_in(2)
+    }
+
+    /// The run that is on.
+    pub fn run(&self) -> u64 {
+        self.run
+    }
+
+    /// How many cores the next start has.
+    pub fn next_core_count(&mut self) -> u16 {
+        let other = 1 + self.chance.below(3) as u16;
+        if self.profile.varies_cores { other } else { self.core_count }
+    }
+
+    /// The levels of the rooms, as the next start has them.
+    pub fn choose_levels(&mut self) {
+        if self.profile.varies_levels {
+            self.profile = self.profile.clone().with_other_levels(&mut self.chance);
+        }
+    }
+
+    /// What the server has of each logged room, in its log and in memory.
+    pub fn logged_rooms(&self) -> Vec<Logged> {
+        (0..self.profile.rooms).filter_map(|number| self.logged_room(format!("room-{number}"))).collect()
+    }
+
+    fn logged_room(&self, name: String) -> Option<Logged> {
+        let id = RoomId::of(&name);
+        let rooms = self.cores[core_of(id, self.core_count).index()].shard.rooms();
+        let in_log = rooms.journal().and_then(|journal| LoggedAt::of(journal.catalog(), id));
+        let is_logged = self.profile.policies.of(&name).durability.is_logged();
+        let in_memory = rooms.iter().find(|room| room.id == id && is_logged).and_then(LoggedAt::of_memory);
+        // Where segments are dropped the log may have nothing left of what memory has.
+        let at = if self.profile.cuts_once_in == 0 { in_memory.or(in_log) } else { in_log };
+        let at = at?.with(in_log).with(in_memory);
+        let (is_synced, has_other_level) = (self.profile.is_synced(&name), self.profile.varies_levels);
+        Some(Logged { name, is_synced, has_other_level, at })
+    }
+
+    /// Whether everything is printed.
+    pub fn is_verbose(&self) -> bool {
+        self.plan.verbose
+    }
+
+    /// What happened so far.
+    pub fn seen_mut(&mut self) -> &mut Coverage {
+        &mut self.seen
+    }
+
+    /// The disk, where chance comes from, and the folder of the log.
+    pub fn disk_chance_and_folder(&mut self) -> (&mut SimDisk, &mut Seeded, &Path) {
+        self.ledger = None;
+        (&mut self.disk, &mut self.chance, self.folder.path())
+    }
+
+    /// The disk, and where chance comes from.
+    pub fn disk_and_chance(&mut self) -> (&mut SimDisk, &mut Seeded) {
+        (&mut self.disk, &mut self.chance)
+    }
+
+    /// The indexes that the next start finds.
+    pub fn found_indexes(&mut self) -> Vec<(u64, Vec<u8>)> {
+        let ids: Vec<u64> = self.disk.segments.keys().copied().collect();
+        let found = |id| Some((id, self.disk.index_found(id, &mut self.chance, &mut self.seen)?));
+        ids.into_iter().filter_map(found).collect()
+    }
+
+    /// What the server's wall clock says.
+    pub fn wall_ms(&self) -> u64 {
+        (WALL_START_MS + self.now_ms).saturating_add_signed(self.wall_off_ms)
+    }
+
+    /// The wall clock steps, forward or back: by minutes, or, where no server runs, by years.
+    pub fn step_wall_clock(&mut self, by_years: bool) {
+        let most_ms = if by_years && self.chance.once_in(3) { WALL_YEARS_MS_MAX } else { WALL_STEP_MS_MAX };
+        self.wall_off_ms += self.chance.below(2 * most_ms + 1) as i64 - most_ms as i64;
+        if self.plan.verbose {
+            println!("    the wall clock is off by {} ms", self.wall_off_ms);
+        }
+    }
+
+    /// The server dies, or a segment is forgotten, by chance.
+    pub(super) fn disturb(&mut self) {
+        let Profile { cuts_once_in, wall_steps_once_in, .. } = self.profile;
+        if wall_steps_once_in != 0 && self.chance.once_in(wall_steps_once_in) {
+            self.step_wall_clock(false);
+            self.seen.saw("wall clock stepped");
+        }
+        if let Some(crash) = self.next_crash() {
+            self.crashes += 1;
+            self.crash(crash);
+            // Another one before anything was asked, and in a run of them.
+            while self.crashes < self.profile.crashes_max && self.chance.once_in(5) {
+                self.crashes += 1;
+                let crash = *self.chance.pick(&[Crash::Killed, Crash::PowerCut]);
+                self.crash(crash);
+            }
+        }
+        self.disk.rot(&mut self.chance, &mut self.seen);
+        let stops_once_in = self.profile.stops_once_in;
+        if stops_once_in != 0 && !self.is_draining && self.chance.once_in(stops_once_in) {
+            self.stop();
+        }
+        if cuts_once_in != 0 && self.chance.once_in(cuts_once_in) {
+            self.cut_oldest();
+        }
+        if cuts_once_in != 0
+            && self.chance.once_in(4 * cuts_once_in)
+            && let Some((core, segment)) = self.disk.written_one(&mut self.chance)
+        {
+            self.tell_core(core, Answer::Leave { segment });
+            self.seen.saw("segment left");
+        }
+    }
+
+    /// The keeper has the cores forget the oldest segment of a class. Rooms of which nothing is left begin again under an
+    /// epoch that none had.
+    fn cut_oldest(&mut self) {
+        let Some((segment, cores, parts)) = self.disk.cut_oldest(&mut self.chance) else { return };
+        self.truth.first_lags |= parts.is_none();
+        self.blank_epoch += 1;
+        let blank_epoch = Epoch(self.blank_epoch);
+        self.ledger.as_mut().expect("a server has a ledger").raise_blank(blank_epoch).expect("a file is written");
+        for core in cores {
+            let is_there = |part: &&Part| core_of(part.room, self.core_count) == core;
+            let rooms = |parts: &Vec<Part>| -> Vec<_> {
+                parts.iter().filter(is_there).map(|part| (part.room, part.last)).collect()
+            };
+            let rooms = parts.as_ref().map(rooms);
+            let rooms = rooms.map_or(CutRooms::Unknown(Bound::Unbounded), |it| CutRooms::Known(it.into_iter()));
+            self.tell_core(core, Answer::Cut { segment, rooms, blank_epoch });
+        }
+        self.seen.saw("segment cut");
+    }
+
+    fn tell_core(&mut self, core: Core, answer: Answer) {
+        let core = &mut self.cores[core.index()];
+        core.of_keeper.push(answer);
+        core.is_rung = true;
+    }
+
+    /// What the next start takes the levels of rooms for.
+    pub fn levels_hash(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        format!("{:?}", self.profile.policies).hash(&mut hasher);
+        hasher.finish()
+    }
+
+    /// The ledger is not what it was: every room may go on under another name.
+    pub fn breaks_all(&mut self) {
+        self.profile.is_broken = true;
+        self.truth.power_is_gone();
+    }
+
+    /// Whether the server dies now: by chance, and rather where a promise is at risk.
+    fn next_crash(&mut self) -> Option<Crash> {
+        let Profile { crashes_once_in, cuts_at_risk_once_in, crashes_max, .. } = self.profile;
+        let acknowledged = self.truth.acknowledged.len();
+        let is_acknowledged = std::mem::replace(&mut self.acknowledged_before, acknowledged) != acknowledged;
+        if self.is_draining || self.crashes >= crashes_max {
+            return None;
+        }
+        if crashes_once_in != 0 && self.chance.once_in(crashes_once_in) {
+            return Some(*self.chance.pick(&[Crash::Killed, Crash::PowerCut]));
+        }
+        if self.disk.has_failed && self.chance.once_in(STARTED_AGAIN_ONCE_IN) {
+            // Whoever runs it has seen to the disk.
+            self.seen.saw("started again behind a failure");
+            return Some(*self.chance.pick(&[Crash::Killed, Crash::PowerCut]));
+        }
+        let is_at_risk = cuts_at_risk_once_in != 0 && self.disk.is_at_risk();
+        // Right behind an acknowledgement most of all.
+        let once_in = if is_acknowledged { cuts_at_risk_once_in } else { 8 * cuts_at_risk_once_in };
+        (is_at_risk && self.chance.once_in(once_in)).then(|| {
+            self.seen.saw(if is_acknowledged { "power cut behind an acknowledgement" } else { "power cut at risk" });
+            Crash::PowerCut
+        })
+    }
+
+    /// The server ends in order: everybody has everything, the log is sealed, and another start goes on with it.
+    fn stop(&mut self) {
+        self.drain();
+        self.rest();
+        self.cut_dead();
+        self.check_read();
+        assert!(self.cores.iter().all(|core| core.shard.is_drained()), "a stopping server has an end");
+        let is_sealed = self.cores.iter_mut().map(|core| core.shard.seal_log()).fold(true, |all, sealed| all & sealed);
+        for core in 0..self.cores.len() {
+            let asks = self.cores[core].shard.disk_asks();
+            self.disk.ask(core, asks, self.turn, &mut self.chance);
+        }
+        while !self.disk.is_idle() {
+            self.turn += 1;
+            // Nobody takes the answers any more.
+            for core in 0..self.cores.len() {
+                self.disk.work(core, self.turn, &mut self.chance, &mut self.seen);
+            }
+        }
+        (self.is_draining, self.is_resting, self.disk.is_kind) = (false, false, false);
+        self.crash(if is_sealed { Crash::Stopped } else { Crash::Killed });
+    }
+}
