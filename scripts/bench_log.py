@@ -32,7 +32,7 @@ class Run:
     def start_rooms(self):
         made = {"empty_rss_mib": self.load["empty_rss_kib"] / 1024}
         for run in self.load["runs"]:
-            for name in ("start_s", "log_s", "rss_bytes_per_room"):
+            for name in ("start_s", "log_s", "checkpoint_start_s", "rss_bytes_per_room"):
                 made[f"{run['rooms']}_rooms_{name}"] = run[name]
         return made
 

@@ -23,7 +23,7 @@ written_history() {
 # start_rooms FILE: a start on so many rooms, each in one segment: how long it takes, and what a room that rests takes of
 # memory, beyond what a server without any does.
 start_rooms() {
-  local rooms empty_kib rss_kib log_s runs=()
+  local rooms empty_kib rss_kib log_s start_s runs=()
   LOG_JOB_FOLDER="$(mktemp -d -p "$DISK_FOLDER")"
   time_start "$LOG_JOB_FOLDER/empty" && sleep "$START_REST_SECONDS"
   empty_kib="$(started_kib VmRSS)" && end_started TERM
@@ -33,13 +33,28 @@ start_rooms() {
     sleep "$START_REST_SECONDS"
     rss_kib="$(started_kib VmRSS)"
     log_s="$(log_said "$LOG_JOB_FOLDER/$rooms" "the log holds $rooms rooms")"
+    start_s="$START_S"
+    # The same once more, with the checkpoint that the server makes at rest.
+    await_checkpoint "$LOG_JOB_FOLDER/$rooms"
     end_started TERM
-    runs+=("$(printf '{"rooms":%s,"segments":%s,"start_s":%s,"log_s":%s,"rss_kib":%s,"rss_bytes_per_room":%s}' \
-      "$rooms" "$START_SEGMENTS" "$START_S" "$log_s" "$rss_kib" $(((rss_kib - empty_kib) * 1024 / rooms)))")
+    time_start "$LOG_JOB_FOLDER/$rooms"
+    end_started TERM
+    runs+=("$(printf '{"rooms":%s,"segments":%s,"start_s":%s,"log_s":%s,"checkpoint_start_s":%s,"rss_kib":%s,"rss_bytes_per_room":%s}' \
+      "$rooms" "$START_SEGMENTS" "$start_s" "$log_s" "$START_S" "$rss_kib" $(((rss_kib - empty_kib) * 1024 / rooms)))")
     rm -rf "${LOG_JOB_FOLDER:?}/$rooms"
   done
   rm -rf "$LOG_JOB_FOLDER"
   printf '{"job":"start-rooms","empty_rss_kib":%s,"runs":[%s]}\n' "$empty_kib" "$(IFS=, && echo "${runs[*]}")" >"$1.load"
+}
+
+# await_checkpoint FOLDER: waits until the server has made one.
+await_checkpoint() {
+  local waited=0
+  until [ -e "$1/log/checkpoint" ]; do
+    [ "$waited" -lt "$RESTART_SECONDS_MAX" ] || fail "the server made no checkpoint of $1 within $RESTART_SECONDS_MAX seconds"
+    sleep 1
+    waited=$((waited + 1))
+  done
 }
 
 # log_said FOLDER BEGINNING: the seconds that the line of the server's log that says this ends with.

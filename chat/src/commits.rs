@@ -386,6 +386,9 @@ impl Rooms {
 
     /// Takes what the disk did.
     pub fn disk(&mut self, answer: DiskAnswer, turn: &mut Turn<'_>) {
+        if let DiskAnswer::Erase(erasure) = &answer {
+            return self.erase(erasure);
+        }
         let Some(journal) = &mut self.journal else { return };
         let mut done = Vec::new();
         journal.handle(answer, &mut done);

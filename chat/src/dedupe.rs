@@ -11,6 +11,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use banter_log::erasure::Erasure;
 use banter_log::key::{Fingerprint, KeyedPost, KnownKey};
 use banter_protocol::ids::Sequence;
 
@@ -140,6 +141,22 @@ impl Dedupe {
         {
             self.forget(slot, sequence);
         }
+    }
+
+    /// Forgets the keys of what is erased in a room, among so many from that place on. Where to go on; `None`: no key of it is
+    /// here any more.
+    pub fn erase(&mut self, slot: usize, erasure: &Erasure, from: Sequence, keys_max: usize) -> Option<Sequence> {
+        let room = self.rooms.get(&slot)?;
+        let all = room.places.range(from.max(erasure.first).0..=erasure.last.0.max(from.0)).take(keys_max);
+        let all: Vec<(u64, Fingerprint)> = all.map(|(&sequence, &fingerprint)| (sequence, fingerprint)).collect();
+        let next = all.last().map(|&(sequence, _)| Sequence(sequence).next()).filter(|_| all.len() == keys_max);
+        let is_erased = |&&(sequence, fingerprint): &&(u64, Fingerprint)| {
+            erasure.hides_key(&KeyedPost { sequence, time_ms: 0, fingerprint, body: 0 })
+        };
+        for &(sequence, _) in all.iter().filter(is_erased) {
+            self.forget(slot, sequence);
+        }
+        next
     }
 
     /// Forgets a room.

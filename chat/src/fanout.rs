@@ -174,6 +174,18 @@ impl Sessions {
         self.mark_dirty(room);
     }
 
+    /// The newest frames of a room are sent to nobody any more: one of them is to be erased. Who reads live and has taken all
+    /// of them goes on; who has not comes back by pages.
+    pub fn forget_frames(&mut self, id: RoomId) {
+        let Some(&room) = self.room_by_id.get(&id) else { return };
+        let here = &mut self.rooms[room as usize];
+        let before = here.run_bytes();
+        for form in WireForm::ALL {
+            here.forget_before(form, here.run_head(form));
+        }
+        self.run_bytes -= before - here.run_bytes();
+    }
+
     /// The subscription is neither live nor behind: the caller says what it is.
     pub(crate) fn stop_reading(&mut self, subscription: u32, turn: &mut Turn<'_>) {
         let reading = &mut self.subscriptions[subscription as usize];

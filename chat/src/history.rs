@@ -1,7 +1,10 @@
 //! What memory holds of a room's messages: the newest ones, dense, and the pages that readers get of them.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
+use std::sync::Arc;
 
+use banter_log::erasure::Erasure;
 use banter_protocol::ids::Sequence;
 use bytes::{Bytes, BytesMut};
 
@@ -19,6 +22,8 @@ pub struct History {
     records: VecDeque<Record>,
     head: Sequence,
     bytes: u64,
+    /// What is to be erased, and may still be in some of the records.
+    hidden: Vec<Arc<Erasure>>,
 }
 
 /// Messages that one page looks at at most: one that leaves out own posts comes to an end where there is nothing else.
@@ -36,7 +41,7 @@ pub struct PageLimit {
 impl History {
     /// Without messages, behind those up to `head`, which memory does not hold.
     pub fn behind(head: Sequence) -> Self {
-        History { records: VecDeque::new(), head, bytes: 0 }
+        History { head, ..History::default() }
     }
 
     /// The newest message's place; 0 before the first.
@@ -90,7 +95,7 @@ impl History {
         let mut through = after.max(first_available.previous());
         let is_there = |record: &&Record| record.sequence <= head;
         for record in self.records.iter().skip(skip).take_while(is_there).take(LOOKS_MAX) {
-            if spare != Some(record.author) && !messages.take(&record.frame) {
+            if spare != Some(record.author) && !messages.take(&self.shown(record)) {
                 break;
             }
             through = record.sequence;
@@ -129,9 +134,51 @@ impl History {
         }
         let mut messages = BytesMut::new();
         for record in self.records.range(start..end) {
-            messages.extend_from_slice(&record.frame);
+            messages.extend_from_slice(&self.shown(record));
         }
         (messages.freeze(), start > 0)
+    }
+
+    /// A record's frame as readers are told it.
+    fn shown<'r>(&self, record: &'r Record) -> Cow<'r, [u8]> {
+        let gap = self.hidden.iter().find_map(|erasure| gap_instead(record, erasure));
+        gap.map_or(Cow::Borrowed(&record.frame[..]), Cow::Owned)
+    }
+
+    /// Nobody is told from now on what that erasure is about.
+    pub fn hide(&mut self, erasure: Arc<Erasure>) {
+        self.hidden.push(erasure);
+    }
+
+    /// Erases what was hidden among so many records from that place on. Where to go on; `None`: nothing of it is here any
+    /// more.
+    pub fn erase(&mut self, erasure: &Erasure, from: Sequence, records_max: usize) -> Option<Sequence> {
+        let first = from.max(self.first_available());
+        let start = (first.0 - self.first_available().0) as usize;
+        for record in self.records.iter_mut().skip(start).take(records_max) {
+            if let Some(gap) = gap_instead(record, erasure) {
+                self.bytes -= cost(record);
+                record.frame = gap.into();
+                self.bytes += cost(record);
+            }
+        }
+        let next = Sequence(first.0.saturating_add(records_max as u64));
+        if next <= self.head.min(erasure.last) {
+            return Some(next);
+        }
+        self.hidden.retain(|there| there.number != erasure.number);
+        None
+    }
+}
+
+/// What comes in the place of a record that is to be erased.
+pub(crate) fn gap_instead(record: &Record, erasure: &Erasure) -> Option<Vec<u8>> {
+    if !erasure.spans(record.sequence) {
+        return None;
+    }
+    match erasure.shown(&record.frame) {
+        Cow::Owned(gap) => Some(gap),
+        Cow::Borrowed(_) => None,
     }
 }
 
@@ -151,7 +198,7 @@ impl PageBytes {
     }
 
     /// Adds a frame; `false`: the page is full.
-    fn take(&mut self, frame: &Bytes) -> bool {
+    fn take(&mut self, frame: &[u8]) -> bool {
         let fits = self.count == 0 || self.bytes.len() + frame.len() <= self.limit.bytes_max;
         if self.count >= self.limit.messages_max || !fits {
             return false;
@@ -164,6 +211,11 @@ impl PageBytes {
 
 #[cfg(test)]
 mod tests {
+    use banter_protocol::event::Message;
+    use banter_protocol::ids::{Epoch, RoomName, UserName};
+    use banter_protocol::native::write_message;
+    use banter_protocol::request::{Body, BodyFormat};
+
     use super::*;
     use crate::address::{ConnectionId, Core};
 
@@ -227,6 +279,43 @@ mod tests {
     fn own_posts_are_spared_but_count_as_read() {
         let page = history(4).page_after(Sequence(0), Sequence(4), ROOMY, Some(peer(0)));
         assert_eq!((&page.messages[..], page.through), (&[1, 3][..], Sequence(4)));
+    }
+
+    fn frame_of(sequence: u64, user: &str) -> Bytes {
+        let (epoch, sequence, body) =
+            (Epoch(1), Sequence(sequence), Body { format: BodyFormat::Bytes, bytes: b"said" });
+        let mut frame = Vec::new();
+        write_message(&Message { epoch, sequence, time_ms: 1, room: "r", user, key: None, body }, &mut frame);
+        frame.into()
+    }
+
+    #[test]
+    fn what_is_erased_is_a_gap_in_every_page_at_once_and_costs_less_when_it_is_gone() {
+        let user = |place: u64| if place.is_multiple_of(2) { "bob" } else { "ann" };
+        let mut history = History::default();
+        for place in 1..=10 {
+            let frame = frame_of(place, user(place));
+            history.push(Record { sequence: Sequence(place), frame, author: peer(0) });
+        }
+        history.forget_oldest();
+        let (room, bob) = (RoomName::new("r").unwrap(), UserName::new("bob").unwrap());
+        let erasure = Erasure { number: 1, room, user: Some(bob), first: Sequence(1), last: Sequence(8) };
+        let told = |places: std::ops::RangeInclusive<u64>| -> Vec<u8> {
+            places.flat_map(|place| erasure.shown(&frame_of(place, user(place))).into_owned()).collect()
+        };
+        let before = history.bytes();
+        history.hide(Arc::new(erasure.clone()));
+        let mut next = Some(Sequence(0));
+        while let Some(from) = next {
+            assert_eq!(history.page_after(Sequence(1), Sequence(10), ROOMY, None).messages, told(2..=10));
+            assert_eq!(history.fetch_before(Sequence(9), PageLimit { messages_max: 3, ..ROOMY }).0, told(6..=8));
+            next = history.erase(&erasure, from, 2);
+        }
+        assert!(history.hidden.is_empty() && history.bytes() < before);
+        assert_eq!(history.page_after(Sequence(1), Sequence(10), ROOMY, None).messages, told(2..=10));
+        while history.forget_oldest() {}
+        assert_eq!(history.bytes(), 0);
+        assert_eq!(history.erase(&erasure, Sequence(1), 2), None, "nothing is there");
     }
 
     #[test]

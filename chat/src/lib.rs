@@ -12,6 +12,7 @@ pub mod commits;
 pub mod counters;
 pub mod dedupe;
 pub mod epochs;
+pub mod erasing;
 pub mod fanout;
 pub mod histogram;
 pub mod history;

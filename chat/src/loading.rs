@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use banter_log::erasure::Erasure;
 use banter_log::key::KnownKey;
 use banter_log::reading::{KeysRead, KeysWant};
 use banter_protocol::error_code::{ErrorCode, Scope};
@@ -55,6 +56,13 @@ impl KeysLoading {
     /// Whether keys wait to be taken in the next turn.
     pub(crate) fn has_waiting(&self) -> bool {
         !self.taking.is_empty()
+    }
+
+    /// Keys of what is erased are not taken.
+    pub(crate) fn erase(&mut self, slot: usize, erasure: &Erasure) {
+        for (_, keys) in self.taking.iter_mut().filter(|(there, _)| *there == slot) {
+            keys.retain(|key| !erasure.hides_key(&key.post));
+        }
     }
 
     /// When there is more to do, by the monotonic clock.

@@ -260,13 +260,15 @@ impl Rooms {
             Err(fault) => return self.page_unread(job, fault, turn),
         };
         if read.through < read.first && read.first <= self.slots[slot].shown() {
-            // It was cut before anything of it was read: there is another beginning now.
-            if let (PageAsk::Fetch(FetchAsk { from: FetchFrom::Before(before), .. }), Some(journal)) =
-                (&job.ask, &mut self.journal)
-            {
-                journal.catalog_mut().lose_before(job.room(), *before);
+            let is_cutting = self.journal.as_ref().is_some_and(|journal| journal.catalog().has_cut());
+            if is_cutting || self.first_available(slot) > read.first {
+                // It was cut before anything of it was read: there is another beginning now, or soon.
+                return self.pages.waiting.push_front(job);
             }
-            return self.pages.waiting.push_front(job);
+            // Nothing says why nothing of it is there. Whoever asked is told to come again, and nobody waits for ever.
+            let room = self.journal.as_ref().and_then(|journal| journal.catalog().room(job.room()));
+            let segment = room.map_or(0, |room| room.newest_segment);
+            return self.page_unread(job, ReadFault::Unreadable { segment }, turn);
         }
         turn.counters.log_pages += 1;
         measure(PageSource::Log, job.since_us, turn);

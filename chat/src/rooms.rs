@@ -23,6 +23,7 @@ use crate::clock::LogClock;
 use crate::commits::{Commits, Open};
 use crate::dedupe::{Dedupe, Verdict};
 use crate::epochs::Epochs;
+use crate::erasing::Erasing;
 use crate::history::PageLimit;
 use crate::idle::IdleList;
 use crate::lanes::Lanes;
@@ -55,6 +56,7 @@ pub struct Rooms {
     pub(crate) pages: Pages,
     pub(crate) dedupe: Dedupe,
     pub(crate) loading: KeysLoading,
+    pub(crate) erasing: Erasing,
     pub(crate) clock: LogClock,
     /// Rooms with fresh messages.
     pub(crate) dirty: Vec<usize>,
@@ -89,6 +91,7 @@ impl Rooms {
             pages: Pages::new(limits.catch_up_bytes_per_turn_max),
             dedupe: Dedupe::new(limits.dedupe_keys_per_author_max, limits.dedupe_bytes_per_core_max),
             loading: KeysLoading::default(),
+            erasing: Erasing::default(),
             clock: LogClock::new(start_ms),
             dirty: Vec::new(),
             lagged: (0..cores).map(|_| VecDeque::new()).collect(),
@@ -447,7 +450,7 @@ impl Rooms {
 
     /// Whether something is to be answered or told that waits for nothing.
     pub fn has_untold(&self) -> bool {
-        self.commits.has_unlogged() || self.tellings.has_some()
+        self.commits.has_unlogged() || self.tellings.has_some() || self.erasing.has_some()
     }
 
     /// Whether the server is to be asked for more epochs.

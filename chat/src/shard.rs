@@ -17,6 +17,7 @@ use banter_protocol::wire::WireForm;
 
 use crate::address::{ConnectionId, Core, Now};
 use crate::counters::Counters;
+use crate::erasing::Begun;
 use crate::fanout::Sending;
 use crate::lanes::{Lanes, Outgoing};
 use crate::latencies::Latencies;
@@ -171,8 +172,16 @@ impl Shard {
 
     /// Takes what the disk did.
     pub fn disk(&mut self, answer: DiskAnswer) {
+        if let DiskAnswer::ForgetFrames { room } = answer {
+            return self.sessions.forget_frames(room);
+        }
         let turn = &mut Turn::new(self.now, &mut self.lanes, &mut self.counters, &mut self.latencies);
         self.rooms.disk(answer, turn);
+    }
+
+    /// What was made of the erasures that were told since the last time.
+    pub fn take_begun(&mut self) -> Vec<Begun> {
+        self.rooms.take_begun()
     }
 
     /// What the disk is to do.
@@ -204,6 +213,7 @@ impl Shard {
     pub fn finish_turn(&mut self) {
         let turn = &mut Turn::new(self.now, &mut self.lanes, &mut self.counters, &mut self.latencies);
         self.rooms.tend_keys(turn);
+        self.rooms.tend_erasing(turn);
         // What the disk did came ahead of this: those who read live are served first.
         self.rooms.fan_out(turn);
         for _ in 0..LOCAL_ROUNDS_MAX {

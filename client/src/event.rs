@@ -1,5 +1,6 @@
 //! What a session tells its user, owned, so that it outlives the bytes that brought it.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use banter_protocol::error_code::ErrorCode;
@@ -142,6 +143,9 @@ pub struct Page {
     pub epoch: Epoch,
     /// The messages, ascending.
     pub messages: Vec<Message>,
+    /// Places among them that hold no message, ascending: it was erased, or it is something else that this version does
+    /// not know. Whoever goes on behind a page goes on behind these too.
+    pub gaps: Vec<RangeInclusive<Sequence>>,
     /// Whether the history holds more in the direction that was asked for.
     pub more: bool,
 }

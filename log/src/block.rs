@@ -54,6 +54,13 @@ impl BlockPlace {
         BlockPlace { segment, number: 0, previous_sum: 0, synced: 0, offset: PAGE_BYTES as u64 }
     }
 
+    /// The place of the block that these bytes start with, wherever it lies; `None` where there is no such block.
+    pub fn found_at(bytes: &[u8], segment: &SegmentHeader, offset: u64) -> Option<Self> {
+        Block::read_alone(bytes, segment, offset).ok()?;
+        let (number, previous_sum, synced) = (u32_at(bytes, 24)?, u32_at(bytes, 36)?, u32_at(bytes, SYNCED_AT)?);
+        Some(BlockPlace { segment: *segment, number, previous_sum, synced, offset })
+    }
+
     /// The place behind a block of that many bytes, padding included.
     fn behind(&self, block_bytes: usize, sum: u32) -> Self {
         BlockPlace {
@@ -196,6 +203,18 @@ impl<'a> Block<'a> {
             records.next().map(|record| (at, record))
         })
     }
+}
+
+/// Makes the sums of a block anew whose records were changed in place, or which follows on another one now. Its own sum;
+/// `None`: it is no whole block.
+pub fn sum_again(block: &mut [u8], previous_sum: u32) -> Option<u32> {
+    let body_bytes = u32_at(block, 28)? as usize;
+    let body_sum = crc32c::crc32c(block.get(HEADER_BYTES..HEADER_BYTES.checked_add(body_bytes)?)?);
+    block.get_mut(36..40)?.copy_from_slice(&previous_sum.to_le_bytes());
+    block.get_mut(40..44)?.copy_from_slice(&body_sum.to_le_bytes());
+    let sum = crc32c::crc32c(block.get(..SUMMED_BYTES)?);
+    block.get_mut(SUMMED_BYTES..SUMMED_BYTES + 4)?.copy_from_slice(&sum.to_le_bytes());
+    Some(sum)
 }
 
 /// Why bytes are no block.

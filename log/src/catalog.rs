@@ -12,6 +12,8 @@ use std::ops::Bound;
 
 use banter_protocol::ids::{Epoch, RoomId, Sequence};
 
+use crate::checkpoint::KeptRoom;
+use crate::erasure::{Erasure, Erasures};
 use crate::index::{Chain, Entry, JUMP_PARTS, Part};
 use crate::record::Level;
 use crate::runs::Runs;
@@ -32,6 +34,8 @@ pub struct Catalog {
     /// The starts of the server before this one.
     runs: Runs,
     epochs: Epochs,
+    /// What is to be erased, and is on the disk still.
+    erasures: Erasures,
 }
 
 /// Epochs that follow from what is durable, so that one that was told is kept without a write.
@@ -192,6 +196,28 @@ impl Catalog {
         (*blank_synced, *blank_written) = ((*blank_synced).max(epoch), (*blank_written).max(epoch));
     }
 
+    /// Nobody sees from now on what that erasure is about. What comes later is not concerned: it ends at the room's head.
+    /// Says it as it is known now.
+    pub fn hide(&mut self, erasure: &Erasure) -> Erasure {
+        let room = erasure.room_id();
+        let head = self.room(room).map_or(Sequence(0), |known| known.head);
+        let there = self.erasures.get(room, erasure.number);
+        let last = there.map_or(erasure.last.min(head), |there| there.last.min(erasure.last));
+        let known = Erasure { last, ..erasure.clone() };
+        self.erasures.add(known.clone());
+        known
+    }
+
+    /// What that erasure is about is not on the disk any more.
+    pub fn end_erasure(&mut self, room: RoomId, number: u64) {
+        self.erasures.end(room, number);
+    }
+
+    /// What is to be erased, and is on the disk still.
+    pub fn erasures(&self) -> &Erasures {
+        &self.erasures
+    }
+
     /// Rooms that are known, with those that were cut and are not forgotten yet.
     pub fn len(&self) -> usize {
         self.rooms.len()
@@ -242,6 +268,24 @@ impl Catalog {
         Chain { before: known.newest, before_tag, far: known.far, depth: known.depth.saturating_add(1) }
     }
 
+    /// Adds a room as a checkpoint has it; behind every segment that the checkpoint covers. `false`: its newest part is in a
+    /// segment that is not there any more, and so is all of it.
+    pub fn add_kept(&mut self, kept: &KeptRoom, past: &Past<'_>) -> bool {
+        let Some(run) = self.segment(kept.newest).map(|segment| segment.run) else { return false };
+        self.steps += 1;
+        let KeptRoom { room, epoch, head, first, newest, far, newest_ms, depth, level } = *kept;
+        let epoch = past.epoch_behind(run, level).map_or(epoch, |behind| behind.max(epoch));
+        self.rooms.insert(room, KnownRoom { epoch, head, first, newest, far, newest_ms, depth, level });
+        true
+    }
+
+    /// Takes the first room out, as a checkpoint has it.
+    pub fn take_kept(&mut self) -> Option<KeptRoom> {
+        let (room, known) = self.rooms.pop_first()?;
+        let KnownRoom { epoch, head, first, newest, far, newest_ms, depth, level } = known;
+        Some(KeptRoom { room, epoch, head, first, newest, far, newest_ms, depth, level })
+    }
+
     /// Adds what a sealed segment holds of a room; segments come in the order of their ids. Says what is missing before
     /// it, unless that was dropped, or given up under a break.
     pub fn add_part(&mut self, segment: &SegmentHeader, part: &Part, past: &Past<'_>) -> Option<Hole> {
@@ -285,6 +329,7 @@ impl Catalog {
         if chain.before == 0 {
             // It was cut whole, if it was there, and begins anew: what it was before is gone.
             self.rooms.remove(&entry.room);
+            self.erasures.forget_room(entry.room);
         }
         let first = if entry.kind.is_numbered() { entry.sequence } else { entry.sequence.next() };
         let room = self.rooms.entry(entry.room).or_insert(KnownRoom {

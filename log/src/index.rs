@@ -24,7 +24,7 @@
 use std::collections::BTreeMap;
 
 use banter_protocol::ids::{Epoch, RoomId, Sequence};
-use banter_protocol::native::{Kept, read_kept, read_state};
+use banter_protocol::native::{Kept, erased_ms, read_kept, read_state};
 
 use crate::bytes::{u16_at, u32_at, u64_at};
 use crate::key::KeyedPost;
@@ -87,7 +87,9 @@ impl Entry {
             Kept::Message(message) => KeyedPost::of(message, record.sent_body_hash),
             Kept::Change(_) | Kept::Erased { .. } => None,
         };
-        let (room, epoch, sequence, time_ms) = (id_of(kept.room()), kept.epoch(), kept.sequence(), kept.time_ms());
+        let (room, epoch, sequence) = (id_of(kept.room()), kept.epoch(), kept.sequence());
+        // A file that had its newest messages erased grows no older by it.
+        let time_ms = erased_ms(record.frame).unwrap_or_else(|| kept.time_ms());
         Some((Entry { kind, room, epoch, sequence, time_ms, level, record_bytes, key }, kept.room()))
     }
 }
@@ -98,8 +100,6 @@ impl Entry {
 pub struct IndexBuilder {
     rooms: BTreeMap<RoomId, PartBuilder>,
     newest_ms: u64,
-    /// The segment was damaged: keys may be missing.
-    lacks_keys: bool,
 }
 
 /// One room's part in the making.
@@ -127,11 +127,6 @@ pub struct Opening {
 }
 
 impl IndexBuilder {
-    /// Of a segment that was damaged, so that keys may be missing.
-    pub fn lacking_keys(self) -> Self {
-        IndexBuilder { lacks_keys: true, ..self }
-    }
-
     /// Whether the room has a part.
     pub fn has(&self, room: RoomId) -> bool {
         self.rooms.contains_key(&room)
@@ -193,8 +188,7 @@ impl IndexBuilder {
         let mut details = Vec::new();
         for room in self.rooms.values() {
             let offset = (details_start + details.len()) as u64;
-            let lacks_keys = self.lacks_keys || room.part.lacks_keys;
-            let part = Part { details: room.write_details(offset, nonce, &mut details), lacks_keys, ..room.part };
+            let part = Part { details: room.write_details(offset, nonce, &mut details), ..room.part };
             part.write(nonce, &mut file);
         }
         file.extend_from_slice(&details);
@@ -220,7 +214,6 @@ impl PartBuilder {
                 level: entry.level,
                 chain: opening.chain,
                 state_offset: 0,
-                lacks_keys: false,
                 details: Details::default(),
             },
             name: opening.name,

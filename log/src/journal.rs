@@ -34,6 +34,7 @@ use crate::record::{Level, Record};
 use crate::segment::{Class, SegmentHeader};
 
 mod asks;
+mod erasing;
 mod readings;
 
 pub use asks::{Answer, Ask, Done, JournalParts, Reach, State};
@@ -68,6 +69,8 @@ pub struct Journal {
     lost: BTreeSet<u64>,
     /// Bytes of indexes that are being read, and were replaced meanwhile.
     replaced: BTreeSet<FileRange>,
+    /// A segment that is to be left behind the commit in flight.
+    leaving: Option<u64>,
     reads: usize,
     asks: Vec<Ask>,
 }
@@ -141,6 +144,7 @@ impl Journal {
             mending: BTreeSet::new(),
             lost: BTreeSet::new(),
             replaced: BTreeSet::new(),
+            leaving: None,
             reads: 0,
             asks: Vec::new(),
         };
@@ -347,7 +351,12 @@ impl Journal {
             Answer::Leave { segment } => self.leave(segment),
             Answer::Indexed { segment, parts } => self.indexed(segment, parts),
             Answer::NotIndexed { segment, is_damaged } => self.not_indexed(segment, is_damaged),
+            Answer::Erase(erasure) => drop(self.erase(&erasure)),
+            Answer::Rewritten { segment } => self.rewritten(segment),
+            Answer::Erased(erasure) => self.catalog.end_erasure(erasure.room_id(), erasure.number),
+            Answer::ForgetFrames { .. } => {}
         }
+        self.leave_wanted();
         self.tell_released();
     }
 
@@ -390,7 +399,12 @@ impl Journal {
 
     /// After a write that failed nobody knows what is in the segment: it is not sealed in this run.
     fn leave(&mut self, segment: u64) {
-        if self.append.is_some() || self.has_failed {
+        if self.has_failed {
+            return;
+        }
+        if self.append.is_some() {
+            // A core that always writes would never be asked between two commits.
+            self.leaving = Some(segment);
             return;
         }
         let is_active = |lane: &ClassLane| lane.active.as_ref().is_some_and(|it| it.place.segment.id == segment);
@@ -401,6 +415,14 @@ impl Journal {
             self.asks.push(Ask::Seal { end, is_provable: false, index, newest_ms: 0 });
             self.asks.push(Ask::Release { segment });
             self.prepare(unused.class);
+        }
+    }
+
+    fn leave_wanted(&mut self) {
+        if self.append.is_none()
+            && let Some(segment) = self.leaving.take()
+        {
+            self.leave(segment);
         }
     }
 

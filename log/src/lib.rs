@@ -9,7 +9,8 @@
 //! No file, clock or runtime in here: bytes in, bytes and verdicts out. Numbers are little-endian, sums are CRC-32C.
 //!
 //! Invariants:
-//! - A block that was written whole is never written again; what is acknowledged lies in such a block.
+//! - A block that was written whole is never written again; what is acknowledged lies in such a block. Only what is erased has
+//!   its segment replaced, by one of the same layout ([`erasure`]).
 //! - A block names its segment, its place, and the sum of the block before it, so stale bytes of a file that was used
 //!   before, and blocks that were moved, are no blocks.
 //! - Bytes are trusted behind two checks: the record's or the block's sum, then rkyv's own
@@ -20,6 +21,8 @@
 pub mod block;
 pub mod cache;
 pub mod catalog;
+pub mod checkpoint;
+pub mod erasure;
 pub mod index;
 pub mod indexing;
 pub mod journal;

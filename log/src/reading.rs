@@ -20,6 +20,7 @@ use banter_protocol::ids::{Epoch, RoomId, RoomName, Sequence};
 use crate::PAGE_BYTES;
 use crate::cache::PageCache;
 use crate::catalog::Catalog;
+use crate::erasure::Erasure;
 use crate::index::IndexBuilder;
 use crate::indexing::Indexing;
 use crate::key::KnownKey;
@@ -149,6 +150,8 @@ pub(crate) enum Step {
         /// What to say of a room if they do not check again.
         first: Sequence,
     },
+    /// What lies before that message is known to be out of reach.
+    Damaged { segment: u64, first: Sequence },
     /// A record is of a kind that only a later build knows.
     Later { segment: u64 },
 }
@@ -201,7 +204,9 @@ impl<'a> Shelf<'a> {
         }
         let page = PAGE_BYTES as u64;
         let offset = range.start - range.start % page;
-        Err(Step::Read(FileRange { segment, file, offset, bytes: range.end.next_multiple_of(page) - offset }))
+        // An index may say anything; a file has no bytes there.
+        let end = range.end.checked_next_multiple_of(page).unwrap_or(range.end);
+        Err(Step::Read(FileRange { segment, file, offset, bytes: end - offset }))
     }
 }
 
@@ -262,10 +267,26 @@ impl Reading {
         }
     }
 
+    /// The index that is being looked into cannot be read: whether it goes on without.
+    pub(crate) fn leave_jump(&mut self) -> bool {
+        match &mut self.want {
+            Want::Page(page) => page.leave_jump(),
+            Want::Keys(_) => false,
+        }
+    }
+
     /// Begins anew from what it has: a segment was cut while it was read.
     pub(crate) fn begin_anew(&mut self) {
         match &mut self.want {
             Want::Page(page) => page.begin_anew(),
+            Want::Keys(keys) => keys.begin_anew(),
+        }
+    }
+
+    /// Something of that room is to be erased: also of what was read already.
+    pub(crate) fn erase(&mut self, erasure: &Erasure) {
+        match &mut self.want {
+            Want::Page(page) => page.erase(erasure),
             Want::Keys(keys) => keys.begin_anew(),
         }
     }

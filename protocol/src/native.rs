@@ -322,7 +322,10 @@ macro_rules! access {
 mod heard;
 mod kept;
 pub use heard::{Heard, read_heard};
-pub use kept::{Change, Kept, State, as_told, read_kept, read_state, write_change, write_kept, write_state};
+pub use kept::{
+    Change, Kept, State, Tombstone, as_told, erased_ms, read_kept, read_state, write_change, write_erased, write_kept,
+    write_state,
+};
 
 fn optional(text: &str) -> Option<&str> {
     (!text.is_empty()).then_some(text)
@@ -421,7 +424,7 @@ pub fn write_event(event: &Event<'_>, out: &mut Vec<u8>) {
         }
         Event::Page { id, room, epoch, messages, more } => {
             let told = as_told(messages);
-            let messages = told.as_deref().unwrap_or(messages);
+            let messages = told.as_deref().unwrap_or_default();
             write(FrameKind::Page, &archive::Page { id, room, epoch: epoch.0, more, messages }, out);
         }
         Event::Members { id, room, count, users } => {

@@ -114,6 +114,7 @@ mod tests {
     use crate::event::Message;
     use crate::frame::Frame;
     use crate::ids::{Epoch, Sequence};
+    use crate::native::{Change, Kept, State};
     use crate::request::{Body, BodyFormat};
     use crate::websocket::{Incoming, Role, WebSocketReader};
 
@@ -194,6 +195,35 @@ mod tests {
                 form.write_event(&Event::Message(message), &mut from_fields);
                 assert!(from_frame == from_fields, "{form:?} of {length} bytes");
             }
+        }
+    }
+
+    #[test]
+    fn what_is_no_message_is_a_gap_of_one_in_every_form() {
+        let (epoch, sequence, room, user) = (Epoch(1), Sequence(2), "r", "u");
+        let change = Change { epoch, sequence, time_ms: 3, room, user, target: Sequence(1), what: 1, body: b"b" };
+        for kept in [Kept::Change(change), Kept::Erased { room, epoch, sequence }] {
+            let mut frame = Vec::new();
+            native::write_kept(&kept, &mut frame);
+            for form in WireForm::ALL {
+                let (mut from_frame, mut as_gap) = (AHEAD.to_vec(), AHEAD.to_vec());
+                form.write_kept(&frame, &mut from_frame).unwrap();
+                form.write_event(&kept.as_gap(), &mut as_gap);
+                assert!(from_frame == as_gap, "{form:?} of {kept:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_state_is_written_in_no_form() {
+        let mut frame = Vec::new();
+        native::write_state(
+            &State { epoch: Epoch(1), sequence: Sequence(2), time_ms: 3, room: "r", body: b"b" },
+            &mut frame,
+        );
+        for form in WireForm::ALL {
+            let mut out = AHEAD.to_vec();
+            assert_eq!((form.write_kept(&frame, &mut out), &out[..]), (Err(PeerFault::Archive), AHEAD), "{form:?}");
         }
     }
 

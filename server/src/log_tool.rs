@@ -1,4 +1,4 @@
-//! `banter log`: checks a log, lists its rooms, writes its messages out, or copies it.
+//! `banter log`: checks a log, lists its rooms, writes its messages out, copies it, or erases in it.
 //!
 //! ```text
 //!  folder (which files, the lock) ─▶ walk (one segment's blocks, records, messages) ─▶ order ─▶ check ─▶ report
@@ -6,7 +6,8 @@
 //!                                                                                  └─▶ rooms
 //! ```
 //!
-//! `backup` copies, and needs no lock for that, unless the copy is to go on alone. The others only read; the folder's lock, which it holds meanwhile, is the one file that it may make. Memory holds one
+//! `backup` copies, and needs no lock for that, unless the copy is to go on alone. `erase` writes down what is to go, and does it
+//! itself where no server runs. The others only read; the folder's lock, which it holds meanwhile, is the one file that it may make. Memory holds one
 //! segment at a time. What is found broken is damage, and the reading goes on; what keeps it from reading is a
 //! [`LogFault`], and ends it.
 
@@ -14,6 +15,7 @@ mod backup;
 mod check;
 mod damage;
 mod dump;
+mod erase;
 mod folder;
 #[cfg(test)]
 pub(crate) mod made;
@@ -31,7 +33,9 @@ use banter_protocol::ids::RoomName;
 use clap::Subcommand;
 
 use self::backup::Means;
+pub use self::erase::EraseTask;
 use crate::host::{EXIT_CONFIG, HostFault};
+use crate::storage::erasures::AskFault;
 
 /// The exit code of a log that is damaged.
 pub const EXIT_DAMAGED: u8 = 1;
@@ -76,6 +80,14 @@ pub enum LogTask {
         #[arg(long)]
         json: bool,
     },
+    /// Erase messages for good, also in the log of a running server
+    #[command(
+        after_help = "What is erased is a gap to readers at once, and gone from the files when this ends. It is \
+                            kept in a list\n(log/erasures), so that it is done again behind a restore.\nExit code: 0 \
+                            erased, or written down and the server goes on with it, 1 erased but for what is\ndamaged, \
+                            2 wrong arguments, 78 the folder cannot be read or written."
+    )]
+    Erase(EraseTask),
     /// Write the messages of a log to stdout, one JSON object a line, in the order of the log
     #[command(after_help = "A body that is no JSON, or has line breaks, is written as body_base64.\nExit code: 0 all \
                             written, 1 the log is damaged and what can be read was written, 2 wrong arguments,\n78 the \
@@ -125,6 +137,9 @@ pub enum LogFault {
         /// Why.
         error: io::Error,
     },
+    /// Nothing more can be asked to be erased.
+    #[error("{0}")]
+    Erasures(AskFault),
     /// What was found cannot be told.
     #[error("cannot write to stdout: {0}")]
     Output(#[from] io::Error),
@@ -149,6 +164,7 @@ impl LogFault {
             | LogFault::Unreadable { .. }
             | LogFault::Unwritable { .. }
             | LogFault::NotEmpty(_)
+            | LogFault::Erasures(_)
             | LogFault::NoLog(_) => EXIT_CONFIG,
             LogFault::Output(_) => EXIT_DAMAGED,
         }
@@ -163,6 +179,7 @@ pub fn run(task: &LogTask) -> ExitCode {
         LogTask::Backup { dir, to, is_move: false } => backup::run(dir, to, Means::Backup),
         LogTask::Backup { dir, to, is_move: true } => backup::run(dir, to, Means::Move),
         LogTask::Rooms { dir, json } => rooms::run(dir, *json),
+        LogTask::Erase(task) => erase::run(task),
         LogTask::Dump { dir, room } => dump::run(dir, room.as_ref()),
     };
     match done {

@@ -199,6 +199,9 @@ const LOG_METRICS: &[LogMetric] = &[
     ("banter_log_bytes", "gauge", "Bytes of the log's segments.", |keeper| &keeper.log_bytes),
     ("banter_log_segments", "gauge", "Segments of the log.", |keeper| &keeper.segments),
     ("banter_log_full", "gauge", "1 while there is too little space for a segment.", |keeper| &keeper.is_full),
+    ("banter_erasures_pending", "gauge", "Erasures that are hidden, and on the disk still.", |keeper| {
+        &keeper.erasures_pending
+    }),
     (
         "banter_log_checked_seconds",
         "gauge",

@@ -413,7 +413,12 @@ impl Pump {
                     self.net.stop_accepting();
                 }
                 ToCore::EpochsEnd(end) => self.shard.extend_epochs(end),
-                ToCore::Log(answer) => self.shard.disk(answer),
+                ToCore::Log(answer) => {
+                    if let (Some(disk), Answer::Rewritten { segment }) = (&mut self.disk, &answer) {
+                        disk.rewritten(*segment);
+                    }
+                    self.shard.disk(answer);
+                }
                 ToCore::LogSegment(header, file) => {
                     if let Some(disk) = &mut self.disk {
                         disk.ready(header.id, file);
@@ -436,6 +441,7 @@ impl Pump {
         for ask in self.shard.disk_asks() {
             disk.take(ask, &mut self.net);
         }
+        self.shard.take_begun().into_iter().for_each(|begun| disk.begun(begun));
         for fault in self.shard.take_read_faults() {
             match fault {
                 ReadFault::Damaged { segment, .. } => tracing::error!(

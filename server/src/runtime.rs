@@ -11,13 +11,14 @@ use std::time::Instant;
 
 use banter_chat::address::Core;
 use banter_chat::limits::Limits;
-use banter_chat::policy::RoomPolicies;
+use banter_chat::policy::{RoomPolicies, RoomPolicy};
 use banter_chat::sessions::Welcome;
 use banter_chat::shard::{Shard, ShardConfig};
 use banter_log::catalog::Catalog;
 use banter_log::index::IndexBuilder;
 use banter_log::journal::{JournalParts, WORK_STEPS_MAX};
 use banter_log::key::body_hash;
+use banter_log::segment::Class;
 use banter_protocol::ids::Epoch;
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
 use rustix::net::sockopt;
@@ -213,13 +214,15 @@ fn try_direct(folder: &Path) -> Result<(), RunFault> {
     }
 }
 
-/// Which rooms have which durability, as a number that another configuration does not have.
+/// Which rooms have which durability and are of which class, as a number that another configuration does not have. The
+/// class, since a room may come back to one that it left: what it got meanwhile may have gone with the other.
 fn levels_hash(rooms: &RoomPolicies) -> u64 {
-    let rules = rooms.rules.iter().map(|(pattern, policy)| (pattern.as_str(), policy.durability));
-    let levels: String = rules
-        .chain([("", rooms.otherwise.durability)])
-        .map(|(name, level)| format!("{name}\n{}\n", level.name()))
-        .collect();
+    let line = |name: &str, policy: &RoomPolicy| {
+        let (level, Class { hours, bytes }) = (policy.durability.name(), policy.class);
+        format!("{name}\n{level} {hours} {bytes}\n")
+    };
+    let rules = rooms.rules.iter().map(|(pattern, policy)| line(pattern.as_str(), policy));
+    let levels: String = rules.chain([line("", &rooms.otherwise)]).collect();
     body_hash(levels.as_bytes()).into()
 }
 

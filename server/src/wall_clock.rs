@@ -6,6 +6,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 #[cfg(debug_assertions)]
 const TEST_OFFSET_MS: &str = "BANTER_TEST_CLOCK_OFFSET_MS";
 
+/// Milliseconds that the clock has to stand behind a start until a build for tests believes it, so that a test of what a
+/// belief brings need not wait for it.
+#[cfg(debug_assertions)]
+const TEST_BELIEVED_MS: &str = "BANTER_TEST_CLOCK_BELIEVED_MS";
+
 /// Milliseconds since 1970; 0 before that.
 pub fn unix_ms() -> u64 {
     let unix_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
@@ -23,6 +28,18 @@ fn test_offset_ms() -> i64 {
 #[cfg(not(debug_assertions))]
 fn test_offset_ms() -> i64 {
     0
+}
+
+/// How long the clock has to stand behind a start until it is believed.
+#[cfg(debug_assertions)]
+pub fn believed_behind_ms(usual_ms: u64) -> u64 {
+    std::env::var(TEST_BELIEVED_MS).ok().and_then(|text| text.parse().ok()).unwrap_or(usual_ms)
+}
+
+/// How long the clock has to stand behind a start until it is believed.
+#[cfg(not(debug_assertions))]
+pub fn believed_behind_ms(usual_ms: u64) -> u64 {
+    usual_ms
 }
 
 #[cfg(test)]

@@ -322,6 +322,23 @@ def switching_the_room_shows_the_newest_of_a_long_history(w):
     until("bob left the lobby", lambda: w.ann.people() == ["ann"])
 
 
+def page_of_nothing_but_gaps_is_shown_and_gone_on_behind(w):
+    # No server of this version has records that are no messages: the page is told what one would say.
+    told = w.bob.js(
+        """
+        const before = firstReached(), gap = place => ({ type: 'gap', from: place, to: place, first_available: place + 1 });
+        const marks = () => [...document.querySelectorAll('[data-kind=gap]')];
+        hears.page({ epoch: view.epoch, messages: [gap(before - 2), gap(before - 1)], more: true }, { before });
+        const told = [before - firstReached(), marks().map(mark => [before - mark.dataset.from, before - mark.dataset.to]), view.top.textContent];
+        marks().forEach(mark => mark.remove());
+        view.reach = null;
+        return told;
+        """
+    )
+    equal(told, [2, [[2, 1]], "Earlier messages"], "how far back it is, what it shows, and that there is more")
+    until("the page has settled", lambda: not w.bob.js("return settling"))
+
+
 def scrolling_back_loads_older_pages_and_keeps_the_place(w):
     first = "document.querySelector('#log .message')"
     rounds = 0
@@ -458,6 +475,7 @@ CHECKS = [
     both_see_one_order_without_holes,
     any_json_body_is_shown,
     switching_the_room_shows_the_newest_of_a_long_history,
+    page_of_nothing_but_gaps_is_shown_and_gone_on_behind,
     scrolling_back_loads_older_pages_and_keeps_the_place,
     reading_old_messages_is_not_disturbed_by_new_ones,
     reload_stays_in_the_room,

@@ -76,6 +76,7 @@ pub struct Start<'a> {
     data: Option<&'a Path>,
     program: Option<&'a Path>,
     clock_offset_ms: i64,
+    believes_clock: bool,
 }
 
 impl<'a> Start<'a> {
@@ -100,6 +101,12 @@ impl<'a> Start<'a> {
     #[must_use]
     pub fn clock_offset_ms(self, clock_offset_ms: i64) -> Self {
         Start { clock_offset_ms, ..self }
+    }
+
+    /// It believes its wall clock at once, and not ten minutes behind its start.
+    #[must_use]
+    pub fn believes_clock(self) -> Self {
+        Start { believes_clock: true, ..self }
     }
 
     /// Another program, which takes the same flags.
@@ -172,6 +179,10 @@ impl<'a> Start<'a> {
         if self.clock_offset_ms != 0 {
             // Only a build for tests takes notice of it.
             command.env("BANTER_TEST_CLOCK_OFFSET_MS", self.clock_offset_ms.to_string());
+        }
+        if self.believes_clock {
+            // The same holds for this.
+            command.env("BANTER_TEST_CLOCK_BELIEVED_MS", "0");
         }
         command.args(self.flags).stdin(Stdio::null()).stdout(Stdio::piped());
         command.stderr(File::create(&log).expect("a file in the temporary folder"));

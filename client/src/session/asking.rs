@@ -1,9 +1,11 @@
 //! Pages of history and lists of members: asked once, and answered, refused or told as unanswered.
 
+use std::ops::RangeInclusive;
+
 use banter_protocol::event::Event as Said;
 use banter_protocol::fault::PeerFault;
 use banter_protocol::frame::FrameReader;
-use banter_protocol::ids::{Epoch, RequestId, RoomName};
+use banter_protocol::ids::{Epoch, RequestId, RoomName, Sequence};
 use banter_protocol::native::{self, Heard};
 use banter_protocol::request::{Ask, FetchFrom};
 
@@ -11,6 +13,9 @@ use super::incoming::{Lost, message_of};
 use super::{LinkState, Session};
 use crate::asks::{AskId, AskRefusal};
 use crate::event::{Event, Members, Message, Page, Why};
+
+/// Places of a page that hold no message.
+type Gaps = Vec<RangeInclusive<Sequence>>;
 
 impl Session {
     /// Asks for a page of a room's history, joined or not: at most `limit` messages, or as many as the server gives.
@@ -48,9 +53,9 @@ impl Session {
         let Some(ask) = id.map(AskId) else { return Ok(()) };
         let Some(room) = self.asks.room_of(ask).cloned() else { return Ok(()) };
         // It is still an ask while its page is read: where that fails, it is told as unanswered with the others.
-        let messages = read_page(&room, frames).map_err(Why::Bytes)?;
+        let (messages, gaps) = read_page(&room, frames).map_err(Why::Bytes)?;
         self.asks.remove(ask);
-        self.events.push_back(Event::Page(Page { ask, room, epoch, messages, more }));
+        self.events.push_back(Event::Page(Page { ask, room, epoch, messages, gaps, more }));
         Ok(())
     }
 
@@ -63,18 +68,37 @@ impl Session {
     }
 }
 
-/// The messages of a page. What a later server puts between them is passed over.
-fn read_page(room: &RoomName, mut bytes: &[u8]) -> Result<Vec<Message>, PeerFault> {
+/// The messages of a page, and the places between them that hold none. What a later server puts there is passed over.
+fn read_page(room: &RoomName, mut bytes: &[u8]) -> Result<(Vec<Message>, Gaps), PeerFault> {
     let mut reader = FrameReader::of_events(u32::MAX);
-    let mut messages = Vec::new();
+    let (mut messages, mut gaps) = (Vec::new(), Gaps::new());
     while !bytes.is_empty() {
         let (used, frame) = reader.read(bytes)?;
         bytes = &bytes[used..];
         match frame.map(native::read_heard).transpose()? {
             Some(Heard::Event(Said::Message(message))) => messages.push(message_of(room.clone(), &message)),
+            Some(Heard::Event(Said::Gap { from, to, .. })) => gaps.push(from..=to),
             Some(_) => return Err(PeerFault::Archive),
             None => {}
         }
     }
-    if reader.is_partial() { Err(PeerFault::FrameTruncated) } else { Ok(messages) }
+    if reader.is_partial() { Err(PeerFault::FrameTruncated) } else { Ok((messages, gaps)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use banter_protocol::ids::Sequence;
+    use banter_protocol::native::{Kept, write_kept};
+
+    use super::*;
+
+    #[test]
+    fn an_erased_message_is_a_gap_of_its_page_and_any_other_event_is_no_part_of_one() {
+        let room = RoomName::new("lobby").unwrap();
+        let (mut page, epoch) = (Vec::new(), Epoch(1));
+        write_kept(&Kept::Erased { room: "lobby", epoch, sequence: Sequence(7) }, &mut page);
+        assert_eq!(read_page(&room, &page), Ok((Vec::new(), vec![Sequence(7)..=Sequence(7)])));
+        native::write_event(&Said::Pong { id: None }, &mut page);
+        assert_eq!(read_page(&room, &page), Err(PeerFault::Archive));
+    }
 }

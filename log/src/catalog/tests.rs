@@ -25,7 +25,6 @@ fn part(room: u128, first: u64, last: u64) -> Part {
         level: Level::Synced,
         chain: Chain::default(),
         state_offset: 0,
-        lacks_keys: false,
         details: Details::default(),
     }
 }

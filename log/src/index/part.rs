@@ -10,8 +10,8 @@
 //!      48     8  time of its newest record, ms               100     4  keys
 //!      56     8  segment of the room's part before; 0 = none 104     2  bytes of its name
 //!      64     8  segment of a part far before; 0 = none      106     1  level of its newest record
-//!      72     2  tag of the class of the segment before      107     1  1 = keys may be missing
-//!      74     2  reserved: 0                                 108    16  reserved: 0
+//!      72     2  tag of the class of the segment before      107    17  reserved: 0
+//!      74     2  reserved: 0
 //!                                                            124     4  CRC-32C of the nonce and of the 124 bytes before
 //! ```
 //!
@@ -56,8 +56,6 @@ pub struct Part {
     pub chain: Chain,
     /// Where in the segment its newest state record lies; 0: none.
     pub state_offset: u32,
-    /// Keys of it may be missing: the segment was damaged when its index was made again.
-    pub lacks_keys: bool,
     /// Where its name, marks and keys lie.
     pub details: Details,
 }
@@ -137,7 +135,7 @@ impl Part {
         out.extend_from_slice(&details.keys_bytes.to_le_bytes());
         out.extend_from_slice(&details.keys.to_le_bytes());
         out.extend_from_slice(&details.name_bytes.to_le_bytes());
-        out.extend_from_slice(&[self.level as u8, u8::from(self.lacks_keys)]);
+        out.push(self.level as u8);
         out.resize(start + SUM_AT, 0);
         let sum = sum_with(nonce, &out[start..]);
         out.extend_from_slice(&sum.to_le_bytes());
@@ -149,7 +147,7 @@ impl Part {
         if sum_with(nonce, summed) != u32_at(line, SUM_AT)? {
             return None;
         }
-        let [level, flags] = array(line, 106)?;
+        let [level] = array(line, 106)?;
         let part = Part {
             room: id_of(line)?,
             epoch: Epoch(u64_at(line, 16)?),
@@ -165,7 +163,6 @@ impl Part {
                 depth: u32_at(line, 76)?,
             },
             state_offset: u32_at(line, 80)?,
-            lacks_keys: flags != 0,
             details: Details {
                 offset: u64_at(line, 88)?,
                 name_bytes: u16_at(line, 104)?,
@@ -291,7 +288,6 @@ mod tests {
             level: Level::Written,
             chain: Chain { before: 3, before_tag: 9, far: 2, depth: 40 },
             state_offset: 8_192,
-            lacks_keys: true,
             details: Details { offset: 1 << 40, name_bytes: 5, marks: 600, keys: 7, keys_bytes: 300 },
         }
     }

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use banter_protocol::ids::Epoch;
+use banter_protocol::ids::{Epoch, RoomId};
 
 use crate::block::BlockPlace;
 use crate::catalog::{Catalog, CutRooms};
+use crate::erasure::Erasure;
 use crate::index::IndexBuilder;
 use crate::reading::{FileRange, KeysRead, PageRead, ReadFault};
 use crate::segment::{Class, SegmentHeader};
@@ -163,6 +164,20 @@ pub enum Answer {
         segment: u64,
         /// The segment is damaged too, and not only unreadable: waiting brings nothing back.
         is_damaged: bool,
+    },
+    /// Something of a room of this core is to be erased: nobody sees it from now on.
+    Erase(Arc<Erasure>),
+    /// What was to be erased in a segment is erased: there are other files in the place of its own.
+    Rewritten {
+        /// The segment.
+        segment: u64,
+    },
+    /// An erasure is on the disk, everywhere.
+    Erased(Arc<Erasure>),
+    /// The newest frames of a room are shown to nobody any more from memory: one of them is to be erased. Told to every core.
+    ForgetFrames {
+        /// The room.
+        room: RoomId,
     },
 }
 

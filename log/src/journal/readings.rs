@@ -46,6 +46,9 @@ impl Journal {
                 Step::Read(range) => return self.ask_read(ticket, range),
                 Step::Page(page) => return self.end_read(Done::Page { ticket, page: Ok(page) }, done),
                 Step::Keys(keys) => return self.end_read(Done::Keys { ticket, keys: Ok(keys) }, done),
+                Step::Damaged { segment, first } => {
+                    return self.fail(ticket, ReadFault::Damaged { segment, first }, done);
+                }
                 Step::Later { segment } => return self.fail(ticket, ReadFault::Unreadable { segment }, done),
                 Step::Doubtful { segment, .. } if self.catalog.segment(segment).is_none() => reading.begin_anew(),
                 Step::Doubtful { segment, file, at, first } => {
@@ -69,17 +72,23 @@ impl Journal {
         waiting.push(ticket);
     }
 
-    /// An index is not what it should be. It is derived: it is made again, and what is asked meanwhile has to wait.
+    /// An index is not what it should be. It is derived: it is made again, and what is asked meanwhile has to wait, unless
+    /// there is a way around it.
     fn lose_index(&mut self, ticket: u32, segment: u64, done: &mut Vec<Done>) {
-        let behind = self.readings.get(ticket as usize).and_then(Reading::behind_index);
-        if let Some(first) = behind.filter(|_| self.lost.contains(&segment)) {
-            // Nor is its segment: what the room has there is out of reach.
-            return self.fail(ticket, ReadFault::Damaged { segment, first }, done);
-        }
-        if self.indexing.index_of(segment).is_none() && self.mending.insert(segment) {
+        let is_lost = self.lost.contains(&segment);
+        if !is_lost && self.indexing.index_of(segment).is_none() && self.mending.insert(segment) {
             self.asks.push(Ask::MendIndex { segment });
         }
-        self.fail(ticket, ReadFault::Unreadable { segment }, done);
+        if self.readings.get_mut(ticket as usize).is_some_and(Reading::leave_jump) {
+            return self.step(ticket, None, done);
+        }
+        let behind = self.readings.get(ticket as usize).and_then(Reading::behind_index);
+        let fault = match behind.filter(|_| is_lost) {
+            // Nor is its segment: what the room has there is out of reach.
+            Some(first) => ReadFault::Damaged { segment, first },
+            None => ReadFault::Unreadable { segment },
+        };
+        self.fail(ticket, fault, done);
     }
 
     fn fail(&mut self, ticket: u32, fault: ReadFault, done: &mut Vec<Done>) {

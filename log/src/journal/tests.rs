@@ -10,6 +10,7 @@ use crate::record::Level;
 use crate::rig::{Post, Rig, frames, want, want_in};
 use crate::segment::Class;
 
+mod erasing;
 mod lanes;
 mod proofs;
 
@@ -330,14 +331,15 @@ fn a_segment_is_left_for_the_next_when_others_cannot_go_before_it() {
     assert!(rig.begin_post(2));
     rig.asks();
     rig.answer(leave(1));
-    assert!(rig.said().is_empty(), "not with a block in flight");
-    rig.answer(Answer::Written);
-    rig.answer(Answer::Synced);
     rig.answer(leave(7));
-    assert!(rig.said().is_empty(), "what is not its own is nothing to it");
     rig.answer(leave(1));
+    rig.answer(Answer::Written);
+    assert!(rig.said().is_empty(), "not with a block in flight");
+    rig.answer(Answer::Synced);
     let said = rig.said();
     assert!(said[0].starts_with(&format!("seal 1 {} ", 3 * PAGE)) && said[1] == "prepare", "{said:?}");
+    rig.answer(leave(7));
+    assert!(rig.said().is_empty(), "what is not its own is nothing to it");
     rig.answer(leave(2));
     assert!(rig.said().is_empty(), "there is no next one yet");
 }

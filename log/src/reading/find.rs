@@ -124,6 +124,16 @@ impl WayBack {
         (next != 0 && next < place.segment).then_some(next)
     }
 
+    /// A jump leads nowhere, since what is far before cannot be read: the way goes on part by part, and asks nothing of it.
+    /// `false`: it was no jump.
+    pub(super) fn leave_jump(&mut self) -> bool {
+        let is_jump = self.is_far && self.look.is_some();
+        if let Some(place) = self.at.filter(|_| is_jump) {
+            (self.too_far, self.look, self.is_far) = (place.part.chain.far, None, false);
+        }
+        is_jump
+    }
+
     /// The oldest part was found by a jump, and so nobody knows what a part behind it gave again: it is come to once more,
     /// part by part. `false`: it was not.
     fn step_back(&mut self) -> bool {
@@ -165,6 +175,11 @@ impl WayBack {
             }
             (Looked::Gone, None) => {}
         }
+    }
+
+    /// The part right behind the one that was looked at last, if it was on the way.
+    pub(super) fn behind(&self) -> Option<&Place> {
+        self.ahead.back()
     }
 
     /// The part that was looked at last.

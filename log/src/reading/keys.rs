@@ -83,9 +83,6 @@ impl KeysReading {
             self.stage = Stage::End;
             return Ok(());
         }
-        if part.lacks_keys {
-            return Err(doubtful_index(segment, 0));
-        }
         let place = Place { segment, part, last: part.last.min(self.before.previous()) };
         if let Some(index) = shelf.index_of(segment) {
             let keys = index.room(self.room).map_or(&[][..], |room| &room.keys);
@@ -107,7 +104,7 @@ impl KeysReading {
             self.stage = Stage::End;
             return Ok(());
         };
-        let end = (offset + PAGE_BYTES as u64).min(details.end_offset());
+        let end = offset.saturating_add(PAGE_BYTES as u64).min(details.end_offset());
         let bytes = shelf.bytes(place.segment, LogFile::Index, offset..end)?;
         let Some((keys, length)) = keys::read(&bytes, header.nonce) else {
             return Err(doubtful_index(place.segment, offset));
@@ -132,9 +129,14 @@ impl KeysReading {
 
     /// Takes keys, newest first; whether older ones may count too.
     fn take_all<'k>(&mut self, keys: impl Iterator<Item = &'k KeyedPost>, place: &Place, shelf: Shelf<'_>) -> bool {
+        let erasures = shelf.catalog.erasures().of(self.room);
+        let is_erased = |key: &KeyedPost| erasures.iter().any(|erasure| erasure.hides_key(key));
         for &post in keys.filter(|key| key.sequence <= place.last.0) {
             let clock_ms = shelf.catalog.clock_ms(place.segment, post.time_ms);
-            if clock_ms < self.want.since_ms || !self.add(KnownKey { post, clock_ms }) {
+            if clock_ms < self.want.since_ms {
+                return false;
+            }
+            if !is_erased(&post) && !self.add(KnownKey { post, clock_ms }) {
                 return false;
             }
         }

@@ -1,15 +1,17 @@
 //! A page of a room: its records from the mark before the first of them on, leaping over what is of other rooms.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 
 use banter_protocol::ids::{RoomId, Sequence};
-use banter_protocol::native::{read_kept, write_kept};
+use banter_protocol::native::{Kept, read_kept, write_kept};
 
 use super::find::{Place, WayBack, doubtful_index};
 use super::{LOOKS_MAX, LogFile, PageRead, PageWant, READ_BYTES, READ_BYTES_FREE, Shelf, Step};
 use crate::PAGE_BYTES;
 use crate::block;
 use crate::bytes::u16_at;
+use crate::erasure::{Erasure, Erasures};
 use crate::index::Mark;
 use crate::index::marks::{MARK_LEAP_BYTES, MarkPiece, MarkSearch};
 use crate::record::{Record, RecordFault, RecordKind, room_tag};
@@ -30,8 +32,10 @@ pub(super) struct PageReading {
     /// Each with its place.
     frames: VecDeque<(Sequence, Vec<u8>)>,
     bytes: usize,
-    /// Where a page that ends with its last message begins is known.
+    /// Where a page that ends with its last message ends is known.
     is_placed: bool,
+    /// Where it begins is known too.
+    is_measured: bool,
     way: WayBack,
     stage: Stage,
 }
@@ -58,6 +62,7 @@ impl PageReading {
             room: RoomId::of(want.room.as_str()),
             next: want.first,
             is_placed: !want.newest,
+            is_measured: !want.newest,
             want,
             run,
             frames: VecDeque::new(),
@@ -69,6 +74,16 @@ impl PageReading {
 
     pub(super) fn begin_anew(&mut self) {
         (self.way, self.stage) = (WayBack::new(), Stage::Find);
+    }
+
+    /// What was read already is to be erased, too.
+    pub(super) fn erase(&mut self, erasure: &Erasure) {
+        for (_, frame) in &mut self.frames {
+            if let Cow::Owned(gap) = erasure.shown(frame) {
+                self.bytes = self.bytes - frame.len() + gap.len();
+                *frame = gap;
+            }
+        }
     }
 
     pub(super) fn go(&mut self, shelf: Shelf<'_>, read_bytes: u64) -> Step {
@@ -123,6 +138,13 @@ impl PageReading {
     fn find(&mut self, shelf: Shelf<'_>) -> Result<(), Step> {
         let target = if self.is_placed { self.next } else { self.want.last };
         let found = self.way.go(self.room, shelf, target, |place| place.part.first <= target)?;
+        if let Some(place) = found.filter(|place| place.last < target)
+            && let Some(behind) = self.way.behind().filter(|behind| behind.part.first > target)
+        {
+            // What lies between the two is in a segment that was damaged, index and all.
+            let (segment, first) = (place.segment, behind.part.first);
+            return Err(Step::Damaged { segment, first });
+        }
         let Some(place) = found.filter(|place| place.last >= self.next) else {
             // Cut away since the page was asked for; what was read until here is right.
             self.want.last = self.next.previous();
@@ -131,8 +153,7 @@ impl PageReading {
         if !self.is_placed {
             self.is_placed = true;
             self.want.last = self.want.last.min(place.last);
-            self.begin_at(self.begin_of_newest(&place));
-            return Ok(());
+            return self.begin_part(place, shelf);
         }
         if place.part.first > self.next {
             if !self.frames.is_empty() || self.next > self.want.first {
@@ -149,6 +170,11 @@ impl PageReading {
         self.begin_part(place, shelf)
     }
 
+    /// What cannot be read is far before: it goes on without.
+    pub(super) fn leave_jump(&mut self) -> bool {
+        matches!(self.stage, Stage::Find) && self.way.leave_jump()
+    }
+
     /// The first message behind the segment whose index is being read.
     pub(super) fn behind_index(&self) -> Sequence {
         match &self.stage {
@@ -161,18 +187,27 @@ impl PageReading {
         (self.want.first, self.next) = (first, first);
     }
 
-    /// Where to begin so that a page full ends at its last message: by the usual size of the room's messages there, with
-    /// twice that as room for error, and by what reading them costs. A page may then hold fewer than it could.
-    fn begin_of_newest(&self, place: &Place) -> Sequence {
-        let mean = mean_bytes(place);
-        let read_bytes = mean.max(u64::from(place.part.details.marks) * PAGE_BYTES as u64 / messages_in(place));
-        let affordable = match read_bytes.saturating_sub(mean.saturating_mul(4)) {
-            0 => u64::MAX,
-            dear => READ_BYTES_FREE / dear,
-        };
-        let fitting = ((self.want.bytes_max as u64).saturating_mul(2) / mean).min(affordable);
-        let wanted = u64::from(self.want.messages_max).min(fitting).max(1);
-        Sequence(self.want.last.0.saturating_sub(wanted - 1)).max(self.want.first)
+    /// Where to begin so that a page full ends at its last message, by what the marks before that say is to be read, with
+    /// room for error. A page may then hold fewer messages than it could.
+    fn begin_of_newest(&self, place: &Place, piece: &MarkPiece) -> Sequence {
+        let wanted = u64::from(self.want.messages_max).max(1);
+        let fewest = Sequence(self.want.last.0.saturating_sub(wanted - 1)).max(self.want.first);
+        let bytes_max = (self.want.bytes_max as u64).saturating_mul(2).saturating_add(READ_BYTES_FREE / 2);
+        let ahead = piece.marks.partition_point(|mark| mark.sequence <= self.want.last.0);
+        let mut marks = piece.marks.get(..ahead).unwrap_or(&[]).iter().rev();
+        let Some(mut begin) = marks.next() else { return fewest };
+        let (own_share, mut bytes) = (own_share(place, piece), 0);
+        for mark in marks {
+            // What lies between two marks is others' but for the room's share, and is leapt over from page to page.
+            let gap = begin.offset.saturating_sub(mark.offset);
+            bytes += gap.min((gap as f64 * own_share) as u64 + 2 * PAGE_BYTES as u64);
+            if bytes > bytes_max {
+                return Sequence(begin.sequence).max(fewest);
+            }
+            begin = mark;
+        }
+        let is_all = begin.sequence <= place.part.first.0;
+        if is_all { fewest } else { Sequence(begin.sequence).max(fewest) }
     }
 
     fn begin_part(&mut self, place: Place, shelf: Shelf<'_>) -> Result<(), Step> {
@@ -182,12 +217,13 @@ impl PageReading {
                 return self.leave_part();
             }
             let places = (place.part.first.0, place.part.last.0);
-            let search = MarkSearch::new(self.next.0, places, place.part.details.marks);
+            let search = MarkSearch::new(self.sought().0, places, place.part.details.marks);
             self.stage = Stage::Marks(place, search);
             return Ok(());
         };
         let marks = index.room(self.room).map_or(&[][..], |room| &room.marks);
-        let at = marks.partition_point(|mark| mark.sequence <= self.next.0).saturating_sub(1);
+        let at = marks.partition_point(|mark| mark.sequence <= self.sought().0).saturating_sub(1);
+        let at = if self.is_measured { at } else { at.saturating_sub(MARKS_AHEAD_MAX - 1) };
         let some = marks.get(at..).unwrap_or(&[]);
         let next = some.get(MARKS_AHEAD_MAX).map_or(u64::MAX, |mark| mark.sequence);
         let piece = MarkPiece { marks: some.iter().take(MARKS_AHEAD_MAX).copied().collect(), next };
@@ -208,7 +244,18 @@ impl PageReading {
         if search.is_in(&piece) { self.begin_records(place, piece) } else { Ok(()) }
     }
 
+    /// The place whose mark is looked for.
+    fn sought(&self) -> Sequence {
+        if self.is_measured { self.next } else { self.want.last }
+    }
+
     fn begin_records(&mut self, place: Place, piece: MarkPiece) -> Result<(), Step> {
+        if !self.is_measured {
+            self.is_measured = true;
+            self.begin_at(self.begin_of_newest(&place, &piece));
+            self.stage = Stage::Find;
+            return Ok(());
+        }
         let Some(mark) = mark_before(&piece, self.next) else {
             return Err(doubtful_index(place.segment, place.part.details.marks_offset()));
         };
@@ -256,7 +303,8 @@ impl PageReading {
         }
         let end = at.saturating_add(bytes).min(end);
         let chunk = shelf.bytes(place.segment, LogFile::Segment, at..end)?;
-        let walked = self.walk(&chunk, here, &place, (header.nonce, header.run));
+        let run = Run { nonce: header.nonce, run: header.run, erasures: shelf.catalog.erasures() };
+        let walked = self.walk(&chunk, here, &place, run);
         let Stage::Records(_, records) = &mut self.stage else { return Ok(()) };
         match walked {
             Walked::Through(through) if through.at > at => (records.here, records.bytes_min) = (through, 0),
@@ -317,7 +365,7 @@ impl PageReading {
     }
 
     /// Takes the room's records of these bytes, from there on, leaping where a mark says so.
-    fn walk(&mut self, chunk: &[u8], from: Position, place: &Place, (nonce, run): (u64, u64)) -> Walked {
+    fn walk(&mut self, chunk: &[u8], from: Position, place: &Place, segment: Run<'_>) -> Walked {
         let (mut here, tag) = (from, room_tag(self.room));
         let mut leap = self.next_mark();
         loop {
@@ -343,7 +391,7 @@ impl PageReading {
                 }
                 // The end of a block; the next begins with a page.
                 Some(0) if page_end - here.at < PAGE_BYTES as u64 => page_end - here.at,
-                _ => match self.record(rest, tag, nonce, run) {
+                _ => match self.record(rest, tag, segment) {
                     Looked::Other(bytes) => bytes,
                     Looked::Own(bytes) => {
                         here.own_end = here.at + bytes;
@@ -363,15 +411,15 @@ impl PageReading {
     }
 
     /// Looks at the record that starts with these bytes, and takes it if it is the room's next.
-    fn record(&mut self, rest: &[u8], tag: u16, nonce: u64, run: u64) -> Looked {
+    fn record(&mut self, rest: &[u8], tag: u16, segment: Run<'_>) -> Looked {
         match Record::bytes_of(rest) {
             Ok(bytes) if u16_at(rest, 2) != Some(tag) => return Looked::Other(bytes as u64),
             Ok(_) => {}
             Err(RecordFault::Longer(bytes)) => return Looked::Longer(bytes as u64),
             Err(_) => return Looked::Damaged,
         }
-        match Record::read(rest, nonce) {
-            Ok(record) if self.take(&record, run) => Looked::Own(record.bytes() as u64),
+        match Record::read(rest, segment.nonce) {
+            Ok(record) if self.take(&record, segment) => Looked::Own(record.bytes() as u64),
             Ok(_) | Err(RecordFault::Damaged) => Looked::Damaged,
             Err(RecordFault::Longer(bytes)) => Looked::Longer(bytes as u64),
             Err(RecordFault::Kind(_)) => Looked::Later,
@@ -387,7 +435,7 @@ impl PageReading {
     }
 
     /// Takes a record if it is the room's next; `false`: it is not what should be there.
-    fn take(&mut self, record: &Record<'_>, run: u64) -> bool {
+    fn take(&mut self, record: &Record<'_>, segment: Run<'_>) -> bool {
         if record.kind == RecordKind::State {
             return true;
         }
@@ -399,7 +447,7 @@ impl PageReading {
             return false;
         }
         let want = &self.want;
-        if run != self.run || want.spare != Some(record.author) {
+        if segment.run != self.run || want.spare != Some(record.author) {
             let full =
                 self.frames.len() >= want.messages_max as usize || self.bytes + record.frame.len() > want.bytes_max;
             if full && !want.newest && !self.frames.is_empty() {
@@ -407,11 +455,13 @@ impl PageReading {
                 self.want.last = self.next.previous();
                 return true;
             }
-            let frame = if kept.epoch() == want.epoch {
+            let shown = segment.erasures.shown(self.room, kept);
+            let frame = if shown.epoch() == want.epoch && !matches!(shown, Kept::Erased { .. }) {
                 record.frame.to_vec()
             } else {
+                // A tombstone is as long as the message was, which is nobody's business.
                 let mut frame = Vec::with_capacity(record.frame.len());
-                write_kept(&kept.under(want.epoch), &mut frame);
+                write_kept(&shown.under(want.epoch), &mut frame);
                 frame
             };
             self.push(frame);
@@ -435,6 +485,15 @@ impl PageReading {
             self.want.first = sequence.next();
         }
     }
+}
+
+/// What a walk is to know of the segment, and of what is not to be shown.
+#[derive(Clone, Copy)]
+struct Run<'a> {
+    nonce: u64,
+    /// The run that wrote it.
+    run: u64,
+    erasures: &'a Erasures,
 }
 
 /// Where a walk is in a segment.
@@ -491,6 +550,13 @@ enum Looked {
 fn mark_before(piece: &MarkPiece, sequence: Sequence) -> Option<Mark> {
     let behind = piece.marks.partition_point(|mark| mark.sequence <= sequence.0);
     behind.checked_sub(1).and_then(|at| piece.marks.get(at)).copied()
+}
+
+/// How much of what lies between the marks of a piece is the room's own.
+fn own_share(place: &Place, piece: &MarkPiece) -> f64 {
+    let (Some(first), Some(last)) = (piece.marks.first(), piece.marks.last()) else { return 1.0 };
+    let own_bytes = last.sequence.saturating_sub(first.sequence).saturating_mul(mean_bytes(place));
+    (own_bytes as f64 / last.offset.saturating_sub(first.offset).max(1) as f64).min(1.0)
 }
 
 fn mean_bytes(place: &Place) -> u64 {

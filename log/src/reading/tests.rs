@@ -3,7 +3,8 @@
 use banter_protocol::ids::{Epoch, Sequence};
 
 use crate::PAGE_BYTES;
-use crate::index::IndexBuilder;
+use crate::index::{HEADER_BYTES, IndexBuilder};
+use crate::journal::Answer;
 use crate::reading::{LogFile, PageRead, PageWant, ReadFault};
 use crate::record::RecordKind;
 use crate::rig::{Post, RUN, Rig, frames, want, want_in};

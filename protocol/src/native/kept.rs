@@ -9,7 +9,7 @@ use rkyv::rancor::Failure;
 use super::{archive, read_event, read_message_payload, write, write_event, write_message};
 use crate::event::{Event, Message};
 use crate::fault::PeerFault;
-use crate::frame::{Frame, FrameKind, Frames, KIND_OFFSET};
+use crate::frame::{Frame, FrameHeader, FrameKind, Frames, HEADER_BYTES, KIND_OFFSET};
 use crate::ids::{Epoch, Sequence};
 
 /// Something that has a place in a history.
@@ -167,19 +167,23 @@ pub fn read_state(bytes: &[u8]) -> Result<State<'_>, PeerFault> {
     }
 }
 
-/// The frames of a page as native readers are told them: a change is a gap of one, since none of them knows changes yet.
+/// The frames of a page as native readers are told them: a change is a gap of one, since none of them knows changes yet. A
+/// state is nobody's to read.
 ///
 /// # Errors
 /// When they are no whole frames of what has a place.
 pub fn as_told(frames: &[u8]) -> Result<Cow<'_, [u8]>, PeerFault> {
-    let is_change = |frame: &[u8]| frame.get(KIND_OFFSET) == Some(&(FrameKind::Change as u8));
-    if !Frames(frames).flatten().any(is_change) {
+    let is_of_log = |frame: &[u8]| {
+        let kind = frame.get(KIND_OFFSET);
+        kind == Some(&(FrameKind::Change as u8)) || kind == Some(&(FrameKind::State as u8))
+    };
+    if !Frames(frames).flatten().any(is_of_log) {
         return Ok(Cow::Borrowed(frames));
     }
     let mut told = Vec::with_capacity(frames.len());
     for frame in Frames(frames) {
         let frame = frame?;
-        if is_change(frame) {
+        if is_of_log(frame) {
             write_event(&read_kept(frame)?.as_gap(), &mut told);
         } else {
             told.extend_from_slice(frame);
@@ -197,6 +201,52 @@ pub fn write_kept(kept: &Kept<'_>, out: &mut Vec<u8>) {
             write_event(&Event::Gap { room, epoch, from: sequence, to: sequence }, out);
         }
     }
+}
+
+/// What stands in the place of a message that was erased.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tombstone<'a> {
+    /// The room.
+    pub room: &'a str,
+    /// The history.
+    pub epoch: Epoch,
+    /// The place.
+    pub sequence: Sequence,
+    /// When what was erased was said, milliseconds since 1970: files of the log grow old by it.
+    pub time_ms: u64,
+}
+
+/// Bytes of a tombstone's time.
+const TIME_BYTES: usize = 8;
+
+/// Appends the frame of an erased message with exactly that many bytes, so that it takes the place of the message's own.
+/// What there is too many lies ahead of the archive, whose root is at the end; the first of it is the time. `false`: it does
+/// not fit, and nothing was appended; in the place of a message it always does.
+pub fn write_erased(tombstone: &Tombstone<'_>, frame_bytes: usize, out: &mut Vec<u8>) -> bool {
+    let &Tombstone { room, epoch, sequence, time_ms } = tombstone;
+    let start = out.len();
+    write_event(&Event::Gap { room, epoch, from: sequence, to: sequence }, out);
+    let archive = out.split_off(start + HEADER_BYTES);
+    let padding = frame_bytes.checked_sub(HEADER_BYTES + archive.len()).filter(|&padding| padding >= TIME_BYTES);
+    let payload_bytes = padding.and_then(|padding| u32::try_from(padding + archive.len()).ok());
+    let Some((padding, payload_bytes)) = padding.zip(payload_bytes) else {
+        out.truncate(start);
+        return false;
+    };
+    out.truncate(start);
+    out.extend_from_slice(&FrameHeader { payload_bytes, kind: FrameKind::Gap }.to_bytes());
+    out.extend_from_slice(&time_ms.to_le_bytes());
+    out.resize(out.len() + padding - TIME_BYTES, 0);
+    out.extend_from_slice(&archive);
+    true
+}
+
+/// When the message was said that the frame stands for, if it is one of [`write_erased`]; milliseconds since 1970.
+pub fn erased_ms(frame: &[u8]) -> Option<u64> {
+    let Ok(Kept::Erased { room, .. }) = read_kept(frame) else { return None };
+    let ahead = frame.len().checked_sub(HEADER_BYTES + size_of::<archive::ArchivedGap>() + room.len())?;
+    let time = frame.get(HEADER_BYTES..HEADER_BYTES + TIME_BYTES).filter(|_| ahead >= TIME_BYTES)?;
+    time.try_into().ok().map(u64::from_le_bytes)
 }
 
 /// Appends a change's frame.
@@ -251,6 +301,7 @@ mod tests {
         write_state(&state, &mut frame);
         assert_eq!(read_state(&frame), Ok(state));
         assert_eq!(read_kept(&frame), Err(PeerFault::Archive));
+        assert_eq!(as_told(&frame), Err(PeerFault::Archive), "and is told to nobody");
     }
 
     #[test]
@@ -261,6 +312,39 @@ mod tests {
         let told = as_told(&[&message[..], &change, &erased].concat()).unwrap().into_owned();
         assert_eq!(told, [&message[..], &erased, &erased].concat(), "in the same place");
         assert!(as_told(&change[..9]).is_ok_and(|told| told.len() == 9), "whole frames are the caller's");
+    }
+
+    #[test]
+    fn an_erased_message_of_any_length_is_read_with_its_time_and_one_that_is_too_short_is_none() {
+        let room = "a room with a name";
+        let tombstone = Tombstone { room, epoch: Epoch(3), sequence: Sequence(9), time_ms: 1_700_000_000_123 };
+        let erased = Kept::Erased { room, epoch: Epoch(3), sequence: Sequence(9) };
+        let short = frame(&erased).len() + TIME_BYTES;
+        for bytes in 0..short + 2_000 {
+            let mut out = b"before".to_vec();
+            assert_eq!(write_erased(&tombstone, bytes, &mut out), bytes >= short, "{bytes}");
+            let frame = out.strip_prefix(b"before").unwrap();
+            if bytes >= short {
+                assert_eq!((frame.len(), read_kept(frame)), (bytes, Ok(erased)));
+                assert_eq!(erased_ms(frame), Some(tombstone.time_ms));
+            } else {
+                assert!(frame.is_empty());
+            }
+        }
+        assert_eq!(erased_ms(&frame(&erased)), None, "a gap as readers are told it has no time");
+    }
+
+    #[test]
+    fn an_erased_message_fits_in_the_place_of_the_shortest_message_and_change() {
+        let (epoch, sequence) = (Epoch(1), Sequence(1));
+        let body = Body { format: BodyFormat::Bytes, bytes: b"" };
+        let message = Message { epoch, sequence, time_ms: 0, room: "r", user: "u", key: None, body };
+        let change =
+            Change { epoch, sequence, time_ms: 0, room: "r", user: "u", target: Sequence(0), what: 0, body: b"" };
+        for kept in [Kept::Message(message), Kept::Change(change)] {
+            let tombstone = Tombstone { room: "r", epoch, sequence, time_ms: 0 };
+            assert!(write_erased(&tombstone, frame(&kept).len(), &mut Vec::new()));
+        }
     }
 
     #[test]

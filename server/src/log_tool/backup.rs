@@ -24,7 +24,9 @@ use crate::storage::ledger::mark_moved;
 use crate::storage::recovery::index_of;
 
 /// Files beside the segments that a server reads at start: in the data folder, and in the log's.
-const BESIDE: [&str; 2] = ["epoch", "log/ledger"];
+///
+/// The list of erasures behind the segments: what was erased while these were copied is erased again on the copy.
+const BESIDE: [&str; 3] = ["epoch", "log/ledger", "log/erasures"];
 
 /// What the copy is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -213,9 +215,11 @@ mod tests {
         let (folder, to) = data("epochs");
         let (dir, moved) = (folder.0.join("data"), folder.0.join("moved"));
         LedgerFile::make(&dir.join("log"), Ledger::default()).unwrap();
+        fs::write(dir.join("log/erasures"), "what was erased").unwrap();
         run(&dir, &to, Means::Backup).unwrap();
         run(&dir, &moved, Means::Move).unwrap();
         for (to, is_moved) in [(&to, false), (&moved, true)] {
+            assert_eq!(fs::read(to.join("log/erasures")).unwrap(), b"what was erased");
             let found = LedgerFile::open(&to.join("log")).unwrap();
             // The file is another one than the ledger says: a start that is not told better breaks every epoch.
             let is_own = found.identity().unwrap() == found.ledger().identity;

@@ -56,6 +56,8 @@ struct Wall {
     /// How long after the start it was last set.
     stands_since_ms: u64,
     elapsed_ms: u64,
+    /// How long it has to stand until it is believed.
+    believed_behind_ms: u64,
     is_believed: bool,
 }
 
@@ -85,8 +87,15 @@ impl Ages {
         let mut clock = LogClock::new(Some(start_ms));
         clock.advance(Now { unix_ms, ..Now::default() });
         let newest_ms = written.values().next_back().map(|last| last.newest_ms);
-        let wall = Wall { started_ms: unix_ms, stands_since_ms: 0, elapsed_ms: 0, is_believed: false };
+        let (started_ms, believed_behind_ms) = (unix_ms, BELIEVED_BEHIND_MS);
+        let wall = Wall { started_ms, stands_since_ms: 0, elapsed_ms: 0, believed_behind_ms, is_believed: false };
         Ages { run, runs, clock, away_ms: away_between(&written), newest_ms, wall }
+    }
+
+    /// The same, but the wall clock is believed behind that time.
+    #[must_use]
+    pub fn believing_behind(self, believed_behind_ms: u64) -> Self {
+        Ages { wall: Wall { believed_behind_ms, ..self.wall }, ..self }
     }
 
     /// Whether the wall clock of this start is one that was moved.
@@ -159,7 +168,7 @@ impl Wall {
         if started_ms.abs_diff(self.started_ms) > STEP_MS {
             (self.started_ms, self.stands_since_ms) = (started_ms, elapsed_ms);
         }
-        self.is_believed = elapsed_ms.saturating_sub(self.stands_since_ms) >= BELIEVED_BEHIND_MS;
+        self.is_believed = elapsed_ms.saturating_sub(self.stands_since_ms) >= self.believed_behind_ms;
     }
 }
 

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use banter_chat::address::Core;
+use banter_chat::erasing::Begun;
 use banter_log::journal::{Answer, Ask, Reach};
 use banter_log::reading::{FileRange, LogFile};
 use flume::Sender;
@@ -53,6 +54,8 @@ struct Shared {
     under_way: Cell<usize>,
     /// Files that glommio has yet to close.
     has_closed: Cell<bool>,
+    /// How often files were forgotten.
+    forgotten: Cell<u64>,
     read: RefCell<VecDeque<(FileKey, Rc<DmaFile>)>>,
     /// Bytes that were read.
     read_bytes: Cell<u64>,
@@ -67,6 +70,7 @@ impl Disk {
             answers: RefCell::default(),
             under_way: Cell::new(0),
             has_closed: Cell::new(false),
+            forgotten: Cell::new(0),
             read: RefCell::default(),
             read_bytes: Cell::new(0),
         });
@@ -96,6 +100,16 @@ impl Disk {
     /// A segment is ready for appends.
     pub fn ready(&mut self, segment: u64, file: SegmentFile) {
         self.open.insert(segment, Rc::new(file));
+    }
+
+    /// What lies in the place of a segment's files are others now.
+    pub fn rewritten(&mut self, segment: u64) {
+        self.shared.forget_files(|&(there, _)| there == segment);
+    }
+
+    /// The keeper is told what the core made of an erasure.
+    pub fn begun(&self, begun: Begun) {
+        self.tell(ToKeeper::Begun(begun));
     }
 
     /// Does what is asked.
@@ -230,6 +244,11 @@ impl Shared {
         let opened = self.file_to_read((range.segment, range.file)).await?;
         let read = opened.read_at(range.offset, range.bytes as usize).await.map_err(io::Error::from)?;
         self.read_bytes.set(self.read_bytes.get() + read.len() as u64);
+        let end = range.offset + read.len() as u64;
+        // What ends before the file does is no end of it: taken for one, it would look like damage.
+        if (read.len() as u64) < range.bytes && end < opened.file_size().await.map_err(io::Error::from)? {
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "fewer bytes came than the file has"));
+        }
         Ok(read.to_vec())
     }
 
@@ -241,8 +260,13 @@ impl Shared {
             self.read.borrow_mut().push_back(entry);
             return Ok(file);
         }
+        let forgotten = self.forgotten.get();
         let opened = OpenOptions::new().read(true).dma_open(self.path(key)).await;
         let file = Rc::new(opened.map_err(io::Error::from)?);
+        if forgotten != self.forgotten.get() {
+            // It may be what lay there before: nobody else is to read it.
+            return Ok(file);
+        }
         let mut read = self.read.borrow_mut();
         read.push_back((key, file.clone()));
         if read.len() > FILES_OPEN_MAX {
@@ -255,5 +279,6 @@ impl Shared {
     fn forget_files(&self, which: impl Fn(&FileKey) -> bool) {
         self.read.borrow_mut().retain(|(there, _)| !which(there));
         self.has_closed.set(true);
+        self.forgotten.set(self.forgotten.get() + 1);
     }
 }

@@ -9,28 +9,39 @@ use std::path::Path;
 use banter_log::index::{self, HEADER_BYTES, IndexBuilder, IndexHeader, Part, read_table};
 use banter_log::scan::Ending;
 use banter_log::segment::SegmentHeader;
-use banter_protocol::ids::RoomId;
+use banter_protocol::ids::{RoomId, Sequence};
 
 use super::files::put_index;
 use super::recovery::index_of;
 use super::{index_path, segment_path};
 
 /// Reads the table of a segment's index, all of which is there; `None` if there is none, or not of this segment, or it is
-/// damaged.
+/// damaged or cannot be read.
 pub fn read_parts(folder: &Path, segment: &SegmentHeader) -> Option<(IndexHeader, Vec<Part>)> {
-    let file = File::open(index_path(folder, segment.id)).ok()?;
-    let file_bytes = file.metadata().ok()?.len();
+    table_of(folder, segment).ok().flatten()
+}
+
+/// The same, where it matters that a read which failed says nothing about what is there.
+fn table_of(folder: &Path, segment: &SegmentHeader) -> io::Result<Option<(IndexHeader, Vec<Part>)>> {
+    let file = match File::open(index_path(folder, segment.id)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        opened => opened?,
+    };
+    let file_bytes = file.metadata()?.len();
     let mut header = [0; HEADER_BYTES];
-    file.read_exact_at(&mut header, 0).ok()?;
-    let header = IndexHeader::read(&header, segment)?;
+    if file_bytes < HEADER_BYTES as u64 {
+        return Ok(None);
+    }
+    file.read_exact_at(&mut header, 0)?;
     // A header that promises more than the file has is none; checked before anything is allocated.
-    let table_end = Some(header.table_end()).filter(|&end| end <= file_bytes)?;
-    let mut table = vec![0; (table_end - HEADER_BYTES as u64) as usize];
-    file.read_exact_at(&mut table, HEADER_BYTES as u64).ok()?;
-    let parts = read_table(&table, segment.nonce).collect::<Option<Vec<_>>>()?;
+    let header = IndexHeader::read(&header, segment).filter(|header| header.table_end() <= file_bytes);
+    let Some(header) = header else { return Ok(None) };
+    let mut table = vec![0; (header.table_end() - HEADER_BYTES as u64) as usize];
+    file.read_exact_at(&mut table, HEADER_BYTES as u64)?;
     // Nor is one whose marks and keys are cut off: its readers would find it damaged again and again.
     let is_there = |part: &Part| part.details.end_offset() <= file_bytes;
-    parts.iter().all(is_there).then_some((header, parts))
+    let parts = read_table(&table, segment.nonce).collect::<Option<Vec<_>>>();
+    Ok(parts.filter(|parts| parts.iter().all(is_there)).map(|parts| (header, parts)))
 }
 
 /// What an index that was looked at was like.
@@ -42,11 +53,16 @@ pub enum Mended {
     MadeAgain(u32),
     /// It was not, and the segment is not whole either.
     Not,
+    /// It was not, and what its rooms have before it is not known until the index of that segment is right.
+    Behind(u64),
 }
 
 /// Makes the index of a whole segment again if it is missing or damaged. Reads both into memory: a segment is as long as it
-/// was made, and a file that is longer than an index of it can be is none. `older` are the segments before it, the newest
-/// first: what its rooms have there is in none of its own blocks.
+/// was made, and a file that is longer than an index of it can be is none. `older` are the segments before it that count, the
+/// newest first: what its rooms have there is in none of its own blocks.
+///
+/// Invariant: an index is written with what lies before it as it is. A table that cannot be read, or does not check, ends the
+/// mending; if it were passed over, what it holds would be out of reach for good.
 ///
 /// # Errors
 /// What the kernel says.
@@ -75,25 +91,38 @@ pub fn mend_index(
             index.set_chain(part.room, part.chain);
             index.end_at(part.room, part.last);
         }),
-        None => chain(folder, &mut index, older),
+        None => {
+            if let Some(unknown) = chain(folder, &mut index, older)? {
+                return Ok(Mended::Behind(unknown));
+            }
+        }
     }
     put_index(folder, segment.id, &index.encode(segment, end_offset, true))?;
     Ok(Mended::MadeAgain(index.len() as u32))
 }
 
-/// Finds what the rooms of an index have before it: in most cases in the few segments right before.
-fn chain(folder: &Path, index: &mut IndexBuilder, older: impl Iterator<Item = SegmentHeader>) {
-    let mut wanted: BTreeSet<RoomId> = index.parts().map(|part| part.room).collect();
+/// Finds what the rooms of an index have before it: in most cases in the few segments right before. Says of which segment
+/// the index has to be made first.
+fn chain(
+    folder: &Path,
+    index: &mut IndexBuilder,
+    older: impl Iterator<Item = SegmentHeader>,
+) -> io::Result<Option<u64>> {
+    // Nothing is before a room's first message.
+    let mut wanted: BTreeSet<RoomId> =
+        index.parts().filter(|part| part.first > Sequence(1)).map(|part| part.room).collect();
     for header in older {
         if wanted.is_empty() {
-            return;
+            return Ok(None);
         }
-        for part in read_parts(folder, &header).into_iter().flat_map(|(_, parts)| parts) {
+        let Some((_, parts)) = table_of(folder, &header)? else { return Ok(Some(header.id)) };
+        for part in parts {
             if wanted.remove(&part.room) {
                 index.set_chain(part.room, part.chain_behind(&header));
             }
         }
     }
+    Ok(None)
 }
 
 /// How many times longer than its segment an index is at most.

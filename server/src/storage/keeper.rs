@@ -7,7 +7,9 @@
 //! No answer of the file system ends it: what may be tried again is, and what may not (a sync) is remembered.
 
 mod checking;
+mod checkpointing;
 mod dropping;
+mod erasing;
 mod kept;
 mod making;
 mod queue;
@@ -20,6 +22,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use banter_chat::address::Core;
+use banter_chat::erasing::Begun;
 use banter_chat::limits::Limits;
 use banter_log::block::BlockPlace;
 use banter_log::index::IndexBuilder;
@@ -27,13 +30,17 @@ use banter_log::segment::Class;
 use flume::{Receiver, RecvTimeoutError};
 
 use super::ages::{AWAY_MS_MAX, Ages, BELIEVED_BEHIND_MS, Moved, settle};
+use super::checkpoint::head_of;
+use super::erasures::{AskFault, ErasureFile, Wanted};
 use super::files::remove_segment;
 use super::ledger::LedgerFile;
 use super::recovery::KnownSegment;
 use super::sizing::Sizing;
 use crate::control::{CoreLink, ToCore};
-use crate::wall_clock::unix_ms;
+use crate::wall_clock::{believed_behind_ms, unix_ms};
 use checking::Checking;
+use checkpointing::Checkpointing;
+use erasing::Erasing;
 use kept::{Kept, KeptSegments, Writer};
 use queue::{Job, Queue, Wish};
 use sealing::Sealing;
@@ -81,6 +88,15 @@ pub enum ToKeeper {
         /// The segment.
         segment: u64,
     },
+    /// Something is to be erased: its number is answered, once that is written down. It is hidden at once.
+    Erase {
+        /// What.
+        wanted: Wanted,
+        /// Who is answered.
+        answer: flume::Sender<Result<u64, AskFault>>,
+    },
+    /// A core hides what is to be erased.
+    Begun(Begun),
     /// A core needs an index no more, and does not want to wait until it is freed.
     LetGo {
         /// The index.
@@ -106,6 +122,8 @@ pub struct KeeperState {
     pub scrub_faults: AtomicU64,
     /// 1 while there is too little space for a segment.
     pub is_full: AtomicU64,
+    /// Erasures that are hidden, and on the disk still.
+    pub erasures_pending: AtomicU64,
 }
 
 /// What a keeper is made of.
@@ -162,6 +180,8 @@ pub struct Keeper {
     retention_at: Instant,
     ledger: LedgerFile,
     checking: Checking,
+    checkpointing: Checkpointing,
+    erasing: Erasing,
     /// The cores have ended; whether all that they had is on the disk.
     ended: Option<bool>,
     state: Arc<KeeperState>,
@@ -178,6 +198,8 @@ enum Chore {
     Free(Arc<IndexBuilder>),
     /// Remove what nobody needs any more.
     Drop,
+    /// Go on with a round of erasing.
+    Erase,
 }
 
 /// Milliseconds since the machine started, also those in which it was suspended.
@@ -216,9 +238,11 @@ impl Keeper {
         let mut newest: Vec<_> = segments.iter().map(|known| (known.header, known.newest_ms)).collect();
         settle(&mut newest, start_ms);
         segments.iter_mut().zip(&newest).for_each(|(known, (_, newest_ms))| known.newest_ms = *newest_ms);
-        let ages = Ages::new(run, start_ms, unix_ms(), &newest);
+        let ages =
+            Ages::new(run, start_ms, unix_ms(), &newest).believing_behind(believed_behind_ms(BELIEVED_BEHIND_MS));
         tell_moved(&ages, &limits);
         let next_id = newest.iter().map(|(header, _)| header.id.saturating_add(1)).max().unwrap_or(1);
+        let checkpointing = Checkpointing::new(head_of(&folder), &segments, Instant::now());
         let mut kept = KeptSegments::default();
         let all: Vec<Core> = (0..cores.len()).map(|core| Core(core as u16)).collect();
         let mut sealings = BTreeMap::new();
@@ -229,6 +253,7 @@ impl Keeper {
         }
         segments.into_iter().for_each(|known| kept.add(Kept::found(&known, all.clone())));
         let now = Instant::now();
+        let list = ErasureFile::of(&folder, ledger.ledger().identity);
         let keeper = Keeper {
             folder,
             sizing: Sizing::new(&limits, cores.len(), classes),
@@ -250,6 +275,8 @@ impl Keeper {
             retention_at: now,
             ledger,
             checking: Checking::new(now),
+            checkpointing,
+            erasing: Erasing::new(list, now),
             ended: None,
             state,
         };
@@ -262,7 +289,11 @@ impl Keeper {
         while self.ended.is_none() {
             match self.inbox.recv_timeout(self.patience()) {
                 Ok(message) => self.take(message),
-                Err(RecvTimeoutError::Timeout) => self.check_step(),
+                Err(RecvTimeoutError::Timeout) => {
+                    if !self.checkpoint_step() {
+                        self.check_step();
+                    }
+                }
                 Err(RecvTimeoutError::Disconnected) => return,
             }
             self.do_due();
@@ -274,8 +305,9 @@ impl Keeper {
     /// How long to wait for a message.
     fn patience(&self) -> Duration {
         let now = Instant::now();
-        let due = [Some(self.retention_at), self.retry_at].into_iter().flatten().min();
+        let due = [Some(self.retention_at), self.retry_at, Some(self.erasing.look_at())].into_iter().flatten().min();
         let idle = due.map_or(RETENTION_INTERVAL, |due| due.saturating_duration_since(now));
+        let idle = self.checkpointing.patience(now).map_or(idle, |patience| patience.min(idle));
         idle.min(self.checking.patience(now)).max(checking::PAUSE)
     }
 
@@ -297,6 +329,7 @@ impl Keeper {
                 Job::Chore(Chore::Seal(segment)) => self.seal(segment),
                 Job::Chore(Chore::Mend(core, segment)) => self.mend_for(core, segment),
                 Job::Chore(Chore::Drop) => self.drop_free(),
+                Job::Chore(Chore::Erase) => self.erase_step(),
                 Job::Chore(Chore::Free(index)) => drop(index),
             }
         }
@@ -314,6 +347,8 @@ impl Keeper {
                 self.segments.release(segment, core);
                 self.queue.chore(Chore::Drop);
             }
+            ToKeeper::Erase { wanted, answer } => self.ask_to_erase(&wanted, &answer),
+            ToKeeper::Begun(begun) => self.has_begun_erasing(begun),
             ToKeeper::LetGo { index } => self.queue.chore(Chore::Free(index)),
             ToKeeper::Stop { is_whole } => {
                 self.ended = Some(is_whole);
@@ -333,6 +368,9 @@ impl Keeper {
         if self.retention_at <= now {
             self.retention_at = now + RETENTION_INTERVAL;
             self.cut_old();
+        }
+        if self.erasing.look_at() <= now {
+            self.look_at_erasures();
         }
         self.work();
     }

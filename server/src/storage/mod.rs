@@ -12,7 +12,10 @@
 
 pub mod ages;
 pub mod aligned;
+pub mod checkpoint;
 pub mod disk;
+pub mod erasing;
+pub mod erasures;
 pub mod files;
 pub mod indexes;
 pub mod keeper;

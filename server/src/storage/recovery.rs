@@ -21,6 +21,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
+use banter_chat::address::core_of;
 use banter_chat::clock::LogClock;
 use banter_log::catalog::{Catalog, Epochs};
 use banter_log::index::IndexBuilder;
@@ -31,15 +32,17 @@ pub use walk::index_of;
 
 use directory::Unwritten;
 use fault::disk;
-use folder::{Inspected, inspect, list, make_folder};
+use folder::{Inspected, inspect, list, look, make_folder};
 use hands::{Disk, Hands};
 use sealing::{Sealing, Tally, Unsealed, Walked, seal_all};
 use walk::End;
 
+use super::checkpoint::Checkpoint;
+use super::erasures::ErasureFile;
 use super::files::{put_aside, remove_segment};
 use super::ledger::{self, Blank, Ledger, LedgerFile, Start, this_boot};
 use super::segment_path;
-use super::slots::SlotsFault;
+use super::slots::{FileIdentity, SlotsFault};
 use crate::host::HostFault;
 
 /// How a folder is opened.
@@ -133,14 +136,23 @@ fn recover_with(
         found: Vec::new(),
         unwritten: Unwritten::new(),
         unsealed: Vec::new(),
+        checkpoint: None,
         walked: (0, 0),
         largest: ledger.largest(),
         newest_run: None,
         dropped: false,
         began: Instant::now(),
     };
-    for segment in list(folder)? {
-        recovery.inspect(&segment)?;
+    let segments = list(folder)?;
+    let mut covered = recovery.covered(&segments);
+    for segment in &segments {
+        match covered.remove(&segment.0) {
+            Some(known) => {
+                let run = known.header.run;
+                recovery.add(known, run);
+            }
+            None => recovery.inspect(segment)?,
+        }
     }
     recovery.seal(tally)?;
     let run = take_run(recovery.largest)?;
@@ -161,6 +173,8 @@ struct Recovery<'a> {
     found: Vec<KnownSegment>,
     unwritten: Unwritten,
     unsealed: Vec<Unsealed>,
+    /// What need not be read of the tables.
+    checkpoint: Option<Checkpoint>,
     walked: (usize, u64),
     /// The largest number that was seen.
     largest: u64,
@@ -171,6 +185,28 @@ struct Recovery<'a> {
 }
 
 impl Recovery<'_> {
+    /// The segments that the folder's checkpoint covers, if all of them are as they were. One that says what is not so goes,
+    /// and so does one beside damage that is accepted.
+    fn covered(&mut self, segments: &[(u64, PathBuf)]) -> BTreeMap<u64, KnownSegment> {
+        let folder = self.opening.folder;
+        let found = Checkpoint::open(folder).filter(|_| !self.opening.accept_corruption);
+        let found = found.filter(|it| it.is_of(|id| segments.binary_search_by_key(&id, |(id, _)| *id).is_ok()));
+        let known = found.as_ref().and_then(|checkpoint| {
+            let covered = checkpoint.head().covered.iter().filter_map(|covered| {
+                let at = segments.binary_search_by_key(&covered.id, |(id, _)| *id).ok()?;
+                Some((covered, segments.get(at)?))
+            });
+            covered.map(|(covered, segment)| Some((covered.id, look(folder, segment, covered, self.hands)?))).collect()
+        });
+        let Some(known) = known else {
+            Checkpoint::remove(folder);
+            return BTreeMap::new();
+        };
+        self.largest = self.largest.max(found.as_ref().map_or(0, |checkpoint| checkpoint.head().largest_epoch));
+        self.checkpoint = found;
+        known
+    }
+
     fn inspect(&mut self, segment: &(u64, PathBuf)) -> Result<(), RecoveryFault> {
         let path = &segment.1;
         match inspect(self.opening.folder, segment, self.hands)? {
@@ -292,7 +328,9 @@ impl Recovery<'_> {
     /// What each core needs of each segment. A room whose messages do not follow each other lacks a segment.
     fn catalogs(&mut self, run: u64, ledger: &mut Ledger) -> Result<Vec<Catalog>, RecoveryFault> {
         let Opening { folder, cores, .. } = *self.opening;
-        let (catalogs, holes) = directory::catalogs(folder, &mut self.found, &mut self.unwritten, cores, ledger)?;
+        let of_checkpoint = self.checkpoint.as_ref();
+        let (catalogs, holes) =
+            directory::catalogs(folder, &mut self.found, &mut self.unwritten, cores, ledger, of_checkpoint)?;
         let Some(first) = holes.first() else { return Ok(catalogs) };
         self.accept(RecoveryFault::Corrupt {
             path: segment_path(folder, first.behind),
@@ -307,7 +345,7 @@ impl Recovery<'_> {
             lost: "what these rooms have before that".to_owned(),
         })?;
         ledger.break_all(run);
-        Ok(directory::catalogs(folder, &mut self.found, &mut self.unwritten, cores, ledger)?.0)
+        Ok(directory::catalogs(folder, &mut self.found, &mut self.unwritten, cores, ledger, None)?.0)
     }
 
     fn finish(mut self, run: u64, found: ledger::Found, mut ledger: Ledger) -> Result<Recovered, RecoveryFault> {
@@ -325,6 +363,7 @@ impl Recovery<'_> {
         let epochs = Epochs { blank_synced, blank_written, lowered: ledger.levels.epoch };
         catalogs.iter_mut().for_each(|catalog| catalog.set_epochs(epochs));
         let ledger = found.write(folder, ledger).map_err(disk("writing the ledger of", folder))?;
+        hide_erased(folder, ledger.ledger().identity, &mut catalogs)?;
         let rooms = catalogs.iter().map(Catalog::len).sum::<usize>();
         tracing::info!(
             "the log holds {rooms} rooms in {} segments; {} of them ({} MB) were read through, in {:.2} s",
@@ -336,6 +375,26 @@ impl Recovery<'_> {
         let Recovery { found: segments, unwritten, walked, .. } = self;
         Ok(Recovered { run, catalogs, segments, ledger, unwritten, walked })
     }
+}
+
+/// What is to be erased and is in the log still is shown to nobody from the start on.
+fn hide_erased(folder: &Path, identity: FileIdentity, catalogs: &mut [Catalog]) -> Result<(), RecoveryFault> {
+    let file = ErasureFile::of(folder, identity);
+    let list = file.read().map_err(disk("reading the list of erasures of", folder))?;
+    if list.damaged > 0 {
+        tracing::error!(
+            "{} records of {} are damaged: what they asked to be erased is not known; ask for it again (`banter log erase`)",
+            list.damaged,
+            file.path().display()
+        );
+    }
+    for listed in list.pending() {
+        let core = core_of(listed.erasure.room_id(), catalogs.len() as u16);
+        if let Some(catalog) = catalogs.get_mut(core.index()) {
+            catalog.hide(&listed.erasure);
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

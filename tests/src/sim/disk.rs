@@ -341,7 +341,7 @@ impl SimDisk {
         there.index = fs::read(index_path(folder.path(), id)).ok();
         match mended {
             Mended::WasRight(parts) | Mended::MadeAgain(parts) => Some(parts),
-            Mended::Not => None,
+            Mended::Not | Mended::Behind(_) => None,
         }
     }
 

@@ -31,7 +31,7 @@ use crate::seeded::Seeded;
 /// Bytes of a segment: a few commits.
 const SEGMENT_BYTES: usize = 24 * 4_096;
 /// Rounds of turns until everything has to be at rest.
-const REST_ROUNDS_MAX: usize = 20_000;
+const REST_ROUNDS_MAX: usize = 100_000;
 /// Rounds without anything to do that count as rest; with the time of a round, longer than any interval of the server.
 const QUIET_ROUNDS: usize = 40;
 /// Rounds in which lanes still delay.

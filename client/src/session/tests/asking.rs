@@ -5,6 +5,7 @@ use std::time::Duration;
 use banter_protocol::error_code::ErrorCode;
 use banter_protocol::event::Event as Said;
 use banter_protocol::ids::{Epoch, NameFault, Sequence};
+use banter_protocol::native;
 use banter_protocol::request::FetchFrom;
 
 use super::fake::{Pair, body, options};
@@ -147,7 +148,7 @@ fn a_page_that_cannot_be_read_costs_the_connection_and_its_ask_is_told() {
     let torn = |pair: &Pair| pair.server.message_frame("lobby", 1).split_last().unwrap().1.to_vec();
     let no_message = |_: &Pair| {
         let mut bytes = Vec::new();
-        banter_protocol::native::write_event(&Said::KeepAlive, &mut bytes);
+        native::write_event(&Said::KeepAlive, &mut bytes);
         bytes
     };
     for (ask, events) in [page_of(torn), page_of(no_message)] {
@@ -167,4 +168,22 @@ fn what_a_later_server_puts_between_the_messages_of_a_page_is_passed_over() {
     });
     let [Event::Page(page)] = &events[..] else { panic!("{events:?}") };
     assert_eq!(places(page), [1, 2]);
+}
+
+#[test]
+fn places_of_a_page_without_a_message_are_told_as_gaps_and_also_a_page_of_nothing_else_says_how_far_it_goes() {
+    let gap = |from, to| {
+        let mut bytes = Vec::new();
+        let (from, to) = (Sequence(from), Sequence(to));
+        native::write_event(&Said::Gap { room: "lobby", epoch: Epoch(1), from, to }, &mut bytes);
+        bytes
+    };
+    let (_, events) =
+        page_of(|pair| [&pair.server.message_frame("lobby", 1)[..], &gap(2, 2), &gap(3, u64::MAX)].concat());
+    let [Event::Page(page)] = &events[..] else { panic!("{events:?}") };
+    let expected = [Sequence(2)..=Sequence(2), Sequence(3)..=Sequence(u64::MAX)];
+    assert_eq!((places(page), &page.gaps[..]), (vec![1], &expected[..]));
+    let (_, events) = page_of(|_| gap(1, 2));
+    let [Event::Page(page)] = &events[..] else { panic!("{events:?}") };
+    assert_eq!((places(page), &page.gaps[..]), (vec![], &[Sequence(1)..=Sequence(2)][..]));
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use banter_protocol::error_code::ErrorCode;
 use banter_protocol::event::{Event as Said, PresenceState};
+use banter_protocol::ids::{Epoch, Sequence};
 use banter_protocol::request::BodyFormat;
 
 use super::fake::{Pair, bodies, body, options};
@@ -116,4 +117,21 @@ fn an_unknown_code_for_hello_is_told_and_the_next_connection_asks_again() {
     pair.cut();
     pair.settle();
     assert!(pair.events().iter().any(|event| matches!(event, Event::Joined { .. })));
+}
+
+#[test]
+fn a_place_that_holds_no_message_for_this_version_is_a_gap_of_one_and_the_messages_around_it_are_let_through() {
+    let mut pair = Pair::joined(options(1), "lobby");
+    pair.server.say("lobby", "ann");
+    let (epoch, place) = (Epoch(1), Sequence(2));
+    pair.server.say_to_nobody("lobby", "ann");
+    (0..2).for_each(|_| pair.server.send(&Said::Gap { room: "lobby", epoch, from: place, to: place }));
+    pair.server.say("lobby", "ann");
+    pair.exchange();
+    let events = pair.events();
+    let is_gap = |event: &&Event| matches!(event, Event::Gap { from, to, .. } if (*from, *to) == (place, place));
+    assert_eq!(events.iter().filter(is_gap).count(), 1, "{events:?}");
+    let read: Vec<u64> = bodies(&events).iter().map(|(sequence, _)| *sequence).collect();
+    assert_eq!((read, pair.session.cursor("lobby").map(|it| it.sequence)), (vec![1, 3], Some(Sequence(3))));
+    assert!(!events.iter().any(|event| matches!(event, Event::Disconnected { .. })), "{events:?}");
 }

@@ -87,3 +87,24 @@ fn a_place_far_back_is_found_by_jumps() {
         assert_eq!((read.first, read.messages), (Sequence(cut + 1), frames(cut + 1..=cut + 1)));
     }
 }
+
+#[test]
+fn the_newest_page_costs_no_more_where_the_last_messages_are_much_larger_than_the_others() {
+    let mut rig = Rig::new(8 << 20);
+    let small: Vec<Post> = (1..=2_000).map(|sequence| Post { body_bytes: 60, ..Post::at(sequence) }).collect();
+    small.chunks(500).for_each(|posts| rig.commit(posts));
+    let large: Vec<Post> = (2_001..=2_400).map(|sequence| Post { body_bytes: 10_000, ..Post::at(sequence) }).collect();
+    large.chunks(50).for_each(|posts| rig.commit(posts));
+    let mut rig = rig.reopened(RUN + 1);
+    for (last, messages_max) in [(2_400, 330), (2_250, 100), (2_003, 20), (2_000, 100), (1_000, 1_000)] {
+        rig.reads.clear();
+        let wanted = PageWant { newest: true, messages_max, bytes_max: 32 * 1_024, ..want(1, last) };
+        let read = rig.page(wanted).unwrap();
+        let read_bytes = rig.read_bytes(LogFile::Segment) + rig.read_bytes(LogFile::Index);
+        let allowed = 4 * read.messages.len() as u64 + READ_BYTES_FREE + 8 * PAGE;
+        assert!(read_bytes <= allowed, "{read_bytes} bytes for {} before {last}", read.messages.len());
+        assert_eq!((read.through, read.first.0), (Sequence(last), last + 1 - u64::from(read.count)));
+        let is_full = read.count == messages_max || read.messages.len() > 16 * 1_024;
+        assert!(is_full, "{} messages, {} bytes", read.count, read.messages.len());
+    }
+}

@@ -177,3 +177,46 @@ fn files_that_end_too_early_are_told_and_not_read_forever() {
         rig.files.insert(segment, whole);
     }
 }
+
+/// "lobby" in so many parts of a message each.
+fn in_parts(parts: u64) -> Rig {
+    let mut rig = Rig::new(3 * PAGE_BYTES as u64);
+    rig.post(1..=parts);
+    let rig = rig.reopened(RUN + 1);
+    assert_eq!(rig.indexes.len() as u64, parts);
+    rig
+}
+
+#[test]
+fn what_is_far_before_and_cannot_be_read_hides_nothing_of_what_lies_nearer() {
+    for is_damaged in [false, true] {
+        let mut rig = in_parts(20);
+        rig.indexes.remove(&1);
+        rig.mends = false;
+        if is_damaged {
+            rig.answer(Answer::NotIndexed { segment: 1, is_damaged });
+        }
+        for first in 2..=20 {
+            assert_eq!(rig.pages(want(first, 20)), page(first..=20), "from {first}");
+        }
+        let fault = ReadFault::Damaged { segment: 1, first: Sequence(2) };
+        let fault = if is_damaged { fault } else { ReadFault::Unreadable { segment: 1 } };
+        assert_eq!(rig.page(want(1, 20)), Err(fault));
+        assert_eq!(rig.mended.is_empty(), is_damaged, "what is lost is not made again");
+    }
+}
+
+#[test]
+fn places_that_no_part_has_are_out_of_reach_and_nobody_waits_for_them() {
+    let mut rig = in_parts(20);
+    // The index of 11 was made again while that of 10 was lost with its segment.
+    let (header, mut part) = (rig.header(11), rig.part(11, "lobby"));
+    part.chain.before = 9;
+    let mut line = Vec::new();
+    part.write(header.nonce, &mut line);
+    rig.indexes.get_mut(&11).unwrap()[HEADER_BYTES..HEADER_BYTES + line.len()].copy_from_slice(&line);
+    let fault = ReadFault::Damaged { segment: 9, first: Sequence(11) };
+    assert_eq!(rig.page(want(10, 20)), Err(fault));
+    assert_eq!(rig.page(PageWant { newest: true, ..want(1, 10) }), Err(fault));
+    assert_eq!((rig.pages(want(1, 9)), rig.pages(want(11, 20))), (page(1..=9), page(11..=20)));
+}

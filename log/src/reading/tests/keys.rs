@@ -110,17 +110,3 @@ fn keys_of_earlier_runs_are_as_old_as_they_were_when_those_ended() {
     assert_eq!(known, [(9_000, 5_000_000), (8_000, 4_999_000), (7_000, 4_998_000)]);
     assert_eq!(later.keys_wanted(since(5_000_001)).unwrap().keys, []);
 }
-
-#[test]
-fn a_part_that_lacks_keys_makes_the_window_unknown_while_they_would_be_young_enough() {
-    let mut rig = Rig::new(FOUR_POSTS);
-    (1..=9).for_each(|sequence| rig.commit(&[keyed(sequence)]));
-    let mut rig = rig.reopened(RUN + 1);
-    let catalog = crate::catalog::Catalog::default();
-    let lacking = page::scan_index(&rig.files[&1], &catalog).lacking_keys().encode(&rig.header(1), 0, true);
-    rig.whole_indexes.insert(1, lacking.clone());
-    rig.indexes.insert(1, lacking);
-    assert_eq!((rig.keys(4_001, 99).unwrap().len(), rig.mended.len()), (5, 0));
-    assert_eq!((rig.keys(4_000, 99), rig.mended.len()), (Err(ReadFault::Unreadable { segment: 1 }), 1));
-    assert_eq!(rig.pages(want(1, 9)).unwrap().count, 9, "its messages are there");
-}

@@ -98,13 +98,36 @@ impl Keeper {
     }
 
     /// An index that is missing or wrong is made again, and every core that reads it is told. `None`: that is not known, or
-    /// could not be done now.
+    /// could not be done now. What an index lies behind is made again before it.
     pub(super) fn check_index(&mut self, segment: u64) -> Option<Mended> {
+        let mut waiting = vec![segment];
+        // Segments that are damaged as well: nobody gets at what is in them, or before them by way of them.
+        let mut lost = BTreeSet::new();
+        let mut tried = BTreeSet::new();
+        while let Some(&id) = waiting.last() {
+            let mended = self.make_index(id, &lost)?;
+            match mended {
+                Mended::Behind(older) if tried.insert(older) => waiting.push(older),
+                // It was right a moment ago.
+                Mended::Behind(_) => return None,
+                mended if id == segment => return Some(mended),
+                mended => {
+                    waiting.pop();
+                    if mended == Mended::Not {
+                        lost.insert(id);
+                    }
+                }
+            }
+        }
+        None
+    }
+
+    fn make_index(&mut self, segment: u64, lost: &BTreeSet<u64>) -> Option<Mended> {
         let known = self.segments.get(segment).filter(|_| !self.sealings.contains_key(&segment));
         // One that is not written yet is none to be mended.
         let (kept, sealed) = known.and_then(|kept| Some((kept, kept.sealed?)))?;
         let path = index_path(&self.folder, segment);
-        let older = self.segments.before(segment);
+        let older = self.segments.before(segment).filter(|header| !lost.contains(&header.id));
         let mended = mend_index(&self.folder, &kept.header, sealed.end_offset, older).inspect_err(|error| {
             tracing::warn!(%error, "{} cannot be checked or made again: trying again later", path.display());
         });

@@ -96,6 +96,7 @@ impl Keeper {
 
     fn drop_segment(&mut self, segment: u64) -> io::Result<()> {
         self.checking.leave(segment);
+        self.checkpointing.leave(segment);
         unlink_segment(&self.folder, segment)?;
         self.segments.remove(segment);
         self.end_sealing(segment, 0);

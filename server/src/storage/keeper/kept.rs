@@ -106,9 +106,16 @@ impl KeptSegments {
         self.segments.values()
     }
 
-    /// Those that are not cut and lie before it, the newest first.
+    /// Those that are sealed, not cut, and lie before it, the newest first: one that is written to now holds no room of an
+    /// older one, since a room has one writer in a run.
     pub fn before(&self, id: u64) -> impl Iterator<Item = SegmentHeader> {
-        self.segments.range(..id).rev().map(|(_, kept)| kept).filter(|kept| !kept.is_cut).map(|kept| kept.header)
+        let counts = |kept: &&Kept| !kept.is_cut && kept.sealed.is_some();
+        self.segments.range(..id).rev().map(|(_, kept)| kept).filter(counts).map(|kept| kept.header)
+    }
+
+    /// The first behind that id.
+    pub fn behind(&self, id: u64) -> Option<&Kept> {
+        self.segments.range((Bound::Excluded(id), Bound::Unbounded)).next().map(|(_, kept)| kept)
     }
 
     /// The first sealed one behind that id.

@@ -100,7 +100,10 @@ impl Keeper {
         self.segments.end_at(segment, sealing.end.offset);
         self.sealings.insert(segment, sealing);
         match file.map(|file| put_index(&self.folder, segment, &file)) {
-            Some(Ok(())) => self.end_sealing(segment, parts),
+            Some(Ok(())) => {
+                self.checkpointing.has_parts(parts);
+                self.end_sealing(segment, parts);
+            }
             Some(Err(error)) => {
                 let path = segment_path(&self.folder, segment);
                 tracing::warn!(%error, "cannot write the index of {}: trying again; a start without it takes longer", path.display());
@@ -165,5 +168,7 @@ impl Keeper {
         for core in cores {
             self.send(core, ToCore::Log(Answer::Indexed { segment, parts }));
         }
+        // It may be what an erasure waited for.
+        self.begin_round();
     }
 }

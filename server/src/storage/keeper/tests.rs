@@ -20,13 +20,17 @@ use rustix::fs::inotify;
 use tempfile::TempDir;
 
 use super::super::files::{make_segment, put_index};
-use super::super::indexes::read_parts;
+use super::super::indexes::{Mended, read_parts};
 use super::super::ledger::{BootId, Found, LastRun, Ledger};
 use super::super::recovery::index_of;
 use super::super::{index_path, segment_path};
 use super::*;
 use crate::log_tool::made::{Made, Post};
 use crate::mesh::Bell;
+
+mod checkpointing;
+mod classes;
+mod erasing;
 
 const SEGMENT_BYTES: u32 = 32 * 1_024;
 const HOUR_MS: u64 = 3_600_000;
@@ -515,6 +519,40 @@ fn the_scrubber_makes_an_index_again_that_is_missing_or_has_a_flipped_bit() {
     fs::remove_file(&path).unwrap();
     scrub_a_round(&mut rig);
     assert!(fs::read(&path).unwrap() == found && rig.keeper.state.scrub_faults.load(Ordering::Relaxed) == 0);
+}
+
+#[test]
+fn an_index_is_made_again_behind_those_before_it_and_never_past_one_that_cannot_be_read() {
+    let whole = |rig: &Rig, id| fs::read(index_path(rig.folder.path(), id)).unwrap();
+    let mut rig = Rig::new(&[0, 0, 0], limits());
+    let path = |id| index_path(rig.folder.path(), id);
+    // As they are where every room is chained to what it has before.
+    (1..=3).for_each(|id| fs::remove_file(path(id)).unwrap());
+    let paths = [path(1), path(2), path(3)];
+    assert_eq!(rig.keeper.check_index(3), Some(Mended::MadeAgain(1)));
+    let indexes = [whole(&rig, 1), whole(&rig, 2), whole(&rig, 3)];
+    let header = |id: u64| SegmentHeader { id, nonce: id * 7_919, core: (id % 2) as u16, ..HEADER };
+    let before = |rig: &Rig| read_parts(rig.folder.path(), &header(3)).unwrap().1[0].chain.before;
+    assert_eq!(before(&rig), 2);
+
+    // The one before cannot be read now: nothing is written that would step over it.
+    fs::remove_file(&paths[2]).unwrap();
+    fs::remove_file(&paths[1]).unwrap();
+    fs::create_dir(&paths[1]).unwrap();
+    assert_eq!((rig.keeper.check_index(3), paths[2].exists()), (None, false));
+    fs::remove_dir(&paths[1]).unwrap();
+
+    // It is damaged, index and all: what is older is found without it.
+    let segment = segment_path(rig.folder.path(), 2);
+    let bytes = fs::read(&segment).unwrap();
+    let mut damaged = bytes.clone();
+    damaged[4_096 + 70] ^= 1;
+    fs::write(&segment, damaged).unwrap();
+    assert_eq!((rig.keeper.check_index(3), before(&rig)), (Some(Mended::MadeAgain(1)), 1));
+    fs::write(&segment, bytes).unwrap();
+    fs::remove_file(&paths[2]).unwrap();
+    assert_eq!(rig.keeper.check_index(3), Some(Mended::MadeAgain(1)));
+    assert!((1..=3).all(|id| whole(&rig, id) == indexes[id as usize - 1]));
 }
 
 #[test]

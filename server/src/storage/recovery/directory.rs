@@ -10,10 +10,12 @@ use std::sync::Arc;
 
 use banter_chat::address::core_of;
 use banter_log::catalog::{Catalog, Hole, Past};
+use banter_log::checkpoint::FILE_NAME;
 use banter_log::index::{HEADER_BYTES, IndexBuilder, IndexHeader, Part};
 use banter_protocol::ids::{RoomId, Sequence};
 
 use super::{KnownSegment, RecoveryFault, disk};
+use crate::storage::checkpoint::Checkpoint;
 use crate::storage::index_path;
 use crate::storage::indexes::read_parts;
 use crate::storage::ledger::Ledger;
@@ -29,13 +31,17 @@ pub(super) fn catalogs(
     unwritten: &mut Unwritten,
     cores: u16,
     ledger: &Ledger,
+    checkpoint: Option<&Checkpoint>,
 ) -> Result<(Vec<Catalog>, Vec<Hole>), RecoveryFault> {
     let breaks = ledger.breaks();
     let oldest = Catalog::oldest_of(found.iter().map(|segment| &segment.header));
     let past = Past { breaks: &breaks, oldest };
     let mut catalogs: Vec<Catalog> = (0..cores).map(|_| Catalog::default()).collect();
     let (mut holes, mut given_again) = (Vec::new(), GivenAgain::new());
-    for segment in found.iter_mut() {
+    if let Some(checkpoint) = checkpoint {
+        take_kept(folder, checkpoint, found, &mut catalogs, &past)?;
+    }
+    for segment in found.iter_mut().filter(|segment| !checkpoint.is_some_and(|it| it.covers(segment.header.id))) {
         let mut parts = parts_of(folder, segment, unwritten)?;
         let (header, newest_ms) = (segment.header, segment.newest_ms);
         catalogs.iter_mut().for_each(|catalog| catalog.add_segment(header, segment.parts, newest_ms));
@@ -59,6 +65,27 @@ pub(super) fn catalogs(
         }
     }
     Ok((catalogs, holes))
+}
+
+/// Takes what the checkpoint has, in place of the tables that it covers.
+fn take_kept(
+    folder: &Path,
+    checkpoint: &Checkpoint,
+    found: &[KnownSegment],
+    catalogs: &mut [Catalog],
+    past: &Past<'_>,
+) -> Result<(), RecoveryFault> {
+    for segment in found.iter().filter(|segment| checkpoint.covers(segment.header.id)) {
+        let add = |catalog: &mut Catalog| catalog.add_segment(segment.header, segment.parts, segment.newest_ms);
+        catalogs.iter_mut().for_each(add);
+    }
+    let cores = catalogs.len() as u16;
+    let taken = checkpoint.rooms(|kept| {
+        if let Some(catalog) = catalogs.get_mut(core_of(kept.room, cores).index()) {
+            catalog.add_kept(kept, past);
+        }
+    });
+    taken.map_err(disk("reading again", &folder.join(FILE_NAME)))
 }
 
 /// Rooms of which a segment holds places that were refused, and given again in a later one: what counts in it ends there.

@@ -2,16 +2,19 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use banter_log::PAGE_BYTES;
-use banter_log::index::{IndexHeader, Part};
+use banter_log::checkpoint::Covered;
+use banter_log::index::{HEADER_BYTES as INDEX_HEADER_BYTES, IndexHeader, Part};
 use banter_log::segment::{SegmentFault, SegmentHeader, file_name, id_of_file};
 
 use super::hands::Hands;
 use super::sealing::Unsealed;
 use super::{KnownSegment, RecoveryFault, disk};
 use crate::storage::files::DRAFT_SUFFIX;
+use crate::storage::index_path;
 use crate::storage::indexes::read_parts;
 
 /// What a file named like a segment turns out to be.
@@ -91,6 +94,28 @@ pub(super) fn inspect(
         None if file_bytes >= header.file_bytes => Inspected::Unsealed(unsealed),
         _ => Inspected::Shorter(Unsealed { is_damaged: true, ..unsealed }),
     })
+}
+
+/// Looks at a segment that a checkpoint covers, and reads no more of it than shows that it is as it was; `None`: it is not.
+pub(super) fn look(
+    folder: &Path,
+    (id, path): &(u64, PathBuf),
+    covered: &Covered,
+    hands: &dyn Hands,
+) -> Option<KnownSegment> {
+    if !fs::metadata(path).ok()?.is_file() {
+        return None;
+    }
+    let file = File::open(path).ok()?;
+    let header = read_header(hands, *id, &file).ok()?.ok()?;
+    let index = File::open(index_path(folder, *id)).ok()?;
+    let mut bytes = [0; INDEX_HEADER_BYTES];
+    index.read_exact_at(&mut bytes, 0).ok()?;
+    let IndexHeader { end_offset, newest_ms, parts, is_chained } = IndexHeader::read(&bytes, &header)?;
+    let file_bytes = file.metadata().ok()?.len();
+    let is_as_it_was = (header.id, header.nonce, end_offset) == (*id, covered.nonce, covered.end_offset);
+    let known = KnownSegment { header, file_bytes, end_offset, newest_ms, parts, is_chained };
+    (is_as_it_was && is_chained && end_offset <= file_bytes && file_bytes >= header.file_bytes).then_some(known)
 }
 
 fn read_header(hands: &dyn Hands, id: u64, file: &File) -> io::Result<Result<SegmentHeader, SegmentFault>> {

@@ -261,7 +261,7 @@ impl<'a> Reader<'a> {
                     mend_index(self.folder, &SegmentHeader::read(&page).unwrap(), end, std::iter::empty()).unwrap();
                 Some(match mended {
                     Mended::WasRight(parts) | Mended::MadeAgain(parts) => Answer::Indexed { segment, parts },
-                    Mended::Not => Answer::NotIndexed { segment, is_damaged: false },
+                    Mended::Not | Mended::Behind(_) => Answer::NotIndexed { segment, is_damaged: false },
                 })
             }
             _ => None,

@@ -1,0 +1,127 @@
+//! What is to be erased of a room: which of its places, and whose.
+//!
+//! Invariant: an erased place stays a place. What lies there is a tombstone ([`rewrite`]), and what readers are told is a gap
+//! of one ([`Erasures::shown`]), also before anything was written.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use banter_protocol::ids::{RoomId, RoomName, Sequence, UserName};
+use banter_protocol::native::{Kept, read_kept, write_kept};
+
+use crate::key::{Fingerprint, KeyedPost};
+
+mod rewrite;
+
+pub use rewrite::{Rewritten, rewrite};
+
+/// An erasure.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Erasure {
+    /// Tells it from the others.
+    pub number: u64,
+    /// The room.
+    pub room: RoomName,
+    /// Only what this user said; `None`: what anybody did.
+    pub user: Option<UserName>,
+    /// The first place.
+    pub first: Sequence,
+    /// The last place.
+    pub last: Sequence,
+}
+
+impl Erasure {
+    /// The room.
+    pub fn room_id(&self) -> RoomId {
+        RoomId::of(self.room.as_str())
+    }
+
+    /// Whether a place is one of its places.
+    pub fn spans(&self, sequence: Sequence) -> bool {
+        (self.first..=self.last).contains(&sequence)
+    }
+
+    /// Whether that is to be erased. What is erased already is not.
+    pub fn hides(&self, kept: &Kept<'_>) -> bool {
+        let user = match kept {
+            Kept::Message(message) => message.user,
+            Kept::Change(change) => change.user,
+            Kept::Erased { .. } => return false,
+        };
+        self.spans(kept.sequence())
+            && kept.room() == self.room.as_str()
+            && self.user.as_ref().is_none_or(|there| there.as_str() == user)
+    }
+
+    /// Whether the key of that post goes with it.
+    pub fn hides_key(&self, post: &KeyedPost) -> bool {
+        let is_author = |user: &UserName| Fingerprint::of(user.as_str(), "").author() == post.fingerprint.author();
+        self.spans(Sequence(post.sequence)) && self.user.as_ref().is_none_or(is_author)
+    }
+
+    /// The frame as readers are told it: of what is to be erased a gap of one, of anything else the frame itself.
+    pub fn shown<'f>(&self, frame: &'f [u8]) -> Cow<'f, [u8]> {
+        match read_kept(frame) {
+            Ok(kept) if self.hides(&kept) => Cow::Owned(gap_of(&kept)),
+            _ => Cow::Borrowed(frame),
+        }
+    }
+}
+
+/// What readers are told of an erased place.
+pub fn gap_of(kept: &Kept<'_>) -> Vec<u8> {
+    let mut gap = Vec::new();
+    write_kept(&Kept::Erased { room: kept.room(), epoch: kept.epoch(), sequence: kept.sequence() }, &mut gap);
+    gap
+}
+
+/// The erasures of a core's rooms that are not on the disk yet.
+#[derive(Debug, Default)]
+pub struct Erasures {
+    rooms: BTreeMap<RoomId, Vec<Erasure>>,
+}
+
+impl Erasures {
+    /// Adds one; one of the same number, which is known better now, goes.
+    pub fn add(&mut self, erasure: Erasure) {
+        let of_room = self.rooms.entry(erasure.room_id()).or_default();
+        of_room.retain(|there| there.number != erasure.number);
+        of_room.push(erasure);
+    }
+
+    /// One of them.
+    pub fn get(&self, room: RoomId, number: u64) -> Option<&Erasure> {
+        self.of(room).iter().find(|there| there.number == number)
+    }
+
+    /// Those of a room.
+    pub fn of(&self, room: RoomId) -> &[Erasure] {
+        self.rooms.get(&room).map_or(&[], Vec::as_slice)
+    }
+
+    /// It is on the disk.
+    pub fn end(&mut self, room: RoomId, number: u64) {
+        if let Some(of_room) = self.rooms.get_mut(&room) {
+            of_room.retain(|there| there.number != number);
+            if of_room.is_empty() {
+                self.rooms.remove(&room);
+            }
+        }
+    }
+
+    /// The room begins anew, and what is at those places now is something else.
+    pub fn forget_room(&mut self, room: RoomId) {
+        self.rooms.remove(&room);
+    }
+
+    /// What readers are told of what lies in a room: a gap where it is to be erased, or was.
+    pub fn shown<'k>(&self, room: RoomId, kept: Kept<'k>) -> Kept<'k> {
+        if self.of(room).iter().any(|there| there.hides(&kept)) {
+            return Kept::Erased { room: kept.room(), epoch: kept.epoch(), sequence: kept.sequence() };
+        }
+        kept
+    }
+}
+
+#[cfg(test)]
+mod tests;
