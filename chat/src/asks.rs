@@ -3,6 +3,7 @@
 use banter_protocol::error_code::{ErrorCode, Scope};
 use banter_protocol::event::Event;
 use banter_protocol::fault::RequestFault;
+use banter_protocol::features::FeatureNames;
 use banter_protocol::ids::{Cursor, PostKey, RequestId, RoomId, RoomName, Sequence, UserName, check_room_name};
 use banter_protocol::request::{Ask, Body, FetchFrom, JoinFrom, Request};
 use bytes::Bytes;
@@ -37,7 +38,7 @@ impl Sessions {
         let Some(slot) = self.slot_of(connection) else { return };
         let stage = self.connections[slot].stage;
         let result = match (&request.ask, stage) {
-            (Ask::Hello { user, .. }, Stage::Opened) => self.hello(slot, request.id, user),
+            (Ask::Hello { user, features, .. }, Stage::Opened) => self.hello(slot, request.id, user, features),
             (Ask::Hello { .. }, Stage::Greeted) => Err(bad_request("`hello` comes once")),
             (ask, Stage::Greeted) => self.ask(slot, request.id, ask, turn),
             (_, Stage::Opened) => Err(bad_request("`hello` comes first")),
@@ -93,17 +94,19 @@ impl Sessions {
         }
     }
 
-    fn hello(&mut self, slot: usize, id: RequestId, user: &str) -> Result<(), Refusal> {
+    fn hello(&mut self, slot: usize, id: RequestId, user: &str, features: &FeatureNames<'_>) -> Result<(), Refusal> {
         let user = UserName::new(user).map_err(|fault| bad_request(format!("`user`: {fault}")))?;
         let session = &mut self.connections[slot];
         let name = format!("{:x}-{:x}-{:x}-{:x}", self.welcome.run, self.own.0, slot, session.generation);
         session.stage = Stage::Greeted;
+        session.agreed = self.welcome.features.agree(features);
         session.write(&Event::Welcome {
             id,
             session: &name,
             user: user.as_str(),
-            limits: &self.welcome.limits,
             durability: self.welcome.durability,
+            features: &self.welcome.features.lines(session.agreed),
+            limits: &self.welcome.limits,
         });
         session.user = Some(user);
         self.mark_ready(slot);

@@ -164,7 +164,7 @@ impl Sessions {
             turn.counters.gaps += 1;
         }
         for frame in Frames(&page.messages).flatten() {
-            let written = session.form.write_kept(frame, &mut session.outbox);
+            let written = session.form.write_kept(frame, session.agreed, &mut session.outbox);
             debug_assert!(written.is_ok(), "a page holds messages that this server encoded");
         }
         turn.counters.deliveries += u64::from(page.messages_count);

@@ -10,7 +10,8 @@
 //!   take turns.
 //! - The answers to one connection's posts to one room come in the order of the posts: a room has one level, and what is
 //!   open at that level is answered in order.
-//! - When a commit fails, everything behind it is refused with it, and the places are given again.
+//! - When a commit fails, everything behind it is refused with it, and the places are given again. A post that does not fit
+//!   what is left of a full disk takes only its own room's with it.
 //! - Rooms take turns: one that is posted to faster than the log takes it makes only itself wait.
 //! - What waits is bounded by `log_waiting_bytes_max`: above it posts are refused before they get a place, and with the
 //!   answers that wait behind them there is at most twice as much. Rooms in memory wait for nothing here, whatever the
@@ -20,25 +21,24 @@ use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 
 use banter_log::index::Entry;
-use banter_log::journal::{Answer as DiskAnswer, Done, Journal, Reach, State};
+use banter_log::journal::{Answer as DiskAnswer, Done, Journal, Reach};
 use banter_log::key::KeyedPost;
 use banter_log::record::{Author, Level, Record as LogRecord, RecordKind, message_bytes};
 use banter_log::segment::Class;
-use banter_protocol::error_code::{ErrorCode, Scope};
 use banter_protocol::ids::RequestId;
 use slab::Slab;
 
 use crate::address::Peer;
-use crate::parcel::{Answer, Down, Record, Refusal};
+use crate::parcel::{Answer, Down, Record};
 use crate::policy::Durability;
 use crate::room::Room;
 use crate::rooms::Rooms;
 use crate::turn::Turn;
 
-/// When to try again what a full disk refused, in milliseconds.
-const FULL_RETRY_AFTER_MS: u64 = 1_000;
-/// When to try again what came while too much waited for the log, in milliseconds.
-const WAITING_RETRY_AFTER_MS: u64 = 1_000;
+mod refusing;
+
+use refusing::{refusal_of, refusal_of_size};
+
 /// Bytes that one room gives to a commit before it is the next room's turn; a larger record goes alone.
 const SHARE_BYTES: usize = 8 * 1_024;
 /// Bytes that an answer counts for in a commit: it takes none there, and has to have some end.
@@ -175,44 +175,7 @@ impl Flight {
     }
 }
 
-/// What a post to a room of that class is answered while the log takes none.
-pub fn refusal_of(journal: &Journal, class: Class) -> Option<Refusal> {
-    match journal.state(class) {
-        State::Open => None,
-        State::Full => {
-            Some(log_full("the disk of the log is full: reading goes on, and posts when there is space again"))
-        }
-        State::Failed => Some(Refusal::new(
-            ErrorCode::LogFailed,
-            "the log could not be written: reading goes on, and posts when the server was started again",
-        )),
-    }
-}
-
-fn log_full(message: &'static str) -> Refusal {
-    Refusal {
-        code: ErrorCode::LogFull,
-        message: message.into(),
-        retry_after_ms: Some(FULL_RETRY_AFTER_MS),
-        scope: Some(Scope::Server),
-    }
-}
-
 impl Rooms {
-    /// What a post to a room of that class with a frame of that many bytes is answered while it cannot be taken.
-    pub(crate) fn refusal_of_log(&self, class: Class, frame_bytes: usize) -> Option<Refusal> {
-        let is_above =
-            self.commits.waiting_bytes + message_bytes(frame_bytes) as u64 > self.limits.log_waiting_bytes_max;
-        let refusal = || Refusal {
-            code: ErrorCode::Overloaded,
-            message: "log_waiting_bytes_max is reached: posts come faster than the disk of the log takes them".into(),
-            retry_after_ms: Some(WAITING_RETRY_AFTER_MS),
-            scope: Some(Scope::Server),
-        };
-        let journal = self.journal.as_ref();
-        journal.and_then(|journal| refusal_of(journal, class)).or_else(|| is_above.then(refusal))
-    }
-
     /// Adds what is open of a room. Where nothing of a room waits for the log, an answer does not either.
     pub(crate) fn open(&mut self, slot: Option<usize>, open: Open) {
         let is_post = matches!(open, Open::Post { .. });
@@ -249,11 +212,20 @@ impl Rooms {
                 self.refuse_class(class, &refusal, turn);
                 continue;
             }
-            self.gather(class, turn);
-            if self.commits.flight.posts == 0 {
+            loop {
+                self.gather(class, turn);
+                if self.commits.flight.posts > 0 {
+                    if self.begin_gathered(turn) {
+                        break;
+                    }
+                    continue;
+                }
+                // Answers wait for no segment; what is behind them may.
+                let is_empty = self.commits.flight.open.is_empty();
                 self.complete_flight(turn);
-            } else {
-                self.begin_gathered(turn);
+                if is_empty {
+                    break;
+                }
             }
         }
         self.prove(turn);
@@ -290,7 +262,7 @@ impl Rooms {
 
     /// Takes from the rooms' queues what one commit of that class holds.
     fn gather(&mut self, class: Class, turn: &mut Turn<'_>) {
-        let Some(bytes_max) = self.journal.as_ref().map(Journal::commit_bytes_max) else { return };
+        let Some(bytes_max) = self.journal.as_ref().map(|journal| journal.room(class)) else { return };
         self.commits.flight.class = class;
         let Some(mut rooms) = self.commits.rooms.get_mut(&class).map(std::mem::take) else { return };
         while let Some(slot) = rooms.pop_front() {
@@ -331,16 +303,13 @@ impl Rooms {
         false
     }
 
-    fn begin_gathered(&mut self, turn: &mut Turn<'_>) {
-        let Some(journal) = self.journal.as_mut() else { return };
+    /// Begins what was gathered, or has it wait or refused. `false`: one room's was refused, and that of others may fit.
+    fn begin_gathered(&mut self, turn: &mut Turn<'_>) -> bool {
+        let Some(journal) = self.journal.as_mut() else { return true };
         let class = self.commits.flight.class;
         // Answers count as some bytes too: it may ask for a little more room than it takes.
         if !journal.make_room(class, self.commits.flight.bytes) {
-            let refusal = refusal_of(journal, class).or_else(|| self.waited_too_long(class, turn));
-            return match refusal {
-                Some(refusal) => self.refuse_class(class, &refusal, turn),
-                None => self.put_back(),
-            };
+            return self.has_no_room(class, turn);
         }
         self.commits.waiting_since_ms.remove(&class);
         let (slots, flight) = (&self.slots, &self.commits.flight);
@@ -360,14 +329,28 @@ impl Rooms {
             (self.commits.flight.is_begun, self.commits.flight.since_us) = (true, turn.now.monotonic_us);
             self.commits.last_ms = turn.now.monotonic_ms;
         }
+        true
     }
 
-    /// What posts are answered that have waited too long for a segment; the wait begins here.
-    fn waited_too_long(&mut self, class: Class, turn: &Turn<'_>) -> Option<Refusal> {
-        let now_ms = turn.now.monotonic_ms;
-        let since_ms = *self.commits.waiting_since_ms.entry(class).or_insert(now_ms);
-        let is_over = now_ms >= since_ms + SEGMENT_WAIT_MS_MAX;
-        is_over.then(|| log_full("the disk takes long to make a segment of the log: post again"))
+    /// What was gathered does not fit the segment, and there is no other: as much was gathered as fits, so this is one post.
+    /// `false`: it was refused with what is behind it in its room, and others may fit.
+    fn has_no_room(&mut self, class: Class, turn: &mut Turn<'_>) -> bool {
+        let Some(journal) = &self.journal else { return true };
+        if let Some(refusal) = refusal_of(journal, class) {
+            self.refuse_class(class, &refusal, turn);
+            return true;
+        }
+        let takes_smaller = journal.room(class) > 0;
+        let refusal = refusal_of_size(journal, class, self.commits.flight.bytes);
+        match refusal.or_else(|| self.waited_too_long(class, turn)) {
+            Some(refusal) if takes_smaller => {
+                self.refuse_gathered(&refusal, turn);
+                return false;
+            }
+            Some(refusal) => self.refuse_class(class, &refusal, turn),
+            None => self.put_back(),
+        }
+        true
     }
 
     /// What was gathered waits in its rooms' queues again, in its order, so that another class may go ahead.
@@ -453,49 +436,6 @@ impl Rooms {
     fn no_longer_waits(&mut self, open: &Open) {
         self.commits.waiting_bytes -= open.bytes() as u64;
         self.commits.waiting_posts -= u64::from(matches!(open, Open::Post { .. }));
-    }
-
-    fn commit_failed(&mut self, turn: &mut Turn<'_>) {
-        let class = self.commits.flight.class;
-        let refusal = self.journal.as_ref().and_then(|journal| refusal_of(journal, class));
-        let refusal = refusal.unwrap_or_else(|| log_full("the disk of the log was full for a moment: post again"));
-        self.refuse_class(class, &refusal, turn);
-    }
-
-    /// Refuses every post that waits for the log in rooms of that class; the places, and what was to be answered of them, are
-    /// taken back.
-    fn refuse_class(&mut self, class: Class, refusal: &Refusal, turn: &mut Turn<'_>) {
-        self.commits.waiting_since_ms.remove(&class);
-        if self.commits.flight.class == class {
-            for (slot, open) in self.commits.flight.take() {
-                self.slots[slot].queue.in_flight -= 1;
-                self.refuse(slot, open, refusal, turn);
-            }
-        }
-        for slot in self.commits.rooms.remove(&class).unwrap_or_default() {
-            for open in std::mem::take(&mut self.slots[slot].queue.open) {
-                self.refuse(slot, open, refusal, turn);
-            }
-        }
-    }
-
-    fn refuse(&mut self, slot: usize, open: Open, refusal: &Refusal, turn: &mut Turn<'_>) {
-        self.no_longer_waits(&open);
-        let (to, request, answer) = match open {
-            Open::Post { record, request, .. } => {
-                let room = &mut self.slots[slot];
-                room.take_back();
-                self.dedupe.forget_behind(slot, room.history.head());
-                (record.author, request, Answer::PostRefused(refusal.clone()))
-            }
-            Open::Answer { to, request, answer } => {
-                let head = self.slots[slot].history.head();
-                let is_of_refused = matches!(&answer, Answer::Posted { sequence, .. } if *sequence > head);
-                (to, request, if is_of_refused { Answer::PostRefused(refusal.clone()) } else { answer })
-            }
-        };
-        turn.lanes.send_answer(to.core, Down::Answer { to: to.connection, request, answer });
-        self.queue_if_idle(slot);
     }
 
     /// A post's level is reached: it is history, and is answered.

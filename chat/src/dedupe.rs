@@ -147,7 +147,7 @@ impl Dedupe {
     /// here any more.
     pub fn erase(&mut self, slot: usize, erasure: &Erasure, from: Sequence, keys_max: usize) -> Option<Sequence> {
         let room = self.rooms.get(&slot)?;
-        let all = room.places.range(from.max(erasure.first).0..=erasure.last.0.max(from.0)).take(keys_max);
+        let all = room.places.range(from.max(erasure.first).0..=erasure.end().0.max(from.0)).take(keys_max);
         let all: Vec<(u64, Fingerprint)> = all.map(|(&sequence, &fingerprint)| (sequence, fingerprint)).collect();
         let next = all.last().map(|&(sequence, _)| Sequence(sequence).next()).filter(|_| all.len() == keys_max);
         let is_erased = |&&(sequence, fingerprint): &&(u64, Fingerprint)| {

@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use banter_log::erasure::Erasure;
+use banter_log::erasure::{Bound, Erasure};
 use banter_protocol::ids::{RoomId, Sequence};
 
 use crate::history::gap_instead;
@@ -21,8 +21,8 @@ const PLACES_A_TURN: usize = 256;
 pub struct Begun {
     /// The erasure.
     pub number: u64,
-    /// The last of its places that is in the log.
-    pub last: Sequence,
+    /// Up to where it reaches.
+    pub bound: Bound,
     /// The segment that is being written, if it holds some of it.
     pub segment: Option<u64>,
 }
@@ -54,14 +54,18 @@ impl Rooms {
     /// Something of a room of this core is to be erased: nobody is told it from now on.
     pub(crate) fn erase(&mut self, erasure: &Erasure) {
         let Some(journal) = &mut self.journal else { return };
-        let was_known = journal.catalog().erasures().get(erasure.room_id(), erasure.number).is_some();
+        let id = erasure.room_id();
+        let was_known = journal.catalog().erasures().get(id, erasure.number).is_some();
         let (known, segment) = journal.erase(erasure);
-        self.erasing.begun.push(Begun { number: known.number, last: known.last, segment });
-        let Some(&slot) = self.by_id.get(&known.room_id()) else { return };
+        let is_logged = journal.catalog().room(id).is_some();
+        self.erasing.begun.push(Begun { number: known.number, bound: known.bound, segment });
+        // What was asked before this start was hidden ahead of everything that came into memory.
+        let Some(&slot) = self.by_id.get(&id).filter(|_| !was_known) else { return };
         let room = &mut self.slots[slot];
-        // Memory may hold what the log has dropped. What was asked before this start is not about what came since.
-        let last = if was_known { known.last } else { erasure.last.min(room.history.head()) };
-        let erasure = Arc::new(Erasure { last, ..known });
+        // Memory may hold what the log has dropped, or never had.
+        let in_memory = Bound { last: room.history.head(), ..Bound::UNKNOWN };
+        let bound = if is_logged { known.bound } else { in_memory };
+        let erasure = Arc::new(Erasure { bound, ..known });
         room.history.hide(erasure.clone());
         for record in &mut room.fresh {
             if let Some(gap) = gap_instead(record, &erasure) {

@@ -2,6 +2,7 @@
 
 use banter_chunk::ChunkSlice;
 use banter_protocol::event::Event;
+use banter_protocol::features::Features;
 use banter_protocol::ids::{Epoch, RequestId, RoomId, RoomName, Sequence, UserName};
 use banter_protocol::request::Body;
 use banter_protocol::wire::WireForm;
@@ -107,7 +108,9 @@ impl Sessions {
     fn append(&mut self, room: u32, record: &Record) {
         self.rooms[room as usize].head = Some(record.sequence);
         let positions = self.append_to_runs(room, record.sequence, |form, out| {
-            let written = form.write_kept(&record.frame, out);
+            // A run is shared by readers who agreed on different things. What rooms say live all of them know; a feature
+            // that tells something else needs runs of its own.
+            let written = form.write_kept(&record.frame, Features::NONE, out);
             debug_assert!(written.is_ok(), "a record is a message that this server encoded");
         });
         if record.author.core == self.own {

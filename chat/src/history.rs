@@ -163,7 +163,7 @@ impl History {
             }
         }
         let next = Sequence(first.0.saturating_add(records_max as u64));
-        if next <= self.head.min(erasure.last) {
+        if next <= self.head.min(erasure.end()) {
             return Some(next);
         }
         self.hidden.retain(|there| there.number != erasure.number);
@@ -299,7 +299,8 @@ mod tests {
         }
         history.forget_oldest();
         let (room, bob) = (RoomName::new("r").unwrap(), UserName::new("bob").unwrap());
-        let erasure = Erasure { number: 1, room, user: Some(bob), first: Sequence(1), last: Sequence(8) };
+        let (first, last, bound) = (Sequence(1), Sequence(8), banter_log::erasure::Bound::UNKNOWN);
+        let erasure = Erasure { number: 1, room, user: Some(bob), first, last, bound };
         let told = |places: std::ops::RangeInclusive<u64>| -> Vec<u8> {
             places.flat_map(|place| erasure.shown(&frame_of(place, user(place))).into_owned()).collect()
         };

@@ -43,6 +43,8 @@ struct PageJob {
     ask: PageAsk,
     /// When it was asked, in the turns' microseconds.
     since_us: u64,
+    /// Where what was asked of the log begins.
+    first: Sequence,
 }
 
 /// The pages that are waited for; bounded by what connections may have asked.
@@ -79,7 +81,7 @@ impl Pages {
             PageAsk::Fetch(ask) if self.waiting_count() >= FETCHES_WAITING_MAX => {
                 refuse_fetch(&ask, too_many_pages(), turn);
             }
-            ask => self.waiting.push_back(PageJob { ask, since_us: turn.now.monotonic_us }),
+            ask => self.waiting.push_back(PageJob { ask, since_us: turn.now.monotonic_us, first: Sequence(0) }),
         }
     }
 
@@ -157,7 +159,7 @@ impl Rooms {
             first,
             PageWanted { limit: self.page_limit(), last: Sequence(u64::MAX), newest: false, spare },
         );
-        self.read_page(slot, want, PageJob { ask: PageAsk::CatchUp(ask), since_us });
+        self.read_page(slot, want, PageAsk::CatchUp(ask), since_us);
     }
 
     fn send_page(&mut self, ask: CatchUp, page: Page, turn: &mut Turn<'_>) {
@@ -204,12 +206,12 @@ impl Rooms {
                 let first = after.next().max(first_available);
                 let wanted = PageWanted { limit, last: Sequence(u64::MAX), newest: false, spare: None };
                 let want = self.want(slot, first, wanted);
-                return self.read_page(slot, want, PageJob { ask: PageAsk::Fetch(ask), since_us });
+                return self.read_page(slot, want, PageAsk::Fetch(ask), since_us);
             }
             FetchFrom::Before(before) => {
                 let wanted = PageWanted { limit, last: before.previous(), newest: true, spare: None };
                 let want = self.want(slot, first_available, wanted);
-                return self.read_page(slot, want, PageJob { ask: PageAsk::Fetch(ask), since_us });
+                return self.read_page(slot, want, PageAsk::Fetch(ask), since_us);
             }
         };
         let epoch = self.slots[slot].epoch;
@@ -239,11 +241,12 @@ impl Rooms {
         }
     }
 
-    fn read_page(&mut self, slot: usize, want: PageWant, job: PageJob) {
+    fn read_page(&mut self, slot: usize, want: PageWant, ask: PageAsk, since_us: u64) {
         // Only a room that the log knows has a message that memory has not.
         let Some(journal) = &mut self.journal else { return };
+        let first = want.first;
         let ticket = journal.read_page(want);
-        self.pages.reading.insert(ticket, job);
+        self.pages.reading.insert(ticket, PageJob { ask, since_us, first });
         self.slots[slot].pages_read += 1;
         self.is_used(slot);
     }
@@ -259,9 +262,10 @@ impl Rooms {
             Ok(read) => read,
             Err(fault) => return self.page_unread(job, fault, turn),
         };
-        if read.through < read.first && read.first <= self.slots[slot].shown() {
+        // Of what is before a place there was something when it was asked.
+        if read.through < read.first && (read.first <= self.slots[slot].shown() || job.first_wanted().is_none()) {
             let is_cutting = self.journal.as_ref().is_some_and(|journal| journal.catalog().has_cut());
-            if is_cutting || self.first_available(slot) > read.first {
+            if is_cutting || self.first_available(slot) > job.first {
                 // It was cut before anything of it was read: there is another beginning now, or soon.
                 return self.pages.waiting.push_front(job);
             }

@@ -76,7 +76,7 @@ pub struct Rooms {
 
 impl Rooms {
     /// No rooms in memory yet. Epochs count up from `first_epoch`, which no earlier run has used or passed, in steps of one
-    /// more than the cores: the log's keeper counts with them.
+    /// more than the cores: the log's keeper counts with them, from the run's own number on, and gives what the cores leap over.
     pub fn new(parts: RoomsParts) -> Self {
         let RoomsParts { limits, policies, cores, first_epoch, epochs_end, journal } = parts;
         let start_ms = journal.as_ref().and_then(|parts| parts.catalog.runs().start_ms());

@@ -1,6 +1,7 @@
 //! One connection as its core knows it: who it is, what it may still send, and what waits to be sent to it.
 
 use banter_protocol::event::Event;
+use banter_protocol::features::Features;
 use banter_protocol::ids::{Sequence, UserName};
 use banter_protocol::wire::WireForm;
 use rustc_hash::FxHashMap;
@@ -23,6 +24,8 @@ pub struct Session {
     pub stage: Stage,
     /// Who it is, once it said hello.
     pub user: Option<UserName>,
+    /// What both sides know beyond the protocol's base, and thus what may come.
+    pub agreed: Features,
     /// Bytes that only this connection gets: answers, signals, pages.
     pub outbox: Vec<u8>,
     /// Bytes of the send in flight that came from the outbox.
@@ -88,6 +91,7 @@ impl Session {
             form: WireForm::Json,
             stage: Stage::Free,
             user: None,
+            agreed: Features::NONE,
             outbox: Vec::new(),
             in_flight_bytes: 0,
             in_flight: false,
@@ -121,7 +125,7 @@ impl Session {
         if self.outbox.capacity() == 0 {
             self.outbox.reserve(OUTBOX_BYTES_USUAL);
         }
-        self.form.write_event(event, &mut self.outbox);
+        self.form.write_event_to(event, self.agreed, &mut self.outbox);
     }
 
     /// Bytes that wait for it, with those that answers will add.

@@ -14,6 +14,7 @@ use std::collections::VecDeque;
 
 use banter_protocol::error_code::ErrorCode;
 use banter_protocol::event::Event;
+use banter_protocol::features::Known;
 use banter_protocol::ids::RoomId;
 use banter_protocol::wire::WireForm;
 use rustc_hash::FxHashMap;
@@ -97,6 +98,8 @@ pub struct Welcome {
     pub limits: String,
     /// The durability of rooms.
     pub durability: &'static str,
+    /// What the server knows beyond the protocol's base.
+    pub features: Known,
     /// Tells this run of the server from others in session names.
     pub run: u64,
 }

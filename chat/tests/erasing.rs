@@ -10,10 +10,11 @@ use banter_chat::policy::{Durability, RoomPolicies};
 use banter_chat::sessions::{Actions, Welcome};
 use banter_chat::shard::{Input, Shard, ShardConfig};
 use banter_log::catalog::Catalog;
-use banter_log::erasure::Erasure;
+use banter_log::erasure::{Bound, Erasure};
 use banter_log::journal::{Answer, Ask as DiskAsk, JournalParts};
 use banter_log::segment::{Class, SegmentHeader};
 use banter_protocol::event::Event;
+use banter_protocol::features::{FeatureNames, KNOWN};
 use banter_protocol::frame::{Frame, Frames};
 use banter_protocol::ids::{Epoch, RoomId, RoomName, Sequence, UserName};
 use banter_protocol::native;
@@ -51,7 +52,7 @@ impl Server {
             core: Core(0),
             cores: 1,
             limits: Limits { idle_timeout_ms: 0, ..Limits::default() },
-            welcome: Welcome { limits: String::new(), durability: "synced", run: 1 },
+            welcome: Welcome { limits: String::new(), durability: "synced", features: KNOWN, run: 1 },
             first_epoch: Epoch(100),
             epochs_end: Epoch(1 << 40),
             policies: RoomPolicies::all(durability),
@@ -65,7 +66,7 @@ impl Server {
     fn member(&mut self, slot: u32, user: &str) {
         let id = ConnectionId { slot, generation: 1 };
         self.shard.handle(id, Input::Opened { form: WireForm::Native, preface: &[] });
-        self.ask(slot, Ask::Hello { user: user.into(), token: None });
+        self.ask(slot, Ask::Hello { user: user.into(), token: None, features: FeatureNames::NONE });
         self.ask(slot, Ask::Join { room: "lobby".into(), from: JoinFrom::Now, echo: true, presence: false });
         self.rest();
         self.heard.clear();
@@ -143,7 +144,8 @@ impl Server {
     /// As the keeper tells it.
     fn erase(&mut self, user: Option<&str>, first: u64, last: u64) -> Vec<Begun> {
         let (room, user) = (RoomName::new("lobby").unwrap(), user.map(|user| UserName::new(user).unwrap()));
-        let erasure = Erasure { number: 1, room, user, first: Sequence(first), last: Sequence(last) };
+        let erasure =
+            Erasure { number: 1, room, user, first: Sequence(first), last: Sequence(last), bound: Bound::UNKNOWN };
         self.shard.disk(Answer::Erase(Arc::new(erasure)));
         self.shard.disk(Answer::ForgetFrames { room: RoomId::of("lobby") });
         self.shard.take_begun()
@@ -178,8 +180,16 @@ fn who_joins_or_fetches_is_told_a_gap_in_logged_rooms_and_in_those_in_memory() {
             server.post(number % 2, None, &number.to_string());
         }
         let is_logged = durability == Durability::Synced;
-        let begun = Begun { number: 1, last: Sequence(if is_logged { 4 } else { 0 }), segment: is_logged.then_some(1) };
-        assert_eq!(server.erase(Some("eve"), 1, u64::MAX), [begun]);
+        let begun = server.erase(Some("eve"), 1, u64::MAX);
+        // When the newest was said; the room has the epoch of rooms that had nothing in the log.
+        let newest_ms = begun[0].bound.newest_ms;
+        assert!(
+            !is_logged || (1_700_000_000_000..1_700_000_000_000 + server.now_ms).contains(&newest_ms),
+            "{newest_ms}"
+        );
+        let in_log = Bound { epoch: Epoch(0), last: Sequence(4), newest_ms };
+        let bound = if is_logged { in_log } else { Bound { epoch: Epoch(0), ..Bound::UNKNOWN } };
+        assert_eq!(begun, [Begun { number: 1, bound, segment: is_logged.then_some(1) }]);
         server.post(1, None, "5");
         server.heard.clear();
         for rests in [false, true] {
@@ -237,12 +247,16 @@ fn a_message_that_is_on_its_way_to_its_readers_is_erased_and_one_that_is_committ
     // It is history, and goes out with the end of the turn.
     server.shard.begin_turn(Now { monotonic_ms: server.now_ms, unix_ms: 1_700_000_000_000, ..Now::default() }, []);
     server.shard.disk(Answer::Synced);
-    assert_eq!(server.erase(None, 1, u64::MAX)[0].last, Sequence(1));
+    assert_eq!(server.erase(None, 1, u64::MAX)[0].bound.last, Sequence(1));
     server.finish_turn();
     server.rest();
     assert_eq!(server.hear(0), ["gap 1-1"]);
     server.post(1, None, "2");
-    assert_eq!(server.erase(None, 1, u64::MAX)[0].last, Sequence(1), "it is in a commit, and nobody was told of it");
+    assert_eq!(
+        server.erase(None, 1, u64::MAX)[0].bound.last,
+        Sequence(1),
+        "it is in a commit, and nobody was told of it"
+    );
     server.shard.disk(Answer::Synced);
     server.rest();
     assert_eq!(server.hear(0), ["2 2"]);

@@ -12,6 +12,7 @@ use banter_log::catalog::Catalog;
 use banter_log::journal::{Answer, Ask as DiskAsk, JournalParts};
 use banter_log::segment::SegmentHeader;
 use banter_protocol::event::Event;
+use banter_protocol::features::{FeatureNames, KNOWN};
 use banter_protocol::frame::{Frame, Frames};
 use banter_protocol::ids::{Epoch, Sequence};
 use banter_protocol::native;
@@ -51,7 +52,7 @@ impl One {
             core: Core(0),
             cores: 1,
             limits,
-            welcome: Welcome { limits: String::new(), durability: "synced", run: 1 },
+            welcome: Welcome { limits: String::new(), durability: "synced", features: KNOWN, run: 1 },
             first_epoch: Epoch(1),
             epochs_end: Epoch(1 << 40),
             policies,
@@ -77,7 +78,7 @@ impl One {
         let id = ConnectionId { slot: self.connections, generation: 1 };
         self.connections += 1;
         self.shard.handle(id, Input::Opened { form: WireForm::Native, preface: &[] });
-        self.ask(id, 0, Ask::Hello { user: user.to_owned().into(), token: None });
+        self.ask(id, 0, Ask::Hello { user: user.to_owned().into(), token: None, features: FeatureNames::NONE });
         id
     }
 

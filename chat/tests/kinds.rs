@@ -16,6 +16,7 @@ use banter_log::reading::{FileRange, LogFile};
 use banter_log::record::{Author, Level, Record, RecordKind, room_tag};
 use banter_log::segment::{Class, SegmentHeader};
 use banter_protocol::event::{Event, Message};
+use banter_protocol::features::{FeatureNames, KNOWN};
 use banter_protocol::frame::{Frame, Frames};
 use banter_protocol::ids::{Cursor, Epoch, RoomId, Sequence};
 use banter_protocol::native::{self, Change, Kept, State, write_kept, write_state};
@@ -93,7 +94,7 @@ impl Disk {
         let mut catalog = Catalog::default();
         catalog.add_segment(header, index.len() as u32, index.newest_ms());
         index.parts().for_each(|part| assert_eq!(catalog.add_part(&header, part, &Past::default()), None));
-        catalog.set_epochs(Epochs { blank_synced: EPOCH, blank_written: EPOCH, lowered: EPOCH });
+        catalog.set_epochs(Epochs { blank_synced: EPOCH, blank_written: EPOCH, lowered: EPOCH, dropped: EPOCH });
         catalog.begin(WALL_MS);
         Disk { segment, index: index.encode(&header, place.offset, true), catalog }
     }
@@ -132,7 +133,7 @@ impl Server {
             core: Core(0),
             cores: 1,
             limits,
-            welcome: Welcome { limits: String::new(), durability: "synced", run: 2 },
+            welcome: Welcome { limits: String::new(), durability: "synced", features: KNOWN, run: 2 },
             first_epoch: Epoch(100),
             epochs_end: Epoch(1 << 40),
             policies: RoomPolicies::all(Durability::Synced),
@@ -140,7 +141,7 @@ impl Server {
         });
         shard.handle(CLIENT, Input::Opened { form, preface: &[] });
         let mut server = Server { shard, disk, form, sent: false, heard: Vec::new() };
-        server.ask(Ask::Hello { user: "bob".into(), token: None });
+        server.ask(Ask::Hello { user: "bob".into(), token: None, features: FeatureNames::NONE });
         server
     }
 

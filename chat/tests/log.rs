@@ -12,7 +12,8 @@ use banter_protocol::request::{Ask, JoinFrom};
 
 use one_core::{Disk, Server, WALL_MS, roomy};
 
-const EPOCHS: Epochs = Epochs { blank_synced: Epoch(70), blank_written: Epoch(80), lowered: Epoch(90) };
+const EPOCHS: Epochs =
+    Epochs { blank_synced: Epoch(70), blank_written: Epoch(80), lowered: Epoch(90), dropped: Epoch(70) };
 
 fn server(policies: RoomPolicies) -> Server {
     Server::with(Disk::default(), Catalog::default(), roomy(), (1, WALL_MS), (policies, EPOCHS))
@@ -109,6 +110,42 @@ fn a_class_without_a_segment_waits_alone_and_not_for_ever() {
     server.pass(2_000);
     assert_eq!(server.heard, ["log_full Some(\"server\") Some(1000)"]);
     assert!(server.disk.files.values().all(|(header, _)| header.class == Class::SERVER));
+}
+
+#[test]
+fn on_a_full_disk_what_is_left_of_the_segment_takes_every_post_that_fits_it() {
+    const FULL: &str = "log_full Some(\"server\") Some(1000)";
+    let mut server = server(RoomPolicies::all(Durability::Synced));
+    // The first segment is made, of 255 pages for blocks and a proof.
+    server.disk.has_no_space = true;
+    server.join();
+    server.rest();
+    server.ask(2, Ask::Join { room: "hall".into(), from: JoinFrom::Now, echo: false, presence: false });
+    server.rest();
+    let large = format!("\"{}\"", "x".repeat(60_000));
+    for number in 1..=14 {
+        assert_eq!(server.posted(&number.to_string(), &large), format!("posted {number}"));
+    }
+    // So many that they would be one commit, of which two fit the 44 pages that are left.
+    server.heard.clear();
+    (10..14).for_each(|request| server.post(request, None, &large));
+    server.room = "hall";
+    server.post(14, None, "1");
+    server.rest();
+    server.heard.sort();
+    assert_eq!(server.heard, [FULL, FULL, "posted 1", "posted 15", "posted 16"]);
+    // Without a place that would be given again: what waits with it goes.
+    server.heard.clear();
+    server.room = "lobby";
+    server.post(20, None, "1");
+    server.post(21, None, &large);
+    server.post(22, None, "2");
+    server.rest();
+    server.heard.sort();
+    assert_eq!(server.heard, [FULL, "posted 17", "posted 18"]);
+    let small =
+        (0..20).map(|number| server.posted(&format!("small {number}"), "3")).filter(|told| told != FULL).count();
+    assert_eq!((small, server.posted("none", "3")), (13, FULL.to_owned()), "until no block fits");
 }
 
 #[test]

@@ -9,6 +9,7 @@ use banter_chat::policy::{Durability, RoomPolicies};
 use banter_chat::sessions::{Actions, Welcome};
 use banter_chat::shard::{Input, Shard, ShardConfig};
 use banter_protocol::event::Event;
+use banter_protocol::features::{FeatureNames, KNOWN};
 use banter_protocol::frame::{Frame, Frames};
 use banter_protocol::ids::{Cursor, Epoch, RoomId, Sequence};
 use banter_protocol::native;
@@ -43,7 +44,7 @@ impl Pair {
                 core: Core(core),
                 cores: 2,
                 limits,
-                welcome: Welcome { limits: String::new(), durability: "memory", run: 1 },
+                welcome: Welcome { limits: String::new(), durability: "memory", features: KNOWN, run: 1 },
                 first_epoch: Epoch(100 + u64::from(core)),
                 epochs_end: Epoch(end),
                 policies: RoomPolicies::all(Durability::Memory),
@@ -66,7 +67,7 @@ impl Pair {
     fn open(&mut self, core: usize, slot: u32, user: &'static str) -> ConnectionId {
         let id = ConnectionId { slot, generation: 1 };
         self.shards[core].handle(id, Input::Opened { form: WireForm::Native, preface: &[] });
-        self.ask(core, id, 0, Ask::Hello { user: user.into(), token: None });
+        self.ask(core, id, 0, Ask::Hello { user: user.into(), token: None, features: FeatureNames::NONE });
         self.turn(core);
         self.hear(core, id);
         id

@@ -6,7 +6,7 @@ use std::time::Duration;
 use banter_protocol::error_code::ErrorCode;
 use banter_protocol::event::PresenceState;
 use banter_protocol::fault::PeerFault;
-use banter_protocol::ids::{Cursor, Epoch, RoomName, Sequence};
+use banter_protocol::ids::{Cursor, Epoch, FeatureName, RoomName, Sequence};
 use banter_protocol::request::{Body, BodyFormat};
 
 use crate::asks::AskId;
@@ -23,6 +23,8 @@ pub enum Event {
         limits: Vec<(String, u64)>,
         /// The durability of rooms that no entry of its configuration matches.
         durability: String,
+        /// Those of [`crate::Options::features`] that the server knows too, and thus what may come on this connection.
+        features: Vec<FeatureName>,
     },
     /// A room is joined, or joined again after a cut.
     Joined {

@@ -33,7 +33,7 @@ pub mod session;
 pub use asks::{AskId, AskRefusal};
 pub use banter_protocol::error_code::ErrorCode;
 pub use banter_protocol::event::PresenceState;
-pub use banter_protocol::ids::{Cursor, Epoch, RoomName, Sequence, UserName};
+pub use banter_protocol::ids::{Cursor, Epoch, FeatureName, RoomName, Sequence, UserName};
 pub use banter_protocol::request::{Body, BodyFormat, FetchFrom, JoinFrom};
 pub use blocking::{Client, ClientError};
 pub use event::{Event, Members, Message, OwnedBody, Page, Posted, Refused, Why};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use banter_protocol::ids::UserName;
+use banter_protocol::ids::{FeatureName, UserName};
 use banter_protocol::request::JoinFrom;
 
 /// A session's settings. Every limit and wait has a name and a unit.
@@ -12,6 +12,9 @@ pub struct Options {
     pub user: UserName,
     /// Proof, where the server wants it.
     pub token: Option<String>,
+    /// What the session's user knows beyond version 1 of the protocol; 64 at most, those behind them are not said. What the
+    /// server knows too is told in [`crate::Event::Connected`].
+    pub features: Vec<FeatureName>,
     /// What waits and the keys of posts are made from. Two sessions of one user must not share it: their posts would
     /// share keys.
     pub seed: u64,
@@ -47,6 +50,7 @@ impl Options {
         Options {
             user,
             token: None,
+            features: Vec::new(),
             seed,
             posts_unacknowledged_max: 1024,
             posts_unacknowledged_bytes_max: 4 << 20,

@@ -31,6 +31,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
 
 use banter_protocol::error_code::ErrorCode;
+use banter_protocol::features::FeatureNames;
 use banter_protocol::frame::{FrameReader, HEADER_BYTES, PREAMBLE};
 use banter_protocol::ids::{NameFault, RequestId, RoomName};
 use banter_protocol::native;
@@ -273,8 +274,14 @@ impl Session {
         self.is_pinged = false;
         self.outbox.extend_from_slice(&PREAMBLE);
         let id = self.number(Asked::Hello);
-        let (user, token) = (self.options.user.clone(), self.options.token.clone());
-        self.send(id, Ask::Hello { user: user.as_str().into(), token: token.map(Into::into) });
+        let options = self.options.clone();
+        let mut features = FeatureNames::default();
+        // One that is too much is none that the server could be told.
+        let _ = options.features.iter().try_for_each(|name| features.push(name.as_str().into()));
+        self.send(
+            id,
+            Ask::Hello { user: options.user.as_str().into(), token: options.token.map(Into::into), features },
+        );
     }
 
     /// The connection is gone, or could not be opened.

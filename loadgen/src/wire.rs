@@ -1,5 +1,6 @@
 //! What a member says, in each of the three wire forms.
 
+use banter_protocol::features::FeatureNames;
 use banter_protocol::frame::PREAMBLE;
 use banter_protocol::ids::Cursor;
 use banter_protocol::native;
@@ -160,7 +161,13 @@ impl Writer {
                 self.json(format_args!(r#"{{"type":"join","id":2,"room":"{room}"{from},"echo":{echo}}}"#), out);
             }
             Wire::Native | Wire::WsRkyv => {
-                self.native(&Request { id: Some(1), ask: Ask::Hello { user: user.into(), token: None } }, out);
+                self.native(
+                    &Request {
+                        id: Some(1),
+                        ask: Ask::Hello { user: user.into(), token: None, features: FeatureNames::NONE },
+                    },
+                    out,
+                );
                 let join = Ask::Join { room: room.into(), from, echo, presence: false };
                 self.native(&Request { id: Some(2), ask: join }, out);
             }

@@ -228,6 +228,26 @@ pub enum BlockFault {
     Damaged,
 }
 
+/// What a later block of a segment says of those before it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Proof {
+    /// Only what it names was on the disk: the machine may have gone down since, and taken an earlier one.
+    #[default]
+    Synced,
+    /// All of them were written whole, since one append is in flight: nothing that was written was lost since.
+    Written,
+}
+
+impl Proof {
+    /// Whether these bytes, of a later page, start with a block that says so of the block of that place.
+    pub fn is_given_by(self, bytes: &[u8], place: &BlockPlace) -> bool {
+        let is_later = || {
+            checked_sum(bytes, &place.segment).is_some() && u32_at(bytes, 24).is_some_and(|later| later > place.number)
+        };
+        is_proof_of(bytes, place) || (self == Proof::Written && is_later())
+    }
+}
+
 /// Whether the header of a block of that segment lies at the start of these bytes that was written when the block of
 /// that place was on the disk already.
 pub fn is_proof_of(bytes: &[u8], place: &BlockPlace) -> bool {

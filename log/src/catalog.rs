@@ -2,22 +2,32 @@
 //! there, part by part, in the indexes of the segments.
 //!
 //! Invariants:
-//! - An entry's places `first` to `head` are dense, and its newest part ends at `head`.
+//! - An entry's places `first` to `head` are dense, and its newest part ends at `head`. No chain leads over a hole, nor from
+//!   one life of a room to the one before: a part behind either names none before it.
+//! - What a cut leaves of a room is what the next start finds of it, also where that lies in another class. So a room begins
+//!   anew only where nothing of it is left.
 //! - What lies in a segment that was cut is seen by nobody from then on. Its rooms are told one by one afterwards
 //!   ([`Catalog::forget_cut`]), and the segment is released behind the last of them.
 //! - Nothing but retention, damage that was proved, or erasure takes anything away: a read that failed does not.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
 
 use banter_protocol::ids::{Epoch, RoomId, Sequence};
 
 use crate::checkpoint::KeptRoom;
-use crate::erasure::{Erasure, Erasures};
+use crate::erasure::{self, Erasure, Erasures};
 use crate::index::{Chain, Entry, JUMP_PARTS, Part};
 use crate::record::Level;
 use crate::runs::Runs;
 use crate::segment::{Class, SegmentHeader};
+
+mod known;
+mod past;
+
+pub use past::{Break, Hole, Past};
+
+use known::{Joint, KnownRoom};
 
 /// The rooms of a core that have something in the log: 72 bytes a room, and what the tree around them takes.
 #[derive(Debug, Default)]
@@ -25,6 +35,8 @@ pub struct Catalog {
     /// A tree, and no hash table: all of them can be looked at in slices while they come and go, and none is moved when
     /// they grow many.
     rooms: BTreeMap<RoomId, KnownRoom>,
+    /// Of rooms that came to another class: where they ended in each of the others, the newest last.
+    elsewhere: BTreeMap<RoomId, Vec<KnownRoom>>,
     segments: BTreeMap<u64, KnownSegment>,
     cutting: VecDeque<Cutting>,
     /// Segments that were forgotten, to be told.
@@ -45,29 +57,13 @@ pub struct Epochs {
     pub blank_synced: Epoch,
     /// Of one that is `written`: a power cut raises it too.
     pub blank_written: Epoch,
-    /// Of a room whose newest record is safer than what it is to be from now on: the least.
+    /// The run at whose start levels and classes of the configuration changed last: the least of a room whose newest record
+    /// is safer than what it is to be from now on, or which may have been of another class since.
     pub lowered: Epoch,
+    /// Under which something was dropped last before this start, if anything was: above every epoch that was given until
+    /// then to a room with something in the log. What is dropped in this run concerns no room that a part of it still shows.
+    pub dropped: Epoch,
 }
-
-/// One room in the log.
-#[derive(Clone, Copy, Debug)]
-struct KnownRoom {
-    epoch: Epoch,
-    head: Sequence,
-    first: Sequence,
-    /// The segment of its newest part.
-    newest: u64,
-    /// The segment of its newest part whose number is a multiple of [`JUMP_PARTS`].
-    far: u64,
-    /// The time of its newest record, milliseconds since 1970.
-    newest_ms: u64,
-    /// The number of its newest part.
-    depth: u32,
-    /// The level of its newest record.
-    level: Level,
-}
-
-const _: () = assert!(size_of::<KnownRoom>() + size_of::<RoomId>() <= 72, "what is said of it above");
 
 /// What is known of a room in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,7 +85,8 @@ struct KnownSegment {
     header: SegmentHeader,
     /// Parts in the table of its index.
     parts: u32,
-    is_cut: bool,
+    /// It is cut, and rooms that have nothing left have gone by that epoch since.
+    cut_under: Option<Epoch>,
 }
 
 /// A segment whose rooms are to be told that it goes.
@@ -97,6 +94,8 @@ struct KnownSegment {
 struct Cutting {
     segment: u64,
     rooms: CutRooms,
+    /// Rooms that went on meanwhile from what lies before it: they need it no more.
+    ahead: BTreeSet<RoomId>,
 }
 
 /// The rooms of this core that a segment holds, each with its last place there.
@@ -108,80 +107,52 @@ pub enum CutRooms {
     Unknown(Bound<RoomId>),
 }
 
-/// Messages of a room that should lie between two segments, and do not.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Hole {
-    /// The first that is missing.
-    pub from: Sequence,
-    /// The last that is missing.
-    pub to: Sequence,
-    /// The segment before them.
-    pub behind: u64,
-}
-
-/// When a history that was written under the server's earlier starts was cut below what may have been shown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Break {
-    /// It concerns what was written by this start and those before it.
-    pub run: u64,
-    /// Rooms it concerns go on under this epoch.
-    pub epoch: Epoch,
-    /// Whether it concerns every room, or only those whose newest message was not made safe against a power cut.
-    pub every_level: bool,
-}
-
-/// What happened to a log before this start, as far as its parts do not say it.
-#[derive(Clone, Debug, Default)]
-pub struct Past<'a> {
-    /// Where histories broke.
-    pub breaks: &'a [Break],
-    /// The oldest segment of each class that is there, by the class's tag: retention takes the oldest of a class first.
-    pub oldest: BTreeMap<u16, u64>,
-}
-
-impl Past<'_> {
-    /// The epoch under which a room goes on whose newest record was written by that start at that level.
-    fn epoch_behind(&self, run: u64, level: Level) -> Option<Epoch> {
-        let concerns = |there: &&Break| run <= there.run && (there.every_level || level == Level::Written);
-        self.breaks.iter().filter(concerns).map(|there| there.epoch).max()
-    }
-
-    /// Whether what is missing between two parts, the first written by `run` in segment `behind`, was dropped or given up.
-    /// `chain` is what the second says of the part before it.
-    fn explains(&self, run: u64, behind: u64, chain: &Chain) -> bool {
-        let was_given_up = self.breaks.iter().any(|there| there.every_level && run <= there.run);
-        let was_dropped = match chain.before {
-            // Nothing is named: something of some class may have gone since.
-            0 => self.oldest.values().any(|&oldest| oldest > behind),
-            before => before > behind && self.oldest.get(&chain.before_tag).is_none_or(|&oldest| oldest > before),
-        };
-        was_given_up || was_dropped
-    }
-
-    /// Whether a power cut may have taken messages of that level from what that run wrote, and left later ones.
-    fn may_have_taken(&self, run: u64, level: Level) -> bool {
-        level == Level::Written && self.breaks.iter().any(|there| run <= there.run)
-    }
+/// What became of a part that was added.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Added {
+    /// What is missing before it.
+    pub hole: Option<Hole>,
+    /// It gives places again, which were refused: the segment that had them, and the last of its places that counts. Or
+    /// nothing of it counts: then that segment is its own.
+    pub given_again: Option<(u64, Sequence)>,
 }
 
 impl Catalog {
     /// What is known of a room.
     pub fn room(&self, room: RoomId) -> Option<RoomLog> {
-        let known = self.rooms.get(&room).filter(|known| self.segment(known.newest).is_some())?;
-        let KnownRoom { epoch, head, first, level, newest, .. } = *known;
+        let KnownRoom { epoch, head, first, level, newest, .. } = self.known(room)?;
         Some(RoomLog { epoch, head, first, level, newest_segment: newest })
+    }
+
+    /// A room by the newest of its parts that is not cut.
+    fn known(&self, id: RoomId) -> Option<KnownRoom> {
+        let room = self.rooms.get(&id);
+        if let Some(room) = room.filter(|room| self.segment(room.newest).is_some()) {
+            return Some(*room);
+        }
+        let left = self.elsewhere.get(&id)?.iter().rfind(|left| self.segment(left.newest).is_some())?;
+        // It had places behind those, under epochs that it must not go by again.
+        let cut_under = room.and_then(|room| self.segments.get(&room.newest)?.cut_under);
+        Some(KnownRoom { epoch: left.epoch.max(cut_under.unwrap_or_default()), ..*left })
     }
 
     /// The epoch of a room that is joined: as the log knows it, or as follows from what else is durable.
     pub fn epoch_of(&self, room: RoomId, level: Level, class: Class) -> Epoch {
-        let is_of_class = |room: &RoomLog| self.segment(room.newest_segment).is_some_and(|it| it.class == class);
-        match self.room(room) {
-            // Newer parts of it may have gone with their class, ahead of this one.
-            Some(room) if !is_of_class(&room) => room.epoch.max(self.epochs.blank_synced).max(self.epochs.lowered),
-            Some(room) if room.level > level => room.epoch.max(self.epochs.lowered),
-            Some(room) => room.epoch,
-            None if level == Level::Written => self.epochs.blank_written,
-            None => self.epochs.blank_synced,
+        let Epochs { blank_synced, blank_written, lowered, dropped } = self.epochs;
+        let Some(room) = self.room(room) else {
+            return if level == Level::Written { blank_written } else { blank_synced };
+        };
+        let segment = self.segment(room.newest_segment);
+        // Newer parts of it may have gone with their class, ahead of this one: of that class before this start, or of one
+        // that the room was of before the configuration changed last.
+        let is_elsewhere = segment.is_none_or(|segment| segment.class != class);
+        let may_have_been = segment.is_none_or(|segment| segment.run < lowered.0);
+        if room.epoch < dropped && (is_elsewhere || may_have_been) {
+            dropped.max(lowered)
+        } else if room.level > level {
+            room.epoch.max(lowered)
+        } else {
+            room.epoch
         }
     }
 
@@ -200,12 +171,23 @@ impl Catalog {
     /// Says it as it is known now.
     pub fn hide(&mut self, erasure: &Erasure) -> Erasure {
         let room = erasure.room_id();
-        let head = self.room(room).map_or(Sequence(0), |known| known.head);
-        let there = self.erasures.get(room, erasure.number);
-        let last = there.map_or(erasure.last.min(head), |there| there.last.min(erasure.last));
-        let known = Erasure { last, ..erasure.clone() };
+        let there = self.erasures.get(room, erasure.number).map(|there| there.bound);
+        let bound = erasure.bound.within(there.unwrap_or_else(|| self.bound_of(room)));
+        let known = Erasure { bound, ..erasure.clone() };
         self.erasures.add(known.clone());
         known
+    }
+
+    /// What is there of a room by now. A room that is not there has a later epoch than it had, once it begins.
+    fn bound_of(&self, room: RoomId) -> erasure::Bound {
+        match self.rooms.get(&room).filter(|known| self.segment(known.newest).is_some()) {
+            Some(&KnownRoom { epoch, head: last, newest_ms, .. }) => erasure::Bound { epoch, last, newest_ms },
+            None => {
+                let blank = self.epochs.blank_synced.min(self.epochs.blank_written);
+                let epoch = Epoch(blank.0.saturating_sub(1));
+                erasure::Bound { epoch, ..erasure::Bound::UNKNOWN }
+            }
+        }
     }
 
     /// What that erasure is about is not on the disk any more.
@@ -230,7 +212,7 @@ impl Catalog {
 
     /// A segment that is there and not cut.
     pub fn segment(&self, id: u64) -> Option<&SegmentHeader> {
-        self.segments.get(&id).filter(|segment| !segment.is_cut).map(|segment| &segment.header)
+        self.segments.get(&id).filter(|segment| segment.cut_under.is_none()).map(|segment| &segment.header)
     }
 
     /// Parts in the table of a segment's index.
@@ -245,13 +227,13 @@ impl Catalog {
 
     /// Adds a sealed segment, with the time of its newest record; before its parts.
     pub fn add_segment(&mut self, header: SegmentHeader, parts: u32, newest_ms: u64) {
-        self.segments.insert(header.id, KnownSegment { header, parts, is_cut: false });
+        self.segments.insert(header.id, KnownSegment { header, parts, cut_under: None });
         self.runs.add(&header, newest_ms);
     }
 
     /// A segment begins to be written, or its index is on the disk and has so many parts.
     pub fn has_parts(&mut self, header: &SegmentHeader, parts: u32) {
-        let segment = KnownSegment { header: *header, parts, is_cut: false };
+        let segment = KnownSegment { header: *header, parts, cut_under: None };
         self.segments.entry(header.id).or_insert(segment).parts = parts;
     }
 
@@ -260,107 +242,165 @@ impl Catalog {
         self.segments.remove(&id);
     }
 
-    /// What a part of a room says of those before it, if it begins now.
+    /// What a part says of those before it that goes on behind what is known of its room.
     pub fn chain_of(&self, room: RoomId) -> Chain {
-        let known = self.rooms.get(&room).filter(|known| self.segment(known.newest).is_some());
-        let Some(known) = known else { return Chain::default() };
+        self.known(room).map_or_else(Chain::default, |known| self.chain_behind(&known))
+    }
+
+    /// What the part says that begins with that record. One that does not follow what is left of its room names none.
+    pub fn chain_for(&self, entry: &Entry) -> Chain {
+        let known = self.known(entry.room).filter(|known| known.is_followed_by(entry));
+        known.map_or_else(Chain::default, |known| self.chain_behind(&known))
+    }
+
+    fn chain_behind(&self, known: &KnownRoom) -> Chain {
         let before_tag = self.segments.get(&known.newest).map_or(0, |segment| segment.header.class.tag());
         Chain { before: known.newest, before_tag, far: known.far, depth: known.depth.saturating_add(1) }
     }
 
-    /// Adds a room as a checkpoint has it; behind every segment that the checkpoint covers. `false`: its newest part is in a
-    /// segment that is not there any more, and so is all of it.
+    /// Adds a room as a checkpoint has it, behind every segment that the checkpoint covers; one that came to another class is
+    /// added for each class, in the order of the segments. `false`: it ended there in a segment that is not there any more.
     pub fn add_kept(&mut self, kept: &KeptRoom, past: &Past<'_>) -> bool {
-        let Some(run) = self.segment(kept.newest).map(|segment| segment.run) else { return false };
+        let Some(&SegmentHeader { run, class, .. }) = self.segment(kept.newest) else { return false };
         self.steps += 1;
         let KeptRoom { room, epoch, head, first, newest, far, newest_ms, depth, level } = *kept;
         let epoch = past.epoch_behind(run, level).map_or(epoch, |behind| behind.max(epoch));
-        self.rooms.insert(room, KnownRoom { epoch, head, first, newest, far, newest_ms, depth, level });
+        self.put(room, KnownRoom { epoch, head, first, newest, far, newest_ms, depth, level }, class);
         true
     }
 
     /// Takes the first room out, as a checkpoint has it.
-    pub fn take_kept(&mut self) -> Option<KeptRoom> {
-        let (room, known) = self.rooms.pop_first()?;
-        let KnownRoom { epoch, head, first, newest, far, newest_ms, depth, level } = known;
-        Some(KeptRoom { room, epoch, head, first, newest, far, newest_ms, depth, level })
+    pub fn take_kept(&mut self) -> Vec<KeptRoom> {
+        let Some((room, newest)) = self.rooms.pop_first() else { return Vec::new() };
+        let mut kept = self.elsewhere.remove(&room).unwrap_or_default();
+        kept.push(newest);
+        let kept_of = |known: KnownRoom| {
+            let KnownRoom { epoch, head, first, newest, far, newest_ms, depth, level } = known;
+            KeptRoom { room, epoch, head, first, newest, far, newest_ms, depth, level }
+        };
+        kept.into_iter().map(kept_of).collect()
     }
 
-    /// Adds what a sealed segment holds of a room; segments come in the order of their ids. Says what is missing before
-    /// it, unless that was dropped, or given up under a break.
+    /// Adds what a sealed segment holds of a room, as its index names what is before; segments come in the order of their
+    /// ids. Says what is missing before it, unless that was dropped, or given up under a break.
     pub fn add_part(&mut self, segment: &SegmentHeader, part: &Part, past: &Past<'_>) -> Option<Hole> {
-        let known = self.rooms.get(&part.room).copied();
-        let is_hole = known.is_some_and(|known| part.first > known.head.next());
-        let hole = known.filter(|_| is_hole).and_then(|known| self.unexplained(&known, part, past));
-        if hole.is_some() && past.may_have_taken(segment.run, part.level) {
-            // What lies behind was not safe either; the room goes on from what is whole, under its new epoch.
-            return None;
-        }
-        self.steps += 1;
-        let epoch = past.epoch_behind(segment.run, part.level).unwrap_or(part.epoch);
-        let first = known.filter(|known| !is_hole && known.first < part.first).map_or(part.first, |known| known.first);
-        let depth = part.chain.depth;
-        self.rooms.insert(
-            part.room,
-            KnownRoom {
-                epoch,
-                head: part.last,
-                first,
-                newest: segment.id,
-                far: if depth.is_multiple_of(JUMP_PARTS) { segment.id } else { part.chain.far },
-                newest_ms: part.newest_ms,
-                depth,
-                level: part.level,
-            },
-        );
-        hole
+        self.add_any_part(segment, &mut { *part }, true, past).hole
     }
 
-    fn unexplained(&self, known: &KnownRoom, part: &Part, past: &Past<'_>) -> Option<Hole> {
-        let run = self.segments.get(&known.newest).map_or(0, |segment| segment.header.run);
+    /// Adds a part, also one that was made from its segment alone and names none before it: that is said of it here.
+    pub fn add_any_part(
+        &mut self,
+        segment: &SegmentHeader,
+        part: &mut Part,
+        is_chained: bool,
+        past: &Past<'_>,
+    ) -> Added {
+        let known = self.rooms.get(&part.room).copied();
+        let epoch = past.epoch_behind(segment.run, part.level).unwrap_or(part.epoch);
+        if !is_chained {
+            part.chain = Chain::default();
+        }
+        let joint = known.map_or(Joint::Begins, |known| known.joint_to(part, is_chained, epoch));
+        let lacking = known.filter(|_| joint == Joint::Lacks);
+        let hole = lacking.and_then(|known| self.unexplained(&known, segment.run, part, past));
+        let is_left_out = hole.is_some() || part.last < part.first;
+        if joint == Joint::Lacks && is_left_out && past.may_have_taken(segment.run, part.level) {
+            // What lies behind was not safe either; the room goes on from what is whole, under its new epoch. It is written
+            // down that nothing of it counts: a later start, which may know of more breaks, makes the same of it.
+            let is_known = part.last < part.first;
+            return Added { hole: None, given_again: (!is_known).then_some((segment.id, part.first.previous())) };
+        }
+        let before = known.filter(|_| joint == Joint::GoesOn);
+        if let Some(before) = before.filter(|_| !is_chained) {
+            part.chain = self.chain_behind(&before);
+        }
+        self.insert_part(segment, part, epoch, before.map_or(part.first, |before| before.first.min(part.first)));
+        let given_again = before.filter(|before| part.first <= before.head);
+        Added { hole, given_again: given_again.map(|before| (before.newest, part.first.previous())) }
+    }
+
+    fn insert_part(&mut self, segment: &SegmentHeader, part: &Part, epoch: Epoch, first: Sequence) {
+        self.steps += 1;
+        let depth = part.chain.depth;
+        let room = KnownRoom {
+            epoch,
+            // Of a part all of which was given again nothing counts, and no place of others is taken back for it.
+            head: part.last.max(part.first.previous()),
+            first,
+            newest: segment.id,
+            far: if depth.is_multiple_of(JUMP_PARTS) { segment.id } else { part.chain.far },
+            newest_ms: part.newest_ms,
+            depth,
+            level: part.level,
+        };
+        self.put(part.room, room, segment.class);
+    }
+
+    /// Where a room ends from now on, in a segment of that class.
+    fn put(&mut self, id: RoomId, room: KnownRoom, class: Class) {
+        let before = self.rooms.insert(id, room);
+        if let Some(before) = before.filter(|before| before.newest != room.newest) {
+            self.leave_class(id, before, class);
+        }
+    }
+
+    /// A room goes on in a segment of that class: where it ended in another one is remembered.
+    fn leave_class(&mut self, id: RoomId, before: KnownRoom, class: Class) {
+        let class_of = |room: &KnownRoom| {
+            self.segments.get(&room.newest).filter(|it| it.cut_under.is_none()).map(|it| it.header.class)
+        };
+        let is_other = class_of(&before).is_some_and(|there| there != class);
+        if !is_other && !self.elsewhere.contains_key(&id) {
+            return;
+        }
+        let left = self.elsewhere.entry(id).or_default();
+        left.retain(|left| class_of(left).is_some_and(|there| there != class));
+        left.extend(Some(before).filter(|_| is_other));
+    }
+
+    fn unexplained(&self, known: &KnownRoom, run: u64, part: &Part, past: &Past<'_>) -> Option<Hole> {
+        let first_run = self.segments.get(&known.newest).map_or(0, |segment| segment.header.run);
         let hole = Hole { from: known.head.next(), to: part.first.previous(), behind: known.newest };
-        (!past.explains(run, known.newest, &part.chain)).then_some(hole)
+        (!past.explains((first_run, known.newest), run, &part.chain)).then_some(hole)
     }
 
     /// Adds a record of the segment that is being written.
     pub fn add_entry(&mut self, segment: &SegmentHeader, entry: &Entry) {
         self.steps += 1;
-        let chain = self.chain_of(entry.room);
-        if chain.before == 0 {
+        let known = self.known(entry.room);
+        if known.is_none() {
             // It was cut whole, if it was there, and begins anew: what it was before is gone.
-            self.rooms.remove(&entry.room);
             self.erasures.forget_room(entry.room);
         }
-        let first = if entry.kind.is_numbered() { entry.sequence } else { entry.sequence.next() };
-        let room = self.rooms.entry(entry.room).or_insert(KnownRoom {
-            epoch: entry.epoch,
-            head: first.previous(),
-            first,
-            newest: 0,
-            far: 0,
-            newest_ms: 0,
-            depth: 0,
-            level: entry.level,
-        });
+        let followed = known.filter(|known| known.is_followed_by(entry));
+        let chain = followed.map_or_else(Chain::default, |known| self.chain_behind(&known));
+        let mut room =
+            followed.or(known.filter(|known| known.newest == segment.id)).unwrap_or(KnownRoom::before(entry));
         if room.newest != segment.id {
+            if followed.is_some_and(|left| self.rooms.get(&entry.room).is_none_or(|cut| cut.newest != left.newest)) {
+                let behind = self.cutting.iter_mut().filter(|cutting| cutting.segment > chain.before);
+                behind.for_each(|cutting| _ = cutting.ahead.insert(entry.room));
+            }
             (room.newest, room.depth) = (segment.id, chain.depth);
             room.far = if chain.depth.is_multiple_of(JUMP_PARTS) { segment.id } else { chain.far };
         }
         if entry.kind.is_numbered() {
-            let is_next = entry.sequence == room.head.next() && room.epoch <= entry.epoch;
-            if !is_next || room.first > entry.sequence {
+            if followed.is_none() || room.first > entry.sequence {
                 room.first = entry.sequence;
             }
             room.head = entry.sequence;
         }
         (room.epoch, room.level) = (entry.epoch, entry.level);
         room.newest_ms = room.newest_ms.max(entry.time_ms);
+        self.put(entry.room, room, segment.class);
     }
 
     /// What a room has before that place was proved to be damaged: it is out of reach.
     pub fn lose_before(&mut self, room: RoomId, first: Sequence) {
-        if let Some(room) = self.rooms.get_mut(&room) {
-            room.first = room.first.max(first.min(room.head.next()));
+        let is_there = |room: &&mut KnownRoom| self.segments.get(&room.newest).is_some_and(|it| it.cut_under.is_none());
+        let left = self.elsewhere.get_mut(&room).into_iter().flatten().rev();
+        if let Some(known) = self.rooms.get_mut(&room).into_iter().chain(left).find(is_there) {
+            known.lose_to(first);
         }
     }
 
@@ -368,8 +408,8 @@ impl Catalog {
     /// here, and nothing is to be done.
     pub fn cut_segment(&mut self, segment: u64, rooms: CutRooms) -> bool {
         let Some(known) = self.segments.get_mut(&segment) else { return false };
-        if !std::mem::replace(&mut known.is_cut, true) {
-            self.cutting.push_back(Cutting { segment, rooms });
+        if known.cut_under.replace(self.epochs.blank_synced).is_none() {
+            self.cutting.push_back(Cutting { segment, rooms, ahead: BTreeSet::new() });
         }
         true
     }
@@ -394,8 +434,10 @@ impl Catalog {
                     next.inspect(|&id| *behind = Bound::Excluded(id)).map(|id| (id, Sequence(0)))
                 }
             };
+            let is_ahead = room.is_some_and(|(id, _)| cutting.ahead.remove(&id));
             match room {
-                Some((id, last)) => self.forget_part(id, segment, last),
+                Some((id, last)) if !is_ahead => self.forget_part(id, segment, last),
+                Some((id, _)) => self.forget_left(id, segment),
                 None => self.end_cut(segment),
             }
         }
@@ -403,13 +445,30 @@ impl Catalog {
         steps
     }
 
+    /// A room does not end in that segment any more, in none of the classes that it left.
+    fn forget_left(&mut self, id: RoomId, segment: u64) {
+        let Some(left) = self.elsewhere.get_mut(&id) else { return };
+        left.retain(|left| left.newest != segment);
+        if left.is_empty() {
+            self.elsewhere.remove(&id);
+        }
+    }
+
     fn forget_part(&mut self, id: RoomId, segment: u64, last: Sequence) {
-        let Some(room) = self.rooms.get_mut(&id) else { return };
-        if room.newest == segment {
+        let is_newest = self.rooms.get(&id).is_some_and(|room| room.newest == segment);
+        if is_newest {
             self.rooms.remove(&id);
-        } else if room.depth >= JUMP_PARTS || room.far <= segment {
-            // Otherwise its first part is younger: it was cut whole before, and began anew.
-            room.first = room.first.max(last.next().min(room.head.next()));
+        } else if let Some(room) = self.rooms.get_mut(&id) {
+            room.lose_part(segment, last);
+        }
+        self.forget_left(id, segment);
+        let Some(left) = self.elsewhere.get_mut(&id) else { return };
+        let cut_under = self.segments.get(&segment).and_then(|segment| segment.cut_under);
+        for left in left.iter_mut() {
+            left.lose_part(segment, last);
+            if is_newest {
+                left.epoch = left.epoch.max(cut_under.unwrap_or_default());
+            }
         }
     }
 
@@ -436,8 +495,7 @@ impl Catalog {
 
     /// Whether a room has a record that is no older than that, on the clock of this run.
     pub fn is_younger(&self, id: RoomId, since_ms: u64) -> bool {
-        let known = self.rooms.get(&id).filter(|known| self.segment(known.newest).is_some());
-        known.is_some_and(|known| self.clock_ms(known.newest, known.newest_ms) >= since_ms)
+        self.known(id).is_some_and(|known| self.clock_ms(known.newest, known.newest_ms) >= since_ms)
     }
 
     /// Segments that were forgotten since the last time.

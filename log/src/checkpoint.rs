@@ -8,10 +8,13 @@
 //!                8     2  format version: 2                             8     8  nonce
 //!               10     2  reserved: 0                                  16     8  where its blocks end
 //!               12     4  covered segments                             24     2  tag of its class
-//!               16     8  rooms                                        26     6  reserved: 0
+//!               16     8  lines                                        26     6  reserved: 0
 //!               24     8  the largest epoch of a room
-//!  piece    [ rooms in it 4 ][ sum 4 ][ rooms, 72 B each, by id ]       all but the last are full
+//!  piece    [ lines in it 4 ][ sum 4 ][ lines, 72 B each ]              all but the last are full
 //! ```
+//!
+//! A room has a line by its newest part, and, if it came to another class, one ahead of it for each class that it left, by
+//! its newest part there. Lines are by the rooms' ids, and then by their segments.
 //!
 //! A piece's sum is that of its number, of the head's sum and of its rooms: pieces of another file are none of this one.
 
@@ -27,15 +30,15 @@ pub const FILE_NAME: &str = "checkpoint";
 pub const HEAD_BYTES: usize = 32;
 /// Bytes of a covered segment.
 pub const COVERED_BYTES: usize = 32;
-/// Bytes of a room.
+/// Bytes of a line.
 pub const ROOM_BYTES: usize = 72;
-/// Rooms of a piece at most.
+/// Lines of a piece at most.
 pub const PIECE_ROOMS: usize = 450;
-/// Bytes ahead of a piece's rooms.
+/// Bytes ahead of a piece's lines.
 pub const PIECE_HEAD_BYTES: usize = 8;
 const MAGIC: &[u8; 8] = b"BANTERCP";
 
-/// A room, as its newest part says it.
+/// A room, as its newest part says it, or its newest part in a class that it left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeptRoom {
     /// The room.
@@ -74,7 +77,7 @@ pub struct Covered {
 /// What the checkpoint is of.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Head {
-    /// Its rooms.
+    /// Lines of its rooms.
     pub rooms: u64,
     /// The largest epoch among them.
     pub largest_epoch: u64,
@@ -143,7 +146,7 @@ impl Head {
 pub struct Pieces {
     seal: u32,
     number: u64,
-    last: Option<RoomId>,
+    last: Option<(RoomId, u64)>,
 }
 
 impl Pieces {
@@ -171,7 +174,7 @@ impl Pieces {
         self.number += 1;
     }
 
-    /// Bytes of the piece that starts with these, and rooms in it; `None`: none starts so.
+    /// Bytes of the piece that starts with these, and lines in it; `None`: none starts so.
     pub fn bytes_behind(start: &[u8]) -> Option<usize> {
         let rooms = u32_at(start, 0)? as usize;
         (1..=PIECE_ROOMS).contains(&rooms).then_some(PIECE_HEAD_BYTES + rooms * ROOM_BYTES)
@@ -185,7 +188,10 @@ impl Pieces {
         }
         self.number += 1;
         let rooms = rooms.chunks_exact(ROOM_BYTES).map(room_of).collect::<Option<Vec<_>>>()?;
-        let ascend = rooms.iter().all(|room| self.last.replace(room.room).is_none_or(|before| before < room.room));
+        let ascend = rooms
+            .iter()
+            .map(|room| (room.room, room.newest))
+            .all(|room| self.last.replace(room).is_none_or(|before| before < room));
         ascend.then_some(rooms)
     }
 

@@ -1,19 +1,53 @@
 //! What is to be erased of a room: which of its places, and whose.
 //!
-//! Invariant: an erased place stays a place. What lies there is a tombstone ([`rewrite`]), and what readers are told is a gap
-//! of one ([`Erasures::shown`]), also before anything was written.
+//! Invariants:
+//! - An erased place stays a place. What lies there is a tombstone ([`rewrite`]), and what readers are told is a gap of one
+//!   ([`Erasures::shown`]), also before anything was written.
+//! - What was acknowledged behind an ask is not concerned by it, whatever became of the log since: a message goes only if all
+//!   that is known of the [`Bound`] says that it was there.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use banter_protocol::ids::{RoomId, RoomName, Sequence, UserName};
+use banter_protocol::ids::{Epoch, RoomId, RoomName, Sequence, UserName};
 use banter_protocol::native::{Kept, read_kept, write_kept};
 
 use crate::key::{Fingerprint, KeyedPost};
 
+mod keys;
 mod rewrite;
 
-pub use rewrite::{Rewritten, rewrite};
+pub use keys::without_keys;
+pub use rewrite::{Rewrite, Rewritten, rewrite};
+
+/// Up to where an erasure reaches: what lies behind it in any of these was said later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bound {
+    /// The room's history by then. What it began anew since has a later one.
+    pub epoch: Epoch,
+    /// The last place by then.
+    pub last: Sequence,
+    /// The time of the newest message by then, as it stands in the log, milliseconds since 1970: it tells what was said on a copy
+    /// of the log, which may give the same places and epochs.
+    pub newest_ms: u64,
+}
+
+impl Bound {
+    /// Nothing is known.
+    pub const UNKNOWN: Bound = Bound { epoch: Epoch(u64::MAX), last: Sequence(u64::MAX), newest_ms: u64::MAX };
+    /// Nothing was there.
+    pub const NOTHING: Bound = Bound { epoch: Epoch(0), last: Sequence(0), newest_ms: 0 };
+
+    /// What is within both.
+    #[must_use]
+    pub fn within(self, other: Bound) -> Bound {
+        Bound {
+            epoch: self.epoch.min(other.epoch),
+            last: self.last.min(other.last),
+            newest_ms: self.newest_ms.min(other.newest_ms),
+        }
+    }
+}
 
 /// An erasure.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,8 +60,10 @@ pub struct Erasure {
     pub user: Option<UserName>,
     /// The first place.
     pub first: Sequence,
-    /// The last place.
+    /// The last place, as it was asked.
     pub last: Sequence,
+    /// Up to where it reaches, as far as that is known.
+    pub bound: Bound,
 }
 
 impl Erasure {
@@ -36,9 +72,14 @@ impl Erasure {
         RoomId::of(self.room.as_str())
     }
 
+    /// The last of its places that was there.
+    pub fn end(&self) -> Sequence {
+        self.last.min(self.bound.last)
+    }
+
     /// Whether a place is one of its places.
     pub fn spans(&self, sequence: Sequence) -> bool {
-        (self.first..=self.last).contains(&sequence)
+        (self.first..=self.end()).contains(&sequence)
     }
 
     /// Whether that is to be erased. What is erased already is not.
@@ -49,14 +90,21 @@ impl Erasure {
             Kept::Erased { .. } => return false,
         };
         self.spans(kept.sequence())
+            && kept.epoch() <= self.bound.epoch
+            && kept.time_ms() <= self.bound.newest_ms
             && kept.room() == self.room.as_str()
             && self.user.as_ref().is_none_or(|there| there.as_str() == user)
     }
 
     /// Whether the key of that post goes with it.
     pub fn hides_key(&self, post: &KeyedPost) -> bool {
-        let is_author = |user: &UserName| Fingerprint::of(user.as_str(), "").author() == post.fingerprint.author();
-        self.spans(Sequence(post.sequence)) && self.user.as_ref().is_none_or(is_author)
+        self.keys().holds(post)
+    }
+
+    /// What it says of keys: for many of them.
+    pub fn keys(&self) -> ErasedKeys<'_> {
+        let author = self.user.as_ref().map(|user| Fingerprint::of(user.as_str(), "").author());
+        ErasedKeys { erasure: self, room: self.room_id(), author }
     }
 
     /// The frame as readers are told it: of what is to be erased a gap of one, of anything else the frame itself.
@@ -65,6 +113,24 @@ impl Erasure {
             Ok(kept) if self.hides(&kept) => Cow::Owned(gap_of(&kept)),
             _ => Cow::Borrowed(frame),
         }
+    }
+}
+
+/// The keys that go with an erasure.
+#[derive(Clone, Copy, Debug)]
+pub struct ErasedKeys<'e> {
+    erasure: &'e Erasure,
+    author: Option<u64>,
+    /// Whose they are.
+    pub room: RoomId,
+}
+
+impl ErasedKeys<'_> {
+    /// Whether that one of the room does. A key has no epoch: its time tells it from one of a room that began anew.
+    pub fn holds(&self, post: &KeyedPost) -> bool {
+        self.erasure.spans(Sequence(post.sequence))
+            && post.time_ms <= self.erasure.bound.newest_ms
+            && self.author.is_none_or(|author| author == post.fingerprint.author())
     }
 }
 

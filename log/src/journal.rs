@@ -24,7 +24,7 @@ use banter_protocol::ids::RoomId;
 use slab::Slab;
 
 use crate::PAGE_BYTES;
-use crate::block::{BlockPlace, BlockWriter, block_bytes};
+use crate::block::{self, BlockPlace, BlockWriter, block_bytes};
 use crate::cache::PageCache;
 use crate::catalog::{Catalog, CutRooms};
 use crate::index::{Entry, IndexBuilder, Opening};
@@ -70,7 +70,7 @@ pub struct Journal {
     /// Bytes of indexes that are being read, and were replaced meanwhile.
     replaced: BTreeSet<FileRange>,
     /// A segment that is to be left behind the commit in flight.
-    leaving: Option<u64>,
+    leaving: Option<Leaving>,
     reads: usize,
     asks: Vec<Ask>,
 }
@@ -101,12 +101,38 @@ impl ClassLane {
     }
 }
 
+/// When a segment is left that is written, or will be.
+#[derive(Clone, Copy, Debug)]
+struct Leaving {
+    segment: u64,
+    /// If its first message is at most of that time. One without a message counts as one of the largest time.
+    first_ms: u64,
+    /// Also where there is no next one, if its newest message is at most of that time.
+    newest_ms: Option<u64>,
+}
+
 #[derive(Debug)]
 struct Active {
     place: BlockPlace,
     index: IndexBuilder,
+    /// The time of its first message, milliseconds since 1970; the largest number: it has none.
+    first_ms: u64,
     /// No block says of the last one that it was on the disk.
     is_unproved: bool,
+}
+
+impl Active {
+    /// Bytes of records that fit what is left of it, with a proof behind them.
+    fn left_bytes(&self) -> usize {
+        let left = self.place.segment.file_bytes.saturating_sub(self.place.offset + PAGE_BYTES as u64);
+        // Blocks take whole pages.
+        (left / PAGE_BYTES as u64 * PAGE_BYTES as u64).saturating_sub(block::HEADER_BYTES as u64) as usize
+    }
+
+    /// Whether any block does.
+    fn takes_any(&self) -> bool {
+        self.left_bytes() > 0
+    }
 }
 
 #[derive(Debug)]
@@ -219,6 +245,26 @@ impl Journal {
         lane.and_then(|lane| lane.active.as_ref()).is_some_and(fits) || self.rotate(class, bytes)
     }
 
+    /// Bytes of records that the next commit of that class takes: where no further segment is ready, what is left of the one
+    /// that is written to.
+    pub fn room(&self, class: Class) -> usize {
+        let lane = self.lanes.get(&class);
+        if lane.is_some_and(|lane| !lane.ready.is_empty()) {
+            return self.commit_bytes_max;
+        }
+        let active = lane.and_then(|lane| lane.active.as_ref());
+        active.map_or(0, |active| active.left_bytes().min(self.commit_bytes_max))
+    }
+
+    /// Whether so many bytes of records wait in vain: they do not fit what is left of the segment that is written to, and
+    /// there is no space for another.
+    pub fn lacks_space_for(&self, class: Class, record_bytes: usize) -> bool {
+        let Some(lane) = self.lanes.get(&class).filter(|lane| lane.has_no_space && lane.ready.is_empty()) else {
+            return false;
+        };
+        lane.active.as_ref().is_none_or(|active| active.left_bytes() < record_bytes)
+    }
+
     /// Begins a commit of records, each with the name of its room. `false`: it does not fit what is left of the segment,
     /// and there is no other yet.
     pub fn commit<'a>(
@@ -287,7 +333,8 @@ impl Journal {
     fn rotate(&mut self, class: Class, bytes: u64) -> bool {
         let lane = self.lanes.entry(class).or_default();
         let Some(next) = lane.ready.pop_front() else {
-            lane.is_full = lane.has_no_space;
+            // Smaller posts may still fit what is left.
+            lane.is_full = lane.has_no_space && !lane.active.as_ref().is_some_and(Active::takes_any);
             // It was too slow with one.
             lane.ready_wanted = READY_UNDER_LOAD;
             self.prepare(class);
@@ -297,7 +344,8 @@ impl Journal {
         self.catalog.has_parts(&next, 0);
         let (place, index) = (BlockPlace::first_of(next), IndexBuilder::default());
         let fits = place.offset + bytes <= next.file_bytes;
-        self.lanes.entry(class).or_default().active = Some(Active { place, index, is_unproved: false });
+        self.lanes.entry(class).or_default().active =
+            Some(Active { place, index, first_ms: u64::MAX, is_unproved: false });
         self.prepare(class);
         fits
     }
@@ -348,7 +396,10 @@ impl Journal {
                 self.catalog.raise_blank(blank_epoch);
                 self.cut(segment, rooms);
             }
-            Answer::Leave { segment } => self.leave(segment),
+            Answer::Leave { segment } => self.leave(Leaving { segment, first_ms: u64::MAX, newest_ms: None }),
+            Answer::Retire { segment, first_ms, newest_ms } => {
+                self.leave(Leaving { segment, first_ms, newest_ms: Some(newest_ms) });
+            }
             Answer::Indexed { segment, parts } => self.indexed(segment, parts),
             Answer::NotIndexed { segment, is_damaged } => self.not_indexed(segment, is_damaged),
             Answer::Erase(erasure) => drop(self.erase(&erasure)),
@@ -398,19 +449,23 @@ impl Journal {
     }
 
     /// After a write that failed nobody knows what is in the segment: it is not sealed in this run.
-    fn leave(&mut self, segment: u64) {
+    fn leave(&mut self, leaving: Leaving) {
         if self.has_failed {
             return;
         }
         if self.append.is_some() {
             // A core that always writes would never be asked between two commits.
-            self.leaving = Some(segment);
+            self.leaving = Some(leaving);
             return;
         }
-        let is_active = |lane: &ClassLane| lane.active.as_ref().is_some_and(|it| it.place.segment.id == segment);
-        if let Some((&class, _)) = self.lanes.iter().find(|(_, lane)| is_active(lane) && !lane.ready.is_empty()) {
-            self.rotate(class, 0);
-        } else if let Some(unused) = self.lanes.values_mut().find_map(|lane| lane.take_ready(segment)) {
+        let Leaving { segment, first_ms, .. } = leaving;
+        let is_active = |active: &Active| active.place.segment.id == segment && active.first_ms <= first_ms;
+        let lane = self.lanes.iter().find(|(_, lane)| lane.active.as_ref().is_some_and(is_active));
+        if let Some((&class, _)) = lane {
+            self.leave_active(class, leaving.newest_ms);
+        } else if first_ms == u64::MAX
+            && let Some(unused) = self.lanes.values_mut().find_map(|lane| lane.take_ready(segment))
+        {
             let (end, index) = (BlockPlace::first_of(unused), Arc::default());
             self.asks.push(Ask::Seal { end, is_provable: false, index, newest_ms: 0 });
             self.asks.push(Ask::Release { segment });
@@ -418,11 +473,25 @@ impl Journal {
         }
     }
 
+    /// For the next one; where there is none, posts wait for it, and only what goes at once is left.
+    fn leave_active(&mut self, class: Class, newest_ms: Option<u64>) {
+        let Some(lane) = self.lanes.get_mut(&class) else { return };
+        if !lane.ready.is_empty() {
+            self.rotate(class, 0);
+        } else if lane.active.as_ref().is_some_and(|active| newest_ms.is_some_and(|at| active.index.newest_ms() <= at))
+        {
+            // It is full only once it is said again that there is no space, which this makes.
+            lane.has_no_space = false;
+            self.seal(class, true);
+            self.prepare(class);
+        }
+    }
+
     fn leave_wanted(&mut self) {
         if self.append.is_none()
-            && let Some(segment) = self.leaving.take()
+            && let Some(leaving) = self.leaving.take()
         {
-            self.leave(segment);
+            self.leave(leaving);
         }
     }
 
@@ -484,9 +553,10 @@ impl Journal {
         for (entry, offset) in append.entries.extract_if(.., |(entry, _)| entry.level <= reached) {
             let opening = || Opening {
                 name: append.names.remove(&entry.room).unwrap_or_default(),
-                chain: self.catalog.chain_of(entry.room),
+                chain: self.catalog.chain_for(&entry),
             };
             active.index.add(&entry, offset, opening);
+            active.first_ms = active.first_ms.min(entry.time_ms);
             self.catalog.add_entry(&active.place.segment, &entry);
             active.is_unproved = true;
         }

@@ -2,10 +2,13 @@
 //!
 //! A commit is in flight alone, and each block says up to which one everything was on the disk when it was written. So
 //! bytes that do not check are the torn tail of what was not synced, unless a later block says that they were on the disk:
-//! then something that was once whole has been damaged.
+//! then something that was once whole has been damaged. Where nothing that was written was lost since, any later block says
+//! that of all before it ([`Proof`]).
+//!
+//! Invariant: torn or corrupt is judged here and nowhere else ([`EndJudge`]), of a file in memory and of one in pieces.
 
 use crate::PAGE_BYTES;
-use crate::block::{Block, BlockPlace, is_proof_of};
+use crate::block::{Block, BlockPlace, Proof};
 use crate::segment::{SegmentFault, SegmentHeader};
 
 /// Blocks of a segment, one after another.
@@ -61,13 +64,45 @@ impl<'a> Scan<'a> {
 
     /// How the segment ends. Asked when the blocks are all read.
     pub fn ending(&self) -> Ending {
+        let rest = self.bytes.get(self.place.offset as usize..).unwrap_or(&[]);
+        let mut judge = EndJudge::new(self.place, Proof::Synced);
+        judge.take(self.place.offset, rest).unwrap_or_else(|| judge.end())
+    }
+}
+
+/// Judges how a segment ends, by what lies behind its last block.
+#[derive(Clone, Copy, Debug)]
+pub struct EndJudge {
+    place: BlockPlace,
+    proof: Proof,
+    behind_last: Option<u64>,
+}
+
+impl EndJudge {
+    /// Behind the last block that checks: `place` is where the next one would start.
+    pub fn new(place: BlockPlace, proof: Proof) -> Self {
+        EndJudge { place, proof, behind_last: None }
+    }
+
+    /// Takes the next bytes, which start at a page. Says the ending, if what comes behind them makes it no other.
+    pub fn take(&mut self, at: u64, bytes: &[u8]) -> Option<Ending> {
+        for (page, bytes) in bytes.chunks(PAGE_BYTES).enumerate() {
+            let page = at + (page * PAGE_BYTES) as u64;
+            if page != self.place.offset && self.proof.is_given_by(bytes, &self.place) {
+                return Some(Ending::Corrupt { offset: self.place.offset, later: page });
+            }
+            let last = bytes.iter().rposition(|&byte| byte != 0);
+            self.behind_last = last.map(|last| page + last as u64 + 1).or(self.behind_last);
+        }
+        None
+    }
+
+    /// The ending, behind all bytes.
+    pub fn end(&self) -> Ending {
         let offset = self.place.offset;
-        let rest = self.bytes.get(offset as usize..).unwrap_or(&[]);
-        let Some(last) = rest.iter().rposition(|&byte| byte != 0) else { return Ending::Clean { offset } };
-        let later = (PAGE_BYTES..=last).step_by(PAGE_BYTES).find(|&at| is_proof_of(&rest[at..], &self.place));
-        match later {
-            Some(at) => Ending::Corrupt { offset, later: offset + at as u64 },
-            None => Ending::Torn { offset, bytes: last as u64 + 1 },
+        match self.behind_last {
+            Some(behind_last) => Ending::Torn { offset, bytes: behind_last - offset },
+            None => Ending::Clean { offset },
         }
     }
 }
@@ -258,5 +293,42 @@ mod tests {
         let mut scan = Scan::new(&file).unwrap();
         assert_eq!(sequences(&mut scan), [1, 2, 3]);
         assert!(matches!(scan.ending(), Ending::Torn { .. }));
+    }
+
+    #[test]
+    fn where_nothing_that_was_written_was_lost_any_later_block_proves_those_before_it() {
+        let mut file = SEGMENT.write();
+        let mut place = BlockPlace::first_of(SEGMENT);
+        for sequence in 1..=3 {
+            let mut block = BlockWriter::of(&SEGMENT);
+            let author = Author { core: 1, slot: 2, generation: 3 };
+            block.push(&Record::message(RoomId(1), Level::Written, author, &frame(sequence)));
+            let (bytes, behind) = block.finish(&place);
+            file.extend_from_slice(&bytes);
+            place = behind;
+        }
+        let page = PAGE_BYTES as u64;
+        for (damaged, later) in [(1, Some(2)), (2, Some(3)), (3, None)] {
+            let mut file = file.clone();
+            file[damaged * PAGE_BYTES + 100] ^= 1;
+            let mut scan = Scan::new(&file).unwrap();
+            scan.by_ref().for_each(drop);
+            let judge = |proof| {
+                let mut judge = EndJudge::new(*scan.place(), proof);
+                // In pieces, as a start has it.
+                let pieces = file.chunks(PAGE_BYTES).enumerate().skip(damaged);
+                let found = pieces.into_iter().find_map(|(number, bytes)| judge.take(number as u64 * page, bytes));
+                found.unwrap_or_else(|| judge.end())
+            };
+            assert_eq!(judge(Proof::Synced), scan.ending());
+            assert!(matches!(judge(Proof::Synced), Ending::Torn { .. }), "no block says that one before it was synced");
+            match later {
+                Some(later) => {
+                    let corrupt = Ending::Corrupt { offset: damaged as u64 * page, later: later * page };
+                    assert_eq!(judge(Proof::Written), corrupt);
+                }
+                None => assert_eq!(judge(Proof::Written), scan.ending(), "it may be the one that was in flight"),
+            }
+        }
     }
 }

@@ -5,13 +5,13 @@
 //!       0     8  magic "BANTERLG"
 //!       8     2  format version: 2
 //!      10     2  core that writes it
-//!      12     4  hours that its retention class lives; 0 = no limit
+//!      12     4  hours that its retention class lives; 0 = as `[limits]` says
 //!      16     8  segment id: grows with every segment of the folder
 //!      24     8  nonce: chance, so that no peer can write bytes that look like a block of this segment
 //!      32     8  run: which start of the server writes it
 //!      40     8  made at, milliseconds since 1970
 //!      48     8  bytes of the file, as it was made: a shorter one has lost its end
-//!      56     8  bytes that its retention class keeps; 0 = no limit
+//!      56     8  bytes that its retention class keeps; 0 = as `[limits]` says
 //!      64     4  CRC-32C of the 64 bytes before
 //!      68        zeros to 4 KiB
 //! ```
@@ -27,13 +27,13 @@ const SUMMED_BYTES: usize = 64;
 /// The format that came before the first release, which nothing reads.
 const FIRST_FORMAT_VERSION: u16 = 1;
 
-/// A retention class: rooms whose messages live equally long lie in the same files, so that whole files go. Without
-/// limits it is the server's own, which goes by `[limits]`.
+/// A retention class: rooms whose messages live equally long lie in the same files, so that whole files go. What it leaves open
+/// is as `[limits]` says, where 0 is no limit; the server's own class leaves open both.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Class {
-    /// Hours that messages are kept; 0 = no limit.
+    /// Hours that messages are kept; 0 = as `[limits]` says.
     pub hours: u32,
-    /// Bytes of the class's files that are kept; 0 = no limit.
+    /// Bytes of the class's files that are kept; 0 = as `[limits]` says, of this class's files alone.
     pub bytes: u64,
 }
 

@@ -18,10 +18,12 @@ pub enum Event<'a> {
         session: &'a str,
         /// The user.
         user: &'a str,
-        /// A line `name value` for every limit, each ended by a line feed.
-        limits: &'a str,
         /// The durability of rooms that no entry of the configuration matches.
         durability: &'a str,
+        /// What both sides know beyond version 1's base: names, each ended by a line feed.
+        features: &'a str,
+        /// A line `name value` for every limit, each ended by a line feed.
+        limits: &'a str,
     },
     /// The answer to `join`.
     Joined {

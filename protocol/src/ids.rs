@@ -3,6 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::features::FEATURE_BYTES_MAX;
+
 /// Longest user name, in bytes of UTF-8.
 pub const USER_BYTES_MAX: usize = 64;
 /// Longest room name, in bytes of UTF-8.
@@ -151,8 +153,20 @@ name_type! {
     UserName, USER_BYTES_MAX
 }
 name_type! {
+    /// A feature's name: 1 to 64 bytes of UTF-8 without control characters.
+    FeatureName, FEATURE_BYTES_MAX
+}
+name_type! {
     /// A client's key of a post: 1 to 64 bytes of UTF-8 without control characters.
     PostKey, KEY_BYTES_MAX
+}
+
+/// Checks a feature's name without taking it.
+///
+/// # Errors
+/// As [`FeatureName::new`].
+pub fn check_feature_name(name: &str) -> Result<&str, NameFault> {
+    check_name(name, FEATURE_BYTES_MAX)
 }
 
 /// Checks a room name without taking it.

@@ -1,16 +1,19 @@
 //! The JSON form: requests read without copying their bodies, events written byte by byte.
 
 use std::borrow::Cow;
+use std::fmt;
 
 use base64::Engine as _;
+use serde::de::{Error as _, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use crate::event::{Event, Message};
 use crate::fault::RequestFault;
+use crate::features::{FeatureNames, Features};
 use crate::frame::Frames;
 use crate::ids::{Cursor, Epoch, JSON_INTEGER_MAX, RequestId, Sequence};
-use crate::native::{Kept, read_kept};
+use crate::native::{Kept, as_told, read_kept};
 use crate::request::{Ask, Body, BodyFormat, FetchFrom, JoinFrom, Request, Text};
 
 /// Arrays and objects that a body may nest. Recursive readers, browsers' among them, handle that many.
@@ -41,12 +44,39 @@ struct Fields<'a> {
     body: Option<&'a RawValue>,
     #[serde(borrow)]
     key: Option<BorrowedText<'a>>,
+    #[serde(borrow)]
+    features: Option<BorrowedNames<'a>>,
 }
 
 /// A text that serde borrows where nothing in it is escaped. (In `Option<Cow<str>>` it always copies.)
 #[derive(Deserialize)]
 #[serde(transparent)]
 struct BorrowedText<'a>(#[serde(borrow)] Cow<'a, str>);
+
+/// Names of features, of which no more are read than there may be.
+struct BorrowedNames<'a>(FeatureNames<'a>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for BorrowedNames<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Names;
+        impl<'de> Visitor<'de> for Names {
+            type Value = FeatureNames<'de>;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("a list of names")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+                let mut names = FeatureNames::default();
+                while let Some(BorrowedText(name)) = list.next_element()? {
+                    names.push(name).map_err(A::Error::custom)?;
+                }
+                Ok(names)
+            }
+        }
+        deserializer.deserialize_seq(Names).map(BorrowedNames)
+    }
+}
 
 /// Keeps `null`, which is a body like any other and which `Option` would read as none.
 fn present<'de: 'a, 'a, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'a RawValue>, D::Error> {
@@ -114,7 +144,8 @@ impl<'a> Fields<'a> {
             "signal" => Ask::Signal { room: self.take_room()?, body: self.take_body()? },
             "hello" => {
                 let user = text(&mut self.user).ok_or("`hello` needs `user`")?;
-                Ask::Hello { user, token: text(&mut self.token) }
+                let features = self.features.take().map_or(FeatureNames::NONE, |names| names.0);
+                Ask::Hello { user, token: text(&mut self.token), features }
             }
             "join" => Ask::Join {
                 room: self.take_room()?,
@@ -175,6 +206,7 @@ impl<'a> Fields<'a> {
             ("presence", self.presence.is_some()),
             ("body", self.body.is_some()),
             ("key", self.key.is_some()),
+            ("features", self.features.is_some()),
         ]
         .into_iter()
         .find_map(|(name, is_there)| is_there.then_some(name))
@@ -310,16 +342,23 @@ pub fn write_kept(kept: &Kept<'_>, out: &mut Vec<u8>) {
     }
 }
 
-/// Appends an event as JSON.
+/// Appends an event as JSON, for a reader who knows the base alone.
 pub fn write_event(event: &Event<'_>, out: &mut Vec<u8>) {
+    write_event_to(event, Features::NONE, out);
+}
+
+/// Appends an event as JSON, for a reader who agreed on these features.
+pub fn write_event_to(event: &Event<'_>, agreed: Features, out: &mut Vec<u8>) {
     match *event {
-        Event::Welcome { id, session, user, limits, durability } => {
+        Event::Welcome { id, session, user, durability, features, limits } => {
             let object = Object::event(out, "welcome")
                 .id(id)
                 .text("session", session)
                 .text("user", user)
                 .text("durability", durability)
-                .name("limits");
+                .name("features");
+            write_list(features.lines(), object.0, write_text);
+            let object = object.name("limits");
             write_limits(limits, object.0);
             object.end();
         }
@@ -341,7 +380,9 @@ pub fn write_event(event: &Event<'_>, out: &mut Vec<u8>) {
             .end(),
         Event::Page { id, room, epoch, messages, more } => {
             let object = Object::event(out, "page").id(id).text("room", room).number("epoch", epoch.0).name("messages");
-            write_list(Frames(messages).flatten().flat_map(read_kept), object.0, |kept, out| {
+            // What is no whole frame of a history is left out, and nothing beside it.
+            let told = as_told(messages, agreed).unwrap_or(Cow::Borrowed(messages));
+            write_list(Frames(&told).flatten().flat_map(read_kept), object.0, |kept, out| {
                 write_kept(&kept, out);
             });
             object.truth("more", more).end();

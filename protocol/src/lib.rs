@@ -14,6 +14,7 @@
 pub mod error_code;
 pub mod event;
 pub mod fault;
+pub mod features;
 pub mod frame;
 pub mod http;
 pub mod ids;

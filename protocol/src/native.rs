@@ -13,6 +13,7 @@ use rkyv::{Archive, Serialize};
 use crate::error_code::{ErrorCode, Scope};
 use crate::event::{Event, Message, PresenceState};
 use crate::fault::{PeerFault, RequestFault};
+use crate::features::{FeatureNames, Features};
 use crate::frame::{Frame, FrameHeader, FrameKind, HEADER_BYTES};
 use crate::ids::{Cursor, Epoch, RequestId, Sequence};
 use crate::request::{Ask, Body, BodyFormat, FetchFrom, JoinFrom, Request};
@@ -38,6 +39,9 @@ mod archive {
         /// Empty: none.
         #[rkyv(with = InlineAsBox)]
         pub token: &'a str,
+        /// Names, each ended by a line feed.
+        #[rkyv(with = InlineAsBox)]
+        pub features: &'a str,
     }
 
     #[derive(Archive, Serialize)]
@@ -103,6 +107,9 @@ mod archive {
         pub user: &'a str,
         #[rkyv(with = InlineAsBox)]
         pub durability: &'a str,
+        /// Names, each ended by a line feed.
+        #[rkyv(with = InlineAsBox)]
+        pub features: &'a str,
         #[rkyv(with = InlineAsBox)]
         pub limits: &'a str,
     }
@@ -273,8 +280,9 @@ where
 pub fn write_request(request: &Request<'_>, out: &mut Vec<u8>) {
     let id = request.id;
     match &request.ask {
-        Ask::Hello { user, token } => {
-            write(FrameKind::Hello, &archive::Hello { id, user, token: token.as_deref().unwrap_or("") }, out);
+        Ask::Hello { user, token, features } => {
+            let (token, features) = (token.as_deref().unwrap_or(""), &*features.lines());
+            write(FrameKind::Hello, &archive::Hello { id, user, token, features }, out);
         }
         Ask::Join { room, from, echo, presence } => {
             let (from, count, cursor) = match *from {
@@ -341,8 +349,9 @@ pub fn read_request(frame: Frame<'_>) -> Result<Request<'_>, RequestFault> {
     let (id, ask) = match frame.kind {
         FrameKind::Hello => {
             let hello = access!(Hello, frame.payload).map_err(broken)?;
-            let token = optional(&hello.token).map(Into::into);
-            (number(&hello.id), Ask::Hello { user: (&*hello.user).into(), token })
+            let (id, token) = (number(&hello.id), optional(&hello.token).map(Into::into));
+            let features = FeatureNames::read_lines(&hello.features).map_err(|why| fault(id, &why.to_string()))?;
+            (id, Ask::Hello { user: (&*hello.user).into(), token, features })
         }
         FrameKind::Join => {
             let join = access!(Join, frame.payload).map_err(broken)?;
@@ -408,11 +417,16 @@ fn read_body(id: RequestId, format: u8, bytes: &[u8]) -> Result<Body<'_>, Reques
     Ok(Body { format, bytes })
 }
 
-/// Appends an event's frame to `out`.
+/// Appends an event's frame to `out`, for a reader who knows the base alone.
 pub fn write_event(event: &Event<'_>, out: &mut Vec<u8>) {
+    write_event_to(event, Features::NONE, out);
+}
+
+/// Appends an event's frame to `out`, for a reader who agreed on these features.
+pub fn write_event_to(event: &Event<'_>, agreed: Features, out: &mut Vec<u8>) {
     match *event {
-        Event::Welcome { id, session, user, limits, durability } => {
-            write(FrameKind::Welcome, &archive::Welcome { id, session, user, durability, limits }, out);
+        Event::Welcome { id, session, user, durability, features, limits } => {
+            write(FrameKind::Welcome, &archive::Welcome { id, session, user, durability, features, limits }, out);
         }
         Event::Joined { id, room, epoch, sequence, members, durability } => {
             let (epoch, sequence) = (epoch.0, sequence.0);
@@ -423,7 +437,7 @@ pub fn write_event(event: &Event<'_>, out: &mut Vec<u8>) {
             write(FrameKind::Posted, &archive::Posted { id, room, epoch, sequence, time_ms, duplicate }, out);
         }
         Event::Page { id, room, epoch, messages, more } => {
-            let told = as_told(messages);
+            let told = as_told(messages, agreed);
             let messages = told.as_deref().unwrap_or_default();
             write(FrameKind::Page, &archive::Page { id, room, epoch: epoch.0, more, messages }, out);
         }
@@ -512,8 +526,9 @@ pub fn read_event(frame: Frame<'_>) -> Result<Event<'_>, PeerFault> {
                 id: number(&welcome.id),
                 session: &welcome.session,
                 user: &welcome.user,
-                limits: &welcome.limits,
                 durability: &welcome.durability,
+                features: &welcome.features,
+                limits: &welcome.limits,
             }
         }
         FrameKind::Joined => {

@@ -1,5 +1,6 @@
 //! What a client may ask, in one form for every wire: borrowed from the bytes that came.
 
+use crate::features::FeatureNames;
 use crate::ids::{Cursor, RequestId, Sequence};
 
 /// A request with its number. Names are not checked yet: the session answers a bad one with its typed error.
@@ -20,6 +21,8 @@ pub enum Ask<'a> {
         user: Text<'a>,
         /// Proof, where auth is on.
         token: Option<Text<'a>>,
+        /// What the client knows beyond version 1's base.
+        features: FeatureNames<'a>,
     },
     /// Read a room from a place on.
     Join {

@@ -2,6 +2,7 @@
 
 use crate::event::Event;
 use crate::fault::PeerFault;
+use crate::features::Features;
 use crate::native::{as_told, read_kept};
 use crate::websocket::{FrameKind, frame_header_len, write_close, write_frame_header};
 use crate::{json, native};
@@ -36,33 +37,39 @@ impl WireForm {
         self != WireForm::Native
     }
 
-    /// Appends an event as this form has it.
+    /// Appends an event as this form has it, for a reader who knows the base alone.
     pub fn write_event(self, event: &Event<'_>, out: &mut Vec<u8>) {
+        self.write_event_to(event, Features::NONE, out);
+    }
+
+    /// Appends an event as this form has it, for a reader who agreed on these features.
+    pub fn write_event_to(self, event: &Event<'_>, agreed: Features, out: &mut Vec<u8>) {
         match self {
-            WireForm::Json => in_websocket_frame(FrameKind::Text, out, |out| json::write_event(event, out)),
+            WireForm::Json => in_websocket_frame(FrameKind::Text, out, |out| json::write_event_to(event, agreed, out)),
             WireForm::WebSocketRkyv => {
-                in_websocket_frame(FrameKind::Binary, out, |out| native::write_event(event, out));
+                in_websocket_frame(FrameKind::Binary, out, |out| native::write_event_to(event, agreed, out));
             }
-            WireForm::Native => native::write_event(event, out),
+            WireForm::Native => native::write_event_to(event, agreed, out),
         }
     }
 
-    /// Appends what has a place in a history, given the frame that the room's core encoded.
+    /// Appends what has a place in a history, given the frame that the room's core encoded, for a reader who agreed on these
+    /// features: what none of them tells is a gap of one.
     ///
     /// # Errors
     /// When the form needs another frame of it, and it is not valid.
-    pub fn write_kept(self, frame: &[u8], out: &mut Vec<u8>) -> Result<(), PeerFault> {
+    pub fn write_kept(self, frame: &[u8], agreed: Features, out: &mut Vec<u8>) -> Result<(), PeerFault> {
+        let told = as_told(frame, agreed)?;
         match self {
             WireForm::Json => {
-                let kept = read_kept(frame)?;
+                let kept = read_kept(&told)?;
                 in_websocket_frame(FrameKind::Text, out, |out| json::write_kept(&kept, out));
             }
             WireForm::WebSocketRkyv => {
-                let told = as_told(frame)?;
                 write_frame_header(out, FrameKind::Binary, told.len());
                 out.extend_from_slice(&told);
             }
-            WireForm::Native => out.extend_from_slice(&as_told(frame)?),
+            WireForm::Native => out.extend_from_slice(&told),
         }
         Ok(())
     }
@@ -191,7 +198,7 @@ mod tests {
             native::write_message(&message, &mut frame);
             for form in WireForm::ALL {
                 let (mut from_frame, mut from_fields) = (AHEAD.to_vec(), AHEAD.to_vec());
-                form.write_kept(&frame, &mut from_frame).unwrap();
+                form.write_kept(&frame, Features::NONE, &mut from_frame).unwrap();
                 form.write_event(&Event::Message(message), &mut from_fields);
                 assert!(from_frame == from_fields, "{form:?} of {length} bytes");
             }
@@ -207,7 +214,7 @@ mod tests {
             native::write_kept(&kept, &mut frame);
             for form in WireForm::ALL {
                 let (mut from_frame, mut as_gap) = (AHEAD.to_vec(), AHEAD.to_vec());
-                form.write_kept(&frame, &mut from_frame).unwrap();
+                form.write_kept(&frame, Features::NONE, &mut from_frame).unwrap();
                 form.write_event(&kept.as_gap(), &mut as_gap);
                 assert!(from_frame == as_gap, "{form:?} of {kept:?}");
             }
@@ -223,7 +230,11 @@ mod tests {
         );
         for form in WireForm::ALL {
             let mut out = AHEAD.to_vec();
-            assert_eq!((form.write_kept(&frame, &mut out), &out[..]), (Err(PeerFault::Archive), AHEAD), "{form:?}");
+            assert_eq!(
+                (form.write_kept(&frame, Features::NONE, &mut out), &out[..]),
+                (Err(PeerFault::Archive), AHEAD),
+                "{form:?}"
+            );
         }
     }
 
@@ -232,7 +243,7 @@ mod tests {
         let mut pong = Vec::new();
         native::write_event(&Event::Pong { id: None }, &mut pong);
         let mut out = AHEAD.to_vec();
-        assert_eq!(WireForm::Json.write_kept(&pong, &mut out), Err(PeerFault::Archive));
+        assert_eq!(WireForm::Json.write_kept(&pong, Features::NONE, &mut out), Err(PeerFault::Archive));
         assert_eq!(out, AHEAD);
     }
 

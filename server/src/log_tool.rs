@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!  folder (which files, the lock) ─▶ walk (one segment's blocks, records, messages) ─▶ order ─▶ check ─▶ report
-//!                                                                                  │        └─▶ dump
-//!                                                                                  └─▶ rooms
+//!                                                                                  │        └─▶ dump  ▲
+//!                                                                                  └─▶ rooms          └─ chains, beside
 //! ```
 //!
 //! `backup` copies, and needs no lock for that, unless the copy is to go on alone. `erase` writes down what is to go, and does it
@@ -12,6 +12,8 @@
 //! [`LogFault`], and ends it.
 
 mod backup;
+mod beside;
+mod chains;
 mod check;
 mod damage;
 mod dump;
@@ -33,19 +35,23 @@ use banter_protocol::ids::RoomName;
 use clap::Subcommand;
 
 use self::backup::Means;
-pub use self::erase::EraseTask;
+pub use self::erase::{EraseTask, NotErased};
 use crate::host::{EXIT_CONFIG, HostFault};
 use crate::storage::erasures::AskFault;
 
 /// The exit code of a log that is damaged.
 pub const EXIT_DAMAGED: u8 = 1;
+/// The process's exit code when what was named is not in the log, as `sysexits.h` has it (`EX_NOINPUT`).
+pub const EXIT_NO_ROOM: u8 = 66;
+/// The process's exit code when it is not done yet (`EX_TEMPFAIL`).
+pub const EXIT_NOT_YET: u8 = 75;
 
 /// What to do with a log.
 #[derive(Clone, Debug, Subcommand)]
 pub enum LogTask {
-    /// Check every segment, block and message of a log
-    #[command(after_help = "Exit code: 0 all right (a torn tail is), 1 damaged, 2 wrong arguments, 78 the folder \
-                            cannot be read\nor is in use.")]
+    /// Check a log: every segment, block, message and index, and the files beside them
+    #[command(after_help = "Exit code: 0 all right (a torn tail is), 1 damaged, or a segment is missing, 2 wrong \
+                            arguments,\n78 the folder cannot be read or is in use.")]
     Check {
         /// Data folder, or the folder `log` in it
         #[arg(value_name = "DIR")]
@@ -84,8 +90,9 @@ pub enum LogTask {
     #[command(
         after_help = "What is erased is a gap to readers at once, and gone from the files when this ends. It is \
                             kept in a list\n(log/erasures), so that it is done again behind a restore.\nExit code: 0 \
-                            erased, or written down and the server goes on with it, 1 erased but for what is\ndamaged, \
-                            2 wrong arguments, 78 the folder cannot be read or written."
+                            erased, 1 erased but for what is damaged, 2 wrong arguments, 66 the log holds no\nsuch room, \
+                            75 written down and not done yet: the server goes on with it, 78 the folder cannot be\nread or \
+                            written."
     )]
     Erase(EraseTask),
     /// Write the messages of a log to stdout, one JSON object a line, in the order of the log
@@ -127,8 +134,14 @@ pub enum LogFault {
     )]
     NoLog(PathBuf),
     /// The copy's folder holds something.
-    #[error("{path} is not empty\n  to mend it: name a folder that is new or empty", path = .0.display())]
+    #[error("{path} is there already\n  to mend it: name a folder that is new or empty", path = .0.display())]
     NotEmpty(PathBuf),
+    /// A folder that is to be moved has no lock, and may get none.
+    #[error(
+        "{path} cannot be locked, and a server might start on it meanwhile\n  to mend it: run this as the server's user \
+         (sudo -u USER), to whom the folder belongs", path = .0.display()
+    )]
+    NotLocked(PathBuf),
     /// The copy cannot be written.
     #[error("cannot write to {path}: {error}\n  to mend it: see that there is space (`df -h`) and a right to write", path = .path.display())]
     Unwritable {
@@ -140,6 +153,9 @@ pub enum LogFault {
     /// Nothing more can be asked to be erased.
     #[error("{0}")]
     Erasures(AskFault),
+    /// Less was erased than was asked.
+    #[error("{0}")]
+    NotErased(NotErased),
     /// What was found cannot be told.
     #[error("cannot write to stdout: {0}")]
     Output(#[from] io::Error),
@@ -164,8 +180,11 @@ impl LogFault {
             | LogFault::Unreadable { .. }
             | LogFault::Unwritable { .. }
             | LogFault::NotEmpty(_)
+            | LogFault::NotLocked(_)
             | LogFault::Erasures(_)
             | LogFault::NoLog(_) => EXIT_CONFIG,
+            LogFault::NotErased(NotErased::NoRoom { .. }) => EXIT_NO_ROOM,
+            LogFault::NotErased(NotErased::NotYet { .. }) => EXIT_NOT_YET,
             LogFault::Output(_) => EXIT_DAMAGED,
         }
     }

@@ -19,6 +19,7 @@ use banter_log::index::IndexBuilder;
 use banter_log::journal::{JournalParts, WORK_STEPS_MAX};
 use banter_log::key::body_hash;
 use banter_log::segment::Class;
+use banter_protocol::features::KNOWN;
 use banter_protocol::ids::Epoch;
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
 use rustix::net::sockopt;
@@ -336,7 +337,7 @@ fn shard_config(config: &Config, core: u16, reserved: Reserved, log: Option<&mut
         core: Core(core),
         cores: config.cores.len() as u16,
         limits: config.limits,
-        welcome: Welcome { limits, durability: config.durability.name(), run },
+        welcome: Welcome { limits, durability: config.durability.name(), features: KNOWN, run },
         // The first of the run's epochs is for histories that turned out to be broken at its start.
         first_epoch: Epoch(run + 1 + u64::from(core)),
         epochs_end: Epoch(end),

@@ -339,6 +339,36 @@ def page_of_nothing_but_gaps_is_shown_and_gone_on_behind(w):
     until("the page has settled", lambda: not w.bob.js("return settling"))
 
 
+def room_whose_newest_messages_are_all_erased_is_gone_back_behind_them(w):
+    # In a view of its own, whose join was answered with nothing but erased messages.
+    told = w.bob.js(
+        """
+        const before = view, told = [], gap = place => ({ type: 'gap', from: place, to: place, first_available: place + 1 });
+        const say = () => {
+          showTop();
+          const marks = [...view.section.querySelectorAll('[data-kind=gap]')].map(mark => [+mark.dataset.from, +mark.dataset.to]);
+          told.push([firstReached(), marks, view.top.textContent]);
+        };
+        newView();
+        [view.epoch, view.head] = [before.epoch, 200];
+        for (const place of [198, 199, 200]) hears.gap({ epoch: view.epoch, ...gap(place) });
+        say();
+        hears.page({ epoch: view.epoch, messages: [gap(196), gap(197)], more: true }, { before: firstReached() });
+        say();
+        const message = { type: 'message', user: 'archive', body: { text: 'kept' }, time_ms: 1, sequence: 195 };
+        hears.page({ epoch: view.epoch, messages: [message], more: true }, { before: firstReached() });
+        say();
+        view.section.remove();
+        view = before;
+        showTop();
+        return told;
+        """
+    )
+    wanted = [[198, [[198, 200]]], [196, [[196, 200]]], [195, [[196, 200]]]]
+    equal(told, [[*reached, "Earlier messages"] for reached in wanted], "how far back it is, what it shows, and that there is more")
+    until("the page has settled", lambda: not w.bob.js("return settling"))
+
+
 def scrolling_back_loads_older_pages_and_keeps_the_place(w):
     first = "document.querySelector('#log .message')"
     rounds = 0
@@ -476,6 +506,7 @@ CHECKS = [
     any_json_body_is_shown,
     switching_the_room_shows_the_newest_of_a_long_history,
     page_of_nothing_but_gaps_is_shown_and_gone_on_behind,
+    room_whose_newest_messages_are_all_erased_is_gone_back_behind_them,
     scrolling_back_loads_older_pages_and_keeps_the_place,
     reading_old_messages_is_not_disturbed_by_new_ones,
     reload_stays_in_the_room,

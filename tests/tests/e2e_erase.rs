@@ -1,8 +1,12 @@
 //! End to end: what is erased is a gap to readers at once, gone from the files soon, and stays gone over crashes and restores.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write as _;
 use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
+use banter_tests::loop_disk::LoopDisk;
 use banter_tests::server_process::{PATIENCE, ServerProcess, Start, core_counts, run_to_end, wait_until};
 use banter_tests::wire_client::{Form, WireClient};
 use rustix::process::Signal;
@@ -116,6 +120,19 @@ fn erase(data: &Path, flags: &[&str]) -> Value {
     serde_json::from_str(&out).expect("JSON")
 }
 
+/// The tool asks for all that Eve said, and waits until it is done.
+fn asking(data: &Path) -> Child {
+    let mut tool = Command::new(banter_tests::server_process::program());
+    tool.args(["log", "erase", data.to_str().expect("text"), "--room", "lobby", "--user", "eve", "--json"]);
+    tool.stdout(Stdio::null()).spawn().expect("the program runs")
+}
+
+/// Records of the list.
+fn records_of(data: &Path) -> usize {
+    let list = fs::read(data.join("log/erasures")).unwrap_or_default();
+    list.chunks(512).filter(|record| record.starts_with(b"ERAS")).count()
+}
+
 fn check(data: &Path) {
     let (code, out, err) = run_to_end(&["log", "check", data.to_str().expect("text")]);
     assert_eq!(code, 0, "{out}{err}");
@@ -164,13 +181,11 @@ fn a_server_that_is_killed_in_the_midst_of_erasing_hides_it_and_ends_it_at_a_lat
     let data = folder.path();
     let mut server = start(1, data);
     talk(&server, "lobby", 1..=600);
-    let mut tool = std::process::Command::new(banter_tests::server_process::program());
-    tool.args(["log", "erase", data.to_str().expect("text"), "--room", "lobby", "--user", "eve", "--json"]);
-    let mut tool = tool.stdout(std::process::Stdio::null()).spawn().expect("the program runs");
-    wait_until("the list is there", || data.join("log/erasures").exists());
+    let mut tool = asking(data);
+    wait_until("it is written down", || records_of(data) > 0);
     for after_ms in [0, 3, 1_005, 1_015, 40] {
         // Once as soon as it is written down, then at times in the midst of rewriting.
-        std::thread::sleep(std::time::Duration::from_millis(after_ms));
+        std::thread::sleep(Duration::from_millis(after_ms));
         server.kill();
         server = start(1, data);
         assert_eq!(fetch_all(&server, "lobby", true), expected(1..=600, 600), "hidden from the start on");
@@ -230,6 +245,170 @@ fn the_tool_erases_by_itself_where_no_server_runs_after_a_stop_and_after_a_kill(
         let again = eve.ask(json!({"type": "post", "room": "lobby", "body": secret(60), "key": "key 60"}));
         assert_eq!((&again["sequence"], &again["duplicate"]), (&json!(201), &json!(false)), "{again}");
     }
+}
+
+#[test]
+fn what_is_acknowledged_behind_an_ask_stays_through_kills_and_what_was_there_goes() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let data = folder.path();
+    let mut server = start(1, data);
+    talk(&server, "lobby", 1..=200);
+    let (mut place, mut tools) = (200, Vec::new());
+    for after_ms in [0, 0, 0, 20, 1_100] {
+        let (there, records) = (place, records_of(data));
+        tools.push(asking(data));
+        wait_until("it is written down", || records_of(data) > records);
+        // In most cases before the server has seen it.
+        talk(&server, "lobby", place + 1..=place + 6);
+        place += 6;
+        std::thread::sleep(Duration::from_millis(after_ms));
+        server.kill();
+        server = start(1, data);
+        assert_eq!(fetch_all(&server, "lobby", true), expected(1..=place, there), "behind {after_ms} ms");
+        talk(&server, "lobby", place + 1..=place + 2);
+        place += 2;
+    }
+    tools.into_iter().for_each(|mut tool| assert!(tool.wait().expect("it ends").success()));
+    wait_until("no erasure is pending", || server.metric("banter_erasures_pending") == 0);
+    let there = place - 8;
+    assert_eq!(any_secret_on_disk(data, 2..=there), None);
+    for forwards in [true, false] {
+        assert_eq!(fetch_all(&server, "lobby", forwards), expected(1..=place, there));
+    }
+    stop(server, Signal::TERM);
+    check(data);
+}
+
+#[test]
+fn what_is_posted_on_a_restored_backup_and_on_copies_of_it_is_not_concerned() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let at = |name: &str| folder.path().join(name);
+    let data = at("data");
+    let server = start(1, &data);
+    talk(&server, "lobby", 1..=200);
+    let copy_to = |from: &Path, to: &Path, flags: &[&str]| {
+        let (from, to) = (from.to_str().expect("text"), to.to_str().expect("text"));
+        let (code, _, err) = run_to_end(&[&["log", "backup", from, to], flags].concat());
+        assert_eq!(code, 0, "{err}");
+    };
+    copy_to(&data, &at("backup"), &[]);
+    talk(&server, "lobby", 201..=240);
+    erase(&data, &["--room", "lobby", "--user", "eve"]);
+    stop(server, Signal::TERM);
+    fs::copy(data.join("log/erasures"), at("backup").join("log/erasures")).expect("the list is copied");
+    // The copy has places of its own where the old folder had others, and is killed before it has written down anything.
+    let mut server = start(1, &at("backup"));
+    talk(&server, "lobby", 201..=206);
+    server.kill();
+    let server = start(1, &at("backup"));
+    assert_eq!(fetch_all(&server, "lobby", true), expected(1..=206, 200));
+    wait_until("no erasure is pending", || server.metric("banter_erasures_pending") == 0);
+    talk(&server, "lobby", 207..=220);
+    stop(server, Signal::TERM);
+    // Neither is a copy of the copy, nor one that goes on in its place, nor one that lost its ledger.
+    copy_to(&at("backup"), &at("again"), &[]);
+    copy_to(&at("again"), &at("moved"), &["--move"]);
+    copy_to(&at("moved"), &at("lost"), &["--move"]);
+    fs::remove_file(at("lost").join("log/ledger")).expect("it is there");
+    for name in ["again", "moved", "lost"] {
+        let server = start(1, &at(name));
+        wait_until("no erasure is pending", || server.metric("banter_erasures_pending") == 0);
+        assert_eq!(fetch_all(&server, "lobby", true), expected(1..=220, 200), "{name}");
+        assert_eq!(any_secret_on_disk(&at(name), 2..=200), None, "{name}");
+        stop(server, Signal::TERM);
+        check(&at(name));
+    }
+}
+
+#[test]
+fn on_a_full_disk_what_was_accepted_stays_hidden_and_is_done_once_there_is_space() {
+    let disk = match LoopDisk::make(32) {
+        Ok(disk) => disk,
+        Err(error) => return eprintln!("SKIPPED: no ext4 on a loop device here: {error}"),
+    };
+    let (data, ballast) = (disk.folder().join("data"), disk.folder().join("ballast"));
+    let start = || Start::new(1, &[&SMALL[..], &["--log-free-bytes-min", "33554432"]].concat()).data(&data).run();
+    let mut server = start();
+    talk(&server, "lobby", 1..=200);
+    // Less is free than is to stay so (an eighth of the disk), and there is room for the list.
+    let mut file = File::create(&ballast).expect("a name takes no block");
+    let free_bytes = || {
+        let stat = rustix::fs::statvfs(disk.folder()).expect("it is mounted");
+        stat.f_bavail * stat.f_frsize
+    };
+    while free_bytes() > 2 << 20 {
+        file.write_all(&vec![1; 1 << 20]).and_then(|()| file.sync_data()).expect("there is space");
+    }
+    let mut tool = asking(&data);
+    wait_until("it is hidden", || records_of(&data) >= 2);
+    let mut fill = || while file.write_all(&[1; 4_096]).is_ok() && file.sync_data().is_ok() {};
+    fill();
+    for _ in 0..2 {
+        assert_eq!(fetch_all(&server, "lobby", true), expected(1..=200, 200));
+        assert_eq!(server.metric("banter_erasures_pending"), 1);
+        assert!(any_secret_on_disk(&data, 2..=200).is_some());
+        server.kill();
+        server = start();
+        // What the start freed.
+        fill();
+    }
+    // What the list's last block has space for is accepted.
+    let mut tools: Vec<Child> = Vec::new();
+    let refused = (0..64).find_map(|_| {
+        let (records, mut asked, mut code) = (records_of(&data), asking(&data), None);
+        wait_until("it is accepted or refused", || {
+            code = asked.try_wait().expect("a child can be asked").and_then(|status| status.code());
+            code.is_some() || records_of(&data) > records
+        });
+        tools.push(asked);
+        code
+    });
+    assert_eq!(refused, Some(78), "there is no space to say it");
+    for tool in &mut tools {
+        let _ = tool.kill();
+        let _ = tool.wait();
+    }
+    fs::remove_file(&ballast).expect("it is there");
+    drop(file);
+    wait_until("it is done", || any_secret_on_disk(&data, 2..=200).is_none());
+    assert!(tool.wait().expect("it ends").success());
+    assert_eq!(fetch_all(&server, "lobby", true), expected(1..=200, 200));
+}
+
+#[test]
+fn a_room_that_the_log_does_not_hold_is_told_with_a_code_of_its_own() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let data = folder.path();
+    let path = data.to_str().expect("text");
+    let server = start(1, data);
+    talk(&server, "lobby", 1..=2);
+    let (code, out, err) = run_to_end(&["log", "erase", path, "--room", "loby", "--json"]);
+    let report: Value = serde_json::from_str(&out).expect("JSON");
+    assert!(code == 66 && err.contains("no message of a room \"loby\""), "{code} {err}");
+    assert_eq!((&report["messages"], &report["done"]), (&json!(0), &json!(true)));
+    stop(server, Signal::TERM);
+    let records = records_of(data);
+    let (code, out, err) = run_to_end(&["log", "erase", path, "--room", "loby"]);
+    assert!(code == 66 && out.is_empty() && err.contains("nothing was erased"), "{code} {out}{err}");
+    assert_eq!(records_of(data), records, "nothing is asked");
+}
+
+#[test]
+fn what_the_server_cannot_do_yet_is_not_told_as_done() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let data = folder.path();
+    let server = start(1, data);
+    talk(&server, "lobby", 1..=20);
+    // It stands still: nobody hides anything.
+    server.signal(Signal::STOP);
+    let mut tool = Command::new(banter_tests::server_process::program());
+    tool.args(["log", "erase", data.to_str().expect("text"), "--room", "lobby", "--json"]);
+    let ended = tool.output().expect("it ends within its minute");
+    server.signal(Signal::CONT);
+    let report: Value = serde_json::from_slice(&ended.stdout).expect("JSON");
+    let err = String::from_utf8(ended.stderr).expect("text");
+    assert_eq!((ended.status.code(), &report["done"], &report["hidden"]), (Some(75), &json!(false), &json!(false)));
+    assert!(err.contains("not known to be hidden"), "{err}");
 }
 
 #[test]

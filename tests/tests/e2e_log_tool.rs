@@ -136,7 +136,7 @@ fn a_whole_log_is_all_right_from_the_data_folder_and_from_its_log() {
         let lines: Vec<&str> = out.lines().collect();
         assert!(lines[1].starts_with("segment-0000000000000009.log  id 9  core 1  blocks 4  records 8  "), "{out}");
         assert!(lines[..3].iter().all(|line| line.ends_with("  clean")), "{out}");
-        assert_eq!(lines[3], "3 segments, 12 blocks, 24 records, 61440 bytes: all right");
+        assert_eq!(*lines.last().expect("lines"), "3 segments, 12 blocks, 24 records, 61440 bytes: all right");
     }
     let (code, said) = data.check_json();
     assert_eq!((code, &said["ok"], &said["records"]), (WHOLE, &json!(true), &json!(24)));

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use banter_protocol::error_code::{ErrorCode, Scope};
 use banter_protocol::event::{Event, Message, PresenceState};
+use banter_protocol::features::FeatureNames;
 use banter_protocol::frame::{Frame, FrameKind, HEADER_BYTES, PREAMBLE};
 use banter_protocol::ids::{Cursor, Epoch, Sequence};
 use banter_protocol::request::{Ask, Body, BodyFormat, FetchFrom, JoinFrom, Request};
@@ -69,6 +70,10 @@ fn page() -> &'static [u8] {
     page.leak()
 }
 
+fn features() -> FeatureNames<'static> {
+    FeatureNames::read_lines("feature-a\nfeature-b\n").expect("names")
+}
+
 fn request_samples() -> Vec<Sample> {
     let room = || ROOM.into();
     let after = Cursor { epoch: EPOCH, sequence: SEQUENCE };
@@ -79,10 +84,19 @@ fn request_samples() -> Vec<Sample> {
             "hello",
             request(
                 1,
-                Ask::Hello { user: USER.into(), token: Some("t0ken".into()) },
-                r#"{"type":"hello","id":1,"user":"ann","token":"t0ken"}"#,
+                Ask::Hello { user: USER.into(), token: Some("t0ken".into()), features: features() },
+                r#"{"type":"hello","id":1,"user":"ann","token":"t0ken","features":["feature-a","feature-b"]}"#,
             ),
-            "id=1 user=ann token=t0ken",
+            "id=1 user=ann token=t0ken features=feature-a\nfeature-b\n",
+        ),
+        sample(
+            "hello-base",
+            request(
+                1,
+                Ask::Hello { user: USER.into(), token: None, features: FeatureNames::NONE },
+                r#"{"type":"hello","id":1,"user":"ann"}"#,
+            ),
+            "id=1 user=ann token= features=",
         ),
         sample(
             "join-now",
@@ -160,12 +174,21 @@ fn event_samples() -> Vec<Sample> {
     let (room, epoch, sequence) = (ROOM, EPOCH, SEQUENCE);
     let sample = |name, event, fields| Sample { name, says: Says::Event(event), fields };
     let limits = "frame_bytes_max 65536\nconnections_max 0\n";
+    let welcome = |features| {
+        let (id, session, user, durability) = (Some(1), "5e55", USER, "memory");
+        Event::Welcome { id, session, user, durability, features, limits }
+    };
     let presence = |change, count| Event::Presence { room, change, count };
     vec![
         sample(
             "welcome",
-            Event::Welcome { id: Some(1), session: "5e55", user: USER, limits, durability: "memory" },
-            "id=1 session=5e55 user=ann durability=memory limits=frame_bytes_max 65536\nconnections_max 0\n",
+            welcome("feature-b\n"),
+            "id=1 session=5e55 user=ann durability=memory features=feature-b\n limits=frame_bytes_max 65536\nconnections_max 0\n",
+        ),
+        sample(
+            "welcome-base",
+            welcome(""),
+            "id=1 session=5e55 user=ann durability=memory features= limits=frame_bytes_max 65536\nconnections_max 0\n",
         ),
         sample(
             "joined",

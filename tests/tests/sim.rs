@@ -18,7 +18,7 @@ fn every_order_keeps_what_the_protocol_promises() {
             if seed >= SEEDS {
                 return coverage;
             }
-            match run_caught(Plan { seed, cores: (seed % 3) as u16 + 1, verbose: false }) {
+            match run_caught(Plan::of(seed, (seed % 3) as u16 + 1)) {
                 Ok(seen) => coverage.add(&seen),
                 Err(fault) => panic!("{fault}"),
             }

@@ -16,6 +16,7 @@ use banter_log::reading::LogFile;
 use banter_log::scan::Scan;
 use banter_log::segment::{Class, SegmentHeader};
 use banter_protocol::event::Event;
+use banter_protocol::features::{FeatureNames, KNOWN};
 use banter_protocol::frame::{Frame, Frames};
 use banter_protocol::ids::{Epoch, RoomId};
 use banter_protocol::native;
@@ -54,6 +55,8 @@ pub struct Disk {
     pub reaches: Vec<Reach>,
     /// A class that no segment is made for.
     pub withheld: Option<Class>,
+    /// There is no space for a segment.
+    pub has_no_space: bool,
 }
 
 pub const SEGMENT_BYTES: usize = 1 << 20;
@@ -62,6 +65,7 @@ impl Disk {
     pub fn perform(&mut self, ask: DiskAsk, run: u64, made_unix_ms: u64) -> Vec<Answer> {
         match ask {
             DiskAsk::Prepare { class, .. } if self.withheld == Some(class) => Vec::new(),
+            DiskAsk::Prepare { class, .. } if self.has_no_space => vec![Answer::NoSpace { class }],
             DiskAsk::Prepare { class, .. } => {
                 self.next_id += 1;
                 let header = SegmentHeader {
@@ -168,7 +172,7 @@ impl Server {
             core: Core(0),
             cores: 1,
             limits,
-            welcome: Welcome { limits: String::new(), durability: "synced", run },
+            welcome: Welcome { limits: String::new(), durability: "synced", features: KNOWN, run },
             first_epoch: Epoch(100 * run),
             epochs_end: Epoch(1 << 40),
             policies: policies.clone(),
@@ -204,7 +208,7 @@ impl Server {
     pub fn open(&mut self, user: &str) {
         let id = ConnectionId { slot: 0, generation: 1 };
         self.shard.handle(id, Input::Opened { form: WireForm::Native, preface: &[] });
-        self.ask(0, Ask::Hello { user: user.into(), token: None });
+        self.ask(0, Ask::Hello { user: user.into(), token: None, features: FeatureNames::NONE });
         self.rest();
         self.heard.clear();
     }

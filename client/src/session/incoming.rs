@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use banter_protocol::event::{Event as Said, Message as SaidMessage};
 use banter_protocol::frame::FrameReader;
-use banter_protocol::ids::{Cursor, Epoch, RequestId, RoomName, Sequence};
+use banter_protocol::ids::{Cursor, Epoch, FeatureName, RequestId, RoomName, Sequence};
 use banter_protocol::native::{self, Heard};
 use banter_protocol::request::Ask;
 
@@ -59,7 +59,9 @@ impl Session {
 
     fn handle_event(&mut self, now: Duration, event: Said<'_>) -> Result<(), Lost> {
         match event {
-            Said::Welcome { session, limits, durability, .. } => self.handle_welcome(now, session, limits, durability),
+            Said::Welcome { session, durability, features, limits, .. } => {
+                self.handle_welcome(now, session, durability, features, limits);
+            }
             Said::Joined { id, epoch, sequence, members, durability, .. } => {
                 return self.handle_joined(id, Cursor { epoch, sequence }, members, durability);
             }
@@ -92,7 +94,7 @@ impl Session {
         Ok(())
     }
 
-    fn handle_welcome(&mut self, now: Duration, session: &str, limits: &str, durability: &str) {
+    fn handle_welcome(&mut self, now: Duration, session: &str, durability: &str, features: &str, limits: &str) {
         if !matches!(self.link, LinkState::Greeting { .. }) {
             return;
         }
@@ -105,7 +107,9 @@ impl Session {
             .collect();
         self.follow_limits(&limits);
         let (session, durability) = (session.to_owned(), durability.to_owned());
-        self.events.push_back(Event::Connected { session, limits, durability });
+        let is_agreed = |name: &&FeatureName| features.lines().any(|agreed| agreed == name.as_str());
+        let features = self.options.features.iter().filter(is_agreed).cloned().collect();
+        self.events.push_back(Event::Connected { session, limits, durability, features });
         let names: Vec<_> = self.rooms.keys().cloned().collect();
         names.iter().for_each(|name| self.ask_to_join(name));
     }

@@ -165,7 +165,14 @@ impl Server {
                 connection.form.write_keep_alive(&mut connection.out);
                 self.send(
                     number,
-                    &Event::Welcome { id, session: "s", user: &user, limits: LIMITS, durability: "memory" },
+                    &Event::Welcome {
+                        id,
+                        session: "s",
+                        user: &user,
+                        durability: "memory",
+                        features: "",
+                        limits: LIMITS,
+                    },
                 );
             }
             Owned::Join(id, room, from, echo) => self.join(number, id, &room, from, echo),

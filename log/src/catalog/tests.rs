@@ -126,7 +126,7 @@ fn has_hole(chain: Chain, past: &Past<'_>) -> bool {
 }
 
 fn oldest(of: &[(Class, u64)]) -> Past<'static> {
-    Past { breaks: &[], oldest: of.iter().map(|&(class, id)| (class.tag(), id)).collect() }
+    Past { oldest: of.iter().map(|&(class, id)| (class.tag(), id)).collect(), ..Past::default() }
 }
 
 #[test]
@@ -140,17 +140,25 @@ fn what_is_missing_is_explained_by_a_class_whose_oldest_segment_is_younger_than_
     assert!(is_hole(1, Class::SERVER, &server_from_1), "the part before is there, and ends too early");
 }
 
+/// Something was dropped under that epoch, and the configuration changed last at that run.
+fn dropped(dropped: u64, changed: u64) -> Past<'static> {
+    Past { dropped: Epoch(dropped), changed: Epoch(changed), ..oldest(&[(Class::SERVER, 1)]) }
+}
+
 #[test]
-fn a_part_that_names_none_before_it_is_explained_by_any_class_that_lost_its_oldest() {
-    assert!(has_hole(Chain::default(), &oldest(&[(Class::SERVER, 1)])));
-    assert!(!has_hole(Chain::default(), &oldest(&[(Class::SERVER, 1), (OTHER, 2)])));
+fn a_part_that_names_none_before_it_is_explained_where_its_room_may_have_been_of_a_class_that_lost_segments() {
+    let is_hole = |past| has_hole(Chain::default(), &past);
+    assert!(!is_hole(dropped(5, 4)), "of another class in between, all of which may be gone");
+    assert!(is_hole(dropped(5, 3)), "of one class since, whose oldest is there");
+    assert!(is_hole(dropped(3, 4)), "nothing was dropped since");
+    assert!(is_hole(oldest(&[(Class::SERVER, 1), (OTHER, 2)])), "nor is that told by where another class begins");
 }
 
 #[test]
 fn a_hole_that_was_given_up_under_a_break_is_none() {
     let there = |run, every_level| Break { run, epoch: Epoch(9), every_level };
     let hole = |breaks: &[Break]| {
-        has_hole(behind(3, Class::SERVER), &Past { breaks, oldest: [(Class::SERVER.tag(), 1)].into() })
+        has_hole(behind(3, Class::SERVER), &Past { breaks: breaks.into(), ..oldest(&[(Class::SERVER, 1)]) })
     };
     assert!(hole(&[]) && hole(&[there(3, false)]) && hole(&[there(2, true)]));
     assert!(!hole(&[there(3, true)]) && !hole(&[there(4, true)]));
@@ -159,7 +167,7 @@ fn a_hole_that_was_given_up_under_a_break_is_none() {
 #[test]
 fn behind_what_a_power_cut_took_nothing_counts_and_what_is_whole_stays() {
     let breaks = [Break { run: 5, epoch: Epoch(50), every_level: false }];
-    let past = Past { breaks: &breaks, oldest: [(Class::SERVER.tag(), 1)].into() };
+    let past = Past { breaks: (&breaks).into(), ..oldest(&[(Class::SERVER, 1)]) };
     let written = |first, last| Part { level: Level::Written, chain: behind(1, Class::SERVER), ..part(1, first, last) };
     let mut catalog = Catalog::default();
     add_as(&mut catalog, segment(1, 5), written(1, 10), &past);
@@ -171,12 +179,28 @@ fn behind_what_a_power_cut_took_nothing_counts_and_what_is_whole_stays() {
 }
 
 #[test]
+fn what_one_start_left_out_behind_a_power_cut_a_later_one_leaves_out_that_knows_of_another_break() {
+    let cut = Break { run: 5, epoch: Epoch(50), every_level: false };
+    let past = |breaks: &'static [Break]| Past { breaks: breaks.into(), ..oldest(&[(Class::SERVER, 1)]) };
+    let written = |first, last| Part { level: Level::Written, chain: behind(1, Class::SERVER), ..part(1, first, last) };
+    let mut catalog = Catalog::default();
+    add_as(&mut catalog, segment(1, 5), written(1, 10), &past(&[]));
+    catalog.add_segment(segment(2, 5), 1, 0);
+    let breaks: &'static [Break] = Box::leak(Box::new([cut, Break { run: 7, epoch: Epoch(70), every_level: true }]));
+    let added = catalog.add_any_part(&segment(2, 5), &mut written(15, 20), true, &past(&breaks[..1]));
+    assert_eq!(added, Added { hole: None, given_again: Some((2, Sequence(14))) }, "its table says so from now on");
+    add_as(&mut catalog, segment(2, 5), written(15, 14), &past(breaks));
+    add_as(&mut catalog, segment(3, 6), written(11, 12), &past(breaks));
+    assert_eq!(bounds(&catalog, 1), Some((1, 12)));
+}
+
+#[test]
 fn a_power_cut_gives_rooms_a_new_epoch_that_it_may_have_cut() {
     let breaks =
         [Break { run: 5, epoch: Epoch(50), every_level: false }, Break { run: 7, epoch: Epoch(70), every_level: true }];
     let epoch = |run, level, breaks: &[Break]| {
         let mut catalog = Catalog::default();
-        let past = Past { breaks, ..Past::default() };
+        let past = Past { breaks: breaks.into(), ..Past::default() };
         add_as(&mut catalog, segment(1, run), Part { level, ..part(1, 1, 2) }, &past);
         catalog.room(RoomId(1)).unwrap().epoch.0
     };
@@ -227,7 +251,59 @@ fn a_part_that_names_none_before_it_begins_a_chain_of_its_own() {
     let mut catalog = tens(40);
     add_as(&mut catalog, segment(50, 1), part(1, 401, 410), &Past::default());
     let chain = Chain { before: 50, before_tag: Class::SERVER.tag(), far: 50, depth: 1 };
-    assert_eq!((bounds(&catalog, 1), catalog.chain_of(RoomId(1))), (Some((1, 410)), chain));
+    assert_eq!((bounds(&catalog, 1), catalog.chain_of(RoomId(1))), (Some((401, 410)), chain), "and is the first of it");
+}
+
+/// Adds a part that was made from its segment alone, and says what is missing before it.
+fn add_walked(catalog: &mut Catalog, segment: SegmentHeader, mut part: Part, past: &Past<'_>) -> (Added, Chain) {
+    catalog.add_segment(segment, 1, part.newest_ms);
+    let added = catalog.add_any_part(&segment, &mut part, false, past);
+    (added, part.chain)
+}
+
+#[test]
+fn a_part_behind_what_another_class_lost_is_no_damage_and_leads_to_nothing_before() {
+    // Segment 2 had 11 to 20, and went with its class.
+    for class in [Class::SERVER, OTHER] {
+        let mut catalog = tens(1);
+        let (added, chain) = add_walked(&mut catalog, segment_in(5, 3, class), part(1, 21, 30), &dropped(4, 3));
+        assert_eq!((added, chain), (Added::default(), Chain::default()), "{class:?}");
+        assert_eq!((bounds(&catalog, 1), catalog.chain_of(RoomId(1)).far), (Some((21, 30)), 5));
+    }
+    let hole = Hole { from: Sequence(11), to: Sequence(20), behind: 1 };
+    let lost = add_walked(&mut tens(1), segment(5, 3), part(1, 21, 30), &Past::default()).0;
+    assert_eq!(lost.hole, Some(hole), "without a reason it is one");
+}
+
+#[test]
+fn a_room_that_began_anew_leads_to_nothing_of_its_life_before_and_one_that_gave_places_again_does() {
+    let with = |epoch| Part { epoch: Epoch(epoch), ..part(1, 8, 15) };
+    let mut anew = tens(1);
+    let (added, chain) = add_walked(&mut anew, segment(5, 1), with(2), &Past::default());
+    assert_eq!((added, chain, bounds(&anew, 1)), (Added::default(), Chain::default(), Some((8, 15))));
+    let mut again = tens(1);
+    let (added, chain) = add_walked(&mut again, segment(5, 1), with(1), &Past::default());
+    assert_eq!((added.given_again, chain.before, bounds(&again, 1)), (Some((1, Sequence(7))), 1, Some((1, 15))));
+    // The next start is told by the chain.
+    for (before, first) in [(0, 8), (3, 8), (1, 1)] {
+        let mut catalog = tens(1);
+        let chain = if before == 0 { Chain::default() } else { behind(before, OTHER) };
+        add_as(&mut catalog, segment(5, 1), Part { chain, ..with(2) }, &Past::default());
+        assert_eq!(bounds(&catalog, 1), Some((first, 15)), "behind {before}");
+    }
+}
+
+#[test]
+fn a_room_goes_on_over_a_part_that_was_refused_whole() {
+    let mut catalog = tens(1);
+    // Its writer knew nothing of 2: the block was refused, and its places given again in 3.
+    add_walked(&mut catalog, segment(2, 1), part(1, 11, 13), &Past::default());
+    let chain = behind(1, Class::SERVER);
+    add_as(&mut catalog, segment(3, 1), Part { chain, ..part(1, 11, 20) }, &Past::default());
+    assert_eq!(bounds(&catalog, 1), Some((1, 20)));
+    let mut trimmed = tens(1);
+    add(&mut trimmed, segment(2, 1), Part { last: Sequence(4), ..part(1, 11, 10) });
+    assert_eq!(bounds(&trimmed, 1), Some((1, 10)), "nothing of it counts, and nothing before it goes");
 }
 
 #[test]
@@ -309,4 +385,113 @@ fn the_oldest_of_each_class_is_told_by_its_tag() {
     let segments = [segment(5, 1), segment_in(3, 1, OTHER), segment(4, 1), segment_in(9, 1, OTHER)];
     let expected = [(Class::SERVER.tag(), 4), (OTHER.tag(), 3)].into();
     assert_eq!(Catalog::oldest_of(segments.iter()), expected);
+}
+
+/// Places 1 to 10 of room 1 in segment 1 of the server's class, and 11 to 20 in segment 2 of another, written by runs 1
+/// and 2; this is run 3, which began behind a drop under 25.
+fn two_classes() -> Catalog {
+    let mut catalog = tens(1);
+    let there = Part { epoch: Epoch(2), chain: behind(1, Class::SERVER), ..part(1, 11, 20) };
+    assert_eq!(add_as(&mut catalog, segment_in(2, 2, OTHER), there, &Past::default()), None);
+    catalog.set_epochs(Epochs {
+        blank_synced: Epoch(25),
+        blank_written: Epoch(25),
+        lowered: Epoch(2),
+        dropped: Epoch(25),
+    });
+    catalog.raise_blank(Epoch(31));
+    catalog
+}
+
+#[test]
+fn a_room_whose_newest_part_goes_with_its_class_is_what_the_next_start_finds_of_it() {
+    for told in [false, true] {
+        let mut catalog = two_classes();
+        assert_eq!((bounds(&catalog, 1), catalog.epoch_of(RoomId(1), Level::Synced, OTHER)), (Some((1, 20)), Epoch(2)));
+        cut(&mut catalog, 2, &[(1, 20)]);
+        if told {
+            catalog.forget_cut(usize::MAX);
+        }
+        let left = (bounds(&catalog, 1), catalog.room(RoomId(1)).unwrap().newest_segment);
+        assert_eq!(left, (Some((1, 10)), 1), "told: {told}");
+        let epochs = [OTHER, Class::SERVER].map(|class| catalog.epoch_of(RoomId(1), Level::Synced, class));
+        assert_eq!(epochs, [Epoch(31); 2], "11 to 20 were given under 2");
+        // It goes on there, in whichever class it is.
+        catalog.has_parts(&segment_in(4, 3, OTHER), 0);
+        let next = Entry { epoch: Epoch(31), ..entry(1, 11) };
+        assert_eq!(catalog.chain_for(&next), Chain { far: 1, ..behind(1, Class::SERVER) });
+        catalog.add_entry(&segment_in(4, 3, OTHER), &next);
+        catalog.forget_cut(usize::MAX);
+        assert_eq!((bounds(&catalog, 1), catalog.take_released()), (Some((1, 11)), vec![2]));
+        cut(&mut catalog, 4, &[(1, 11)]);
+        assert_eq!(bounds(&catalog, 1), Some((1, 10)), "once more");
+        cut(&mut catalog, 1, &[(1, 10)]);
+        catalog.forget_cut(usize::MAX);
+        assert_eq!((bounds(&catalog, 1), catalog.elsewhere.len()), (None, 0), "and then nothing is left");
+    }
+}
+
+#[test]
+fn a_checkpoint_says_where_a_room_ended_in_each_class() {
+    let (kept, past) = (two_classes().take_kept(), Past::default());
+    assert_eq!(kept.iter().map(|kept| kept.newest).collect::<Vec<_>>(), [1, 2]);
+    for newest_is_there in [true, false] {
+        let mut catalog = Catalog::default();
+        catalog.add_segment(segment(1, 1), 1, 0);
+        if newest_is_there {
+            catalog.add_segment(segment_in(2, 2, OTHER), 1, 0);
+        }
+        let added: Vec<_> = kept.iter().map(|kept| catalog.add_kept(kept, &past)).collect();
+        assert_eq!(added, [true, newest_is_there]);
+        if newest_is_there {
+            assert_eq!(bounds(&catalog, 1), Some((1, 20)));
+            cut(&mut catalog, 2, &[(1, 20)]);
+            catalog.forget_cut(usize::MAX);
+        }
+        assert_eq!((bounds(&catalog, 1), catalog.room(RoomId(1)).unwrap().newest_segment), (Some((1, 10)), 1));
+    }
+}
+
+#[test]
+fn a_room_in_memory_goes_on_above_what_went_and_leads_to_nothing_before() {
+    let mut catalog = two_classes();
+    cut(&mut catalog, 2, &[(1, 20)]);
+    catalog.has_parts(&segment_in(4, 3, OTHER), 0);
+    for sequence in 21..=22 {
+        assert_eq!(catalog.chain_for(&entry(1, sequence)).before, if sequence == 21 { 0 } else { 4 });
+        catalog.add_entry(&segment_in(4, 3, OTHER), &entry(1, sequence));
+    }
+    assert_eq!(bounds(&catalog, 1), Some((21, 22)));
+}
+
+#[test]
+fn a_room_is_left_in_the_newest_of_its_classes_that_is_there() {
+    const THIRD: Class = Class { hours: 1, bytes: 1 };
+    let mut catalog = two_classes();
+    add(&mut catalog, segment_in(3, 3, THIRD), part(1, 21, 30));
+    add(&mut catalog, segment_in(4, 3, OTHER), part(1, 31, 40));
+    assert_eq!(catalog.elsewhere[&RoomId(1)].iter().map(|left| left.newest).collect::<Vec<_>>(), [1, 3]);
+    cut(&mut catalog, 4, &[(1, 40)]);
+    assert_eq!(bounds(&catalog, 1), Some((1, 30)));
+    catalog.lose_before(RoomId(1), Sequence(5));
+    cut(&mut catalog, 2, &[(1, 20)]);
+    catalog.forget_cut(usize::MAX);
+    assert_eq!(bounds(&catalog, 1), Some((21, 30)), "behind what went in the midst");
+    catalog.cut_segment(3, CutRooms::Unknown(Bound::Unbounded));
+    assert_eq!(bounds(&catalog, 1), Some((1, 10)));
+}
+
+#[test]
+fn a_room_that_may_have_been_of_another_class_begins_no_epoch_again_that_it_had_there() {
+    // Room 1 ended in run 1, room 2 was written to since the configuration changed at run 4.
+    let epochs = |dropped| {
+        let mut catalog = tens(1);
+        add(&mut catalog, segment(9, 4), part(2, 1, 5));
+        let (blank_synced, blank_written) = (Epoch(9), Epoch(9));
+        catalog.set_epochs(Epochs { blank_synced, blank_written, lowered: Epoch(4), dropped: Epoch(dropped) });
+        [1, 2].map(|room| catalog.epoch_of(RoomId(room), Level::Synced, Class::SERVER).0)
+    };
+    assert_eq!(epochs(1), [1, 1], "nothing was dropped: it was nowhere else");
+    assert_eq!(epochs(3), [4, 1], "what it got in run 3, say, may be gone");
+    assert_eq!(epochs(7), [7, 1], "or what it was told since");
 }

@@ -27,41 +27,92 @@ pub struct Rewritten {
     pub unread_bytes: u64,
 }
 
-/// Erases what `hides` says in the bytes of a segment; what lies behind the last block becomes zeros.
+/// Erases what `hides` says in the bytes of a segment. `end_offset` is where its blocks end, as its index says.
 ///
 /// # Errors
 /// When it is none of ours.
-pub fn rewrite(bytes: &mut [u8], mut hides: impl FnMut(&Kept<'_>) -> bool) -> Result<Rewritten, SegmentFault> {
-    let header = SegmentHeader::read(bytes.get(..PAGE_BYTES).unwrap_or(bytes))?;
-    let (mut place, mut previous_sum) = (BlockPlace::first_of(header), 0);
-    let mut done = Rewritten::default();
-    loop {
-        let Some(behind) = Block::read(bytes, &place).map(|block| block.behind) else {
-            match next_block(bytes, &place) {
-                Some(next) => {
-                    done.unread_bytes += next.offset - place.offset;
-                    (place, previous_sum) = (next, next.previous_sum);
-                    continue;
-                }
-                None => break,
+pub fn rewrite(
+    bytes: &mut [u8],
+    end_offset: Option<u64>,
+    mut hides: impl FnMut(&Kept<'_>) -> bool,
+) -> Result<Rewritten, SegmentFault> {
+    let mut rewrite = Rewrite::new(bytes, end_offset)?;
+    while rewrite.step(bytes, u64::MAX, &mut hides) {}
+    Ok(rewrite.done())
+}
+
+/// A segment's bytes on their way: what takes long is done in pieces.
+#[derive(Clone, Copy, Debug)]
+pub struct Rewrite {
+    place: BlockPlace,
+    /// The sum that the block before has now.
+    previous_sum: u32,
+    /// Up to there lies what was written once.
+    end_offset: u64,
+    done: Rewritten,
+}
+
+impl Rewrite {
+    /// Of these bytes. Where no index says where the blocks end, anything but zeros may be one.
+    ///
+    /// # Errors
+    /// When it is none of ours.
+    pub fn new(bytes: &[u8], end_offset: Option<u64>) -> Result<Self, SegmentFault> {
+        let header = SegmentHeader::read(bytes.get(..PAGE_BYTES).unwrap_or(bytes))?;
+        let written = || bytes.iter().rposition(|&byte| byte != 0).map_or(0, |at| at as u64 + 1);
+        let end_offset = end_offset.unwrap_or_else(written);
+        Ok(Rewrite { place: BlockPlace::first_of(header), previous_sum: 0, end_offset, done: Rewritten::default() })
+    }
+
+    /// What was done until now.
+    pub fn done(&self) -> Rewritten {
+        self.done
+    }
+
+    /// Goes on through about so many bytes; `false`: all is done. What lies behind the last block, and behind where blocks end,
+    /// becomes zeros.
+    pub fn step(&mut self, bytes: &mut [u8], bytes_max: u64, mut hides: impl FnMut(&Kept<'_>) -> bool) -> bool {
+        let until = self.place.offset.saturating_add(bytes_max);
+        while self.place.offset < until {
+            if !self.block(bytes, &mut hides) {
+                self.end(bytes);
+                return false;
             }
+        }
+        true
+    }
+
+    /// `false`: there is no other.
+    fn block(&mut self, bytes: &mut [u8], hides: &mut impl FnMut(&Kept<'_>) -> bool) -> bool {
+        let place = self.place;
+        let Some(behind) = Block::read(bytes, &place).map(|block| block.behind) else {
+            let Some(next) = next_block(bytes, &place) else { return false };
+            self.done.unread_bytes += next.offset - place.offset;
+            (self.place, self.previous_sum) = (next, next.previous_sum);
+            return true;
         };
         let (start, end) = (place.offset as usize, (behind.offset as usize).min(bytes.len()));
-        let Some(block) = bytes.get_mut(start..end) else { break };
-        let erased = erase_in(block, &place, &mut hides);
-        done.messages += erased;
-        if erased > 0 || previous_sum != place.previous_sum {
-            let Some(sum) = sum_again(block, previous_sum) else { break };
-            previous_sum = sum;
+        let Some(block) = bytes.get_mut(start..end) else { return false };
+        let erased = erase_in(block, &place, hides);
+        self.done.messages += erased;
+        if erased > 0 || self.previous_sum != place.previous_sum {
+            let Some(sum) = sum_again(block, self.previous_sum) else { return false };
+            self.previous_sum = sum;
         } else {
-            previous_sum = behind.previous_sum;
+            self.previous_sum = behind.previous_sum;
         }
-        place = behind;
+        self.place = behind;
+        true
     }
-    if let Some(rest) = bytes.get_mut(place.offset as usize..) {
-        rest.fill(0);
+
+    fn end(&mut self, bytes: &mut [u8]) {
+        let end_offset = self.end_offset.min(bytes.len() as u64);
+        // What was written there does not check: it may have been acknowledged, and stays to be seen as damaged.
+        self.done.unread_bytes += end_offset.saturating_sub(self.place.offset);
+        if let Some(rest) = bytes.get_mut(self.place.offset.max(end_offset) as usize..) {
+            rest.fill(0);
+        }
     }
-    Ok(done)
 }
 
 /// The place of the next block that checks, behind one that does not.

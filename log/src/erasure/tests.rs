@@ -5,6 +5,7 @@ use banter_protocol::native::{Kept, erased_ms, read_kept};
 
 use super::*;
 use crate::PAGE_BYTES;
+use crate::index::{self, IndexHeader, Part};
 use crate::record::RecordKind;
 use crate::rig::{Post, Rig};
 use crate::scan::{Ending, Scan};
@@ -16,6 +17,7 @@ fn erasure(room: &str, user: Option<&str>, places: std::ops::RangeInclusive<u64>
         user: user.map(|user| UserName::new(user).unwrap()),
         first: Sequence(*places.start()),
         last: Sequence(*places.end()),
+        bound: Bound::UNKNOWN,
     }
 }
 
@@ -69,7 +71,7 @@ fn any_of_the_messages_is_erased_in_its_place_and_all_others_keep_their_bytes() 
     for erased in subsets {
         let mut file = before.clone();
         let mut at = 0;
-        let done = rewrite(&mut file, |kept| {
+        let done = rewrite(&mut file, None, |kept| {
             let index = can_go[at];
             at += 1;
             assert_eq!(kept_of(&before, index), Some(*kept));
@@ -103,10 +105,10 @@ fn what_is_erased_twice_is_erased_once_and_nothing_of_it_is_left() {
     let body = format!("lobby {}{:05}", ".".repeat(160), 8);
     let is_there = |file: &[u8]| file.windows(body.len()).any(|there| there == body.as_bytes());
     assert!(is_there(&file));
-    assert_eq!(rewrite(&mut file, |kept| bob.hides(kept)).unwrap().messages, 4);
+    assert_eq!(rewrite(&mut file, None, |kept| bob.hides(kept)).unwrap().messages, 4);
     assert!(!is_there(&file));
     let once = file.clone();
-    assert_eq!(rewrite(&mut file, |kept| bob.hides(kept)).unwrap().messages, 0);
+    assert_eq!(rewrite(&mut file, None, |kept| bob.hides(kept)).unwrap().messages, 0);
     assert_eq!(file, once);
 }
 
@@ -118,7 +120,8 @@ fn a_torn_end_goes_and_blocks_behind_damage_are_rewritten_where_they_are() {
     torn[end + 200..end + 220].copy_from_slice(b"a body that was torn");
     let all = erasure("lobby", None, 1..=100);
     let mut expected = whole.clone();
-    assert_eq!(rewrite(&mut torn, |kept| all.hides(kept)), rewrite(&mut expected, |kept| all.hides(kept)));
+    let end = Some(end as u64);
+    assert_eq!(rewrite(&mut torn, end, |kept| all.hides(kept)), rewrite(&mut expected, end, |kept| all.hides(kept)));
     assert_eq!(torn, expected);
     // The second block is damaged: the others are rewritten, and how the segment is judged stays.
     let mut damaged = whole;
@@ -130,10 +133,10 @@ fn a_torn_end_goes_and_blocks_behind_damage_are_rewritten_where_they_are() {
     };
     let (before, middle) = (verdict(&damaged), damaged[2 * PAGE_BYTES..3 * PAGE_BYTES].to_vec());
     assert!(matches!(before, Ending::Corrupt { .. }));
-    let done = rewrite(&mut damaged, |kept| all.hides(kept)).unwrap();
+    let done = rewrite(&mut damaged, None, |kept| all.hides(kept)).unwrap();
     assert_eq!((done.messages, done.unread_bytes), (10, PAGE_BYTES as u64));
     assert_eq!((verdict(&damaged), &damaged[2 * PAGE_BYTES..3 * PAGE_BYTES]), (before, &middle[..]));
-    assert!(rewrite(&mut [0; PAGE_BYTES], |_| true).is_err());
+    assert!(rewrite(&mut [0; PAGE_BYTES], None, |_| true).is_err());
 }
 
 #[test]
@@ -163,9 +166,10 @@ fn erasures_of_a_room_are_known_until_they_are_done_or_it_begins_anew() {
     let (lobby, hall) = (erasure("lobby", None, 1..=u64::MAX), erasure("hall", None, 1..=2));
     erasures.add(lobby.clone());
     erasures.add(hall.clone());
-    erasures.add(Erasure { last: Sequence(5), ..lobby.clone() });
+    let bound = Bound { last: Sequence(5), ..Bound::UNKNOWN };
+    erasures.add(Erasure { bound, ..lobby.clone() });
     assert_eq!(erasures.of(lobby.room_id()).len(), 1, "the same one, known better");
-    assert_eq!(erasures.get(lobby.room_id(), 1).map(|there| there.last), Some(Sequence(5)));
+    assert_eq!(erasures.get(lobby.room_id(), 1).map(Erasure::end), Some(Sequence(5)));
     let frame = Post::at(5).frame_of(1);
     let kept = read_kept(&frame).unwrap();
     assert!(matches!(erasures.shown(lobby.room_id(), kept), Kept::Erased { .. }));
@@ -173,4 +177,85 @@ fn erasures_of_a_room_are_known_until_they_are_done_or_it_begins_anew() {
     assert_eq!(erasures.shown(lobby.room_id(), kept), kept);
     erasures.forget_room(hall.room_id());
     assert!(erasures.of(hall.room_id()).is_empty());
+}
+
+#[test]
+fn what_came_behind_the_bound_is_not_concerned_by_place_history_or_time() {
+    let post = Post::at(5);
+    let frame = post.frame_of(3);
+    let kept = read_kept(&frame).unwrap();
+    let key = Post { is_keyed: true, ..post }.key().unwrap();
+    let of = |epoch, last, newest_ms| Erasure {
+        bound: Bound { epoch: Epoch(epoch), last: Sequence(last), newest_ms },
+        ..erasure("lobby", None, 1..=u64::MAX)
+    };
+    let time_ms = kept.time_ms();
+    assert!(of(3, 5, time_ms).hides(&kept) && of(3, 5, time_ms).hides_key(&key));
+    for (later, has_key) in [(of(3, 4, time_ms), false), (of(2, 5, time_ms), true), (of(3, 5, time_ms - 1), false)] {
+        assert_eq!((later.hides(&kept), later.hides_key(&key)), (false, has_key), "{later:?}");
+    }
+    let within = of(3, 9, 7).bound.within(of(5, 4, 8).bound);
+    assert_eq!(within, of(3, 4, 7).bound);
+}
+
+#[test]
+fn a_last_block_that_does_not_check_stays_as_it_is_and_is_counted() {
+    let whole = segment();
+    let written = whole.iter().rposition(|&byte| byte != 0).unwrap() as u64 + 1;
+    let end = written.next_multiple_of(PAGE_BYTES as u64);
+    let all = erasure("lobby", None, 1..=100);
+    // As the index says it, and as far as anything was written.
+    for end_offset in [Some(end), None] {
+        let mut damaged = whole.clone();
+        damaged[end as usize - PAGE_BYTES + 100] ^= 1;
+        let (unread, last) = (end_offset.unwrap_or(written) + PAGE_BYTES as u64 - end, damaged.clone());
+        let done = rewrite(&mut damaged, end_offset, |kept| all.hides(kept)).unwrap();
+        assert_eq!(done.unread_bytes, unread);
+        assert_eq!(damaged[end as usize - PAGE_BYTES..], last[end as usize - PAGE_BYTES..]);
+    }
+}
+
+#[test]
+fn a_segment_is_rewritten_in_steps_as_at_once() {
+    let (mut at_once, mut in_steps) = (segment(), segment());
+    let all = erasure("lobby", None, 3..=8);
+    let done = rewrite(&mut at_once, None, |kept| all.hides(kept)).unwrap();
+    let mut rewrite = Rewrite::new(&in_steps, None).unwrap();
+    let mut steps = 1;
+    while rewrite.step(&mut in_steps, 1, |kept| all.hides(kept)) {
+        steps += 1;
+    }
+    assert_eq!((rewrite.done(), in_steps), (done, at_once));
+    assert_eq!(steps, 8, "a block each, and the end");
+}
+
+#[test]
+fn an_index_loses_the_keys_of_what_is_erased_and_nothing_else() {
+    let mut rig = Rig::new(1 << 20);
+    let bob = |at| Post { user: "bob", is_keyed: true, ..Post::at(at) };
+    (1..=300).for_each(|at| rig.commit(&[if at % 2 == 0 { bob(at) } else { Post { is_keyed: true, ..Post::at(at) } }]));
+    rig.commit(&[Post { room: "hall", is_keyed: true, ..Post::at(1) }]);
+    rig.sealed_catalog();
+    let (file, header) = (rig.indexes[&1].clone(), rig.header(1));
+    let erasure = erasure("lobby", Some("bob"), 1..=200);
+    let hides = |part: &Part, post: &KeyedPost| part.room == erasure.room_id() && erasure.hides_key(post);
+    let without = without_keys(&file, &header, hides).unwrap();
+    assert!(index::is_whole(&without, &header));
+    let parts = |file: &[u8]| -> Vec<Part> {
+        let end = IndexHeader::read(file, &header).unwrap().table_end() as usize;
+        index::read_table(&file[index::HEADER_BYTES..end], header.nonce).map(Option::unwrap).collect()
+    };
+    for (now, was) in parts(&without).iter().zip(&parts(&file)) {
+        let gone = if was.room == erasure.room_id() { 100 } else { 0 };
+        assert_eq!(now.details.keys + gone, was.details.keys);
+        assert_eq!(Part { details: was.details, ..*now }, *was);
+    }
+    assert_eq!(without_keys(&file, &header, |_, _| false), Some(file.clone()));
+    // What is damaged stays.
+    let mut damaged = file.clone();
+    let at = file.len() - 10;
+    damaged[at] ^= 1;
+    assert_eq!(without_keys(&damaged, &header, hides).unwrap().last_chunk::<20>(), damaged.last_chunk::<20>());
+    damaged[50] ^= 1;
+    assert_eq!(without_keys(&damaged, &header, hides), None);
 }

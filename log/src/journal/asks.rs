@@ -145,11 +145,23 @@ pub enum Answer {
         /// The epoch that rooms go by from now on which have nothing in the log.
         blank_epoch: Epoch,
     },
-    /// Others cannot go before that segment, which is written or will be: it is left for the next as soon as that can be.
-    /// Asked again until it is sealed.
+    /// Something of that segment, which is written, is to be erased: it is left for the next as soon as there is one. Asked
+    /// again until it is sealed.
     Leave {
         /// The segment.
         segment: u64,
+    },
+    /// What that segment holds gets too old, or others cannot go before it, though it is written or will be: it is left for
+    /// the next. Asked again until it is sealed.
+    Retire {
+        /// The segment.
+        segment: u64,
+        /// Only if its first message is at most of that time, milliseconds since 1970; the largest number: whatever it holds,
+        /// and also if that is nothing.
+        first_ms: u64,
+        /// Also where there is no next one if its newest message is at most of that time, or it has none: then it goes at
+        /// once.
+        newest_ms: u64,
     },
     /// The index of a sealed segment is on the disk, or the segment is gone.
     Indexed {

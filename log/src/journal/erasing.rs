@@ -14,7 +14,7 @@ impl Journal {
         let active = self.lanes.values().filter_map(|lane| lane.active.as_ref());
         let concerned = active
             .into_iter()
-            .find(|active| active.index.room(room).is_some_and(|there| there.part.first <= known.last));
+            .find(|active| active.index.room(room).is_some_and(|there| there.part.first <= known.end()));
         let segment = concerned.map(|active| active.place.segment.id);
         (known, segment)
     }

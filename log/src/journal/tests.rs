@@ -344,6 +344,85 @@ fn a_segment_is_left_for_the_next_when_others_cannot_go_before_it() {
     assert!(rig.said().is_empty(), "there is no next one yet");
 }
 
+/// What is asked of a segment that gets too old, or stands in the way of others (`u64::MAX`).
+fn retire(segment: u64, first_ms: u64, newest_ms: u64) -> Answer {
+    Answer::Retire { segment, first_ms, newest_ms }
+}
+
+/// One segment with a post of each of these seconds, and none ready: there is no space.
+fn last_one(seconds: std::ops::RangeInclusive<u64>) -> Rig {
+    let mut rig = Rig::idle(1 << 20);
+    rig.makes_segments = false;
+    rig.make_segment();
+    rig.post(seconds);
+    rig.answer(Answer::NoSpace { class: Class::SERVER });
+    rig.asks();
+    rig
+}
+
+#[test]
+fn what_would_go_at_once_is_left_without_a_next_segment_and_posts_wait_for_one() {
+    let mut rig = last_one(1..=2);
+    rig.answer(retire(1, u64::MAX, 1_999));
+    assert!(rig.said().is_empty(), "its newest is younger, and there is room in it");
+    rig.answer(retire(1, u64::MAX, 2_000));
+    assert_eq!(rig.said()[0], format!("seal 1 {} 2000", 3 * PAGE));
+    assert!(!rig.is_idle() && !rig.begin_post(3) && rig.state() == State::Open, "they wait, and are not refused");
+    rig.answer(Answer::NoSpace { class: Class::SERVER });
+    assert_eq!(rig.state(), State::Full);
+    rig.make_segment();
+    assert_eq!(rig.state(), State::Open);
+    rig.post(3..=3);
+    assert_eq!(rig.head("lobby"), Some(3));
+}
+
+#[test]
+fn an_empty_segment_in_the_way_of_others_is_given_back_without_a_next_one() {
+    let mut rig = last_one(1..=1);
+    rig.make_segment();
+    rig.answer(retire(1, u64::MAX, 0));
+    assert_eq!(rig.said()[0], format!("seal 1 {} 1000", 2 * PAGE), "for the next one, which is empty");
+    rig.answer(Answer::NoSpace { class: Class::SERVER });
+    rig.answer(retire(2, 5_000, 5_000));
+    assert!(rig.said().is_empty(), "nothing in it is old");
+    rig.answer(retire(2, u64::MAX, 0));
+    assert_eq!(rig.said(), [format!("seal 2 {PAGE} 0"), "release 2".to_owned()]);
+}
+
+#[test]
+fn a_segment_is_old_by_its_first_message_and_not_by_when_it_was_made() {
+    let mut rig = Rig::new(1 << 20);
+    rig.post(5..=6);
+    rig.asks();
+    rig.answer(retire(2, 4_999, 0));
+    rig.answer(retire(1, 4_999, 0));
+    assert!(rig.said().is_empty(), "neither the one that is written nor the one that is ready");
+    rig.answer(retire(1, 5_000, 0));
+    assert_eq!(rig.said()[0], format!("seal 1 {} 6000", 3 * PAGE));
+}
+
+#[test]
+fn without_space_what_is_left_of_a_segment_takes_what_fits_it() {
+    let mut rig = Rig::idle(TWO_POSTS + 2 * PAGE);
+    rig.makes_segments = false;
+    assert_eq!(rig.journal.room(Class::SERVER), 0);
+    rig.make_segment();
+    assert_eq!(rig.journal.room(Class::SERVER), rig.journal.commit_bytes_max());
+    rig.post(1..=2);
+    let left = rig.journal.room(Class::SERVER);
+    assert!(left < 2 * PAGE_BYTES && !rig.journal.lacks_space_for(Class::SERVER, left + 1), "one may come");
+    rig.answer(Answer::NoSpace { class: Class::SERVER });
+    let lacks = |rig: &Rig| [left, left + 1].map(|bytes| rig.journal.lacks_space_for(Class::SERVER, bytes));
+    assert_eq!(lacks(&rig), [false, true]);
+    assert!(!rig.journal.make_room(Class::SERVER, left + 1) && rig.state() == State::Open, "smaller ones fit");
+    assert!(rig.journal.make_room(Class::SERVER, left));
+    rig.post(3..=4);
+    assert_eq!((rig.journal.room(Class::SERVER), rig.begin_post(5), rig.state()), (0, false, State::Full));
+    rig.make_segment();
+    assert_eq!(lacks(&rig), [false, false]);
+    assert_eq!(rig.journal.room(Class::SERVER), rig.journal.commit_bytes_max());
+}
+
 #[test]
 fn a_segment_that_was_not_begun_is_given_back_and_another_asked_for() {
     let mut rig = Rig::new(1 << 20);

@@ -7,6 +7,7 @@ use banter_protocol::ids::{RoomId, Sequence};
 use super::find::{Looked, PartLook, Place, doubtful_index};
 use super::{KeysRead, KeysWant, LogFile, Shelf, Step};
 use crate::PAGE_BYTES;
+use crate::erasure::Erasure;
 use crate::index::keys;
 use crate::key::{KeyedPost, KnownKey};
 
@@ -129,8 +130,8 @@ impl KeysReading {
 
     /// Takes keys, newest first; whether older ones may count too.
     fn take_all<'k>(&mut self, keys: impl Iterator<Item = &'k KeyedPost>, place: &Place, shelf: Shelf<'_>) -> bool {
-        let erasures = shelf.catalog.erasures().of(self.room);
-        let is_erased = |key: &KeyedPost| erasures.iter().any(|erasure| erasure.hides_key(key));
+        let erased: Vec<_> = shelf.catalog.erasures().of(self.room).iter().map(Erasure::keys).collect();
+        let is_erased = |key: &KeyedPost| erased.iter().any(|keys| keys.holds(key));
         for &post in keys.filter(|key| key.sequence <= place.last.0) {
             let clock_ms = shelf.catalog.clock_ms(place.segment, post.time_ms);
             if clock_ms < self.want.since_ms {

@@ -11,7 +11,7 @@ use super::{LOOKS_MAX, LogFile, PageRead, PageWant, READ_BYTES, READ_BYTES_FREE,
 use crate::PAGE_BYTES;
 use crate::block;
 use crate::bytes::u16_at;
-use crate::erasure::{Erasure, Erasures};
+use crate::erasure::{Bound, Erasure, Erasures};
 use crate::index::Mark;
 use crate::index::marks::{MARK_LEAP_BYTES, MarkPiece, MarkSearch};
 use crate::record::{Record, RecordFault, RecordKind, room_tag};
@@ -76,8 +76,11 @@ impl PageReading {
         (self.way, self.stage) = (WayBack::new(), Stage::Find);
     }
 
-    /// What was read already is to be erased, too.
+    /// What was read already is to be erased, too. It stands here under the room's epoch now, and may have been said under one
+    /// before; its place and its time tell.
     pub(super) fn erase(&mut self, erasure: &Erasure) {
+        let bound = Bound { epoch: Bound::UNKNOWN.epoch, ..erasure.bound };
+        let erasure = Erasure { bound, ..erasure.clone() };
         for (_, frame) in &mut self.frames {
             if let Cow::Owned(gap) = erasure.shown(frame) {
                 self.bytes = self.bytes - frame.len() + gap.len();

@@ -9,6 +9,12 @@ fn ask(text: &str) -> Ask<'_> {
     read_request(text).unwrap_or_else(|fault| panic!("{text}: {fault}")).ask
 }
 
+fn hello<'a>(token: Option<&'a str>, names: &[&'a str]) -> Ask<'a> {
+    let mut features = FeatureNames::default();
+    names.iter().for_each(|name| features.push((*name).into()).unwrap());
+    Ask::Hello { user: "ann".into(), token: token.map(Into::into), features }
+}
+
 fn fault(text: &str) -> RequestFault {
     match read_request(text) {
         Ok(request) => panic!("{text} was read as {request:?}"),
@@ -34,8 +40,13 @@ fn every_request_is_read_with_all_and_with_none_of_its_optional_fields() {
     let cursor = Cursor { epoch: Epoch(7), sequence: Sequence(9) };
     let join = |from, echo, presence| Ask::Join { room: "lobby".into(), from, echo, presence };
     for (text, expected) in [
-        (r#"{"type":"hello","user":"ann"}"#, Ask::Hello { user: "ann".into(), token: None }),
-        (r#"{"type":"hello","user":"ann","token":"t"}"#, Ask::Hello { user: "ann".into(), token: Some("t".into()) }),
+        (r#"{"type":"hello","user":"ann"}"#, hello(None, &[])),
+        (r#"{"type":"hello","user":"ann","token":"t"}"#, hello(Some("t"), &[])),
+        (r#"{"type":"hello","user":"ann","features":[]}"#, hello(None, &[])),
+        (
+            r#"{"type":"hello","features":["ro\u006ces", "edits","edits"],"user":"ann"}"#,
+            hello(None, &["roles", "edits", "edits"]),
+        ),
         (r#"{"type":"join","room":"lobby"}"#, join(JoinFrom::Now, true, false)),
         (r#"{"type":"join","room":"lobby","last":50,"echo":true}"#, join(JoinFrom::Last(50), true, false)),
         (
@@ -119,7 +130,8 @@ fn a_text_is_borrowed_as_it_lies_and_unescaped_where_it_must_be() {
     assert_eq!(ask(escaped), Ask::Ping);
     assert_eq!(
         ask(r#"{"type":"hello","user":"a\"b\\c\ud83d\ude00\n","token":"\u0000"}"#),
-        Ask::Hello { user: "a\"b\\c😀\n".into(), token: Some("\0".into()) } // The session refuses such a name.
+        // The session refuses such a name.
+        Ask::Hello { user: "a\"b\\c😀\n".into(), token: Some("\0".into()), features: FeatureNames::NONE }
     );
     fault(r#"{"type":"hello","user":"\ud83d"}"#);
 }
@@ -138,6 +150,16 @@ fn a_whole_text_that_is_no_request_is_told_with_its_id() {
         (r#""type":"post","room":"r","body":1,"after":1"#, "`after`"),
         (r#""type":"fetch","room":"r","before":1,"last":1"#, "`last`"),
         (r#""type":"hello""#, "user"),
+        (r#""type":"hello","user":"ann","features":"edits""#, "a list of names"),
+        (r#""type":"hello","user":"ann","features":{"edits":true}"#, "a list of names"),
+        (r#""type":"hello","user":"ann","features":["edits",1]"#, "string"),
+        (r#""type":"hello","user":"ann","features":[["edits"]]"#, "string"),
+        (r#""type":"hello","user":"ann","features":["edits",null]"#, "string"),
+        (r#""type":"hello","user":"ann","features":[""]"#, "empty"),
+        (r#""type":"hello","user":"ann","features":["a\nb"]"#, "control character"),
+        (r#""type":"hello","user":"ann","features":[],"features":[]"#, "duplicate"),
+        (r#""type":"hello","user":"ann","feature":["edits"]"#, "unknown field"),
+        (r#""type":"join","room":"r","features":["edits"]"#, "`features` does not belong in `join`"),
         (r#""type":"join""#, "room"),
         (r#""type":"leave","room":null"#, "room"),
         (r#""type":"post","room":"r""#, "body"),
@@ -164,6 +186,27 @@ fn a_whole_text_that_is_no_request_is_told_with_its_id() {
 }
 
 #[test]
+fn features_above_their_limits_are_refused_with_the_id_and_the_limit() {
+    let text = |names: &[&str]| {
+        let names: Vec<String> = names.iter().map(|name| format!("\"{name}\"")).collect();
+        format!(r#"{{"type":"hello","id":31,"user":"ann","features":[{}]}}"#, names.join(","))
+    };
+    let (long, longer) = ("ü".repeat(32), "ü".repeat(33));
+    for names in [&["edits"; 64][..], &[&long]] {
+        assert_eq!(ask(&text(names)), hello(None, names));
+    }
+    for (names, named) in [
+        (&["edits"; 65][..], "features_max, 64"),
+        (&["edits"; 3_000], "features_max, 64"),
+        (&["edits", &longer], "a name of 66 bytes is above feature_bytes_max, 64"),
+    ] {
+        let fault = fault(&text(names));
+        assert_eq!(fault.id, Some(31));
+        assert!(fault.message.contains("`features`") && fault.message.contains(named), "{}", fault.message);
+    }
+}
+
+#[test]
 fn what_is_no_whole_object_has_no_id() {
     for text in [
         "",
@@ -172,7 +215,7 @@ fn what_is_no_whole_object_has_no_id() {
         "7",
         r#""ping""#,
         "[7]",
-        r#"["ping",1,null,null,null,null,null,null,null,null,null,null,null]"#,
+        r#"["ping",1,null,null,null,null,null,null,null,null,null,null,null,null]"#,
         r#"{"id":1,"type":"ping""#,
         r#"{"id":1,"type":"ping"}}"#,
         r#"{"id":1,"type":"ping",}"#,
@@ -273,14 +316,15 @@ fn every_event_is_written_as_documented() {
                 id: Some(1),
                 session: "s",
                 user: "ann",
-                limits: "a_max 1\nb_ms 0\n",
                 durability: "memory",
+                features: "edits\na \"b\"\n",
+                limits: "a_max 1\nb_ms 0\n",
             },
-            r#"{"type":"welcome","id":1,"session":"s","user":"ann","durability":"memory","limits":{"a_max":1,"b_ms":0}}"#,
+            r#"{"type":"welcome","id":1,"session":"s","user":"ann","durability":"memory","features":["edits","a \"b\""],"limits":{"a_max":1,"b_ms":0}}"#,
         ),
         (
-            Event::Welcome { id: None, session: "s", user: "ann", limits: "", durability: "memory" },
-            r#"{"type":"welcome","session":"s","user":"ann","durability":"memory","limits":{}}"#,
+            Event::Welcome { id: None, session: "s", user: "ann", durability: "memory", features: "", limits: "" },
+            r#"{"type":"welcome","session":"s","user":"ann","durability":"memory","features":[],"limits":{}}"#,
         ),
         (
             Event::Joined { id: Some(2), room: "r", epoch, sequence, members: 3, durability: "synced" },

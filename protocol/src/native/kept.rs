@@ -9,6 +9,7 @@ use rkyv::rancor::Failure;
 use super::{archive, read_event, read_message_payload, write, write_event, write_message};
 use crate::event::{Event, Message};
 use crate::fault::PeerFault;
+use crate::features::Features;
 use crate::frame::{Frame, FrameHeader, FrameKind, Frames, HEADER_BYTES, KIND_OFFSET};
 use crate::ids::{Epoch, Sequence};
 
@@ -167,12 +168,16 @@ pub fn read_state(bytes: &[u8]) -> Result<State<'_>, PeerFault> {
     }
 }
 
-/// The frames of a page as native readers are told them: a change is a gap of one, since none of them knows changes yet. A
-/// state is nobody's to read.
+/// The frames of a page as readers are told them who agreed on these features: a change that none of them tells is a gap of
+/// one. A state is nobody's to read.
 ///
 /// # Errors
 /// When they are no whole frames of what has a place.
-pub fn as_told(frames: &[u8]) -> Result<Cow<'_, [u8]>, PeerFault> {
+pub fn as_told(frames: &[u8], agreed: Features) -> Result<Cow<'_, [u8]>, PeerFault> {
+    as_told_with(frames, |change| agreed.tell(change.what))
+}
+
+fn as_told_with(frames: &[u8], is_told: impl Fn(&Change<'_>) -> bool) -> Result<Cow<'_, [u8]>, PeerFault> {
     let is_of_log = |frame: &[u8]| {
         let kind = frame.get(KIND_OFFSET);
         kind == Some(&(FrameKind::Change as u8)) || kind == Some(&(FrameKind::State as u8))
@@ -183,10 +188,10 @@ pub fn as_told(frames: &[u8]) -> Result<Cow<'_, [u8]>, PeerFault> {
     let mut told = Vec::with_capacity(frames.len());
     for frame in Frames(frames) {
         let frame = frame?;
-        if is_of_log(frame) {
-            write_event(&read_kept(frame)?.as_gap(), &mut told);
-        } else {
-            told.extend_from_slice(frame);
+        match is_of_log(frame).then(|| read_kept(frame)).transpose()? {
+            Some(Kept::Change(change)) if is_told(&change) => told.extend_from_slice(frame),
+            Some(kept) => write_event(&kept.as_gap(), &mut told),
+            None => told.extend_from_slice(frame),
         }
     }
     Ok(Cow::Owned(told))
@@ -301,17 +306,33 @@ mod tests {
         write_state(&state, &mut frame);
         assert_eq!(read_state(&frame), Ok(state));
         assert_eq!(read_kept(&frame), Err(PeerFault::Archive));
-        assert_eq!(as_told(&frame), Err(PeerFault::Archive), "and is told to nobody");
+        assert_eq!(as_told(&frame, Features::NONE), Err(PeerFault::Archive), "and is told to nobody");
     }
 
     #[test]
     fn a_page_tells_a_change_as_a_gap_of_one_and_leaves_the_rest_alone() {
         let [message, change, erased] = all().map(|kept| frame(&kept));
         let plain = [&message[..], &erased].concat();
-        assert!(matches!(as_told(&plain), Ok(Cow::Borrowed(told)) if told == plain));
-        let told = as_told(&[&message[..], &change, &erased].concat()).unwrap().into_owned();
+        assert!(matches!(as_told(&plain, Features::NONE), Ok(Cow::Borrowed(told)) if told == plain));
+        let told = as_told(&[&message[..], &change, &erased].concat(), Features::NONE).unwrap().into_owned();
         assert_eq!(told, [&message[..], &erased, &erased].concat(), "in the same place");
-        assert!(as_told(&change[..9]).is_ok_and(|told| told.len() == 9), "whole frames are the caller's");
+        assert!(
+            as_told(&change[..9], Features::NONE).is_ok_and(|told| told.len() == 9),
+            "whole frames are the caller's"
+        );
+    }
+
+    #[test]
+    fn a_change_goes_as_it_is_to_whoever_agreed_on_what_tells_it_and_a_state_to_nobody() {
+        let [message, change, erased] = all().map(|kept| frame(&kept));
+        let page = [&message[..], &change, &erased, &change].concat();
+        assert_eq!(as_told_with(&page, |change| change.what == 1).as_deref(), Ok(&page[..]));
+        let told = as_told_with(&page, |change| change.what == 2).unwrap().into_owned();
+        assert_eq!(told, [&message[..], &erased, &erased, &erased].concat());
+        let mut state = Vec::new();
+        let said = State { epoch: Epoch(3), sequence: Sequence(4), time_ms: 8, room: "lobby", body: b"state" };
+        write_state(&said, &mut state);
+        assert_eq!(as_told_with(&[page, state].concat(), |_| true), Err(PeerFault::Archive));
     }
 
     #[test]

@@ -9,14 +9,18 @@ fn body(format: BodyFormat, bytes: &[u8]) -> Body<'_> {
     Body { format, bytes }
 }
 
+fn features(lines: &str) -> FeatureNames<'_> {
+    FeatureNames::read_lines(lines).unwrap()
+}
+
 /// Every kind of request, with all of its optional fields and with none.
 fn asks() -> Vec<Ask<'static>> {
     let room = || "a room, ü";
     let join = |from, echo, presence| Ask::Join { room: room().into(), from, echo, presence };
     let json = body(BodyFormat::Json, b" {\"a\": [1.0e5, \"\\u0041\"]}");
     vec![
-        Ask::Hello { user: "ann".into(), token: None },
-        Ask::Hello { user: "ann".into(), token: Some("t\0".into()) },
+        Ask::Hello { user: "ann".into(), token: None, features: FeatureNames::NONE },
+        Ask::Hello { user: "ann".into(), token: Some("t\0".into()), features: features("edits\nü\nedits\n") },
         join(JoinFrom::Now, true, false),
         join(JoinFrom::Last(50), false, true),
         join(JoinFrom::After(Cursor { epoch: Epoch(7), sequence: Sequence(u64::MAX) }), true, true),
@@ -45,7 +49,8 @@ fn events(id: RequestId, page: &[u8]) -> Vec<Event<'_>> {
     let (room, epoch, sequence, user) = ("r", Epoch(7), Sequence(9), "ann");
     let [first, second] = messages();
     let mut events = vec![
-        Event::Welcome { id, session: "s", user, limits: "a_max 1\n", durability: "memory" },
+        Event::Welcome { id, session: "s", user, durability: "memory", features: "", limits: "a_max 1\n" },
+        Event::Welcome { id, session: "s", user, durability: "memory", features: "edits\nroles\n", limits: "" },
         Event::Joined { id, room, epoch, sequence, members: 3, durability: "synced" },
         Event::Posted { id, room, epoch, sequence, time_ms: 11, duplicate: false },
         Event::Posted { id, room, epoch, sequence, time_ms: 0, duplicate: true },
@@ -231,6 +236,33 @@ fn a_number_out_of_range_is_refused_with_the_id() {
         let fault = read_request(frame(&bytes)).unwrap_err();
         assert_eq!(fault.id, Some(5));
         assert!(fault.message.contains(named), "{fault}");
+    }
+}
+
+#[test]
+fn features_above_their_limits_are_refused_with_the_id_and_the_limit() {
+    let hello = |features: &str| {
+        let hello = archive::Hello { id: Some(5), user: "ann", token: "", features };
+        framed(|out| write(FrameKind::Hello, &hello, out))
+    };
+    let (many, long) = ("edits\n".repeat(64), "l".repeat(64));
+    for good in ["", "edits\nroles\n", &many, &long] {
+        let ask = Ask::Hello { user: "ann".into(), token: None, features: features(good) };
+        assert_eq!(read_request(frame(&hello(good))), Ok(Request { id: Some(5), ask }));
+    }
+    for (bad, named) in [
+        (many + "roles\n", "features_max, 64"),
+        (long + "l\n", "feature_bytes_max, 64"),
+        ("l".repeat(65), "feature_bytes_max, 64"),
+        ("edits\n\n".into(), "empty"),
+        ("edits\r\n".into(), "control character"),
+        // Read no further than the limit goes.
+        ("a\n".repeat(100_000), "features_max, 64"),
+    ] {
+        let bytes = hello(&bad);
+        let fault = read_request(frame(&bytes)).unwrap_err();
+        assert_eq!(fault.id, Some(5));
+        assert!(fault.message.contains("`features`") && fault.message.contains(named), "{fault}");
     }
 }
 

@@ -7,6 +7,7 @@ use banter_chat::limits::Limits;
 use banter_chat::policy::{Durability, RoomPolicies};
 use banter_chat::sessions::Welcome;
 use banter_chat::shard::ShardConfig;
+use banter_protocol::features::KNOWN;
 use banter_protocol::ids::Epoch;
 use banter_protocol::origin::OriginRule;
 use banter_protocol::websocket::{FrameKind, write_masked_frame};
@@ -41,7 +42,7 @@ impl Rig {
             core: Core(0),
             cores: 1,
             limits,
-            welcome: Welcome { limits: String::new(), durability: "memory", run: 1 },
+            welcome: Welcome { limits: String::new(), durability: "memory", features: KNOWN, run: 1 },
             first_epoch: Epoch(1),
             epochs_end: Epoch(1 << 40),
             policies: RoomPolicies::all(Durability::Memory),

@@ -7,7 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::{HostCause, HostFault, path_fault};
-use crate::storage::slots::{Found, Slots, SlotsFault, SlotsKind};
+use crate::storage::slots::{Found, Seen, Slots, SlotsFault, SlotsKind};
 
 /// Epochs are below this: they travel as numbers of JSON, which JavaScript keeps exactly only up to here.
 pub const EPOCH_MAX: u64 = 1 << 53;
@@ -54,7 +54,7 @@ impl EpochFile {
     /// # Errors
     /// It cannot be opened, or a later Banter wrote it.
     pub fn open(data: &Path) -> Result<Self, HostFault> {
-        let path = data.join(FILE);
+        let path = Self::path_in(data);
         let (found, end) = match Slots::open(&path, KIND) {
             Ok(Found::Nothing) => (Kept::Nothing, 0),
             Ok(Found::Lost(_)) => (Kept::Lost, 0),
@@ -70,19 +70,36 @@ impl EpochFile {
         Ok(EpochFile { found, end, path })
     }
 
+    /// Where that of a data folder lies.
+    pub fn path_in(data: &Path) -> PathBuf {
+        data.join(FILE)
+    }
+
+    /// What is there, for whoever only looks.
+    ///
+    /// # Errors
+    /// What the kernel says, or that a later Banter wrote it.
+    pub fn look(data: &Path) -> Result<Seen, SlotsFault> {
+        let seen = Slots::look(&Self::path_in(data), KIND)?;
+        let is_odd = matches!(&seen, Seen::Whole { content, .. } if decode(content).is_none());
+        Ok(if is_odd { Seen::Lost } else { seen })
+    }
+
     /// Whether it says nothing, so that only the clock and the rest of the folder do.
     pub fn is_lost(&self) -> bool {
         !matches!(self.found, Kept::Whole(_))
     }
 
     /// Takes the numbers of this start, at `unix_ms` by the clock, and keeps that durably. `seen` is the largest that the
-    /// rest of the folder shows; 0 where it shows none.
+    /// rest of the folder shows; 0 where it shows none. Where this file is lost, the last run may have given those that it
+    /// took at its start to rooms of which the folder shows nothing: they are left out.
     ///
     /// # Errors
     /// It is damaged, and nothing else in the folder shows a number; or it cannot be kept.
     pub fn begin(&mut self, seen: u64, unix_ms: u64) -> Result<Reserved, HostFault> {
         self.judge(seen)?;
-        let run = epoch_by_clock(unix_ms).max(self.end).max(seen.saturating_add(1));
+        let unseen = if self.is_lost() && seen > 0 { EPOCHS_PER_START } else { 0 };
+        let run = epoch_by_clock(unix_ms).max(self.end).max(seen.saturating_add(1 + unseen));
         let end =
             run.checked_add(EPOCHS_PER_START).filter(|&end| end <= EPOCH_MAX).ok_or_else(|| self.exhausted(run))?;
         self.keep(end)
@@ -229,11 +246,16 @@ mod tests {
     fn numbers_lie_above_all_that_the_folder_shows_whatever_of_it_is_missing() {
         let folder = TestFolder::new("epoch-seen");
         let seen = NOW + (7 << 30);
-        assert_eq!(run(&folder, seen, NOW_MS), seen + 1, "without a file");
-        let end = seen + 1 + EPOCHS_PER_START;
+        assert_eq!(run(&folder, seen, NOW_MS), seen + 1 + EPOCHS_PER_START, "without a file");
+        let end = seen + 1 + 2 * EPOCHS_PER_START;
         assert_eq!(run(&folder, seen, NOW_MS), end, "the file is above");
         fs::rename(folder.0.join(FILE), folder.0.join("epoch.away")).unwrap();
-        assert_eq!(run(&folder, seen + 5, 5), seen + 6, "moved away, and the clock set back");
+        let above = seen + 5 + EPOCHS_PER_START;
+        assert_eq!(
+            run(&folder, seen + 5, 5),
+            above + 1,
+            "moved away, and the clock set back: its rooms had numbers too"
+        );
     }
 
     #[test]
@@ -246,7 +268,7 @@ mod tests {
             assert!(fault.cause == HostCause::Epoch && fault.found.contains("damaged"), "{fault}");
             assert!(fault.fix.contains(&format!("mv {}", path.display())), "{fault}");
             assert_eq!(fs::read(&path).unwrap(), bytes, "and is left alone");
-            assert_eq!(run(&folder, NOW, NOW_MS), NOW + 1);
+            assert_eq!(run(&folder, NOW, NOW_MS), NOW + 1 + EPOCHS_PER_START);
             assert!(!EpochFile::open(&folder.0).unwrap().is_lost());
             let aside = if count == 0 { "epoch.damaged".to_owned() } else { format!("epoch.damaged.{}", count + 1) };
             assert_eq!(fs::read(folder.0.join(aside)).unwrap(), bytes);
@@ -268,13 +290,13 @@ mod tests {
     #[test]
     fn at_the_end_of_all_numbers_a_start_is_refused_and_nothing_is_kept() {
         let folder = TestFolder::new("epoch-end");
-        for seen in [EPOCH_MAX - EPOCHS_PER_START, EPOCH_MAX, u64::MAX] {
+        for seen in [EPOCH_MAX - 2 * EPOCHS_PER_START, EPOCH_MAX, u64::MAX] {
             let fault = begin(&folder, seen, NOW_MS).unwrap_err();
             assert!(fault.found.contains("2^53") && fault.fix.contains("--data DIR"), "{fault}");
             assert!(!folder.0.join(FILE).exists());
         }
         let mut file = EpochFile::open(&folder.0).unwrap();
-        file.begin(EPOCH_MAX - EPOCHS_PER_START - 1, NOW_MS).unwrap();
+        file.begin(EPOCH_MAX - 2 * EPOCHS_PER_START - 1, NOW_MS).unwrap();
         assert!(file.extend().is_err());
     }
 

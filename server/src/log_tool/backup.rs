@@ -19,7 +19,7 @@ use banter_log::segment::file_name;
 use super::LogFault;
 use super::folder::segments_of;
 use super::progress::Progress;
-use crate::host;
+use crate::host::{self, HostFault};
 use crate::storage::ledger::mark_moved;
 use crate::storage::recovery::index_of;
 
@@ -37,21 +37,31 @@ pub(super) enum Means {
     Move,
 }
 
+/// The lock, or that there is none.
+type Claimed = Result<Option<File>, HostFault>;
+
 /// Copies `dir` to `to`, which it makes. Says how much.
 ///
 /// # Errors
 /// Something cannot be read or written, `to` holds something, or what is to be moved is in use.
 pub(super) fn run(dir: &Path, to: &Path, means: Means) -> Result<bool, LogFault> {
-    let (log, ids) = segments_of(dir)?;
+    run_with(dir, to, means, &|dir| host::claim_to_read(dir, true))
+}
+
+/// With that for the lock.
+fn run_with(dir: &Path, to: &Path, means: Means, claim: &dyn Fn(&Path) -> Claimed) -> Result<bool, LogFault> {
+    if !dir.join("log").is_dir() {
+        return Err(LogFault::NoLog(dir.to_owned()));
+    }
+    // Ahead of the list: what a server writes behind it is in no copy.
     let _lock = match means {
         Means::Backup => None,
-        Means::Move => host::claim_to_read(dir, true)?,
+        Means::Move => Some(claim(dir)?.ok_or_else(|| LogFault::NotLocked(dir.to_owned()))?),
     };
+    let (log, ids) = segments_of(dir)?;
     let target = to.join("log");
     fs::create_dir_all(&target).map_err(unwritable(to))?;
-    if fs::read_dir(&target).map_err(unwritable(to))?.next().is_some() {
-        return Err(LogFault::NotEmpty(target));
-    }
+    is_free(to, &target)?;
     let mut progress = Progress::new(ids.len());
     let (mut copied, mut bytes) = (0, 0);
     for (done, &id) in ids.iter().rev().enumerate() {
@@ -78,6 +88,15 @@ pub(super) fn run(dir: &Path, to: &Path, means: Means) -> Result<bool, LogFault>
     println!("copied {copied} segments, {bytes} bytes, to {}; {epochs}", to.display());
     println!("check it with `banter log check {}`", to.display());
     Ok(true)
+}
+
+/// Whether nothing of a server's is in the copy's folder. A `log` in it that is empty may have been made for this.
+fn is_free(to: &Path, target: &Path) -> Result<(), LogFault> {
+    if fs::read_dir(target).map_err(unwritable(to))?.next().is_some() {
+        return Err(LogFault::NotEmpty(target.to_owned()));
+    }
+    let there = BESIDE.iter().map(|name| to.join(name)).find(|path| path.symlink_metadata().is_ok());
+    there.map_or(Ok(()), |path| Err(LogFault::NotEmpty(path)))
 }
 
 fn unwritable(to: &Path) -> impl FnOnce(io::Error) -> LogFault + '_ {
@@ -208,6 +227,39 @@ mod tests {
         assert!(fault.exit_code() == 78 && !to.exists(), "{fault}");
         drop(server);
         assert!(run(&dir, &to, Means::Move).unwrap());
+    }
+
+    #[test]
+    fn a_folder_that_has_no_lock_is_not_moved_and_nothing_is_made() {
+        let (folder, to) = data("not-locked");
+        let dir = folder.0.join("data");
+        let fault = run_with(&dir, &to, Means::Move, &|_| Ok(None)).unwrap_err();
+        assert!(matches!(fault, LogFault::NotLocked(_)) && fault.exit_code() == 78 && !to.exists(), "{fault}");
+    }
+
+    #[test]
+    fn what_a_server_wrote_until_the_lock_was_had_is_moved() {
+        let (folder, to) = data("listed");
+        let dir = folder.0.join("data");
+        let claim = |dir: &Path| {
+            fs::write(dir.join("log").join(file_name(2)), segment(false)).unwrap();
+            host::claim_to_read(dir, true)
+        };
+        assert!(run_with(&dir, &to, Means::Move, &claim).unwrap());
+        assert!(to.join("log").join(file_name(2)).exists());
+    }
+
+    #[test]
+    fn a_copy_into_a_folder_with_something_of_a_server_is_refused_before_anything_is_copied() {
+        let (folder, to) = data("there");
+        let dir = folder.0.join("data");
+        fs::create_dir(&to).unwrap();
+        fs::write(to.join("epoch"), "").unwrap();
+        let fault = run(&dir, &to, Means::Backup).unwrap_err();
+        assert!(matches!(&fault, LogFault::NotEmpty(path) if path.ends_with("epoch")), "{fault}");
+        assert_eq!(fs::read_dir(to.join("log")).unwrap().count(), 0);
+        fs::remove_file(to.join("epoch")).unwrap();
+        assert!(run(&dir, &to, Means::Backup).unwrap());
     }
 
     #[test]

@@ -2,12 +2,15 @@
 //!
 //! The segments are read in the order of their ids, in which they were made, and nothing in a room goes back but what was
 //! refused (see `order`). Sequences that are missing between two others are counted and said, and are no damage by
-//! themselves: retention drops whole segments, and may have dropped one between two of a room.
+//! themselves: retention drops whole segments, and may have dropped one between two of a room. One that retention cannot have
+//! dropped is damage (see `chains`), and so is what does not check of the files beside the segments (see `beside`).
 
 use std::io::{self, ErrorKind, Write};
 use std::path::Path;
 
 use super::LogFault;
+use super::beside::{Beside, FileReport};
+use super::chains::Chains;
 use super::folder::LogFolder;
 use super::order::{Order, Step};
 use super::progress::Progress;
@@ -26,30 +29,37 @@ pub(super) fn run(dir: &Path, json: bool) -> Result<bool, LogFault> {
 }
 
 fn say_text(folder: &LogFolder, out: &mut impl Write) -> Result<bool, LogFault> {
-    let totals = check(folder, |report| write!(out, "{report}"))?;
+    let (totals, files) = check(folder, |report| write!(out, "{report}"))?;
     for name in &folder.ignored {
         writeln!(out, "{name} is named much like a segment and is none: ignored")?;
     }
+    files.iter().try_for_each(|file| write!(out, "{file}"))?;
     write!(out, "{totals}")?;
     Ok(totals.is_whole())
 }
 
 fn say_json(folder: &LogFolder, out: &mut impl Write) -> Result<bool, LogFault> {
     let mut segments = Vec::new();
-    let totals = check(folder, |report| {
+    let (totals, files) = check(folder, |report| {
         segments.push(report);
         Ok(())
     })?;
     let is_whole = totals.is_whole();
-    let report = LogReport { ok: is_whole, folder: folder.path.clone(), totals, segments, ignored: &folder.ignored };
+    let report =
+        LogReport { ok: is_whole, folder: folder.path.clone(), totals, segments, files, ignored: &folder.ignored };
     serde_json::to_writer(&mut *out, &report).map_err(io::Error::from)?;
     writeln!(out)?;
     Ok(is_whole)
 }
 
-/// Checks segment after segment, and says each.
-fn check(folder: &LogFolder, mut say: impl FnMut(SegmentReport) -> io::Result<()>) -> Result<Totals, LogFault> {
+/// Checks segment after segment, and says each; and what there is to say of the files beside them.
+fn check(
+    folder: &LogFolder,
+    mut say: impl FnMut(SegmentReport) -> io::Result<()>,
+) -> Result<(Totals, Vec<FileReport>), LogFault> {
     let (mut buffer, mut order, mut totals) = (Vec::new(), Order::default(), Totals::default());
+    let Beside { files, ledger } = Beside::read(&folder.path, !folder.segments.is_empty());
+    let mut chains = Chains::new(folder, &ledger);
     let mut progress = Progress::new(folder.segments.len());
     for (read, &id) in folder.segments.iter().enumerate() {
         progress.tell(read, totals.records);
@@ -57,13 +67,16 @@ fn check(folder: &LogFolder, mut say: impl FnMut(SegmentReport) -> io::Result<()
             Step::Next | Step::Again(_) => Ok(None),
             Step::Broken(broken) => Ok(Some(broken)),
         };
-        let walk = walk(folder, id, &mut buffer, &mut each)?;
+        let mut walk = walk(folder, id, &mut buffer, &mut each)?;
+        let index = chains.see(folder, &mut walk, &buffer);
         totals.add(&walk);
         progress.clear();
-        say(SegmentReport::new(folder, id, &walk))?;
+        say(SegmentReport::new(folder, id, &walk, index))?;
     }
     (totals.missing, totals.refused) = (order.missing, order.refused);
-    Ok(totals)
+    totals.given_up = chains.given_up.len() as u64;
+    totals.files_damaged = files.iter().filter(|file| file.is_damaged).count() as u64;
+    Ok((totals, files))
 }
 
 /// Writes until the other end closes, and from then on nowhere.
@@ -92,10 +105,12 @@ mod tests {
     use super::super::made::{Made, Post};
     use super::*;
     use crate::host::TestFolder;
+    use crate::storage::ledger::{Ledger, LedgerFile};
 
     fn folder_of(name: &str, segments: &[(u64, Vec<u8>)]) -> TestFolder {
         let folder = TestFolder::new(name);
         std::fs::create_dir(folder.0.join("log")).unwrap();
+        LedgerFile::make(&folder.0.join("log"), Ledger::default()).unwrap();
         segments.iter().for_each(|(id, file)| std::fs::write(folder.0.join("log").join(file_name(*id)), file).unwrap());
         folder
     }
@@ -219,6 +234,21 @@ mod tests {
     }
 
     #[test]
+    fn places_at_both_ends_of_all_numbers_are_counted() {
+        let end = u64::MAX;
+        let other = |sequence| Post { room: "hall", ..Post::at(sequence) };
+        let mut made = Made::new(1);
+        made.block(&[Post::at(0), Post::at(end), other(0), other(end)]);
+        let (_, text) = said(&folder_of("ends", &[(1, made.file())]));
+        assert!(text.contains(&format!("{end} sequences are missing")), "{text}");
+        let (mut one, mut two) = (Made::new(1), Made::new(2));
+        one.block(&[Post::at(0), Post::at(end)]);
+        two.block(&[Post::at(0)]);
+        let (_, text) = said(&folder_of("all", &[(1, one.file()), (2, two.file())]));
+        assert!(text.contains(&format!("{end} records were refused")), "{text}");
+    }
+
+    #[test]
     fn the_same_is_said_as_one_json_object() {
         let mut made = Made::new(1);
         made.block(&[Post::at(1)]).block(&[Post::at(2)]).block(&[Post::at(3)]);
@@ -233,5 +263,19 @@ mod tests {
         assert_eq!((&segment["ending"], &segment["file"]), (&"corrupt".into(), &"segment-0000000000000001.log".into()));
         assert_eq!(segment["damage"][0]["offset"], 8_192);
         assert!(segment["damage"][0]["fix"].as_str().unwrap().contains("--accept-corruption"));
+    }
+
+    #[test]
+    fn what_is_damaged_beside_the_segments_is_damage_of_the_log() {
+        let folder = folder_of("beside", &[(1, Made::new(1).block(&[Post::at(1)]).file())]);
+        let path = folder.0.join("log/ledger");
+        std::fs::write(&path, [7; 8_192]).unwrap();
+        let (is_whole, text) = said(&folder);
+        assert!(!is_whole && text.ends_with("bytes: damage in 1 other file, see above\n"), "{text}");
+        assert!(text.contains(&format!("damage: {}: neither of its slots checks", path.display())), "{text}");
+        let mut out = Vec::new();
+        assert!(!say_json(&LogFolder::open(&folder.0).unwrap(), &mut out).unwrap());
+        let said: serde_json::Value = serde_json::from_slice(&out).unwrap();
+        assert_eq!((&said["ok"], &said["files"][0]["is_damaged"]), (&false.into(), &true.into()));
     }
 }

@@ -35,6 +35,18 @@ pub(super) enum Broken {
     CutShort { file_bytes: u64, made_bytes: u64 },
     #[error("the block here does not check, and a later one that does lies at offset {later}")]
     Block { later: u64 },
+    #[error(
+        "its index says that its blocks end at {said}, and they end here: messages that were acknowledged are gone"
+    )]
+    IndexEnd { said: u64 },
+    #[error(
+        "{rooms} of its rooms had messages in segment {missing}, which is not there, though older ones of its class are"
+    )]
+    Missing { missing: u64, rooms: u64 },
+    #[error(
+        "messages of {rooms} rooms are missing between segment {behind} and this one (of one of them {from} to {to})"
+    )]
+    Hole { behind: u64, rooms: u64, from: u64, to: u64 },
     #[error("{0}")]
     Record(#[from] RecordFault),
     #[error("the block here says that it has {said} records, and has {found}")]
@@ -53,6 +65,10 @@ impl Broken {
                 "see whether the disk is well (`dmesg`, `smartctl -a`), and go on with a copy of the folder"
             }
             Broken::Header(SegmentFault::Version(_)) => "read this folder with the Banter that wrote it",
+            Broken::Missing { .. } | Broken::Hole { .. } => {
+                "bring back the segment that is missing, from a backup; without it what these rooms have before it is out of \
+                 reach, and a start may have to be told --accept-corruption"
+            }
             Broken::NoFile | Broken::TooLarge { .. } | Broken::Header(_) | Broken::Name { .. } => {
                 "if the server did not make this file, move it out of the folder; if it did, bring back a copy of it, or \
                  keep a copy of the folder and start the server once with --accept-corruption"

@@ -1,8 +1,13 @@
 //! Erases messages: writes down what is to go, and does it where no server runs on the folder; one that runs does it itself.
+//!
+//! What is written down says up to where the room goes by then, as its files say it: so whatever happens before a server has
+//! begun with it, nothing is concerned that is posted later.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use banter_log::erasure::{Bound, Erasure};
 use banter_protocol::ids::{RoomName, Sequence, UserName};
 use clap::Args;
 use serde::Serialize;
@@ -11,8 +16,8 @@ use super::folder::{LogFolder, segments_of};
 use super::progress::Progress;
 use super::{LogFault, parse_room};
 use crate::host::HostCause;
-use crate::storage::erasing::{Counts, Rewriting, concerning};
-use crate::storage::erasures::{AskFault, ErasureFile, Listed, Wanted};
+use crate::storage::erasing::{Rewriting, bound_of, concerning};
+use crate::storage::erasures::{AskFault, Binding, Ended, ErasureFile, Listed, Wanted};
 use crate::storage::ledger::LedgerFile;
 use crate::storage::slots::SlotsFault;
 use crate::wall_clock::unix_ms;
@@ -56,8 +61,10 @@ fn parse_places(text: &str) -> Result<(Sequence, Sequence), String> {
 /// What was done, as JSON.
 #[derive(Debug, Serialize)]
 struct Report {
-    /// The erasure's number in the list.
-    number: u64,
+    /// The erasure's number in the list; none: nothing was asked.
+    number: Option<u64>,
+    /// Whether readers are told nothing of it any more.
+    hidden: bool,
     /// Whether nothing of it is left in the files.
     done: bool,
     /// Messages that were erased.
@@ -66,10 +73,49 @@ struct Report {
     unread_bytes: u64,
 }
 
+impl Report {
+    fn of(number: u64, listed: Option<&Listed>) -> Self {
+        let done = listed.and_then(|listed| listed.done);
+        let Ended { messages, unread_bytes } = done.unwrap_or_default();
+        let hidden = done.is_some() || listed.is_some_and(|listed| listed.through_segment.is_some());
+        Report { number: Some(number), hidden, done: done.is_some(), messages, unread_bytes }
+    }
+}
+
+/// Why less was erased than was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum NotErased {
+    /// The log holds no such room.
+    #[error(
+        "the log holds no message of a room {room:?}: nothing was erased in it{in_memory}\n  to mend it: see how the room is \
+         written (`banter log rooms`, on a copy while a server runs); of a backup that holds it erase after it was restored",
+        in_memory = if *.is_running { " (a server that has the room in memory only was told)" } else { "" }
+    )]
+    NoRoom {
+        /// The room.
+        room: String,
+        /// Whether a server was told all the same.
+        is_running: bool,
+    },
+    /// It is in the files still.
+    #[error(
+        "erasure {number} is written down and {hidden}, and not done after {seconds} s: whoever has the folder goes on with it, or \
+         the next start\n  to see how far it is: banter_erasures_pending, and what the server says; do not ask again",
+        hidden = if *.is_hidden { "hidden from readers" } else { "not known to be hidden from readers yet" },
+        seconds = WAIT.as_secs()
+    )]
+    NotYet {
+        /// Its number.
+        number: u64,
+        /// Whether readers are told nothing of it any more.
+        is_hidden: bool,
+    },
+}
+
 /// Erases. Says how much.
 ///
 /// # Errors
-/// Something cannot be read or written, or there are too many erasures.
+/// Something cannot be read or written, there are too many erasures, or less was erased than was asked.
 pub(super) fn run(task: &EraseTask) -> Result<bool, LogFault> {
     let (log, _) = segments_of(&task.dir)?;
     let list = open(&log)?;
@@ -78,7 +124,16 @@ pub(super) fn run(task: &EraseTask) -> Result<bool, LogFault> {
         Err(LogFault::Host(fault)) if fault.cause == HostCause::FolderInUse => None,
         Err(fault) => return Err(fault),
     };
-    let number = list.ask(&wanted(task), unix_ms()).map_err(|fault| match fault {
+    // Anew: a server that has the folder goes on.
+    let (_, segments) = segments_of(&task.dir)?;
+    let bound = bound_of(&log, &segments, &task.room).map_err(|error| LogFault::Unreadable { path: log, error })?;
+    let no_room = NotErased::NoRoom { room: task.room.as_str().to_owned(), is_running: folder.is_none() };
+    if folder.is_some() && bound.is_none() {
+        let report = Report { number: None, hidden: false, done: false, messages: 0, unread_bytes: 0 };
+        tell(task, &report)?;
+        return Err(LogFault::NotErased(no_room));
+    }
+    let number = list.ask(&wanted(task, bound.unwrap_or(Bound::NOTHING)), unix_ms()).map_err(|fault| match fault {
         AskFault::Disk(error) => LogFault::Unwritable { path: list.path().to_owned(), error },
         other => LogFault::Erasures(other),
     })?;
@@ -87,7 +142,13 @@ pub(super) fn run(task: &EraseTask) -> Result<bool, LogFault> {
         None => wait(&list, number)?,
     };
     tell(task, &report)?;
-    Ok(report.unread_bytes == 0)
+    match (&report, bound) {
+        (Report { done: false, hidden, .. }, _) => {
+            Err(LogFault::NotErased(NotErased::NotYet { number, is_hidden: *hidden }))
+        }
+        (_, None) => Err(LogFault::NotErased(no_room)),
+        _ => Ok(report.unread_bytes == 0),
+    }
 }
 
 fn open(log: &Path) -> Result<ErasureFile, LogFault> {
@@ -99,39 +160,57 @@ fn open(log: &Path) -> Result<ErasureFile, LogFault> {
     Ok(ErasureFile::of(log, found.identity().map_err(unreadable)?))
 }
 
-fn wanted(task: &EraseTask) -> Wanted {
+fn wanted(task: &EraseTask, bound: Bound) -> Wanted {
     let (first, last) = task.sequence.unwrap_or((Sequence(1), Sequence(u64::MAX)));
-    Wanted { room: task.room.clone(), user: task.user.clone(), first, last }
+    Wanted { room: task.room.clone(), user: task.user.clone(), first, last, bound }
 }
 
 /// Does all that waits, since nobody runs who could.
 fn erase(folder: &LogFolder, list: &ErasureFile, number: u64) -> Result<Report, LogFault> {
     let unwritable = |path: PathBuf| move |error| LogFault::Unwritable { path, error };
-    let listed = list.read().map_err(unwritable(list.path().to_owned()))?;
-    let pending: Vec<Listed> = listed.pending().cloned().collect();
-    let (mut counts, mut unread_bytes) = (Counts::new(), 0);
+    let read = || list.read().map_err(|error| LogFault::Unreadable { path: list.path().to_owned(), error });
+    bind(folder, list, read()?.pending())?;
+    let pending: Vec<Listed> = read()?.pending().cloned().collect();
+    let mut ended: BTreeMap<u64, Ended> = pending.iter().map(|it| (it.erasure.number, Ended::default())).collect();
     let mut progress = Progress::new(folder.segments.len());
     for (done, &segment) in folder.segments.iter().enumerate() {
-        progress.tell(done, counts.values().sum());
-        let concerned: Vec<_> =
-            concerning(&folder.path, segment, &pending).into_iter().map(|listed| &listed.erasure).collect();
+        progress.tell(done, ended.values().map(|ended| ended.messages).sum());
+        let concerned: Vec<Erasure> = concerning(&folder.path, segment, pending.iter()).into_iter().cloned().collect();
         if concerned.is_empty() {
             continue;
         }
-        let path = folder.path_of(segment);
-        let begun = Rewriting::begin(&folder.path, segment, &concerned);
-        let Some(rewriting) = begun.map_err(unwritable(path.clone()))? else { continue };
-        rewriting.counts.iter().for_each(|(&number, &more)| *counts.entry(number).or_default() += more);
-        unread_bytes += rewriting.unread_bytes;
-        rewriting.finish().map_err(unwritable(path))?;
+        let rewritten = Rewriting::begin(&folder.path, segment, concerned).and_then(Rewriting::finish);
+        for (number, more) in rewritten.map_err(unwritable(folder.path_of(segment)))? {
+            let ended = ended.entry(number).or_default();
+            ended.messages += more.messages;
+            ended.unread_bytes += more.unread_bytes;
+        }
     }
     progress.clear();
-    for listed in &pending {
-        let number = listed.erasure.number;
-        let messages = counts.get(&number).copied().unwrap_or(0);
-        list.end(number, messages).map_err(unwritable(list.path().to_owned()))?;
+    let all: Vec<(u64, Ended)> = ended.into_iter().collect();
+    list.end(&all).map_err(unwritable(list.path().to_owned()))?;
+    Ok(Report::of(number, read()?.get(number)))
+}
+
+/// Says of all that nobody has begun with in this folder up to where it reaches: what is posted later is not concerned, here or
+/// in a copy.
+fn bind<'l>(folder: &LogFolder, list: &ErasureFile, pending: impl Iterator<Item = &'l Listed>) -> Result<(), LogFault> {
+    let through_segment = folder.segments.last().copied().unwrap_or(0);
+    let mut bindings = Vec::new();
+    let mut bounds: BTreeMap<&str, Bound> = BTreeMap::new();
+    for listed in pending.filter(|listed| listed.through_segment.is_none()) {
+        let Erasure { number, ref room, bound, .. } = listed.erasure;
+        let there = match bounds.get(room.as_str()) {
+            Some(&there) => there,
+            None => {
+                let found = bound_of(&folder.path, &folder.segments, room);
+                let found = found.map_err(|error| LogFault::Unreadable { path: folder.path.clone(), error })?;
+                *bounds.entry(room.as_str()).or_insert(found.unwrap_or(Bound::UNKNOWN))
+            }
+        };
+        bindings.push(Binding { number, bound: bound.within(there), through_segment });
     }
-    Ok(Report { number, done: true, messages: counts.get(&number).copied().unwrap_or(0), unread_bytes })
+    list.bind(&bindings).map_err(|error| LogFault::Unwritable { path: list.path().to_owned(), error })
 }
 
 /// Waits until the server has done it.
@@ -139,9 +218,9 @@ fn wait(list: &ErasureFile, number: u64) -> Result<Report, LogFault> {
     let until = Instant::now() + WAIT;
     loop {
         let read = list.read().map_err(|error| LogFault::Unreadable { path: list.path().to_owned(), error })?;
-        let done = read.get(number).and_then(|listed| listed.done);
-        if done.is_some() || Instant::now() >= until {
-            return Ok(Report { number, done: done.is_some(), messages: done.unwrap_or(0), unread_bytes: 0 });
+        let report = Report::of(number, read.get(number));
+        if report.done || Instant::now() >= until {
+            return Ok(report);
         }
         std::thread::sleep(PAUSE);
     }
@@ -150,18 +229,12 @@ fn wait(list: &ErasureFile, number: u64) -> Result<Report, LogFault> {
 fn tell(task: &EraseTask, report: &Report) -> Result<(), LogFault> {
     use std::io::Write as _;
     let mut out = std::io::stdout().lock();
-    let &Report { number, done, messages, unread_bytes } = report;
+    let &Report { number, done, messages, unread_bytes, .. } = report;
     if task.json {
         let text = serde_json::to_string(report).map_err(std::io::Error::other)?;
         writeln!(out, "{text}")?;
-    } else if done {
+    } else if let Some(number) = number.filter(|_| done) {
         writeln!(out, "erased {messages} messages of room {:?} (erasure {number})", task.room.as_str())?;
-    } else {
-        writeln!(
-            out,
-            "erasure {number} is written down and hidden from readers, and the files are not rewritten yet: \
-             whoever has the folder goes on with it, or the next start (banter_erasures_pending)"
-        )?;
     }
     if unread_bytes > 0 {
         eprintln!(

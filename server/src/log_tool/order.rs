@@ -79,7 +79,7 @@ impl Order {
             Entry::Occupied(at) => at.into_mut(),
         };
         if sequence > at.last {
-            self.missing += sequence.0 - at.last.0 - 1;
+            self.missing = self.missing.saturating_add(sequence.0 - at.last.0 - 1);
             at.last = sequence;
             let is_same_block = |before: &&Unproven| before.segment == segment.id && unproven.is_some();
             at.unproven = at.unproven.as_ref().filter(is_same_block).copied().or(unproven);
@@ -93,7 +93,7 @@ impl Order {
                 sequence: sequence.0,
             });
         };
-        self.refused += at.last.0 - sequence.0 + 1;
+        self.refused = self.refused.saturating_add((at.last.0 - sequence.0).saturating_add(1));
         *at = At { last: sequence, unproven };
         Step::Again(Refused { segment: before.segment, from: sequence })
     }

@@ -7,6 +7,8 @@ use banter_log::scan::Ending;
 use banter_log::segment::file_name;
 use serde::Serialize;
 
+use super::beside::FileReport;
+use super::chains::IndexState;
 use super::folder::LogFolder;
 use super::walk::Walk;
 
@@ -18,6 +20,8 @@ pub(super) struct LogReport<'a> {
     #[serde(flatten)]
     pub totals: Totals,
     pub segments: Vec<SegmentReport>,
+    /// The files beside them that there is something to say of.
+    pub files: Vec<FileReport>,
     pub ignored: &'a [String],
 }
 
@@ -40,6 +44,10 @@ pub(super) struct Totals {
     pub missing: u64,
     /// Messages that were refused for want of space, and whose places were given again.
     pub refused: u64,
+    /// Segments that are missing, and were when a start was told to go on.
+    pub given_up: u64,
+    /// Files beside the segments that are broken.
+    pub files_damaged: u64,
 }
 
 impl Totals {
@@ -56,7 +64,15 @@ impl Totals {
 
     /// Whether nothing is broken.
     pub(super) fn is_whole(&self) -> bool {
-        self.damages == 0
+        self.damages == 0 && self.files_damaged == 0
+    }
+
+    fn damage(&self) -> String {
+        let segments = || format!("{} in {}", counted(self.damages, "damage"), counted(self.damaged, "segment"));
+        let files = || format!("damage in {}", counted(self.files_damaged, "other file"));
+        let of_segments = (self.damages > 0).then(segments);
+        let said = of_segments.into_iter().chain((self.files_damaged > 0).then(files));
+        said.collect::<Vec<_>>().join(", ")
     }
 }
 
@@ -72,16 +88,17 @@ impl fmt::Display for Totals {
             let refused = counted(self.refused, "record");
             writeln!(out, "{refused} {were} refused by a full disk, and {places} given again, which is all right")?;
         }
+        if self.given_up > 0 {
+            let (given_up, are) = (counted(self.given_up, "segment"), if self.given_up == 1 { "is" } else { "are" });
+            writeln!(out, "{given_up} {are} missing, and a start went on without, under new epochs")?;
+        }
         let [segments, blocks, records] =
             [counted(self.segments, "segment"), counted(self.blocks, "block"), counted(self.records, "record")];
         write!(out, "{segments}, {blocks}, {records}, {} bytes: ", self.bytes)?;
         let torn = if self.torn == 0 { String::new() } else { format!(", {} with a torn tail", self.torn) };
         match self.is_whole() {
             true => writeln!(out, "all right{torn}"),
-            false => {
-                let (damages, damaged) = (counted(self.damages, "damage"), counted(self.damaged, "segment"));
-                writeln!(out, "{damages} in {damaged}, see above{torn}")
-            }
+            false => writeln!(out, "{}, see above{torn}", self.damage()),
         }
     }
 }
@@ -102,6 +119,8 @@ pub(super) struct SegmentReport {
     bytes: u64,
     file_bytes: u64,
     ending: Option<&'static str>,
+    /// Whether it has an index, and that checks.
+    index: IndexState,
     torn_bytes: u64,
     damage_count: u64,
     /// The first of them.
@@ -120,7 +139,7 @@ struct DamageReport {
 
 impl SegmentReport {
     /// Of that segment of the folder.
-    pub(super) fn new(folder: &LogFolder, id: u64, walk: &Walk) -> Self {
+    pub(super) fn new(folder: &LogFolder, id: u64, walk: &Walk, index: IndexState) -> Self {
         let (ending, torn_bytes) = match walk.ending {
             None => (None, 0),
             Some(Ending::Clean { .. }) => (Some("clean"), 0),
@@ -141,6 +160,7 @@ impl SegmentReport {
             bytes: walk.bytes(),
             file_bytes: walk.file_bytes,
             ending,
+            index,
             torn_bytes,
             damage_count: walk.damages.count,
             damage: damage.collect(),
@@ -179,6 +199,19 @@ impl fmt::Display for SegmentReport {
             write!(out, " ({bytes} bytes of a last commit that did not finish, which is all right)")?;
         }
         writeln!(out)?;
+        if self.index == IndexState::Damaged {
+            writeln!(out, "  its index does not check: the server makes it again")?;
+        }
         self.write_damage(out)
+    }
+}
+
+impl fmt::Display for FileReport {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let FileReport { file, is_damaged, what, fix } = self;
+        if !is_damaged {
+            return writeln!(out, "{}: {what}", file.display());
+        }
+        writeln!(out, "damage: {}: {what}\n  to mend it: {fix}", file.display())
     }
 }

@@ -101,7 +101,7 @@ impl Room {
     fn add(&mut self, found: &Found<'_>) {
         let (sequence, epoch) = (found.kept.sequence().0, found.kept.epoch().0);
         self.take_back_refused(sequence, found.segment.id);
-        if sequence != self.last + 1 && (sequence > self.last || sequence <= self.first) {
+        if Some(sequence) != self.last.checked_add(1) && (sequence > self.last || sequence <= self.first) {
             // A hole: what is before it is out of reach. Or the room begins anew.
             *self = Room::starting_with(found);
             return;
@@ -117,9 +117,8 @@ impl Room {
 
     /// A place that comes again takes all of the block away that was refused.
     fn take_back_refused(&mut self, sequence: u64, segment: u64) {
-        let was_refused = |before: &mut Unproven| {
-            before.segment < segment && (before.last_before + 1..=self.last).contains(&sequence)
-        };
+        let was_refused =
+            |before: &mut Unproven| before.segment < segment && before.last_before < sequence && sequence <= self.last;
         if let Some(before) = self.unproven.take_if(was_refused) {
             (self.last, self.bytes) = (before.last_before, before.bytes_before);
         }
@@ -147,7 +146,7 @@ struct Line<'a> {
 impl<'a> Line<'a> {
     fn new(room: &'a str, &Room { epoch, first, last, bytes, newest_ms, .. }: &Room) -> Self {
         // None is missing between them.
-        let messages = (last + 1).saturating_sub(first);
+        let messages = last.checked_sub(first).map_or(0, |behind| behind.saturating_add(1));
         Line { room, messages, first, last, epoch, bytes, newest_ms }
     }
 }
@@ -252,6 +251,17 @@ mod tests {
         assert_eq!(lobby("hole", &[&[&at(1..=3)], &[&at(7..=8)]]), [2, 7, 8, 1, 2]);
         let goes_on = Post { epoch: 2, ..Post::at(4) };
         assert_eq!(lobby("epoch", &[&[&at(1..=3)], &[&[goes_on]]]), [4, 1, 4, 2, 4]);
+    }
+
+    #[test]
+    fn a_place_at_the_end_of_all_numbers_is_one_like_others() {
+        let end = u64::MAX;
+        assert_eq!(lobby("end", &[&[&at(end - 1..=end)]]), [2, end - 1, end, 1, 2]);
+        assert_eq!(lobby("behind", &[&[&at(end..=end), &at(1..=1)]]), [1, 1, 1, 1, 1]);
+        assert_eq!(
+            lobby("refused-end", &[&[&at(1..=1), &at(2..=2)], &[&at(end..=end)], &[&at(end..=end)]])[1..3],
+            [end; 2]
+        );
     }
 
     #[test]

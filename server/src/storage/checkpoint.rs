@@ -20,7 +20,7 @@ use std::io::{self, BufReader, BufWriter, Read as _, Write as _};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use banter_log::catalog::{Break, Catalog, Past};
+use banter_log::catalog::{Catalog, Past};
 use banter_log::checkpoint::{Covered, FILE_NAME, HEAD_BYTES, Head, KeptRoom, PIECE_HEAD_BYTES, PIECE_ROOMS, Pieces};
 use banter_log::index::{HEADER_BYTES, IndexHeader, PART_BYTES, Part, read_table};
 use banter_log::segment::SegmentHeader;
@@ -196,8 +196,7 @@ impl Table {
 #[derive(Debug)]
 pub struct Making {
     folder: PathBuf,
-    breaks: Vec<Break>,
-    oldest: BTreeMap<u16, u64>,
+    past: Past<'static>,
     before: Option<RoomsOf>,
     /// By the ids of their segments.
     tables: Vec<Table>,
@@ -225,7 +224,7 @@ impl Making {
     ///
     /// # Errors
     /// What the kernel says, or that a table is not what it should be.
-    pub fn begin(folder: &Path, segments: &[SegmentHeader], breaks: Vec<Break>) -> io::Result<Self> {
+    pub fn begin(folder: &Path, segments: &[SegmentHeader], past: Past<'static>) -> io::Result<Self> {
         let is_there = |id| segments.binary_search_by_key(&id, |segment| segment.id).is_ok();
         let before = Checkpoint::begun(folder).filter(|(before, _)| before.is_of(is_there));
         let (before, rooms_before) = before.unzip();
@@ -251,8 +250,7 @@ impl Making {
         let out = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(draft)?;
         let mut making = Making {
             folder: folder.to_owned(),
-            breaks,
-            oldest: Catalog::oldest_of(segments.iter()),
+            past,
             before: rooms_before,
             tables,
             next,
@@ -277,8 +275,7 @@ impl Making {
     /// # Errors
     /// What the kernel says, or that a table is not what it should be.
     pub fn step(&mut self, rooms_max: usize) -> io::Result<Made> {
-        let breaks = std::mem::take(&mut self.breaks);
-        let past = Past { breaks: &breaks, oldest: std::mem::take(&mut self.oldest) };
+        let past = std::mem::take(&mut self.past);
         let mut has_more = Ok(true);
         for _ in 0..rooms_max {
             has_more = self.take_room(&past);
@@ -286,8 +283,7 @@ impl Making {
                 break;
             }
         }
-        self.oldest = past.oldest;
-        self.breaks = breaks;
+        self.past = past;
         if has_more? { Ok(Made::More) } else { self.finish().map(Made::Whole) }
     }
 
@@ -295,9 +291,11 @@ impl Making {
         let known = self.before.as_mut().map(RoomsOf::peek).transpose()?.flatten().copied();
         let next = self.next.peek().map(|Reverse((room, _))| *room);
         let Some(room) = known.map(|kept| kept.room).into_iter().chain(next).min() else { return Ok(false) };
-        if let (Some(kept), Some(before)) = (known.filter(|kept| kept.room == room), &mut self.before) {
-            self.catalog.add_kept(&kept, past);
-            before.ahead.pop_front();
+        if let Some(before) = &mut self.before {
+            while let Some(&kept) = before.peek()?.filter(|kept| kept.room == room) {
+                self.catalog.add_kept(&kept, past);
+                before.ahead.pop_front();
+            }
         }
         while let Some(&Reverse((_, number))) = self.next.peek().filter(|Reverse((next, _))| *next == room) {
             self.next.pop();
@@ -313,7 +311,7 @@ impl Making {
                 behind => self.next.extend(behind.map(|behind| Reverse((behind, number)))),
             }
         }
-        if let Some(kept) = self.catalog.take_kept() {
+        for kept in self.catalog.take_kept() {
             self.head.rooms += 1;
             self.head.largest_epoch = self.head.largest_epoch.max(kept.epoch.0);
             self.piece.push(kept);

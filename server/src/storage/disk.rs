@@ -177,6 +177,7 @@ impl Disk {
         if is_full {
             tracing::error!(%error, "{} could not be written at offset {offset}: posts are refused with log_full until there is space", path.display());
         } else {
+            self.tell(ToKeeper::AppendFailed);
             tracing::error!(
                 %error,
                 "{} could not be written or synced at offset {offset}: this core takes no more posts for logged rooms \

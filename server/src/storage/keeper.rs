@@ -88,7 +88,7 @@ pub enum ToKeeper {
         /// The segment.
         segment: u64,
     },
-    /// Something is to be erased: its number is answered, once that is written down. It is hidden at once.
+    /// Something is to be erased: its number is answered, once it is hidden and up to where it reaches is written down.
     Erase {
         /// What.
         wanted: Wanted,
@@ -102,6 +102,8 @@ pub enum ToKeeper {
         /// The index.
         index: Arc<IndexBuilder>,
     },
+    /// A write or sync of a core failed: nobody knows what the disk has of what was only written before.
+    AppendFailed,
     /// Every core has ended.
     Stop {
         /// Whether what they had is all on the disk.
@@ -174,7 +176,7 @@ pub struct Keeper {
     wanting: Vec<Wish>,
     /// Indexes that are not on the disk yet.
     sealings: BTreeMap<u64, Sealing>,
-    /// A segment of this run could not be made safe: the run did not end with all on the disk.
+    /// Something of this run could not be made safe: the next start takes its end for a power cut.
     is_unsafe: bool,
     retry_at: Option<Instant>,
     retention_at: Instant,
@@ -198,8 +200,6 @@ enum Chore {
     Free(Arc<IndexBuilder>),
     /// Remove what nobody needs any more.
     Drop,
-    /// Go on with a round of erasing.
-    Erase,
 }
 
 /// Milliseconds since the machine started, also those in which it was suspended.
@@ -297,6 +297,7 @@ impl Keeper {
                 Err(RecvTimeoutError::Disconnected) => return,
             }
             self.do_due();
+            self.erase_step();
             self.tell_state();
         }
         self.stop();
@@ -305,7 +306,7 @@ impl Keeper {
     /// How long to wait for a message.
     fn patience(&self) -> Duration {
         let now = Instant::now();
-        let due = [Some(self.retention_at), self.retry_at, Some(self.erasing.look_at())].into_iter().flatten().min();
+        let due = [Some(self.retention_at), self.retry_at, Some(self.erasing.due_at(now))].into_iter().flatten().min();
         let idle = due.map_or(RETENTION_INTERVAL, |due| due.saturating_duration_since(now));
         let idle = self.checkpointing.patience(now).map_or(idle, |patience| patience.min(idle));
         idle.min(self.checking.patience(now)).max(checking::PAUSE)
@@ -329,7 +330,6 @@ impl Keeper {
                 Job::Chore(Chore::Seal(segment)) => self.seal(segment),
                 Job::Chore(Chore::Mend(core, segment)) => self.mend_for(core, segment),
                 Job::Chore(Chore::Drop) => self.drop_free(),
-                Job::Chore(Chore::Erase) => self.erase_step(),
                 Job::Chore(Chore::Free(index)) => drop(index),
             }
         }
@@ -347,9 +347,10 @@ impl Keeper {
                 self.segments.release(segment, core);
                 self.queue.chore(Chore::Drop);
             }
-            ToKeeper::Erase { wanted, answer } => self.ask_to_erase(&wanted, &answer),
+            ToKeeper::Erase { wanted, answer } => self.ask_to_erase(&wanted, answer),
             ToKeeper::Begun(begun) => self.has_begun_erasing(begun),
             ToKeeper::LetGo { index } => self.queue.chore(Chore::Free(index)),
+            ToKeeper::AppendFailed => self.has_failed(),
             ToKeeper::Stop { is_whole } => {
                 self.ended = Some(is_whole);
                 self.queue.end_wishes();
@@ -361,7 +362,11 @@ impl Keeper {
         let now = Instant::now();
         if self.retry_at.is_some_and(|at| at <= now) {
             self.retry_at = None;
-            self.wanting.drain(..).for_each(|wish| self.queue.wish(wish));
+            let wanting = std::mem::take(&mut self.wanting);
+            // Behind the end of the cores nobody wants one.
+            if self.ended.is_none() {
+                wanting.into_iter().for_each(|wish| self.queue.wish(wish));
+            }
             self.sealings.keys().for_each(|&segment| self.queue.chore(Chore::Seal(segment)));
             self.queue.chore(Chore::Drop);
         }
@@ -408,6 +413,11 @@ impl Keeper {
             let unused = self.segments.all().filter(|kept| kept.sealed.is_none());
             unused.for_each(|kept| remove_segment(&self.folder, kept.header.id));
         }
+        if self.ended != Some(true) {
+            // A core that failed ends so.
+            self.is_unsafe = true;
+        }
+        self.tell_unsafe();
         if let Err(error) = self.ledger.end(is_whole) {
             tracing::error!(%error, "cannot write the log's ledger: the next start takes this end for a power cut");
         }

@@ -15,6 +15,7 @@
 //!      80     8  epoch of the run in which that hash changed last
 //!      88     8  this file's own inode
 //!      96     8  when this file was made, nanoseconds since 1970
+//!     104     8  epoch under which something was dropped last; 0 = nothing ever was
 //! ```
 //!
 //! Of each level one break is enough: a newer one has a higher run and a higher epoch, so it says all that an older one does.
@@ -23,14 +24,16 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use banter_log::catalog::Break;
+use banter_log::catalog::{Break, Catalog, Past};
+use banter_log::segment::SegmentHeader;
 use banter_protocol::ids::Epoch;
 
-use super::slots::{self, FileIdentity, Slots, SlotsFault, SlotsKind};
+use super::slots::{self, FileIdentity, Seen, Slots, SlotsFault, SlotsKind};
 
-const FILE: &str = "ledger";
+/// What the file is called in the log's folder.
+pub const FILE: &str = "ledger";
 const KIND: SlotsKind = SlotsKind { magic: *b"BANTERLD", format: 1 };
-const CONTENT_BYTES: usize = 104;
+const CONTENT_BYTES: usize = 112;
 /// The machine's boot: another one since the last run means that memory was lost in between.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
@@ -60,6 +63,8 @@ pub struct Ledger {
     pub all_break: Option<Break>,
     /// The epoch that logged rooms without a message in the log go by, but for breaks that came later.
     pub blank: Epoch,
+    /// The epoch under which something was dropped last: above every run until then.
+    pub dropped: Epoch,
     /// Which rooms have which durability.
     pub levels: Levels,
     /// The file that it lies in.
@@ -188,6 +193,12 @@ impl Ledger {
         self.written_break.into_iter().chain(self.all_break).collect()
     }
 
+    /// What happened to a log with these segments.
+    pub fn past<'s>(&self, segments: impl Iterator<Item = &'s SegmentHeader>) -> Past<'static> {
+        let (breaks, oldest) = (self.breaks().into(), Catalog::oldest_of(segments));
+        Past { breaks, oldest, dropped: self.dropped, changed: self.levels.epoch }
+    }
+
     /// The epochs of logged rooms that have no message in the log. A room may have lost what it was shown of: so it goes by
     /// a break that concerns its level, too.
     pub fn blank(&self) -> Blank {
@@ -212,7 +223,8 @@ impl Ledger {
         content.extend_from_slice(&last.boot.map_or(0, |boot| boot.0).to_le_bytes());
         let breaks = [self.written_break, self.all_break];
         let breaks = breaks.into_iter().flat_map(|there| there.map_or([0, 0], |there| [there.run, there.epoch.0]));
-        let rest = [self.blank.0, self.levels.hash, self.levels.epoch.0, self.identity.inode, self.identity.born_ns];
+        let FileIdentity { inode, born_ns } = self.identity;
+        let rest = [self.blank.0, self.levels.hash, self.levels.epoch.0, inode, born_ns, self.dropped.0];
         breaks.chain(rest).for_each(|number| content.extend_from_slice(&number.to_le_bytes()));
         content
     }
@@ -234,6 +246,7 @@ impl Ledger {
             blank: Epoch(number(64)?),
             levels: Levels { hash: number(72)?, epoch: Epoch(number(80)?) },
             identity: FileIdentity { inode: number(88)?, born_ns: number(96)? },
+            dropped: Epoch(number(104)?),
             is_moved: content[9] == 1,
         })
     }
@@ -268,6 +281,15 @@ impl Found {
             Found::Whole(file) => file.slots.identity(),
             Found::Nothing | Found::Lost(_) => Ok(FileIdentity::default()),
         }
+    }
+
+    /// The run of which nothing that was written can have been lost since: it was the last one, on this boot of the machine
+    /// or with all on the disk, and in this folder.
+    pub fn unlost_run(&self, boot: Option<BootId>) -> Option<u64> {
+        let ledger = self.ledger();
+        let last = ledger.last.filter(|_| self.identity().is_ok_and(|identity| identity == ledger.identity))?;
+        let is_same_boot = matches!((last.boot, boot), (Some(last), Some(this)) if last == this);
+        (last.is_closed || is_same_boot).then_some(last.run)
     }
 
     /// Writes what it says from now on.
@@ -312,6 +334,20 @@ impl LedgerFile {
         })
     }
 
+    /// What is there, and what it says, for whoever only looks.
+    ///
+    /// # Errors
+    /// What the kernel says, or that a later Banter wrote it.
+    pub fn look(folder: &Path) -> Result<(Seen, Ledger), SlotsFault> {
+        Ok(match Slots::look(&folder.join(FILE), KIND)? {
+            Seen::Whole { content, is_torn } => match Ledger::decode(&content) {
+                Some(ledger) => (Seen::Whole { content, is_torn }, ledger),
+                None => (Seen::Lost, Ledger::default()),
+            },
+            other => (other, Ledger::default()),
+        })
+    }
+
     /// Makes the folder's, in the place of one that may be there.
     ///
     /// # Errors
@@ -331,7 +367,19 @@ impl LedgerFile {
     /// # Errors
     /// What the kernel says; then nothing has changed.
     pub fn raise_blank(&mut self, epoch: Epoch) -> io::Result<()> {
-        self.change(|ledger| ledger.blank = ledger.blank.max(epoch))
+        self.change(|ledger| {
+            ledger.blank = ledger.blank.max(epoch);
+            ledger.dropped = ledger.dropped.max(epoch);
+        })
+    }
+
+    /// What was written is not known to be on the disk, though the machine did not go down: a sync of it failed. From now on
+    /// the end of this run is taken for a power cut, whatever it is.
+    ///
+    /// # Errors
+    /// What the kernel says; then nothing has changed.
+    pub fn forget_boot(&mut self) -> io::Result<()> {
+        self.change(|ledger| ledger.last = ledger.last.map(|last| LastRun { boot: None, ..last }))
     }
 
     /// The run is over.

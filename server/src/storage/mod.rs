@@ -20,6 +20,7 @@ pub mod files;
 pub mod indexes;
 pub mod keeper;
 pub mod ledger;
+mod owner;
 pub mod recovery;
 pub mod retention;
 pub mod scrub;

@@ -154,7 +154,7 @@ fn recover_with(
             None => recovery.inspect(segment)?,
         }
     }
-    recovery.seal(tally)?;
+    recovery.seal(tally, found.unlost_run(this_boot()))?;
     let run = take_run(recovery.largest)?;
     recovery.finish(run, found, ledger)
 }
@@ -268,14 +268,14 @@ impl Recovery<'_> {
     }
 
     /// Walks what has no index. What is wrong with a segment is told in the order of their ids.
-    fn seal(&mut self, tally: &Tally) -> Result<(), RecoveryFault> {
+    fn seal(&mut self, tally: &Tally, unlost_run: Option<u64>) -> Result<(), RecoveryFault> {
         let unsealed = std::mem::take(&mut self.unsealed);
         if unsealed.is_empty() {
             return Ok(());
         }
         tracing::info!("reading the log: {} segments were not sealed, and are read through", unsealed.len());
         let &Opening { folder, accept_corruption, .. } = self.opening;
-        let walked = seal_all(&Sealing { folder, accept_corruption, hands: self.hands, tally }, &unsealed)?;
+        let walked = seal_all(&Sealing { folder, accept_corruption, unlost_run, hands: self.hands, tally }, &unsealed)?;
         let lacking = walked.iter().filter(|walked| walked.unwritten.is_some()).count();
         if lacking > 0 {
             tracing::warn!(
@@ -290,13 +290,14 @@ impl Recovery<'_> {
     }
 
     fn take_walked(&mut self, walked: Walked) -> Result<(), RecoveryFault> {
-        let Walked { unsealed: Unsealed { header, path, file_bytes, is_damaged }, end, sealed, unwritten } = walked;
+        let is_empty = walked.is_empty();
+        let Walked { unsealed: Unsealed { header, path, file_bytes, .. }, end, sealed, unwritten } = walked;
         self.walked = (self.walked.0 + 1, self.walked.1 + file_bytes);
-        let is_damaged = is_damaged || matches!(end, End::Damaged { .. });
         self.judge(&path, end)?;
         let Some((known, largest)) = sealed else { return Ok(()) };
         self.unwritten.extend(unwritten.map(|index| (header.id, Arc::new(index))));
-        if known.parts == 0 && !is_damaged {
+        if is_empty {
+            // Zeros, and proofs perhaps. What is torn stays as long as its class does: nobody knows what it was.
             self.saw(&header, largest);
             remove_segment(self.opening.folder, header.id);
         } else {
@@ -360,7 +361,8 @@ impl Recovery<'_> {
         }
         let mut catalogs = self.catalogs(run, &mut ledger)?;
         let Blank { synced: blank_synced, written: blank_written } = ledger.blank();
-        let epochs = Epochs { blank_synced, blank_written, lowered: ledger.levels.epoch };
+        let (lowered, dropped) = (ledger.levels.epoch, ledger.dropped);
+        let epochs = Epochs { blank_synced, blank_written, lowered, dropped };
         catalogs.iter_mut().for_each(|catalog| catalog.set_epochs(epochs));
         let ledger = found.write(folder, ledger).map_err(disk("writing the ledger of", folder))?;
         hide_erased(folder, ledger.ledger().identity, &mut catalogs)?;

@@ -5,9 +5,10 @@
 //!   first, and one that is missing in the midst was lost.
 //! - Nothing goes that has a message within the dedupe window, and nothing behind it.
 //! - What is being written does not go. Where it stands in the way of others, its core is asked to leave it for the next,
-//!   and it is, too, before what it holds grows much older than its class keeps.
+//!   and it is, too, before what it holds grows much older than its class keeps. Where there is no next one, as on a full
+//!   disk, only what would go at once is left.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use banter_log::segment::{Class, SegmentHeader};
 
@@ -44,7 +45,18 @@ pub struct Plan {
     /// Segments that the cores are to forget.
     pub cut: Vec<u64>,
     /// Segments that are written, and are to be left for the next.
-    pub leave: Vec<u64>,
+    pub leave: Vec<Leave>,
+}
+
+/// A segment that is to be left; when, only its core can say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Leave {
+    /// The segment.
+    pub segment: u64,
+    /// If its first message is at most of that time, milliseconds since 1970; the largest number: in any case.
+    pub first_ms: u64,
+    /// Also where there is no next one, if its newest message is at most of that time: then it goes at once.
+    pub newest_ms: u64,
 }
 
 /// What goes of these segments, which come by their ids and are not cut yet.
@@ -75,25 +87,39 @@ struct Judge<'a> {
 impl Judge<'_> {
     fn judge(&self, held: &[Held], plan: &mut Plan) {
         let mut bytes = held.iter().map(|segment| segment.file_bytes).fold(0, u64::saturating_add);
-        // Those that are written, and how many of them stand before one that is to go.
-        let (mut written, mut in_the_way_count) = (Vec::new(), 0);
+        // Those that are written, how many of them stand before one that is to go, and whether what comes now may go.
+        let (mut written, mut in_the_way_count, mut may_go) = (Vec::new(), 0, true);
         for segment in held {
             let Some(newest_ms) = segment.newest_ms else {
-                written.push(segment.header.id);
+                written.push(self.leave(segment, bytes));
                 continue;
             };
-            if !self.goes(segment.header.run, newest_ms, bytes) {
-                break;
-            }
-            bytes = bytes.saturating_sub(segment.file_bytes);
-            in_the_way_count = written.len();
-            if in_the_way_count == 0 {
-                plan.cut.push(segment.header.id);
+            may_go &= self.goes(segment.header.run, newest_ms, bytes);
+            if may_go {
+                bytes = bytes.saturating_sub(segment.file_bytes);
+                in_the_way_count = written.len();
+                if in_the_way_count == 0 {
+                    plan.cut.push(segment.header.id);
+                }
             }
         }
-        let too_long = held.iter().filter(|segment| segment.newest_ms.is_none() && self.is_written_for_long(segment));
-        let leave = written.into_iter().take(in_the_way_count).chain(too_long.map(|segment| segment.header.id));
-        plan.leave.extend(leave.collect::<BTreeSet<_>>());
+        written.iter_mut().take(in_the_way_count).for_each(|leave| leave.first_ms = u64::MAX);
+        plan.leave.extend(written.into_iter().filter(|leave| leave.first_ms != 0));
+    }
+
+    /// When a segment is to be left of whose class there are so many bytes with it: once it was written for long since its
+    /// first message. None can have one of the time 0, which stands for never.
+    fn leave(&self, segment: &Held, bytes: u64) -> Leave {
+        let before = |ms: u64| self.ages.now_ms().saturating_sub(ms).saturating_sub(1);
+        let long_ago_ms = before(self.hours_ms() / WRITTEN_PARTS);
+        let may_be_long = self.kept.hours != 0 && segment.header.made_unix_ms <= long_ago_ms;
+        let is_above = self.kept.bytes != 0 && bytes > self.kept.bytes;
+        let due_ms = if is_above { u64::MAX } else { u64::from(self.kept.hours != 0) * before(self.hours_ms()) };
+        Leave {
+            segment: segment.header.id,
+            first_ms: u64::from(may_be_long) * long_ago_ms,
+            newest_ms: due_ms.min(before(self.window_ms.into())),
+        }
     }
 
     fn goes(&self, run: u64, newest_ms: u64, bytes: u64) -> bool {
@@ -104,11 +130,6 @@ impl Judge<'_> {
 
     fn hours_ms(&self) -> u64 {
         u64::from(self.kept.hours) * HOUR_MS
-    }
-
-    fn is_written_for_long(&self, segment: &Held) -> bool {
-        let written_ms = self.ages.now_ms().saturating_sub(segment.header.made_unix_ms);
-        self.kept.hours != 0 && written_ms > self.hours_ms() / WRITTEN_PARTS
     }
 }
 

@@ -1,7 +1,12 @@
-//! A small file that must never be wrong: two slots of a page each, written in place by turns.
+//! A small file that must never be wrong: two slots of a page each, written in place, one after the other.
 //!
-//! The newer whole one counts. A write goes over the other, so one that a power cut tears leaves what counted before; and
-//! it needs no free byte, so what a full disk must not keep from being said can be said.
+//! The newer whole one counts. A write goes over the older one and is synced, and then over the other: so one that a power
+//! cut tears leaves what counted before; and it needs no free byte, so what a full disk must not keep from being said can be
+//! said.
+//!
+//! Invariant: behind a write that ended both slots hold the same, so that one that rots leaves the other, and never what
+//! counted once and does not any more. Two that differ are the remains of a write. No write shortens the file: where a slot
+//! is missing, all of it is lost.
 //!
 //! ```text
 //!  offset  size  field
@@ -25,9 +30,9 @@ use super::files::{draft_of, folder_of, is_full, put_aside, put_in_place};
 /// Bytes of a slot: a page, so that no write touches the other slot's.
 pub const SLOT_BYTES: usize = 4_096;
 /// How often a slot is read that the disk fails to read.
-const READS_MAX: u32 = 4;
+pub(super) const READS_MAX: u32 = 4;
 /// How long until it is read again.
-const READ_PAUSE: Duration = Duration::from_millis(20);
+pub(super) const READ_PAUSE: Duration = Duration::from_millis(20);
 /// Bytes of content at most.
 pub const CONTENT_BYTES_MAX: usize = SLOT_BYTES - HEADER_BYTES;
 
@@ -65,6 +70,22 @@ pub enum Found {
     Whole(Slots, Vec<u8>),
 }
 
+/// What a file is like, to whoever only looks.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// Nothing lies there.
+    Nothing,
+    /// No slot is whole, or one is missing.
+    Lost,
+    /// Its newest whole content.
+    Whole {
+        /// What it says.
+        content: Vec<u8>,
+        /// The other slot does not check.
+        is_torn: bool,
+    },
+}
+
 /// Why a file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum SlotsFault {
@@ -99,7 +120,7 @@ struct Newest {
 
 impl Slots {
     /// Opens the file and reads what counts in it. Where the disk cannot read one of the slots, also when it is asked again,
-    /// nobody knows which is the newest: then all of it is lost.
+    /// nobody knows which is the newest: then all of it is lost. So it is where one is missing.
     ///
     /// # Errors
     /// What the kernel says, or that a later Banter wrote it.
@@ -116,12 +137,27 @@ impl Slots {
             }
             newest => newest?,
         };
-        let at = newest.as_ref().map(|(newest, _)| *newest);
+        let at = newest.as_ref().map(|counting| counting.newest);
         let slots = Slots { kind, path: path.to_owned(), file, newest: at };
         Ok(match newest {
-            Some((_, content)) => Found::Whole(slots, content),
+            Some(counting) => Found::Whole(slots, counting.content),
             None => Found::Lost(slots),
         })
+    }
+
+    /// Looks at a file, and changes nothing.
+    ///
+    /// # Errors
+    /// What the kernel says, or that a later Banter wrote it.
+    pub fn look(path: &Path, kind: SlotsKind) -> Result<Seen, SlotsFault> {
+        let newest = File::open(path).map_err(SlotsFault::from).and_then(|file| newest_of(&file, kind));
+        match newest {
+            Ok(None) => Ok(Seen::Lost),
+            Ok(Some(Counting { content, is_torn, .. })) => Ok(Seen::Whole { content, is_torn }),
+            Err(SlotsFault::Disk(error)) if error.kind() == io::ErrorKind::NotFound => Ok(Seen::Nothing),
+            Err(SlotsFault::Disk(error)) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(Seen::Lost),
+            Err(fault) => Err(fault),
+        }
     }
 
     /// Makes the file, in one step, in the place of one that may be there. The content may say whose it is.
@@ -171,20 +207,28 @@ impl Slots {
         Ok(slots)
     }
 
-    /// Writes over the older slot, and waits until that is on the disk. Where it fails, what counted still does.
+    /// Writes over the older slot and then over the other, and waits until each is on the disk. Where the first fails, what
+    /// counted still does; where the second does, the new content counts, and the next write begins with that slot.
     ///
     /// # Errors
-    /// What the kernel says, or that the content is too long.
+    /// What the kernel says of the first, or that the content is too long.
     pub fn write(&mut self, content: &[u8]) -> io::Result<()> {
         let next = match self.newest {
             Some(newest) => Newest { slot: (newest.slot + 1) % SLOTS, counter: newest.counter.saturating_add(1) },
             None => Newest { slot: 0, counter: 1 },
         };
         let bytes = encode(self.kind, next.counter, content).ok_or(io::ErrorKind::FileTooLarge)?;
-        self.file.write_all_at(&bytes, (next.slot * SLOT_BYTES) as u64)?;
-        self.file.sync_data()?;
+        self.write_slot(next.slot, &bytes)?;
         self.newest = Some(next);
+        if let Err(error) = self.write_slot((next.slot + 1) % SLOTS, &bytes) {
+            tracing::warn!(%error, "{} holds what counts only once: see to the disk (`dmesg`)", self.path.display());
+        }
         Ok(())
+    }
+
+    fn write_slot(&self, slot: usize, bytes: &[u8]) -> io::Result<()> {
+        self.file.write_all_at(bytes, (slot * SLOT_BYTES) as u64)?;
+        self.file.sync_data()
     }
 
     /// Which file this is.
@@ -203,15 +247,26 @@ impl Slots {
     }
 }
 
-fn newest_of(file: &File, kind: SlotsKind) -> Result<Option<(Newest, Vec<u8>)>, SlotsFault> {
-    let mut newest: Option<(Newest, Vec<u8>)> = None;
+/// The slot that counts.
+struct Counting {
+    newest: Newest,
+    content: Vec<u8>,
+    is_torn: bool,
+}
+
+fn newest_of(file: &File, kind: SlotsKind) -> Result<Option<Counting>, SlotsFault> {
+    let mut counts: Option<Counting> = None;
+    let mut is_torn = false;
     for slot in 0..SLOTS {
-        let Some((counter, content)) = read_slot(file, kind, slot)? else { continue };
-        if newest.as_ref().is_none_or(|(there, _)| counter > there.counter) {
-            newest = Some((Newest { slot, counter }, content));
+        let Some((counter, content)) = read_slot(file, kind, slot)? else {
+            is_torn = true;
+            continue;
+        };
+        if counts.as_ref().is_none_or(|there| counter > there.newest.counter) {
+            counts = Some(Counting { newest: Newest { slot, counter }, content, is_torn: false });
         }
     }
-    Ok(newest)
+    Ok(counts.map(|counting| Counting { is_torn, ..counting }))
 }
 
 fn read_slot(file: &File, kind: SlotsKind, slot: usize) -> Result<Option<(u64, Vec<u8>)>, SlotsFault> {
@@ -219,9 +274,10 @@ fn read_slot(file: &File, kind: SlotsKind, slot: usize) -> Result<Option<(u64, V
     for tries_left in (0..READS_MAX).rev() {
         match file.read_exact_at(&mut bytes, (slot * SLOT_BYTES) as u64) {
             Ok(()) => return decode(kind, &bytes),
-            // The file ends before it.
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
-            Err(error) if tries_left == 0 => return Err(SlotsFault::Disk(error)),
+            // The file ends before it, which no torn write makes it do.
+            Err(error) if tries_left == 0 || error.kind() == io::ErrorKind::UnexpectedEof => {
+                return Err(SlotsFault::Disk(error));
+            }
             Err(_) => std::thread::sleep(READ_PAUSE),
         }
     }

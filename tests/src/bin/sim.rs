@@ -37,7 +37,19 @@ struct Args {
 #[derive(Default)]
 struct Found {
     coverage: Coverage,
+    /// The smallest seed in which each thing happened.
+    first_seen: BTreeMap<&'static str, u64>,
     faults: Vec<Fault>,
+}
+
+impl Found {
+    fn add(&mut self, seen: &Coverage, first_seen: impl Iterator<Item = (&'static str, u64)>) {
+        self.coverage.add(seen);
+        for (what, seed) in first_seen {
+            let first = self.first_seen.entry(what).or_insert(seed);
+            *first = seed.min(*first);
+        }
+    }
 }
 
 /// How far the seeds are, for whoever waits.
@@ -70,7 +82,7 @@ fn main() -> ExitCode {
     let progress = Progress { seeds, done: AtomicU64::new(0), failed: AtomicU64::new(0), started };
     let found = run_all(&args, from..from + seeds, &progress);
     for (what, times) in &found.coverage.0 {
-        println!("{times:>10}  {what}");
+        println!("{times:>10}  {what:<56} first in seed {}", found.first_seen.get(what).copied().unwrap_or_default());
     }
     tell_kinds(&found.faults);
     println!("\n{seeds} seeds in {:.1} s, {} failed", started.elapsed().as_secs_f64(), found.faults.len());
@@ -90,7 +102,9 @@ fn run_all(args: &Args, seeds: std::ops::Range<u64>, progress: &Progress) -> Fou
             let result = run_caught(Plan { seed, cores, verbose: args.verbose });
             progress.one_more(result.is_err());
             match result {
-                Ok(seen) => found.coverage.add(&seen),
+                Ok(seen) => {
+                    found.add(&seen, seen.0.iter().filter(|(_, times)| **times > 0).map(|(&what, _)| (what, seed)))
+                }
                 Err(fault) => found.faults.push(fault),
             }
         }
@@ -104,7 +118,7 @@ fn run_all(args: &Args, seeds: std::ops::Range<u64>, progress: &Progress) -> Fou
     std::thread::scope(|scope| {
         let threads: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
         for found in threads.into_iter().filter_map(|thread| thread.join().ok()) {
-            all.coverage.add(&found.coverage);
+            all.add(&found.coverage, found.first_seen.into_iter());
             all.faults.extend(found.faults);
         }
     });

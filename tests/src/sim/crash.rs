@@ -9,28 +9,28 @@ use banter_chat::room::Room;
 use banter_log::catalog::Catalog;
 use banter_log::journal::JournalParts;
 use banter_protocol::ids::{Epoch, RoomId, Sequence};
-use banter_server::storage::ledger::{Found, LastRun, Ledger, LedgerFile, this_boot};
-use banter_server::storage::recovery::{Opening, Recovered, recover};
-use banter_server::storage::{index_path, segment_path};
+use banter_server::host::{EpochFile, Reserved, epoch_by_clock};
+use banter_server::storage::recovery::{Opening, Recovered, RecoveryFault, recover};
+use banter_server::storage::{folder_of, index_path, segment_path};
 
 use super::disk::SimDisk;
+use super::slots::{Fate, SlotFile};
 use super::world::World;
-use crate::seeded::Seeded;
 
-/// Numbers between two runs, so that their epochs never meet: all that a run may give.
-pub const RUN_STEP: u64 = 1_000_000;
-
-/// A folder of its own for one world.
+/// A data folder of its own for one world.
 pub struct Folder(PathBuf);
 
 impl Folder {
     /// Where it is.
-    pub fn path(&self) -> &Path {
+    pub fn data(&self) -> &Path {
         &self.0
     }
-}
 
-impl Folder {
+    /// Where its log is.
+    pub fn log(&self) -> PathBuf {
+        folder_of(&self.0)
+    }
+
     /// In memory, where there is a file system there.
     pub fn new() -> Self {
         static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
@@ -75,6 +75,12 @@ pub struct Logged {
     pub is_synced: bool,
     /// It may have had another level when its newest message was written, or the next start has another one for it.
     pub has_other_level: bool,
+    /// It may have had another class when its newest message was written: the first one in its class has a new name.
+    pub has_other_class: bool,
+    /// A segment with something of it is cut and lies on the disk still: the next start has it again.
+    pub may_come_back: bool,
+    /// Memory goes on above what the log has left of it: the next start may find the first of that, and nothing before.
+    pub is_above: bool,
     /// What there is of it.
     pub at: LoggedAt,
 }
@@ -100,6 +106,22 @@ impl LoggedAt {
         (head > Sequence(0)).then_some(LoggedAt { epoch: room.epoch, first: head, head })
     }
 
+    /// The newest place of it alone.
+    #[must_use]
+    pub fn at_head(self) -> Self {
+        LoggedAt { first: self.head, ..self }
+    }
+
+    /// Whether it is what the log has, under another name.
+    pub fn is_renamed(self, log: Self) -> bool {
+        self.epoch != log.epoch && self.head == log.head
+    }
+
+    /// Whether it ends above that.
+    pub fn is_above(self, other: Self) -> bool {
+        self.head > other.head
+    }
+
     /// Both together.
     #[must_use]
     pub fn with(self, other: Option<Self>) -> Self {
@@ -122,33 +144,40 @@ impl World {
             println!("    {crash:?}");
         }
         self.lose_connections(crash);
-        let run = self.run() + RUN_STEP;
         let logged = self.logged_rooms();
         let (disk, chance) = self.disk_and_chance();
         disk.end(chance);
         if crash == Crash::PowerCut {
             disk.cut_power(chance);
         }
-        if self.steps_wall_clock() {
-            self.step_wall_clock(true);
-            self.seen_mut().saw("wall clock stepped at a restart");
-        }
-        let (cores, unix_ms) = (self.next_core_count(), self.wall_ms());
-        self.choose_levels();
+        self.pass_time_between_starts();
+        let cores = self.next_core_count();
+        self.choose_policies();
         self.write_indexes();
-        let (start, levels_hash) = ((run, unix_ms), self.levels_hash());
-        let (disk, chance, folder) = self.disk_chance_and_folder();
-        let fate = spoil_ledger(folder, crash, chance);
-        let recovered = restart(disk, folder, (cores, levels_hash), start);
-        self.seen_mut().saw_times(fate.unwrap_or("ledger found as it was"), 1);
-        let crash = if fate.is_some() { Crash::LedgerLost } else { crash };
+        let given_end = self.given_end();
+        let (unix_ms, levels_hash) = (self.wall_ms(), self.levels_hash());
+        let start = Starting { cores, levels_hash, unix_ms };
+        let fate = self.spoil_ledger(crash);
+        let has_numbers = fate != Fate::Lost || epoch_by_clock(unix_ms) >= given_end;
+        self.spoil_epochs(crash, has_numbers);
+        self.rot_unsealed(crash == Crash::Killed && fate != Fate::Lost);
+        let places = self.places_on_disk();
+        if self.is_verbose() {
+            self.disk_and_chance().0.tell();
+        }
+        let (disk, _, folder) = self.disk_chance_and_folder();
+        let started = restart(disk, folder, start);
+        self.check_epochs(given_end, &started);
+        self.seen_mut().saw_times("start refused", u64::from(started.was_refused));
+        let crash = if fate == Fate::Lost || started.was_refused { Crash::LedgerLost } else { crash };
         if crash == Crash::LedgerLost {
             self.breaks_all();
         }
         for before in logged {
-            check_kept(&before, crash, &recovered.catalogs);
+            self.check_kept(&before, crash, &started.recovered.catalogs);
         }
-        self.start(run, recovered.catalogs, recovered.ledger);
+        self.check_told(&places, &started.recovered.catalogs);
+        self.start(started);
     }
 }
 
@@ -156,105 +185,202 @@ impl World {
     /// The segments' files of the last start are not those of this one.
     fn write_indexes(&mut self) {
         let indexes = self.found_indexes();
-        let folder = self.disk_chance_and_folder().2;
-        fs::create_dir_all(folder).expect("a folder");
-        for file in fs::read_dir(folder).expect("a folder").flatten() {
+        let folder = self.disk_chance_and_folder().2.log();
+        fs::create_dir_all(&folder).expect("a folder");
+        for file in fs::read_dir(&folder).expect("a folder").flatten() {
             if file.file_name().to_string_lossy().starts_with("segment-") {
                 fs::remove_file(file.path()).expect("a file");
             }
         }
         for (id, index) in indexes {
-            fs::write(index_path(folder, id), index).expect("a file");
+            fs::write(index_path(&folder, id), index).expect("a file");
         }
+    }
+
+    /// What the next start finds of the ledger: as the run before wrote it, on this boot of the machine or on another; or
+    /// what else may be found of it.
+    fn spoil_ledger(&mut self, crash: Crash) -> Fate {
+        let (_, chance, folder) = self.disk_chance_and_folder();
+        let (mut file, was_cut) = (SlotFile::open(&folder.log(), "ledger"), crash == Crash::PowerCut);
+        if crash != Crash::Killed {
+            file.start_machine();
+        }
+        let (fate, what) = match chance.below(40) {
+            0 => {
+                file.write();
+                file.copy();
+                (Fate::Lost, "ledger of a copy")
+            }
+            1 => {
+                file.remove();
+                (Fate::Lost, "ledger missing")
+            }
+            2 => {
+                file.lose(chance);
+                file.write();
+                (Fate::Lost, "ledger damaged")
+            }
+            // The power went in the midst of a write over the older slot.
+            3..=9 if was_cut => {
+                file.harm(false, chance);
+                file.write();
+                (Fate::Torn, "older slot of the ledger torn")
+            }
+            10 => {
+                file.harm(false, chance);
+                file.write();
+                (Fate::Torn, "older slot of the ledger rotten")
+            }
+            11..=14 if was_cut => {
+                file.harm(true, chance);
+                file.write();
+                (Fate::Torn, "newest slot of the ledger torn")
+            }
+            15 => {
+                file.harm(true, chance);
+                file.write();
+                (Fate::Torn, "newest slot of the ledger rotten")
+            }
+            _ => {
+                file.write();
+                (Fate::AsItWas, "ledger found as it was")
+            }
+        };
+        self.saw_slots(what);
+        fate
+    }
+
+    /// The same of the epoch file. It is lost only where something else shows which numbers were given.
+    fn spoil_epochs(&mut self, crash: Crash, has_numbers: bool) {
+        let (_, chance, folder) = self.disk_chance_and_folder();
+        let (mut file, was_cut) = (SlotFile::open(folder.data(), "epoch"), crash == Crash::PowerCut);
+        let what = match chance.below(40) {
+            0 | 1 if has_numbers => {
+                file.remove();
+                "epoch file missing"
+            }
+            2 | 3 if has_numbers => {
+                file.lose(chance);
+                file.write();
+                "epoch file damaged"
+            }
+            4..=7 if was_cut => {
+                file.harm(false, chance);
+                file.write();
+                "older slot of the epoch file torn"
+            }
+            8 => {
+                file.harm(false, chance);
+                file.write();
+                "older slot of the epoch file rotten"
+            }
+            9..=11 => {
+                file.harm(true, chance);
+                file.write();
+                "newest slot of the epoch file torn or rotten"
+            }
+            _ => "epoch file found as it was",
+        };
+        self.saw_slots(what);
+    }
+
+    fn saw_slots(&mut self, what: &'static str) {
+        if self.is_verbose() {
+            println!("    {what}");
+        }
+        self.seen_mut().saw(what);
+    }
+
+    /// What the log had of a room it still has, under the name that it had. Another name is right only where a power cut may
+    /// have taken something, or at another level.
+    fn check_kept(&self, before: &Logged, crash: Crash, catalogs: &[Catalog]) {
+        let id = RoomId::of(&before.name);
+        let catalog = &catalogs[core_of(id, catalogs.len() as u16).index()];
+        // As whoever joins it is told.
+        let policy = self.policy_of(&before.name);
+        let told = policy.durability.level().map(|level| catalog.epoch_of(id, level, policy.class));
+        let now = LoggedAt::of(catalog, id).map(|now| LoggedAt { epoch: told.unwrap_or(now.epoch), ..now });
+        let was_cut = crash == Crash::LedgerLost || (crash == Crash::PowerCut && !before.is_synced);
+        let has_new_name = now.is_none_or(|now| now.epoch != before.at.epoch);
+        if has_new_name && (was_cut || before.has_other_level) {
+            return;
+        }
+        if has_new_name
+            && before.has_other_class
+            && let Some(now) = now
+        {
+            let goes_on = now.first <= before.at.first && now.head >= before.at.head;
+            let is_right = goes_on && (now.epoch > before.at.epoch || before.may_come_back);
+            let is_right = is_right || (before.is_above && now.first > before.at.head);
+            assert!(is_right, "{before:?} came back in another class as {now:?}: {crash:?}");
+            return;
+        }
+        assert!(!was_cut || before.has_other_level, "{before:?} goes on as {now:?} behind a power cut");
+        let is_kept = now.is_some_and(|now| {
+            now.epoch == before.at.epoch && now.first <= before.at.first && now.head >= before.at.head
+        });
+        assert!(is_kept, "{before:?} came back as {now:?}: {crash:?}");
+    }
+
+    /// A start's numbers are above all that were given.
+    fn check_epochs(&self, given_end: u64, started: &Started) {
+        let run = started.reserved.run;
+        assert!(run >= given_end, "a start takes {run}, and all up to {given_end} may have been given");
     }
 }
 
-/// What the log had of a room it still has, under the name that it had. Another name is right only where a power cut may
-/// have taken something, or at another level.
-fn check_kept(before: &Logged, crash: Crash, catalogs: &[Catalog]) {
-    let id = RoomId::of(&before.name);
-    let now = LoggedAt::of(&catalogs[core_of(id, catalogs.len() as u16).index()], id);
-    let was_cut = crash == Crash::LedgerLost || (crash == Crash::PowerCut && !before.is_synced);
-    let has_new_name = now.is_none_or(|now| now.epoch != before.at.epoch);
-    if has_new_name && (was_cut || before.has_other_level) {
-        return;
-    }
-    assert!(!was_cut || before.has_other_level, "{before:?} goes on as {now:?} behind a power cut");
-    let is_kept = now
-        .is_some_and(|now| now.epoch == before.at.epoch && now.first <= before.at.first && now.head >= before.at.head);
-    assert!(is_kept, "{before:?} came back as {now:?}: {crash:?}");
+/// How a start goes.
+#[derive(Clone, Copy, Debug)]
+pub struct Starting {
+    /// Cores.
+    pub cores: u16,
+    /// The levels and classes of rooms, as a hash.
+    pub levels_hash: u64,
+    /// What the wall clock says.
+    pub unix_ms: u64,
 }
 
-/// The ledger as the run before wrote it, on this boot of the machine or on another; or what else may be found of it.
-fn spoil_ledger(folder: &Path, crash: Crash, chance: &mut Seeded) -> Option<&'static str> {
-    let path = folder.join("ledger");
-    let Ok(found @ Found::Whole(_)) = LedgerFile::open(folder) else { panic!("a ledger that was written is there") };
-    let ledger = found.ledger();
-    let boot = if crash == Crash::Killed { this_boot() } else { None };
-    let last = ledger.last.map(|last| LastRun { is_closed: crash == Crash::Stopped, boot, ..last });
-    drop(found.write(folder, Ledger { last, ..ledger }).expect("a ledger"));
-    let mut bytes = fs::read(&path).expect("a ledger");
-    let half = bytes.len() / 2;
-    match chance.below(40) {
-        0 => {
-            // A copy of the folder, which was not marked as one that goes on.
-            let copy = folder.join("copy");
-            fs::copy(&path, &copy).expect("a file");
-            fs::rename(&copy, &path).expect("a file");
-            return Some("ledger of a copy");
-        }
-        1 => {
-            fs::remove_file(&path).expect("a file");
-            return Some("ledger missing");
-        }
-        2 => {
-            bytes[..CONTENT_BYTES].fill(7);
-            bytes[half..half + CONTENT_BYTES].fill(7);
-            fs::write(&path, bytes).expect("a ledger");
-            return Some("ledger damaged");
-        }
-        // The power went in the midst of a write over the older slot.
-        3..=9 if crash == Crash::PowerCut => {
-            let older = if counter_of(&bytes[..half]) < counter_of(&bytes[half..]) { 0 } else { half };
-            let torn = 1 + chance.below(CONTENT_BYTES);
-            bytes[older..older + torn].fill(9);
-            fs::write(&path, bytes).expect("a ledger");
-        }
-        _ => {}
-    }
-    None
-}
-
-/// Bytes of a slot that mean something.
-const CONTENT_BYTES: usize = 128;
-
-/// The counter of a slot.
-fn counter_of(slot: &[u8]) -> u64 {
-    u64::from_le_bytes(slot[16..24].try_into().expect("eight bytes"))
+/// A server that is about to run.
+pub struct Started {
+    /// What it found.
+    pub recovered: Recovered,
+    /// The numbers that it may give.
+    pub reserved: Reserved,
+    /// Where it keeps which it gave.
+    pub epochs: EpochFile,
+    /// It was refused first, for damage, and is started again with that accepted.
+    pub was_refused: bool,
 }
 
 /// Writes the disk's files, reads them as a server does, and puts what it made of them back.
-pub fn restart(
-    disk: &mut SimDisk,
-    folder: &Path,
-    (cores, levels_hash): (u16, u64),
-    (run, unix_ms): (u64, u64),
-) -> Recovered {
+pub fn restart(disk: &mut SimDisk, folder: &Folder, starting: Starting) -> Started {
+    let Starting { cores, levels_hash, unix_ms } = starting;
+    let log = folder.log();
+    fs::create_dir_all(&log).expect("a folder");
     for (&id, segment) in &disk.segments {
-        fs::write(segment_path(folder, id), &segment.written).expect("a file");
+        fs::write(segment_path(&log, id), &segment.written).expect("a file");
     }
-    let opening = Opening { folder, cores, levels_hash, accept_corruption: false };
+    let mut epochs = EpochFile::open(folder.data()).expect("an epoch file, or none");
+    let mut reserved = Reserved::default();
     let mut take_run = |seen| {
-        assert!(seen < run, "a run gives no more numbers than it has");
-        Ok(run)
+        reserved = epochs.begin(seen, unix_ms)?;
+        Ok(reserved.run)
     };
-    let recovered = recover(&opening, &mut take_run);
+    let opening = Opening { folder: &log, cores, levels_hash, accept_corruption: false };
+    let mut recovered = recover(&opening, &mut take_run);
+    // Damage of what was not sealed is to be found, and nothing else is one.
+    let was_refused = disk.has_damage_to_find();
+    if was_refused {
+        let fault = recovered.expect_err("damage that a later block proves refuses a start");
+        assert!(matches!(fault, RecoveryFault::Corrupt { .. }), "{fault}");
+        recovered = recover(&Opening { accept_corruption: true, ..opening }, &mut take_run);
+    }
     let mut recovered = recovered.unwrap_or_else(|fault| panic!("what a crash leaves is no damage: {fault}"));
     disk.segments.clear();
     for known in &recovered.segments {
         let id = known.header.id;
-        let bytes = fs::read(segment_path(folder, id)).expect("a segment");
-        let index = fs::read(index_path(folder, id)).expect("every segment is sealed by now");
+        let bytes = fs::read(segment_path(&log, id)).expect("a segment");
+        let index = fs::read(index_path(&log, id)).expect("every segment is sealed by now");
         disk.add_found(known, bytes, index);
     }
     let start_ms = recovered.begin(unix_ms);
@@ -262,8 +388,8 @@ pub fn restart(
         let cores = recovered.catalogs.iter().enumerate().filter(|(_, catalog)| catalog.segment(id).is_some());
         cores.map(|(core, _)| Core(core as u16)).collect()
     };
-    disk.begin((run, start_ms), cores, needed_by);
-    recovered
+    disk.begin((reserved.run, start_ms, unix_ms), cores, needed_by);
+    Started { recovered, reserved, epochs, was_refused }
 }
 
 /// A journal's parts, as small as the limits of a seed. What takes long takes turns, too.

@@ -1,29 +1,35 @@
 //! The simulated disk under the log: takes its time, fails and fills up by chance, and keeps apart what was written and
 //! what was synced, so that a power cut can take the one and tear it.
 
+mod keeping;
+mod places;
+mod rotting;
 mod segment;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::fs;
 use std::sync::Arc;
 
 use banter_chat::address::Core;
 use banter_log::PAGE_BYTES;
 use banter_log::block::{BlockPlace, BlockWriter};
-use banter_log::index::{IndexBuilder, Part};
+use banter_log::index::IndexBuilder;
 use banter_log::journal::{Answer, Ask, Reach};
 use banter_log::reading::{FileRange, LogFile};
 use banter_log::segment::{Class, SegmentHeader};
-use banter_server::storage::indexes::{Mended, mend_index};
+use banter_protocol::ids::RoomId;
+use banter_server::storage::ages::{Ages, settle};
 use banter_server::storage::recovery::KnownSegment;
-use banter_server::storage::{index_path, segment_path};
 
-pub use self::segment::SimSegment;
-use self::segment::{SECTOR_BYTES, flip};
+pub use self::places::Places;
+use self::segment::SECTOR_BYTES;
+pub use self::segment::{SimSegment, flip};
 use super::coverage::Coverage;
-use super::crash::Folder;
 use crate::seeded::Seeded;
 
+/// Bytes of a segment: a few commits.
+pub const SEGMENT_BYTES: usize = 24 * 4_096;
+/// How long a wall clock has to stand until the keeper believes it, in milliseconds.
+const BELIEVED_BEHIND_MS: u64 = 2_000;
 /// How often an index is tried to be written at most.
 const INDEX_TRIES_MAX: usize = 4;
 /// Turns behind a wrong bit without another one.
@@ -38,7 +44,8 @@ pub struct SimDisk {
     run: u64,
     /// Where the clock of the run starts.
     start_ms: u64,
-    segment_bytes: usize,
+    /// How old what lies on it is.
+    ages: Option<Ages>,
     next_id: u64,
     pending: Vec<VecDeque<(u64, Act)>>,
     faults: Faults,
@@ -50,8 +57,16 @@ pub struct SimDisk {
     reads_right_until: u64,
     /// Segments that rotted, with those that are gone meanwhile.
     pub rotten: BTreeSet<u64>,
+    /// Segments that were not sealed, and rotted since a server was there.
+    damaged_unsealed: BTreeSet<u64>,
+    /// Segments that were dropped, and the rooms that they held.
+    pub removed: BTreeMap<u64, BTreeSet<RoomId>>,
+    /// Segments that were ever cut, with the rooms that they held something of.
+    cut_once: BTreeMap<u64, BTreeSet<RoomId>>,
     /// No further fault: everything comes to rest.
     pub is_kind: bool,
+    /// It takes no time.
+    pub is_quick: bool,
 }
 
 /// What may go wrong, each once in so many; 0 = never.
@@ -73,6 +88,8 @@ pub struct Faults {
     pub flip_once_in: usize,
     /// A bit of a sealed segment is no longer what was written.
     pub rot_once_in: usize,
+    /// A bit of a segment that is not sealed turns, each time that a server ends.
+    pub rot_unsealed_once_in: usize,
     /// A start finds an index missing, damaged, or that of another segment.
     pub index_once_in: usize,
     /// A sync makes durable its own block only, where the journal says that this is enough: the disk writes it through
@@ -118,12 +135,12 @@ impl Act {
 
 impl SimDisk {
     /// An empty one.
-    pub fn new(segment_bytes: usize, faults: Faults) -> Self {
+    pub fn new(faults: Faults) -> Self {
         SimDisk {
             segments: BTreeMap::new(),
             run: 0,
             start_ms: 0,
-            segment_bytes,
+            ages: None,
             next_id: 1,
             pending: Vec::new(),
             faults,
@@ -131,13 +148,27 @@ impl SimDisk {
             fails_reads_until: 0,
             reads_right_until: 0,
             rotten: BTreeSet::new(),
+            damaged_unsealed: BTreeSet::new(),
+            removed: BTreeMap::new(),
+            cut_once: BTreeMap::new(),
             is_kind: false,
+            is_quick: false,
         }
     }
 
-    /// A server starts on it, at that time of its clock: nothing is under way.
-    pub fn begin(&mut self, (run, start_ms): (u64, u64), cores: u16, needed_by: impl Fn(u64) -> BTreeSet<Core>) {
+    /// A server starts on it, at that time of its clock and of the wall's: nothing is under way.
+    pub fn begin(
+        &mut self,
+        (run, start_ms, unix_ms): (u64, u64, u64),
+        cores: u16,
+        needed_by: impl Fn(u64) -> BTreeSet<Core>,
+    ) {
         (self.run, self.start_ms, self.has_failed) = (run, start_ms, false);
+        self.damaged_unsealed.clear();
+        let mut newest: Vec<_> = self.segments.values().map(|there| (there.header, there.newest_ms)).collect();
+        settle(&mut newest, start_ms);
+        self.segments.values_mut().zip(&newest).for_each(|(there, (_, newest_ms))| there.newest_ms = *newest_ms);
+        self.ages = Some(Ages::new(run, start_ms, unix_ms, &newest).believing_behind(BELIEVED_BEHIND_MS));
         self.pending = (0..cores).map(|_| VecDeque::new()).collect();
         for (&id, segment) in &mut self.segments {
             segment.needed_by = needed_by(id);
@@ -155,12 +186,14 @@ impl SimDisk {
     /// Takes what a core asks.
     pub fn ask(&mut self, core: usize, asks: Vec<Ask>, turn: u64, chance: &mut Seeded) {
         for ask in asks {
+            let clock_ms = self.ages.as_ref().map_or(0, Ages::now_ms);
             if let Ask::Seal { end, newest_ms, .. } = &ask
                 && let Some(sealed) = self.segments.get_mut(&end.segment.id)
             {
-                (sealed.is_sealed, sealed.end_offset, sealed.newest_ms) = (true, end.offset, *newest_ms);
+                (sealed.is_sealed, sealed.end_offset, sealed.newest_ms) =
+                    (true, end.offset, (*newest_ms).min(clock_ms));
             }
-            let mut due = turn + chance.below(self.faults.delay_max + 1) as u64;
+            let mut due = turn + self.delay(self.faults.delay_max, chance);
             if is_for_keeper(&ask) {
                 // A queue to one thread keeps its order.
                 let before =
@@ -193,7 +226,7 @@ impl SimDisk {
         let (due, later): (Vec<_>, Vec<_>) = self.pending[core].drain(..).partition(|(due, _)| *due <= turn);
         self.pending[core] = later.into();
         for (_, act) in due {
-            let after = turn + chance.below(self.faults.delay_max + 1) as u64;
+            let after = turn + self.delay(self.faults.delay_max, chance);
             match act {
                 Act::Ask(ask) => self.take(core, ask, after, &mut answers, chance, seen),
                 Act::Sync(segment, synced) => self.sync(segment, &synced, &mut answers, chance, seen),
@@ -226,6 +259,10 @@ impl SimDisk {
         index.len() as u32
     }
 
+    fn delay(&self, most: usize, chance: &mut Seeded) -> u64 {
+        if self.is_quick { 0 } else { chance.below(most + 1) as u64 }
+    }
+
     fn happens(&self, once_in: usize, chance: &mut Seeded) -> bool {
         once_in != 0 && !self.is_kind && chance.once_in(once_in)
     }
@@ -247,6 +284,7 @@ impl SimDisk {
             }
             Ask::Prepare { class, .. } => {
                 let nonce = self.next_id * 7_919;
+                seen.saw_times("segment of a class of its own", u64::from(class != Class::SERVER));
                 let (core_number, made_unix_ms) = (core as u16, self.start_ms);
                 let header = SegmentHeader {
                     id: self.next_id,
@@ -255,11 +293,11 @@ impl SimDisk {
                     class,
                     run: self.run,
                     made_unix_ms,
-                    file_bytes: self.segment_bytes as u64,
+                    file_bytes: SEGMENT_BYTES as u64,
                 };
                 self.next_id += 1;
                 let mut written = header.write();
-                written.resize(self.segment_bytes, 0);
+                written.resize(SEGMENT_BYTES, 0);
                 let needed_by = [Core(core as u16)].into();
                 self.segments.insert(header.id, SimSegment::new(header, written, None, needed_by));
                 // The keeper's letters come in the order in which it wrote them: a core writes to them by their ids.
@@ -290,11 +328,9 @@ impl SimDisk {
                 seen.saw("read from the log");
             }
             Ask::MendIndex { segment } => {
-                let answer = match self.mend_index(segment) {
-                    Some(parts) => Answer::Indexed { segment, parts },
-                    None => Answer::NotIndexed { segment, is_damaged: self.rotten.contains(&segment) },
-                };
-                self.pending[core].push_back((after, Act::Answer(answer)));
+                for (to, answer) in self.mend_for(core, segment, chance, seen) {
+                    self.pending[to].push_back((after, Act::Answer(answer)));
+                }
                 seen.saw("index mended");
             }
             Ask::Release { segment } => {
@@ -302,46 +338,6 @@ impl SimDisk {
                 there.needed_by.remove(&Core(core as u16));
                 self.drop_free(seen);
             }
-        }
-    }
-
-    /// Segments that nobody needs go, the oldest of a class first; one without a record explains nothing, and goes at once.
-    fn drop_free(&mut self, seen: &mut Coverage) {
-        let mut held_back = BTreeSet::new();
-        let mut free = Vec::new();
-        for segment in self.segments.values() {
-            let is_free = segment.is_sealed && segment.needed_by.is_empty();
-            if is_free && (segment.newest_ms == 0 || !held_back.contains(&segment.header.class)) {
-                free.push(segment.header.id);
-            } else {
-                held_back.insert(segment.header.class);
-            }
-        }
-        for id in free {
-            self.segments.remove(&id);
-            seen.saw("segment dropped");
-        }
-    }
-
-    /// Makes an index again, by the server's own hands: how many parts it has.
-    fn mend_index(&mut self, id: u64) -> Option<u32> {
-        let folder = Folder::new();
-        fs::create_dir_all(folder.path()).ok()?;
-        let mut older = Vec::new();
-        for (&other, there) in self.segments.range(..=id) {
-            fs::write(segment_path(folder.path(), other), &there.written).ok()?;
-            if let Some(index) = &there.index {
-                fs::write(index_path(folder.path(), other), index).ok()?;
-            }
-            older.extend((other < id).then_some(there.header));
-        }
-        let there = self.segments.get_mut(&id)?;
-        let older = older.into_iter().rev();
-        let mended = mend_index(folder.path(), &there.header, there.end_offset, older).ok()?;
-        there.index = fs::read(index_path(folder.path(), id)).ok();
-        match mended {
-            Mended::WasRight(parts) | Mended::MadeAgain(parts) => Some(parts),
-            Mended::Not | Mended::Behind(_) => None,
         }
     }
 
@@ -377,7 +373,7 @@ impl SimDisk {
                 } else {
                     Synced::All
                 };
-                let after = after + chance.below(self.faults.sync_delay_max + 1) as u64;
+                let after = after + self.delay(self.faults.sync_delay_max, chance);
                 self.pending[core].push_back((after, Act::Sync(segment, synced)));
             }
             return;
@@ -451,21 +447,6 @@ impl SimDisk {
         Some(bytes)
     }
 
-    /// A sealed segment rots, by chance.
-    pub fn rot(&mut self, chance: &mut Seeded, seen: &mut Coverage) {
-        if !self.happens(self.faults.rot_once_in, chance) {
-            return;
-        }
-        // One whose index is on the disk: no start reads it through.
-        let mut sealed: Vec<_> = self.segments.values_mut().filter(|segment| segment.index.is_some()).collect();
-        let at = chance.below(sealed.len());
-        if let Some(segment) = sealed.get_mut(at) {
-            segment.rot(chance);
-            self.rotten.extend(segment.is_rotten.then_some(segment.header.id));
-            seen.saw_times("segment rotten", u64::from(segment.is_rotten));
-        }
-    }
-
     /// What a start finds of a segment's index, which is no evidence and may be anything.
     pub fn index_found(&self, id: u64, chance: &mut Seeded, seen: &mut Coverage) -> Option<Vec<u8>> {
         let there = self.segments.get(&id)?;
@@ -509,27 +490,5 @@ impl SimDisk {
     /// The power goes.
     pub fn cut_power(&mut self, chance: &mut Seeded) {
         self.segments.values_mut().for_each(|segment| segment.cut_power(chance));
-    }
-
-    /// The oldest segment of some class that is not cut yet, if its index is written: it is to be forgotten, by these cores. Its
-    /// rooms are as its index says, where that can be read.
-    pub fn cut_oldest(&mut self, chance: &mut Seeded) -> Option<(u64, Vec<Core>, Option<Vec<Part>>)> {
-        let mut oldest: BTreeMap<Class, u64> = BTreeMap::new();
-        for segment in self.segments.values().filter(|segment| !segment.is_cut) {
-            oldest.entry(segment.header.class).or_insert(segment.header.id);
-        }
-        let ids: Vec<u64> = oldest.into_values().collect();
-        let id = ids.get(chance.below(ids.len()))?;
-        let segment = self.segments.get_mut(id).filter(|segment| segment.index.is_some() && segment.newest_ms > 0)?;
-        segment.is_cut = true;
-        let cores = segment.needed_by.iter().copied().collect();
-        Some((*id, cores, segment.parts()))
-    }
-
-    /// A segment that is written, or is to be next, and its core.
-    pub fn written_one(&self, chance: &mut Seeded) -> Option<(Core, u64)> {
-        let written: Vec<_> = self.segments.values().filter(|segment| !segment.is_sealed).collect();
-        let segment = written.get(chance.below(written.len()))?;
-        Some((Core(segment.header.core), segment.header.id))
     }
 }

@@ -11,7 +11,8 @@
 //! `world.rs` is the shell (it follows the server's pump turn by turn), with what must hold in `world/checks.rs` and what
 //! happens to the server in `world/fate.rs`; `client.rs` what one connection asks and has to see, `wire.rs` the clients' own
 //! reading of the bytes, `truth.rs` what all clients together have to agree on, `keys.rs` which posts may have two places,
-//! `profile.rs` the limits of a seed, `coverage.rs` what happened, so that a test can see that it did.
+//! `profile.rs` the limits of a seed, `slots.rs` what becomes of the ledger and the epoch file, `coverage.rs` what
+//! happened, so that a test can see that it did.
 
 pub mod client;
 pub mod coverage;
@@ -19,6 +20,7 @@ pub mod crash;
 pub mod disk;
 pub mod keys;
 pub mod profile;
+pub mod slots;
 pub mod truth;
 pub mod wire;
 pub mod world;
@@ -40,6 +42,13 @@ pub struct Plan {
     pub cores: u16,
     /// Prints every request and event.
     pub verbose: bool,
+}
+
+impl Plan {
+    /// That seed on so many cores.
+    pub fn of(seed: u64, cores: u16) -> Self {
+        Plan { seed, cores, verbose: false }
+    }
 }
 
 /// Runs one seed to its end.

@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 
 use banter_chat::limits::Limits;
 use banter_chat::policy::{Durability, RoomPattern, RoomPolicies, RoomPolicy};
+use banter_log::segment::Class;
 
-use super::disk::Faults;
+use super::disk::{Faults, SEGMENT_BYTES};
 use crate::seeded::Seeded;
 
 /// More bytes of history than any seed comes to.
@@ -14,21 +15,28 @@ pub const HISTORY_BYTES_PLENTY: u64 = 1 << 30;
 const DEDUPE_BYTES_PLENTY: u64 = 1 << 27;
 
 /// Whether starts may differ in the levels of rooms.
-///
-/// Off: a room that is changed from `synced` to `written` keeps its epoch, so a power cut that takes all that was written
-/// since has its places given again under it (seed 223 on 2 cores).
 const LEVELS_VARY: bool = true;
-
+/// Whether rooms are of several retention classes, and starts may differ in them.
+const CLASSES_VARY: bool = true;
 /// Whether reads fail at times.
 const READS_FAIL: bool = true;
 /// Whether reads bring a wrong bit at times, and the right one when they are made again.
 const READS_FLIP: bool = true;
 /// Whether a room without messages is told under the same epoch at the next start, if nothing was dropped or broken.
 pub const BLANK_EPOCHS_LAST: bool = true;
-/// Bytes of pages that a core keeps at least. With 0 a reading that needs two pages asks for them in turns, for ever.
+/// Bytes of pages that a core keeps at least. With 0 what was read is there for those who asked for it, and nobody else.
 const CACHE_BYTES_LEAST: u64 = 0;
 /// Whether sealed segments rot.
 const SEGMENTS_ROT: bool = true;
+/// Whether segments that are not sealed do, where a later block says that they were on the disk.
+const UNSEALED_ROT: bool = true;
+
+/// Retention classes: one that goes by the server's limits, one that goes by time, and one by bytes.
+const CLASSES: [Class; 3] =
+    [Class::SERVER, Class { hours: 1, bytes: 0 }, Class { hours: 0, bytes: 3 * SEGMENT_BYTES as u64 }];
+/// What the server's own class keeps.
+const SERVER_CLASSES: [Class; 3] =
+    [Class::SERVER, Class { hours: 2, bytes: 0 }, Class { hours: 0, bytes: 4 * SEGMENT_BYTES as u64 }];
 
 /// A seed's circumstances.
 #[derive(Clone, Debug)]
@@ -67,14 +75,22 @@ pub struct Profile {
     pub varies_cores: bool,
     /// Each start has other levels for its rooms.
     pub varies_levels: bool,
+    /// Rooms are of several retention classes.
+    pub has_classes: bool,
+    /// Each start has its rooms in other retention classes.
+    pub varies_classes: bool,
     /// Every room broke at some start: the ledger was lost.
     pub is_broken: bool,
     /// Bytes of pages of the log's files that a core keeps in memory.
     pub cache_bytes_max: u64,
     /// Rooms that were not synced at some start.
     pub unsynced: BTreeSet<String>,
-    /// The oldest segment is forgotten once in so many steps; 0 = never.
+    /// Segments are forgotten once in so many steps; 0 = never.
     pub cuts_once_in: usize,
+    /// Which: those that the keeper's plan says, with the server's own class as this; `None`: the oldest of any class.
+    pub retention: Option<Class>,
+    /// Hours pass at once, once in so many steps, and at every other start; 0 = never.
+    pub hours_once_in: usize,
     /// The wall clock steps once in so many steps, and at every other start; 0 = never.
     pub wall_steps_once_in: usize,
 }
@@ -112,16 +128,21 @@ impl Profile {
         let is_logged = chance.once_in(2);
         let limits = Limits { log_reads_max: *chance.pick(&[1, 4, 32]), ..limits };
         let varies_levels = chance.once_in(4) && is_logged && LEVELS_VARY;
-        let policies = policies(is_logged, &limits, chance);
-        let cuts_once_in = if is_logged { *chance.pick(&[0, 0, 60]) } else { 0 };
-        let is_kept = policies.rules.is_empty() && !varies_levels && is_logged && cuts_once_in == 0;
+        let has_classes = chance.once_in(2) && is_logged && CLASSES_VARY;
+        let varies_classes = has_classes && chance.once_in(2);
+        let rooms = 1 + chance.below(5);
+        let levels = levels(is_logged, rooms, chance);
+        let policies = policies(is_logged, &levels, &classes(has_classes, rooms, chance), &limits);
+        let cuts_once_in = if is_logged { *chance.pick(&[0, 0, 60, 15]) } else { 0 };
+        let retention = chance.once_in(2).then(|| *chance.pick(&SERVER_CLASSES));
+        let is_kept = levels.iter().all(|&level| level == Durability::Synced) && !varies_levels && cuts_once_in == 0;
         let faults = faults(chance);
-        let drops = cuts_once_in != 0 || faults.rot_once_in != 0;
+        let drops = cuts_once_in != 0 || faults.rot_once_in != 0 || faults.rot_unsealed_once_in != 0;
         let whole = (history_is_whole || is_kept) && limits.rooms_max > 100 && !drops;
         let steps = *chance.pick(&[200, 500, 1_200]);
         let profile = Profile {
             clients: 2 + chance.below(12),
-            rooms: 1 + chance.below(5),
+            rooms,
             lane_delay_max: *chance.pick(&[0, 3, 40]),
             stalls_once_in: *chance.pick(&[5, 50, 100_000]),
             body_bytes_max: *chance.pick(&[8, 300]),
@@ -137,24 +158,41 @@ impl Profile {
             stops_once_in: if is_logged { *chance.pick(&[0, 0, 300]) } else { 0 },
             varies_cores: chance.once_in(2),
             varies_levels,
+            has_classes,
+            varies_classes,
             is_broken: false,
             cache_bytes_max: *chance.pick(&[CACHE_BYTES_LEAST, 8_192, 1 << 20]),
             unsynced: BTreeSet::new(),
             cuts_once_in,
+            retention,
+            hours_once_in: if cuts_once_in == 0 { 0 } else { *chance.pick(&[0, 100, 400]) },
             wall_steps_once_in: *chance.pick(&[0, 50, 400]),
         };
         profile.noting_unsynced()
     }
 
-    /// Another start, with other levels.
+    /// Another start, with other levels or classes, if they vary.
     #[must_use]
-    pub fn with_other_levels(mut self, chance: &mut Seeded) -> Self {
-        self.policies = policies(true, &self.limits, chance);
+    pub fn at_next_start(mut self, chance: &mut Seeded) -> Self {
+        let of_rooms: Vec<RoomPolicy> = self.room_names().map(|room| *self.policies.of(&room)).collect();
+        let mut levels: Vec<_> = of_rooms.iter().map(|policy| policy.durability).collect();
+        let mut classes: Vec<_> = of_rooms.iter().map(|policy| policy.class).collect();
+        if self.varies_levels {
+            levels = self::levels(true, self.rooms, chance);
+        }
+        if self.varies_classes {
+            classes = self::classes(true, self.rooms, chance);
+        }
+        self.policies = policies(true, &levels, &classes, &self.limits);
         self.noting_unsynced()
     }
 
+    fn room_names(&self) -> impl Iterator<Item = String> + use<> {
+        room_names(self.rooms)
+    }
+
     fn noting_unsynced(mut self) -> Self {
-        let rooms = (0..self.rooms).map(|number| format!("room-{number}"));
+        let rooms = self.room_names();
         self.unsynced.extend(rooms.filter(|room| self.policies.of(room).durability != Durability::Synced));
         self
     }
@@ -167,13 +205,15 @@ impl Profile {
 
     /// Whether a reading of the log may come to nothing.
     pub fn reads_fail(&self) -> bool {
-        let Faults { read_once_in, flip_once_in, rot_once_in, index_once_in, .. } = self.faults;
-        [read_once_in, flip_once_in, rot_once_in, index_once_in].iter().any(|&once_in| once_in != 0)
+        let Faults { read_once_in, flip_once_in, rot_once_in, rot_unsealed_once_in, index_once_in, .. } = self.faults;
+        [read_once_in, flip_once_in, rot_once_in, rot_unsealed_once_in, index_once_in]
+            .iter()
+            .any(|&once_in| once_in != 0)
     }
 
     /// Whether the log has all that was ever acknowledged in the room of that name, under one epoch.
     pub fn keeps(&self, room: &str) -> bool {
-        self.is_synced(room) && self.history_is_whole && !self.is_broken
+        self.is_synced(room) && self.history_is_whole && !self.is_broken && !self.varies_classes
     }
 
     /// Whether the room of that name was synced at every start.
@@ -182,15 +222,38 @@ impl Profile {
     }
 }
 
-/// Every room in memory, or synced, or one of each level and more.
-fn policies(is_logged: bool, limits: &Limits, chance: &mut Seeded) -> RoomPolicies {
+fn room_names(rooms: usize) -> impl Iterator<Item = String> + use<> {
+    (0..rooms).map(|number| format!("room-{number}"))
+}
+
+/// Every room in memory, or synced, or one of each level and more, or each of any.
+fn levels(is_logged: bool, rooms: usize, chance: &mut Seeded) -> Vec<Durability> {
+    if !is_logged {
+        return vec![Durability::Memory; rooms];
+    }
+    match chance.below(4) {
+        0 | 1 => vec![Durability::Synced; rooms],
+        2 => [Durability::Written, Durability::Memory]
+            .into_iter()
+            .chain(std::iter::repeat(Durability::Synced))
+            .take(rooms)
+            .collect(),
+        _ => (0..rooms).map(|_| *chance.pick(&Durability::ALL)).collect(),
+    }
+}
+
+fn classes(has_classes: bool, rooms: usize, chance: &mut Seeded) -> Vec<Class> {
+    (0..rooms).map(|_| if has_classes { *chance.pick(&CLASSES) } else { Class::SERVER }).collect()
+}
+
+/// What holds for the rooms, one after another.
+fn policies(is_logged: bool, levels: &[Durability], classes: &[Class], limits: &Limits) -> RoomPolicies {
     let history_messages_max = limits.history_messages_max;
-    let policy = |durability| RoomPolicy { history_messages_max, ..RoomPolicies::all(durability).otherwise };
-    let rule = |room: &str, durability| (RoomPattern::new(room), policy(durability));
-    let mixed = vec![rule("room-0", Durability::Written), rule("room-1", Durability::Memory)];
-    let level = if is_logged { Durability::Synced } else { Durability::Memory };
-    let rules = if is_logged && chance.once_in(2) { mixed } else { Vec::new() };
-    RoomPolicies { rules, otherwise: policy(level) }
+    let policy = |durability, class| RoomPolicy { durability, history_messages_max, class };
+    let rules = room_names(levels.len()).zip(levels.iter().zip(classes));
+    let rules = rules.map(|(room, (&level, &class))| (RoomPattern::new(&room), policy(level, class)));
+    let otherwise = if is_logged { Durability::Synced } else { Durability::Memory };
+    RoomPolicies { rules: rules.collect(), otherwise: policy(otherwise, Class::SERVER) }
 }
 
 fn faults(chance: &mut Seeded) -> Faults {
@@ -204,6 +267,7 @@ fn faults(chance: &mut Seeded) -> Faults {
         read_once_in: if READS_FAIL { *chance.pick(&[0, 0, 8, 40]) } else { 0 },
         flip_once_in: if READS_FLIP { *chance.pick(&[0, 0, 8, 40]) } else { 0 },
         rot_once_in: if SEGMENTS_ROT { *chance.pick(&[0, 0, 0, 60]) } else { 0 },
+        rot_unsealed_once_in: if UNSEALED_ROT { *chance.pick(&[0, 0, 0, 2]) } else { 0 },
         index_once_in: *chance.pick(&[0, 0, 2, 10]),
     }
 }

@@ -33,6 +33,8 @@ pub struct Truth {
     first_available: HashMap<Place, u64>,
     /// A segment was dropped whose index could not be read: what the server says of beginnings comes too early.
     pub first_lags: bool,
+    /// Places that hold no message any more, or never did: what was erased.
+    pub emptied: HashSet<(String, u64, u64)>,
     /// Posts with a key.
     pub keys: Keys,
     /// The world's monotonic clock.
@@ -152,6 +154,12 @@ impl Truth {
             to < first || self.first_lags,
             "{room}: a gap up to {to}, and the history has everything from {first} on"
         );
+    }
+
+    /// A reader was told that there is no message in a place, while those around it are there.
+    pub fn lacks(&self, room: &str, epoch: u64, sequence: u64) {
+        let is_emptied = self.emptied.contains(&(room.to_owned(), epoch, sequence));
+        assert!(is_emptied, "{room} {epoch}: nothing is told to be at {sequence}, in the midst of a page");
     }
 
     /// Checks what can be said only at the end. `limits` are given where no key went for want of bytes, and every message

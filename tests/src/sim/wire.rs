@@ -34,6 +34,41 @@ pub struct Said {
     pub body: Vec<u8>,
 }
 
+/// What a page has in one place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Placed {
+    /// A message.
+    Said(Said),
+    /// No message: a gap of one.
+    Nothing {
+        /// The room.
+        room: String,
+        /// Its history.
+        epoch: u64,
+        /// The place.
+        sequence: u64,
+    },
+}
+
+impl Placed {
+    /// Which place that is: of which room, of which history, and where in it.
+    pub fn place(&self) -> (&str, u64, u64) {
+        match self {
+            Placed::Said(said) => (&said.room, said.epoch, said.sequence),
+            Placed::Nothing { room, epoch, sequence } => (room, *epoch, *sequence),
+        }
+    }
+
+    /// Of what stands in a page.
+    fn of(heard: Heard) -> Self {
+        match heard {
+            Heard::Message(said) => Placed::Said(said),
+            Heard::Gap { room, epoch, from, to } if from == to => Placed::Nothing { room, epoch, sequence: from },
+            other => panic!("{other:?} in a page"),
+        }
+    }
+}
+
 /// What the server said.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the fields are those of the protocol")]
@@ -41,7 +76,7 @@ pub enum Heard {
     Welcome { id: Option<u64> },
     Joined { id: Option<u64>, room: String, epoch: u64, sequence: u64, members: u64 },
     Posted { id: Option<u64>, room: String, epoch: u64, sequence: u64, duplicate: bool },
-    Page { id: Option<u64>, room: String, epoch: u64, messages: Vec<Said>, more: bool },
+    Page { id: Option<u64>, room: String, epoch: u64, messages: Vec<Placed>, more: bool },
     Members { id: Option<u64>, room: String, count: u64, users: Vec<String> },
     Left { id: Option<u64>, room: String },
     Pong { id: Option<u64> },
@@ -137,8 +172,11 @@ fn from_frame(frame: Frame<'_>) -> Heard {
             Heard::Posted { id, room: room.to_owned(), epoch: epoch.0, sequence: sequence.0, duplicate }
         }
         Event::Page { id, room, epoch, messages, more } => {
-            let message = |frame: Result<&[u8], _>| said(&native::read_message(frame.unwrap()).unwrap());
-            let messages = Frames(messages).map(message).collect();
+            let placed = |frame: Result<&[u8], _>| {
+                let (frame, _) = Frame::read(frame.unwrap(), u32::MAX).expect("a frame in a page");
+                Placed::of(from_frame(frame))
+            };
+            let messages = Frames(messages).map(placed).collect();
             Heard::Page { id, room: room.to_owned(), epoch: epoch.0, messages, more }
         }
         Event::Members { id, room, count, users } => {
@@ -222,10 +260,7 @@ fn from_json(text: &str) -> Heard {
         }
         "page" => {
             let epoch = fields.epoch.unwrap();
-            let messages = fields.messages.unwrap().into_iter().map(|raw| match from_json(raw.get()) {
-                Heard::Message(said) => said,
-                other => panic!("{other:?} in a page"),
-            });
+            let messages = fields.messages.unwrap().into_iter().map(|raw| Placed::of(from_json(raw.get())));
             Heard::Page { id, room, epoch, messages: messages.collect(), more: fields.more.unwrap() }
         }
         "members" => Heard::Members { id, room, count: fields.count.unwrap(), users: fields.users.unwrap() },

@@ -4,6 +4,7 @@ mod checks;
 mod core;
 mod fate;
 mod lane;
+mod retention;
 
 use std::collections::VecDeque;
 
@@ -11,25 +12,25 @@ use banter_chat::address::{ConnectionId, Core, Now};
 use banter_chat::parcel::{Down, Up};
 use banter_chat::sessions::Welcome;
 use banter_chat::shard::{Input, Shard, ShardConfig};
-use banter_log::catalog::Catalog;
-use banter_log::journal::Journal;
+use banter_log::journal::{Ask, Journal};
+use banter_protocol::features::KNOWN;
 use banter_protocol::ids::Epoch;
 use banter_protocol::wire::WireForm;
+use banter_server::host::EpochFile;
 use banter_server::storage::ledger::LedgerFile;
 
 use self::core::{Event, SimCore, Socket};
 use self::lane::{Lane, lanes};
+use self::retention::Retained;
 use super::Plan;
 use super::client::{Client, Reading, Wish};
 use super::coverage::Coverage;
-use super::crash::{Folder, RUN_STEP, journal_parts, restart};
+use super::crash::{Folder, Started, Starting, journal_parts, restart};
 use super::disk::SimDisk;
 use super::profile::Profile;
 use super::truth::{Truth, Voice};
 use crate::seeded::Seeded;
 
-/// Bytes of a segment: a few commits.
-const SEGMENT_BYTES: usize = 24 * 4_096;
 /// Rounds of turns until everything has to be at rest.
 const REST_ROUNDS_MAX: usize = 100_000;
 /// Rounds without anything to do that count as rest; with the time of a round, longer than any interval of the server.
@@ -57,14 +58,16 @@ pub struct World {
     up: Vec<Vec<Lane<Up>>>,
     down: Vec<Vec<Lane<Down>>>,
     disk: SimDisk,
-    /// What is a real file at every start; the ledger is one all the time.
+    /// What is a real file at every start; the ledger and the epoch file are all the time.
     folder: Folder,
     ledger: Option<LedgerFile>,
+    epochs: Option<EpochFile>,
     run: u64,
-    /// Epochs that the cores may give lie below it.
+    /// Epochs that the cores may give lie below it; the epoch file says more.
     epochs_end: u64,
-    /// The last that was given to rooms of which nothing is left.
-    blank_epoch: u64,
+    /// When this server was started, by the world's clock.
+    started_ms: u64,
+    retained: Retained,
     /// Cores of the server now.
     core_count: u16,
     crashes: usize,
@@ -99,12 +102,14 @@ impl World {
             up: Vec::new(),
             down: Vec::new(),
             cores: Vec::new(),
-            disk: SimDisk::new(SEGMENT_BYTES, profile.faults),
+            disk: SimDisk::new(profile.faults),
             folder: Folder::new(),
             ledger: None,
+            epochs: None,
             run: 0,
             epochs_end: 0,
-            blank_epoch: 0,
+            started_ms: 0,
+            retained: Retained::default(),
             core_count: plan.cores,
             crashes: 0,
             acknowledged_before: 0,
@@ -116,19 +121,21 @@ impl World {
             ended: Vec::new(),
             profile,
         };
-        let start = (1, world.wall_ms());
-        let levels_hash = world.levels_hash();
-        let recovered = restart(&mut world.disk, world.folder.path(), (plan.cores, levels_hash), start);
-        world.start(1, recovered.catalogs, recovered.ledger);
+        let (levels_hash, unix_ms) = (world.levels_hash(), world.wall_ms());
+        let started = restart(&mut world.disk, &world.folder, Starting { cores: plan.cores, levels_hash, unix_ms });
+        world.start(started);
         world
     }
 
     /// A server begins to run.
-    pub fn start(&mut self, run: u64, catalogs: Vec<Catalog>, ledger: LedgerFile) {
+    pub fn start(&mut self, started: Started) {
+        let Started { recovered, reserved, epochs, .. } = started;
+        let (run, catalogs) = (reserved.run, recovered.catalogs);
         let (limits, cores) = (self.profile.limits, catalogs.len() as u16);
-        (self.run, self.core_count, self.ledger) = (run, cores, Some(ledger));
-        self.epochs_end = run + 1 + EPOCHS_AT_ONCE;
-        self.blank_epoch = run + RUN_STEP / 2;
+        (self.run, self.core_count) = (run, cores);
+        (self.ledger, self.epochs) = (Some(recovered.ledger), Some(epochs));
+        self.epochs_end = (run + 1 + EPOCHS_AT_ONCE).min(reserved.end);
+        (self.started_ms, self.retained.has_cut) = (self.now_ms, false);
         (self.up, self.down) = (lanes(cores), lanes(cores));
         let has_log = self.profile.policies.has_logged();
         let (reads_max, cache_bytes_max) = (limits.log_reads_max as usize, self.profile.cache_bytes_max);
@@ -139,7 +146,7 @@ impl World {
                 core: Core(core),
                 cores,
                 limits,
-                welcome: Welcome { limits: "a 1\n".to_owned(), durability: "memory", run },
+                welcome: Welcome { limits: "a 1\n".to_owned(), durability: "memory", features: KNOWN, run },
                 first_epoch: Epoch(run + 1 + u64::from(core)),
                 epochs_end,
                 policies: self.profile.policies.clone(),
@@ -290,6 +297,7 @@ impl World {
             })
             .collect();
         self.cores[own].shard.begin_turn(now, room);
+        self.disk.keep_time(self.now_ms - self.started_ms, now.unix_ms);
         self.take_events(own);
         for answer in std::mem::take(&mut self.cores[own].of_keeper) {
             self.cores[own].shard.disk(answer);
@@ -311,11 +319,14 @@ impl World {
             self.seen.saw("log work over several turns");
         }
         let asks = self.cores[own].shard.disk_asks();
+        if self.plan.verbose {
+            asks.iter().for_each(|ask| tell_ask(own, ask));
+        }
         self.disk.ask(own, asks, self.turn, &mut self.chance);
         self.check_read_faults(own);
         if self.cores[own].shard.asks_for_epochs() {
-            self.epochs_end += EPOCHS_AT_ONCE;
-            assert!(self.epochs_end < self.run + RUN_STEP / 2, "a seed needs no more epochs than this");
+            let end = self.epochs.as_mut().expect("a server has an epoch file").extend().expect("a file is written");
+            self.epochs_end = (self.epochs_end + EPOCHS_AT_ONCE).min(end);
             self.cores.iter_mut().for_each(|core| core.shard.extend_epochs(Epoch(self.epochs_end)));
             self.seen.saw("more epochs");
         }
@@ -506,7 +517,8 @@ impl World {
         let mut quiet = 0;
         for round in 0..REST_ROUNDS_MAX {
             self.now_ms += ROUND_MS;
-            // Lanes without delay after a while: the turn's number is what they are due by.
+            // Lanes and the disk without delay after a while: the turn's number is what lanes are due by.
+            self.disk.is_quick = round >= DELAYED_ROUNDS;
             self.turn += if round < DELAYED_ROUNDS { 1 } else { self.profile.lane_delay_max.max(1) as u64 };
             let heard_before = self.heard();
             for core in 0..self.cores.len() {
@@ -535,5 +547,19 @@ impl World {
     /// What happened.
     pub fn into_coverage(self) -> Coverage {
         self.seen
+    }
+}
+
+/// What a core asks of the disk, where everything is told.
+fn tell_ask(core: usize, ask: &Ask) {
+    match ask {
+        Ask::Read(range) => println!("    core {core} reads {range:?}"),
+        Ask::Append { segment, offset, block, wanted, .. } => {
+            println!("    core {core} appends {} bytes to {} at {offset}: {wanted:?}", block.len(), segment.id);
+        }
+        Ask::Seal { end, .. } => println!("    core {core} seals {} at {}", end.segment.id, end.offset),
+        Ask::MendIndex { segment } => println!("    core {core} wants the index of {segment} made again"),
+        Ask::Release { segment } => println!("    core {core} needs {segment} no more"),
+        Ask::Prepare { .. } | Ask::LetGo { .. } => {}
     }
 }

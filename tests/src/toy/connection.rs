@@ -120,7 +120,14 @@ impl<'a> Peer<'a> {
         match request.ask {
             Ask::Hello { user, .. } => {
                 self.user = user.into_owned();
-                out.send(&Event::Welcome { id, session: "toy-0", user: &self.user, limits: "", durability: "synced" });
+                out.send(&Event::Welcome {
+                    id,
+                    session: "toy-0",
+                    user: &self.user,
+                    durability: "synced",
+                    features: "",
+                    limits: "",
+                });
             }
             Ask::Join { room, echo, from, .. } => {
                 let member = Member { out: Arc::clone(out), user: self.user.clone(), echo };

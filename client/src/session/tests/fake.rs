@@ -54,6 +54,9 @@ pub struct Server {
     rooms: BTreeMap<String, FakeRoom>,
     reader: Option<FrameReader>,
     out: Vec<u8>,
+    /// The features of the last `hello`, and what is answered to it: names, each ended by a line feed.
+    pub said_features: String,
+    pub agreed: &'static str,
     /// The number of a code and `retry_after_ms`; the same of the other kinds of request.
     pub refuse_next_post: Option<(u8, Option<u64>)>,
     pub refuse_next_join: Option<(u8, Option<u64>)>,
@@ -170,12 +173,13 @@ impl Server {
 
     fn answer(&mut self, id: RequestId, ask: &Ask<'_>) {
         match ask {
-            Ask::Hello { user, .. } => match self.refuse_hello {
+            Ask::Hello { user, features, .. } => match self.refuse_hello {
                 Some(number) => self.refuse(id, number, None),
                 None => {
                     let limits = self.limits();
-                    let (limits, durability) = (&*limits, "memory");
-                    self.send(&Said::Welcome { id, session: "s1", user, limits, durability });
+                    let (limits, durability, agreed) = (&*limits, "memory", self.agreed);
+                    self.said_features = features.lines();
+                    self.send(&Said::Welcome { id, session: "s1", user, durability, features: agreed, limits });
                 }
             },
             Ask::Join { room, from, .. } => self.join(id, room, *from),

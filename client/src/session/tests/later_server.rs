@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use banter_protocol::error_code::ErrorCode;
 use banter_protocol::event::{Event as Said, PresenceState};
-use banter_protocol::ids::{Epoch, Sequence};
+use banter_protocol::ids::{Epoch, FeatureName, Sequence};
 use banter_protocol::request::BodyFormat;
 
 use super::fake::{Pair, bodies, body, options};
 use crate::event::{Event, Refused};
-use crate::options::Join;
+use crate::options::{Join, Options};
 
 /// A code that this version does not name.
 const UNKNOWN_CODE: u8 = 200;
@@ -32,6 +32,34 @@ fn an_event_of_an_unknown_kind_is_passed_over() {
     pair.server.say("lobby", "ann");
     pair.exchange();
     assert_eq!(bodies(&pair.events()).len(), 2);
+}
+
+#[test]
+fn features_that_both_know_are_told_and_those_that_only_the_server_knows_are_passed_over() {
+    let [edits, polls, roles] = ["edits", "polls", "roles"].map(|name| FeatureName::new(name).unwrap());
+    let mut pair = Pair::new(Options { features: vec![edits.clone(), polls, roles.clone()], ..options(1) });
+    pair.server.agreed = "roles\nlater\nedits\n";
+    pair.settle();
+    let agreed = |pair: &mut Pair| {
+        let told = |event| if let Event::Connected { features, .. } = event { Some(features) } else { None };
+        pair.events().into_iter().filter_map(told).collect::<Vec<_>>()
+    };
+    assert_eq!(agreed(&mut pair), [[edits, roles]]);
+    assert_eq!(pair.server.said_features, "edits\npolls\nroles\n");
+
+    pair.server.agreed = ""; // Another server, which knows less.
+    pair.cut();
+    pair.settle();
+    assert_eq!(agreed(&mut pair), [vec![]], "each connection agrees anew");
+}
+
+#[test]
+fn a_session_says_no_more_features_than_a_hello_may_hold() {
+    let features = (0..100).map(|number| FeatureName::new(&format!("f{number}")).unwrap()).collect();
+    let mut pair = Pair::new(Options { features, ..options(1) });
+    pair.settle();
+    assert!(pair.events().iter().any(|event| matches!(event, Event::Connected { .. })));
+    assert_eq!(pair.server.said_features.lines().count(), 64);
 }
 
 #[test]

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use banter_protocol::frame::Frame;
 use banter_protocol::ids::{Epoch, RoomName, UserName};
-use banter_protocol::native::{Kept, write_kept};
+use banter_protocol::native::{Kept, read_kept, write_kept};
 
 use super::*;
-use crate::erasure::{Erasure, rewrite};
+use crate::erasure::{Bound, Erasure, rewrite};
 use crate::index::{Entry, IndexBuilder, IndexHeader, Opening};
 use crate::journal::JournalParts;
 use crate::reading::{FileRange, KeysWant, PageWant};
@@ -17,7 +18,8 @@ const ALL_KEYS: KeysWant = KeysWant { since_ms: 0, keys_per_author_max: u32::MAX
 
 fn erasure(number: u64, user: Option<&str>, first: u64, last: u64) -> Erasure {
     let (room, user) = (RoomName::new("lobby").unwrap(), user.map(|user| UserName::new(user).unwrap()));
-    Erasure { number, room, user, first: Sequence(first), last: Sequence(last) }
+    let (first, last, bound) = (Sequence(first), Sequence(last), Bound::UNKNOWN);
+    Erasure { number, room, user, first, last, bound }
 }
 
 /// Every second post of "lobby" is Bob's, and all have keys.
@@ -47,7 +49,7 @@ fn rig(posts: u64) -> Rig {
 impl Rig {
     /// Rewrites a segment and its index, as the disk's side does, and tells the journal.
     fn rewrite(&mut self, segment: u64, erasure: &Erasure) {
-        rewrite(self.files.get_mut(&segment).unwrap(), |kept| erasure.hides(kept)).unwrap();
+        rewrite(self.files.get_mut(&segment).unwrap(), None, |kept| erasure.hides(kept)).unwrap();
         let header = self.header(segment);
         let end_offset = IndexHeader::read(&self.indexes[&segment], &header).unwrap().end_offset;
         let chains: Vec<_> = self.parts_of(segment).into_iter().map(|part| (part.room, part.chain)).collect();
@@ -69,7 +71,7 @@ impl Rig {
 fn what_is_erased_is_a_gap_of_one_in_pages_both_ways_at_once_and_when_the_files_were_rewritten() {
     let mut rig = rig(14);
     let (erasure, active) = rig.journal.erase(&erasure(1, Some("bob"), 3, u64::MAX));
-    assert_eq!((erasure.last, active), (Sequence(14), Some(4)), "up to the head, and the segment that is written");
+    assert_eq!((erasure.end(), active), (Sequence(14), Some(4)), "up to the head, and the segment that is written");
     let is_gone = |at: u64| at.is_multiple_of(2) && (3..=14).contains(&at);
     rig.commit(&[post(15)]);
     rig.commit(&[post(16)]);
@@ -191,6 +193,39 @@ fn what_is_being_read_tells_nothing_that_is_erased_meanwhile() {
 }
 
 #[test]
+fn what_was_read_and_is_told_under_a_later_epoch_is_erased_too() {
+    let mut rig = rig(12).reopened(RUN + 1);
+    let bound = Bound { epoch: Epoch(1), last: Sequence(5), ..Bound::UNKNOWN };
+    let erasure = Erasure { bound, ..erasure(1, None, 1, u64::MAX) };
+    rig.journal.read_page(PageWant { epoch: Epoch(9), ..want(1, 12) });
+    rig.journal.begin_reads(&mut rig.done);
+    let mut reads = 0;
+    while let Some(ask) = rig.journal.asks_mut().pop() {
+        let Ask::Read(range) = ask else { continue };
+        reads += 1;
+        let bytes = rig.files_bytes(range);
+        rig.answer(Answer::Read { range, bytes });
+        if reads == 3 {
+            rig.answer(Answer::Erase(Arc::new(erasure.clone())));
+        }
+    }
+    let Some(Done::Page { page: Ok(page), .. }) = rig.done.pop() else { panic!("{:?}", rig.done) };
+    let erased = |frame: &[u8]| matches!(read_kept(frame), Ok(Kept::Erased { .. }));
+    let told: Vec<bool> = frames_of(&page.messages).map(erased).collect();
+    assert_eq!(told, (1..=page.through.0).map(|at| at <= 5).collect::<Vec<_>>());
+    assert!(reads > 3 && page.through > Sequence(2), "{reads}");
+}
+
+fn frames_of(mut bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::from_fn(move || {
+        let (_, used) = (!bytes.is_empty()).then(|| Frame::read(bytes, u32::MAX).unwrap())?;
+        let (frame, rest) = bytes.split_at(used);
+        bytes = rest;
+        Some(frame)
+    })
+}
+
+#[test]
 fn what_was_kept_in_memory_of_files_that_were_rewritten_is_not_told_any_more() {
     let mut before = rig(12);
     let catalog = before.sealed_catalog();
@@ -231,9 +266,9 @@ fn an_erasure_that_is_known_already_reaches_no_further_when_it_is_told_again() {
     let mut rig = rig(4);
     let (first, _) = rig.journal.erase(&erasure(1, None, 1, u64::MAX));
     rig.commit(&[post(5)]);
-    assert_eq!((first.last, rig.journal.erase(&erasure(1, None, 1, u64::MAX)).0.last), (Sequence(4), Sequence(4)));
-    assert_eq!(rig.journal.erase(&erasure(2, None, 1, u64::MAX)).0.last, Sequence(5));
+    assert_eq!((first.end(), rig.journal.erase(&erasure(1, None, 1, u64::MAX)).0.end()), (Sequence(4), Sequence(4)));
+    assert_eq!(rig.journal.erase(&erasure(2, None, 1, u64::MAX)).0.end(), Sequence(5));
     let (nothing, active) =
         rig.journal.erase(&Erasure { room: RoomName::new("hall").unwrap(), ..erasure(3, None, 1, 9) });
-    assert_eq!((nothing.last, active), (Sequence(0), None));
+    assert_eq!((nothing.bound.epoch, active), (Epoch(0), None));
 }

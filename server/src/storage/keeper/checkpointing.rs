@@ -129,7 +129,7 @@ impl Keeper {
         if disk_of(&self.folder)?.free_bytes < self.limits.log_free_bytes_min.saturating_add(bytes) {
             return Err(io::ErrorKind::StorageFull.into());
         }
-        let making = Making::begin(&self.folder, &segments, self.ledger.ledger().breaks())?;
+        let making = Making::begin(&self.folder, &segments, self.ledger.ledger().past(segments.iter()))?;
         self.checkpointing.parts_taken = self.checkpointing.parts_since;
         self.checkpointing.making = Some(making);
         Ok(())

@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::ops::Bound;
+use std::time::{Duration, Instant};
 
 use banter_chat::address::{Core, core_of};
 use banter_log::catalog::CutRooms;
@@ -15,10 +16,15 @@ use banter_protocol::ids::{Epoch, RoomId, Sequence};
 
 use super::super::files::unlink_segment;
 use super::super::indexes::read_parts;
-use super::super::retention::{Rules, plan};
+use super::super::retention::{Leave, Rules, plan};
 use super::super::segment_path;
 use super::{Keeper, RETRY};
 use crate::control::ToCore;
+
+/// Segments that are cut and not yet forgotten: the table of each is in memory until then.
+pub(super) const CUT_SEGMENTS_MAX: usize = 16;
+/// How long until more is cut, where there is more.
+const CUT_PAUSE: Duration = Duration::from_millis(200);
 
 /// The rooms of each core that a segment holds, with their last places there.
 type RoomsOfCores = BTreeMap<Core, Vec<(RoomId, Sequence)>>;
@@ -30,20 +36,30 @@ impl Keeper {
         let server = Class { hours: self.limits.retention_hours, bytes: self.limits.retention_bytes };
         let rules = Rules { server, window_ms: self.limits.dedupe_window_ms };
         let plan = plan(self.segments.held(), rules, &self.ages);
-        if !plan.cut.is_empty() {
+        let cut = self.first_of(&plan.cut);
+        if !cut.is_empty() {
             match self.raise_blank() {
-                Ok(blank_epoch) => plan.cut.iter().for_each(|&segment| self.cut(segment, blank_epoch)),
+                Ok(blank_epoch) => cut.iter().for_each(|&segment| self.cut(segment, blank_epoch)),
                 Err(error) => {
                     tracing::warn!(%error, "cannot write the log's ledger: segments that are too old stay a little longer");
                 }
             }
             self.drop_free();
         }
-        for segment in plan.leave {
+        for Leave { segment, first_ms, newest_ms } in plan.leave {
             if let Some(kept) = self.segments.get(segment) {
-                self.send(Core(kept.header.core), ToCore::Log(Answer::Leave { segment }));
+                self.send(Core(kept.header.core), ToCore::Log(Answer::Retire { segment, first_ms, newest_ms }));
             }
         }
+    }
+
+    /// Those of a plan that are cut now. What the cores have not forgotten yet counts; the rest is looked at again soon.
+    fn first_of<'p>(&mut self, cut: &'p [u64]) -> &'p [u64] {
+        let places = CUT_SEGMENTS_MAX.saturating_sub(self.segments.being_forgotten());
+        if places < cut.len() {
+            self.retention_at = self.retention_at.min(Instant::now() + CUT_PAUSE);
+        }
+        &cut[..cut.len().min(places)]
     }
 
     fn cut(&mut self, segment: u64, blank_epoch: Epoch) {
@@ -76,7 +92,12 @@ impl Keeper {
             if stopped.contains(&class) {
                 continue;
             }
-            if let Err(error) = self.drop_segment(segment) {
+            let dropped = self.drop_segment(segment);
+            if dropped.is_ok() && !self.wanting.is_empty() {
+                // There may be space now.
+                self.retry_in(Duration::ZERO);
+            }
+            if let Err(error) = dropped {
                 let path = segment_path(&self.folder, segment);
                 tracing::warn!(%error, "cannot remove {}, which nobody needs any more: trying again", path.display());
                 stopped.insert(class);
@@ -87,9 +108,13 @@ impl Keeper {
 
     /// Before anything is cut: a room of which nothing is left in the log must not go on under an epoch that it had. Each
     /// time another one, and below every number of the next start, which lies above all that the ledger says.
+    ///
+    /// Invariant: no core gives that number. Core c has those that lie c + 1 above the run's, in steps of one more than the
+    /// cores; the keeper has the multiples of that step above the run's (`chat/src/rooms.rs`).
     fn raise_blank(&mut self) -> io::Result<Epoch> {
-        let said = self.ledger.ledger().blank();
-        let epoch = Epoch(said.synced.max(said.written).0.max(self.run).saturating_add(1));
+        let (said, step) = (self.ledger.ledger().blank(), self.cores.len() as u64 + 1);
+        let above = said.synced.max(said.written).0.saturating_sub(self.run);
+        let epoch = Epoch(self.run.saturating_add((above / step + 1).saturating_mul(step)));
         self.ledger.raise_blank(epoch)?;
         Ok(epoch)
     }

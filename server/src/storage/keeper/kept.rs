@@ -158,6 +158,11 @@ impl KeptSegments {
         kept.needed_by.clone()
     }
 
+    /// How many are cut that some core has not forgotten yet.
+    pub fn being_forgotten(&self) -> usize {
+        self.segments.values().filter(|kept| kept.is_cut && !kept.needed_by.is_empty()).count()
+    }
+
     /// A core needs it no more.
     pub fn release(&mut self, id: u64, core: Core) {
         let Some(kept) = self.segments.get_mut(&id) else { return };

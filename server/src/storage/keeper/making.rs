@@ -8,6 +8,7 @@ use banter_log::journal::Answer;
 use banter_log::segment::SegmentHeader;
 
 use super::super::files::{SegmentFile, disk_of, is_full, make_segment};
+use super::super::segment_path;
 use super::Keeper;
 use super::kept::{Kept, Writer};
 use super::queue::Wish;
@@ -15,6 +16,8 @@ use crate::control::ToCore;
 
 /// How long until a segment is tried again that found no space.
 pub(super) const SPACE_RETRY: Duration = Duration::from_millis(500);
+/// Numbers that are tried for a segment at a time.
+const IDS_TRIED_MAX: usize = 1_000;
 /// The longest pause between two writes.
 const PAUSE_MAX: Duration = Duration::from_millis(20);
 /// Pauses end when a segment has been in the making for this part of the time that the core's last one lasted: a core that
@@ -33,6 +36,9 @@ pub(super) struct Pace {
 impl Keeper {
     /// A core wants a segment of a class.
     pub(super) fn wish(&mut self, writer: Writer, is_urgent: bool) {
+        if self.ended.is_some() {
+            return;
+        }
         let lasted = self.sealed_at.get(&writer).map(|&(_, lasted)| lasted);
         self.queue.wish(Wish { writer, is_urgent, lasted });
     }
@@ -65,15 +71,30 @@ impl Keeper {
             // A disk that does not say is tried.
             Err(_) => self.sizing.bytes_max(),
         };
-        let (id, nonce, run, made_unix_ms) = (self.next_id, nonce(), self.run, self.clock_ms());
-        let header = SegmentHeader { id, nonce, core: core.0, class, run, made_unix_ms, file_bytes };
         let folder = self.folder.clone();
+        let id = self.free_id()?;
+        let (nonce, run, made_unix_ms) = (nonce(), self.run, self.clock_ms());
+        let header = SegmentHeader { id, nonce, core: core.0, class, run, made_unix_ms, file_bytes };
         let gentle_until = wish.lasted.map(|lasted| Instant::now() + lasted / MADE_PARTS);
         let stock = |writer| self.segments.stock(writer);
         let is_hurried = wish.is_urgent || stock(wish.writer) == 0 || self.queue.is_pressing(stock, Some(wish.writer));
         let mut pace = Pace { writer: wish.writer, gentle_until, is_hurried };
         let file = make_segment(&folder, &header, &mut |took| self.pause(took, &mut pace))?;
         Ok((header, file))
+    }
+
+    /// The next number that no file has: one that somebody put there is not written over, and keeps nobody from a segment.
+    fn free_id(&mut self) -> io::Result<u64> {
+        for _ in 0..IDS_TRIED_MAX {
+            let path = segment_path(&self.folder, self.next_id);
+            // Where that is not known, making it says why.
+            if !matches!(path.try_exists(), Ok(true)) {
+                return Ok(self.next_id);
+            }
+            tracing::warn!("{} is there, and this server did not make it: the next number is taken", path.display());
+            self.next_id = self.next_id.saturating_add(1);
+        }
+        Err(io::ErrorKind::AlreadyExists.into())
     }
 
     /// Leaves the disk alone for as long as a write took, and hears meanwhile whether somebody has no segment at all.

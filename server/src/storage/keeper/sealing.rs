@@ -2,7 +2,8 @@
 //!
 //! Invariants:
 //! - A segment is made safe once. Where that fails, nobody knows what the disk has of it: it gets no index, so that the next
-//!   start walks it, the run does not end `closed`, and its readers are served from the core's memory until then.
+//!   start walks it, and its readers are served from the core's memory until then. The ledger says so at once, by a boot that
+//!   is not known: the next start takes this run's end for a power cut, also on the same boot.
 //! - An index is written only behind the sync of its segment, and tried again until it is there.
 
 use std::sync::Arc;
@@ -148,7 +149,7 @@ impl Keeper {
                 Safety::Unknown
             }
             Err(SyncFault::Failed(error)) => {
-                self.is_unsafe = true;
+                self.has_failed();
                 tracing::error!(
                     %error,
                     "{} could not be synced: the next start reads it through, and takes this run's end for a power cut; see \
@@ -157,6 +158,23 @@ impl Keeper {
                 );
                 Safety::Failed
             }
+        }
+    }
+
+    /// A write or a sync failed, of which nobody knows what the disk has.
+    pub(super) fn has_failed(&mut self) {
+        self.is_unsafe = true;
+        self.tell_unsafe();
+    }
+
+    /// Has the ledger say that a sync failed, unless it does. Where that cannot be written it is tried again with the next
+    /// one, and at the end.
+    pub(super) fn tell_unsafe(&mut self) {
+        if self.is_unsafe
+            && self.ledger.ledger().last.is_some_and(|last| last.boot.is_some())
+            && let Err(error) = self.ledger.forget_boot()
+        {
+            tracing::error!(%error, "cannot write the log's ledger: a sync that failed is not told to the next start yet");
         }
     }
 

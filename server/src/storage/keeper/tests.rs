@@ -276,6 +276,60 @@ fn retention_by_bytes_takes_the_oldest_in_order_and_waits_for_every_core() {
 }
 
 #[test]
+fn no_more_segments_than_a_few_are_cut_at_a_time_and_the_rest_behind_them() {
+    let mut rig = Rig::new(&[HOUR_MS; 40], Limits { retention_bytes: u64::from(SEGMENT_BYTES), ..limits() });
+    rig.do_all();
+    let first: Vec<u64> = (1..=dropping::CUT_SEGMENTS_MAX as u64).collect();
+    assert_eq!(rig.cuts(), first);
+    let soon = Instant::now() + Duration::from_secs(1);
+    assert!(rig.keeper.retention_at < soon, "the rest is not forgotten");
+    rig.do_all();
+    assert_eq!(rig.cuts(), [0; 0], "not before those are");
+    for (segment, core) in [(2, 0), (2, 1), (3, 0)] {
+        rig.release(core, segment);
+    }
+    rig.do_all();
+    assert_eq!(rig.cuts(), [first.len() as u64 + 1]);
+    for segment in 1..=39 {
+        (0..2).for_each(|core| rig.release(core, segment));
+        rig.do_all();
+    }
+    assert_eq!((rig.segments(), rig.keeper.retention_at > soon), (vec![40], true));
+}
+
+#[test]
+fn a_segment_whose_number_a_file_has_gets_the_next_one() {
+    let mut rig = Rig::new(&[0], limits());
+    fs::write(segment_path(rig.folder.path(), 2), "whose?").unwrap();
+    assert_eq!((rig.prepared(0).id, rig.prepared(1).id), (3, 4));
+    assert_eq!(fs::read(segment_path(rig.folder.path(), 2)).unwrap(), b"whose?");
+}
+
+#[test]
+fn behind_the_end_of_the_cores_no_segment_is_made() {
+    let full = Limits { log_free_bytes_min: 1 << 60, ..limits() };
+    let mut rig = Rig::new(&[], full);
+    rig.keeper.take(prepare(1));
+    rig.keeper.sizing = Sizing::new(&limits(), 2, 1);
+    rig.keeper.accept(ToKeeper::Stop { is_whole: true });
+    rig.keeper.take(prepare(0));
+    rig.do_all();
+    assert_eq!((rig.segments(), rig.said(0), rig.said(1).len()), (vec![], vec![], 1));
+}
+
+#[test]
+fn who_wants_a_segment_is_not_kept_waiting_once_a_file_went() {
+    let mut rig = Rig::new(&[HOUR_MS; 2], Limits { retention_bytes: SEGMENT_BYTES.into(), ..limits() });
+    rig.keeper.sizing = Sizing::new(&Limits { log_free_bytes_min: 1 << 60, ..limits() }, 2, 1);
+    rig.keeper.take(prepare(1));
+    rig.keeper.cut_old();
+    rig.release(0, 1);
+    assert!(rig.keeper.retry_at.unwrap() > Instant::now() + making::SPACE_RETRY / 2);
+    rig.release(1, 1);
+    assert!(rig.keeper.retry_at.unwrap() <= Instant::now());
+}
+
+#[test]
 fn retention_by_age_stops_at_the_first_that_is_young() {
     let mut rig =
         Rig::new(&[9 * HOUR_MS, 5 * HOUR_MS, HOUR_MS, 9 * HOUR_MS], Limits { retention_hours: 3, ..limits() });
@@ -326,7 +380,8 @@ fn a_core_is_asked_to_leave_a_segment_that_stands_before_others_until_it_does() 
     rig.keeper.started_ms -= 1_000;
     for _ in 0..2 {
         rig.do_all();
-        assert_eq!((rig.said(0), rig.said(1)), (vec![format!("Log(Leave {{ segment: {} }})", first.id)], vec![]));
+        let (said, asked) = (rig.said(0), format!("Log(Retire {{ segment: {}, first_ms: {}", first.id, u64::MAX));
+        assert!(said.len() == 1 && said[0].starts_with(&asked) && rig.said(1).is_empty(), "{said:?}");
     }
     rig.seal(first);
     rig.indexed(0);
@@ -402,6 +457,11 @@ fn a_segment_whose_sync_failed_gets_no_index_and_no_second_sync_and_its_run_does
     let path = segment_path(rig.folder.path(), first.id);
     make_unsyncable(&path);
     rig.seal(first);
+    assert_eq!(
+        ledger(rig.folder.path()).last.unwrap().boot,
+        None,
+        "a kill from now on is a power cut to the next start"
+    );
     fs::remove_file(&path).unwrap();
     fs::rename(path.with_extension("aside"), &path).unwrap();
     rig.do_all();
@@ -413,7 +473,17 @@ fn a_segment_whose_sync_failed_gets_no_index_and_no_second_sync_and_its_run_does
     rig.keeper.accept(ToKeeper::Stop { is_whole: true });
     let Rig { keeper, folder, .. } = rig;
     keeper.stop();
-    assert!(!ledger(folder.path()).last.unwrap().is_closed);
+    let last = ledger(folder.path()).last.unwrap();
+    assert_eq!((last.is_closed, last.boot), (false, None));
+}
+
+#[test]
+fn a_core_whose_write_failed_makes_the_end_of_the_run_a_power_cut_from_then_on() {
+    let mut rig = Rig::new(&[], limits());
+    let boot = |rig: &Rig| ledger(rig.folder.path()).last.unwrap().boot;
+    assert_eq!(boot(&rig), Some(BootId(1)));
+    rig.keeper.take(ToKeeper::AppendFailed);
+    assert_eq!(boot(&rig), None);
 }
 
 #[test]
@@ -585,7 +655,11 @@ fn a_whole_stop_closes_the_ledger_and_takes_unused_segments_and_another_leaves_t
         assert_eq!(segment_path(folder.path(), 2).exists(), !is_whole);
         assert!(segment_path(folder.path(), 1).exists());
         let last = ledger(folder.path()).last.unwrap();
-        assert_eq!((last.run, last.is_closed), (RUN, is_whole));
+        assert_eq!(
+            (last.run, last.is_closed, last.boot.is_some()),
+            (RUN, is_whole, is_whole),
+            "a core may have failed"
+        );
     }
 }
 
@@ -622,7 +696,8 @@ fn before_a_core_is_told_of_a_cut_the_ledger_has_an_epoch_for_rooms_that_have_no
     let mut rig = Rig::new(&[HOUR_MS; 3], Limits { retention_bytes: 2 * u64::from(SEGMENT_BYTES), ..limits() });
     rig.do_all();
     let blank = ledger(rig.folder.path()).blank;
-    assert!(blank > Epoch(RUN));
+    // Cores 0 and 1 give 8, 11, 14 … and 9, 12, 15 …
+    assert_eq!(blank, Epoch(RUN + 3));
     let core = core_of(RoomId::of("lobby"), 2).index();
     for at in [core, 1 - core] {
         let told: Vec<_> = rig.cores[at].drain().collect();
@@ -635,7 +710,7 @@ fn before_a_core_is_told_of_a_cut_the_ledger_has_an_epoch_for_rooms_that_have_no
     }
     rig.keeper.limits.retention_bytes = 1;
     rig.do_all();
-    assert!(ledger(rig.folder.path()).blank > blank, "another one each time");
+    assert_eq!(ledger(rig.folder.path()).blank, Epoch(RUN + 6), "another one each time, and no core's");
 }
 
 #[test]

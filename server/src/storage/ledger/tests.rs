@@ -9,6 +9,7 @@ fn ledger() -> Ledger {
         written_break: Some(Break { run: 3, epoch: Epoch(40), every_level: false }),
         all_break: Some(Break { run: 2, epoch: Epoch(30), every_level: true }),
         blank: Epoch(35),
+        dropped: Epoch(33),
         levels: Levels { hash: u64::MAX, epoch: Epoch(6) },
         identity: IDENTITY,
         is_moved: true,
@@ -144,6 +145,37 @@ fn what_is_changed_while_the_server_runs_is_on_the_disk_at_once() {
 }
 
 #[test]
+fn a_run_whose_sync_failed_ends_as_behind_a_power_cut_on_the_same_boot_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut file = LedgerFile::make(folder.path(), behind(false, BOOT)).unwrap();
+    let unlost = || LedgerFile::open(folder.path()).unwrap().unlost_run(BOOT);
+    assert_eq!(unlost(), Some(7));
+    file.forget_boot().unwrap();
+    assert_eq!(unlost(), None);
+    file.end(false).unwrap();
+    let mut ledger = open(folder.path());
+    let identity = ledger.identity;
+    assert_eq!(ledger.begin(&Start { identity, ..start() }), Some(Doubt::WentDown(7)));
+}
+
+#[test]
+fn nothing_is_known_to_be_unlost_of_another_boot_unless_all_was_on_the_disk_nor_of_a_copy() {
+    let folder = tempfile::tempdir().unwrap();
+    let unlost = |ledger, boot| {
+        LedgerFile::make(folder.path(), ledger).unwrap();
+        LedgerFile::open(folder.path()).unwrap().unlost_run(boot)
+    };
+    let other = Some(BootId(78));
+    assert_eq!([BOOT, other, None].map(|boot| unlost(behind(false, BOOT), boot)), [Some(7), None, None]);
+    assert_eq!([BOOT, other, None].map(|boot| unlost(behind(true, None), boot)), [Some(7); 3]);
+    LedgerFile::make(folder.path(), behind(false, BOOT)).unwrap();
+    let path = folder.path().join(FILE);
+    fs::copy(&path, path.with_extension("copy")).unwrap();
+    fs::rename(path.with_extension("copy"), &path).unwrap();
+    assert_eq!(LedgerFile::open(folder.path()).unwrap().unlost_run(BOOT), None, "what a copy lacks was not lost here");
+}
+
+#[test]
 fn the_largest_number_is_found_wherever_it_stands() {
     let all = |number: u64| {
         let there = |every_level| Some(Break { run: 1, epoch: Epoch(number), every_level });
@@ -166,7 +198,7 @@ fn a_ledger_lies_in_these_bytes() {
     let mut bytes = vec![7, 0, 0, 0, 0, 0, 0, 0, 1, 1, 0, 0, 0, 0, 0, 0, 2];
     bytes.resize(31, 0);
     bytes.push(1);
-    for number in [3, 40, 2, 30, 35, u64::MAX, 6, 5, 6] {
+    for number in [3, 40, 2, 30, 35, u64::MAX, 6, 5, 6, 33] {
         bytes.extend_from_slice(&number.to_le_bytes());
     }
     assert_eq!(ledger.encode(), bytes, "a change of format takes another number in `KIND`");

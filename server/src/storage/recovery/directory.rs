@@ -33,9 +33,7 @@ pub(super) fn catalogs(
     ledger: &Ledger,
     checkpoint: Option<&Checkpoint>,
 ) -> Result<(Vec<Catalog>, Vec<Hole>), RecoveryFault> {
-    let breaks = ledger.breaks();
-    let oldest = Catalog::oldest_of(found.iter().map(|segment| &segment.header));
-    let past = Past { breaks: &breaks, oldest };
+    let past = ledger.past(found.iter().map(|segment| &segment.header));
     let mut catalogs: Vec<Catalog> = (0..cores).map(|_| Catalog::default()).collect();
     let (mut holes, mut given_again) = (Vec::new(), GivenAgain::new());
     if let Some(checkpoint) = checkpoint {
@@ -47,13 +45,11 @@ pub(super) fn catalogs(
         catalogs.iter_mut().for_each(|catalog| catalog.add_segment(header, segment.parts, newest_ms));
         for part in &mut parts {
             let Some(catalog) = catalogs.get_mut(core_of(part.room, cores).index()) else { continue };
-            if !segment.is_chained {
-                part.chain = catalog.chain_of(part.room);
+            let added = catalog.add_any_part(&header, part, segment.is_chained, &past);
+            if let Some((before, last)) = added.given_again {
+                given_again.entry(before).or_default().insert(part.room, last);
             }
-            if let Some(before) = catalog.room(part.room).filter(|before| part.first <= before.head) {
-                given_again.entry(before.newest_segment).or_default().push((part.room, part.first.previous()));
-            }
-            holes.extend(catalog.add_part(&header, part, &past));
+            holes.extend(added.hole);
         }
         if !segment.is_chained {
             chain(folder, segment, &parts, unwritten);
@@ -89,20 +85,18 @@ fn take_kept(
 }
 
 /// Rooms of which a segment holds places that were refused, and given again in a later one: what counts in it ends there.
-type GivenAgain = BTreeMap<u64, Vec<(RoomId, Sequence)>>;
+type GivenAgain = BTreeMap<u64, BTreeMap<RoomId, Sequence>>;
 
 /// Writes down where parts end of which the last places were given again, so that whoever drops them knows what goes.
-fn end_parts(folder: &Path, segment: &KnownSegment, rooms: &[(RoomId, Sequence)], unwritten: &mut Unwritten) {
+/// A part all of which was given again ends where it begins.
+fn end_parts(folder: &Path, segment: &KnownSegment, rooms: &BTreeMap<RoomId, Sequence>, unwritten: &mut Unwritten) {
     let id = segment.header.id;
-    if let Some(index) = unwritten.get_mut(&id).and_then(Arc::get_mut) {
-        return rooms.iter().for_each(|&(room, last)| index.end_at(room, last));
-    }
     let Ok(mut parts) = parts_of(folder, segment, unwritten) else { return };
-    for part in &mut parts {
-        if let Some((_, last)) = rooms.iter().find(|(room, _)| *room == part.room) {
-            part.last = *last;
-        }
+    let ends = |part: &Part| rooms.get(&part.room).map(|&last| last.max(part.first.previous()).min(part.last));
+    if let Some(index) = unwritten.get_mut(&id).and_then(Arc::get_mut) {
+        return parts.iter().for_each(|part| ends(part).into_iter().for_each(|last| index.end_at(part.room, last)));
     }
+    parts.iter_mut().for_each(|part| part.last = ends(part).unwrap_or(part.last));
     if let Err(error) = write_table(folder, segment, &parts) {
         let path = index_path(folder, id);
         tracing::warn!(%error, "cannot write to {}: the next start does", path.display());

@@ -16,6 +16,7 @@ use super::{KnownSegment, RecoveryFault, disk};
 use crate::storage::files::DRAFT_SUFFIX;
 use crate::storage::index_path;
 use crate::storage::indexes::read_parts;
+use crate::storage::slots::{READ_PAUSE, READS_MAX};
 
 /// What a file named like a segment turns out to be.
 pub(super) enum Inspected {
@@ -120,11 +121,20 @@ pub(super) fn look(
 
 fn read_header(hands: &dyn Hands, id: u64, file: &File) -> io::Result<Result<SegmentHeader, SegmentFault>> {
     let mut page = vec![0; PAGE_BYTES];
-    let mut read = 0;
+    let (mut read, mut tries_left) = (0, READS_MAX);
     while read < PAGE_BYTES {
-        match hands.read(id, file, &mut page[read..], read as u64)? {
-            0 => return Ok(Err(SegmentFault::Short)),
-            more => read += more,
+        match hands.read(id, file, &mut page[read..], read as u64) {
+            Ok(0) => return Ok(Err(SegmentFault::Short)),
+            Ok(more) => read += more,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            // What is given up for it is a whole file.
+            Err(error) => {
+                tries_left -= 1;
+                if tries_left == 0 {
+                    return Err(error);
+                }
+                std::thread::sleep(READ_PAUSE);
+            }
         }
     }
     Ok(SegmentHeader::read(&page))

@@ -14,6 +14,12 @@ pub(super) trait Hands: Sync {
         file.read_at(bytes, offset)
     }
 
+    /// Has the kernel forget what it holds of a file, so that it is read from the disk. A file system without such advice is
+    /// read as it is.
+    fn forget(&self, file: &File) {
+        let _ = rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed);
+    }
+
     /// Writes a segment's index, whole or not at all.
     fn write_index(&self, folder: &Path, segment: u64, bytes: &[u8]) -> io::Result<()> {
         write_index(folder, segment, bytes)

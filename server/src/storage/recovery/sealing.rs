@@ -12,12 +12,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::time::Duration;
 
+use banter_log::block::Proof;
 use banter_log::index::IndexBuilder;
 use banter_log::segment::SegmentHeader;
 
 use super::folder::largest_of;
 use super::hands::Hands;
-use super::walk::{End, walk};
+use super::walk::{End, Walk, walk};
 use super::{KnownSegment, RecoveryFault, disk};
 use crate::storage::files::is_full;
 
@@ -45,10 +46,20 @@ pub(super) struct Walked {
     pub unwritten: Option<IndexBuilder>,
 }
 
+impl Walked {
+    /// Whether nothing is in it that anybody may have been told of: a file that goes.
+    pub fn is_empty(&self) -> bool {
+        let is_without_message = self.sealed.as_ref().is_none_or(|(known, _)| known.parts == 0);
+        is_without_message && !self.unsealed.is_damaged && matches!(self.end, End::Clean { .. })
+    }
+}
+
 /// How the sealing is to go.
 pub(super) struct Sealing<'a> {
     pub folder: &'a Path,
     pub accept_corruption: bool,
+    /// The run of which nothing that was written was lost since, if there is such a one.
+    pub unlost_run: Option<u64>,
     pub hands: &'a dyn Hands,
     pub tally: &'a Tally,
 }
@@ -148,9 +159,10 @@ impl Tally {
 }
 
 fn seal(sealing: &Sealing<'_>, unsealed: &Unsealed, buffer: &mut Vec<u8>) -> Result<Walked, RecoveryFault> {
-    let &Unsealed { header, ref path, file_bytes, is_damaged } = unsealed;
+    let &Unsealed { header, ref path, file_bytes, .. } = unsealed;
     let file = File::open(path).map_err(disk("opening", path))?;
-    let (index, end) = walk(sealing.hands, &file, (header, file_bytes), buffer);
+    let proof = if sealing.unlost_run == Some(header.run) { Proof::Written } else { Proof::Synced };
+    let (index, end) = walk(sealing.hands, &file, Walk { header, file_bytes, proof }, buffer);
     let held = sealing.tally.hold(index);
     sealing.tally.segments.fetch_add(1, Ordering::Relaxed);
     sealing.tally.bytes.fetch_add(file_bytes, Ordering::Relaxed);
@@ -164,7 +176,7 @@ fn seal(sealing: &Sealing<'_>, unsealed: &Unsealed, buffer: &mut Vec<u8>) -> Res
     let (newest_ms, parts) = (held.index.newest_ms(), held.index.len() as u32);
     let known = KnownSegment { header, file_bytes, end_offset, newest_ms, parts, is_chained: false };
     walked.sealed = Some((known, largest_of(&header, held.index.parts())));
-    if parts > 0 || is_damaged || matches!(walked.end, End::Damaged { .. }) {
+    if !walked.is_empty() {
         let bytes = held.index.encode(&header, end_offset, false);
         if write(sealing, path, header.id, &bytes)? {
             walked.unwritten = Some(held.let_go());

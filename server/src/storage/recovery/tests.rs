@@ -1,6 +1,7 @@
 //! What a start makes of a folder that is not as the server left it.
 
 mod damage;
+mod lives;
 mod past;
 mod sealing;
 

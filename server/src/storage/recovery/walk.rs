@@ -1,15 +1,18 @@
 //! Walks a segment without an index from its first block to where it ends, in pieces, so that none is ever whole in memory.
 //!
 //! What the disk cannot read is damage at that place, and no reason to give up all that lies before it.
+//!
+//! Invariant: where the blocks end is judged by bytes that were read twice, the second time past the page cache, since a start
+//! makes its judgement durable: what lies behind is never read again.
 
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 
 use banter_log::PAGE_BYTES;
-use banter_log::block::{Block, BlockFault, BlockPlace, is_proof_of};
+use banter_log::block::{Block, BlockFault, BlockPlace, Proof};
 use banter_log::index::{Chain, Entry, IndexBuilder, Opening};
-use banter_log::scan::{Ending, Scan};
+use banter_log::scan::{EndJudge, Ending, Scan};
 use banter_log::segment::{SegmentFault, SegmentHeader};
 use banter_protocol::ids::RoomId;
 
@@ -30,6 +33,16 @@ pub(super) enum End {
 }
 
 impl End {
+    fn of(ending: Ending) -> Self {
+        match ending {
+            Ending::Clean { offset } => End::Clean { offset },
+            Ending::Torn { offset, bytes } => End::Torn { offset, bytes },
+            Ending::Corrupt { offset, later } => {
+                End::Damaged { offset, what: format!("a block does not check, and a later one at {later} does") }
+            }
+        }
+    }
+
     /// Where the blocks end.
     pub fn offset(&self) -> u64 {
         match *self {
@@ -38,63 +51,89 @@ impl End {
     }
 }
 
+/// A segment's file that is to be walked.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Walk {
+    pub header: SegmentHeader,
+    pub file_bytes: u64,
+    /// What a later block says of those before it.
+    pub proof: Proof,
+}
+
 /// Walks a segment's file: the index that its blocks make, and how they end. `buffer` is used again for the next one.
-pub(super) fn walk(
-    hands: &dyn Hands,
-    file: &File,
-    (header, file_bytes): (SegmentHeader, u64),
-    buffer: &mut Vec<u8>,
-) -> (IndexBuilder, End) {
+pub(super) fn walk(hands: &dyn Hands, file: &File, walk: Walk, buffer: &mut Vec<u8>) -> (IndexBuilder, End) {
+    let Walk { header, file_bytes, proof } = walk;
     let mut pieces = Pieces { hands, file, segment: header.id, file_bytes, start: 0, window: buffer, unread: None };
     pieces.window.clear();
     let mut rooms = Rooms::default();
-    let mut place = BlockPlace::first_of(header);
+    let (mut place, mut doubted) = (BlockPlace::first_of(header), None);
     let end = loop {
         match next_block(&mut pieces, &mut rooms, &place) {
-            Ok(Some(behind)) => place = behind,
-            Ok(None) => break ending(&mut pieces, &place).unwrap_or_else(|unread| unread.end_at(place.offset)),
-            Err(end) => break end,
+            Next::Behind(behind) => place = behind,
+            Next::NoMessage(end) => break end,
+            Next::Nothing | Next::Unread(_) if doubted != Some(place.offset) => {
+                doubted = Some(place.offset);
+                pieces.let_go();
+            }
+            Next::Nothing => break ending_again(&mut pieces, place, proof),
+            Next::Unread(unread) => break unread.end_at(place.offset),
         }
     };
     (rooms.index, end)
 }
 
-/// Takes the block at that place, and says the place behind it; `None`: there is none.
-fn next_block(pieces: &mut Pieces<'_>, rooms: &mut Rooms, place: &BlockPlace) -> Result<Option<BlockPlace>, End> {
-    let unread = |unread: Unread| unread.end_at(place.offset);
-    let first = pieces.at(place.offset, PAGE_BYTES).map_err(unread)?;
+/// What lies at a place.
+enum Next {
+    /// A block, whose messages were taken; the next one lies there.
+    Behind(BlockPlace),
+    /// No block that checks.
+    Nothing,
+    /// What cannot be read.
+    Unread(Unread),
+    /// A block that checks, which is why it is not read again, and what is in it is none of this format.
+    NoMessage(End),
+}
+
+/// Takes the block at that place.
+fn next_block(pieces: &mut Pieces<'_>, rooms: &mut Rooms, place: &BlockPlace) -> Next {
+    let bytes = match block_at(pieces, place) {
+        Ok(bytes) => bytes,
+        Err(unread) => return Next::Unread(unread),
+    };
+    let Some(block) = Block::read_in_chain(bytes, place) else { return Next::Nothing };
+    if rooms.take(&block) {
+        return Next::Behind(block.behind);
+    }
+    let what = "a block checks, and what is in it is no message of this format".to_owned();
+    Next::NoMessage(End::Damaged { offset: place.offset, what })
+}
+
+fn block_at<'p>(pieces: &'p mut Pieces<'_>, place: &BlockPlace) -> Result<&'p [u8], Unread> {
+    let first = pieces.at(place.offset, PAGE_BYTES)?;
     let bytes = match Block::read_alone(first, &place.segment, place.offset) {
         Err(BlockFault::Longer(bytes)) => bytes,
         _ => PAGE_BYTES,
     };
-    let bytes = pieces.at(place.offset, bytes).map_err(unread)?;
-    let Some(block) = Block::read_in_chain(bytes, place) else { return Ok(None) };
-    if rooms.take(&block) {
-        return Ok(Some(block.behind));
-    }
-    let what = "a block checks, and what is in it is no message of this format".to_owned();
-    Err(End::Damaged { offset: place.offset, what })
+    pieces.at(place.offset, bytes)
+}
+
+/// How the segment ends, also where the disk reads that at the second try only.
+fn ending_again(pieces: &mut Pieces<'_>, place: BlockPlace, proof: Proof) -> End {
+    let again = ending(pieces, place, proof).or_else(|_| {
+        pieces.let_go();
+        ending(pieces, place, proof)
+    });
+    again.unwrap_or_else(|unread| unread.end_at(place.offset))
 }
 
 /// How the segment ends, behind its last block. What is proven by a later block was on the disk once.
-fn ending(pieces: &mut Pieces<'_>, place: &BlockPlace) -> Result<End, Unread> {
-    let (offset, mut at, mut behind_last) = (place.offset, place.offset, None);
+fn ending(pieces: &mut Pieces<'_>, place: BlockPlace, proof: Proof) -> Result<End, Unread> {
+    let (mut at, mut judge) = (place.offset, EndJudge::new(place, proof));
     loop {
         let piece = pieces.at(at, PIECE_BYTES)?;
-        if piece.is_empty() {
-            return Ok(match behind_last {
-                Some(behind_last) => End::Torn { offset, bytes: behind_last - offset },
-                None => End::Clean { offset },
-            });
-        }
-        for (page, bytes) in piece.chunks(PAGE_BYTES).enumerate() {
-            let page = at + (page * PAGE_BYTES) as u64;
-            if page != offset && is_proof_of(bytes, place) {
-                let what = format!("a block does not check, and a later one at {page} does");
-                return Ok(End::Damaged { offset, what });
-            }
-            let last = bytes.iter().rposition(|&byte| byte != 0);
-            behind_last = last.map(|last| page + last as u64 + 1).or(behind_last);
+        let ending = if piece.is_empty() { Some(judge.end()) } else { judge.take(at, piece) };
+        if let Some(ending) = ending {
+            return Ok(End::of(ending));
         }
         at += piece.len() as u64;
     }
@@ -138,6 +177,12 @@ impl Pieces<'_> {
         }
         let held = self.held(offset).unwrap_or(&[]);
         Ok(&held[..bytes.min(held.len())])
+    }
+
+    /// Lets go of all that is held: what is asked from now on comes from the disk.
+    fn let_go(&mut self) {
+        self.window.clear();
+        self.hands.forget(self.file);
     }
 
     fn held(&self, offset: u64) -> Option<&[u8]> {

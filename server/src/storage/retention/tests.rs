@@ -33,7 +33,13 @@ fn of(class: Class, held: Held) -> Held {
 fn planned(held: &[Held], server: Class) -> (Vec<u64>, Vec<u64>) {
     let ages = Ages::new(RUN, NOW_MS, NOW_MS, &[]);
     let Plan { cut, leave } = plan(held.iter().copied(), Rules { server, window_ms: 60_000 }, &ages);
-    (cut, leave)
+    (cut, leave.iter().map(|leave| leave.segment).collect())
+}
+
+/// What is asked of the cores.
+fn asked(held: &[Held], server: Class) -> Vec<Leave> {
+    let ages = Ages::new(RUN, NOW_MS, NOW_MS, &[]);
+    plan(held.iter().copied(), Rules { server, window_ms: 60_000 }, &ages).leave
 }
 
 const NOTHING: (Vec<u64>, Vec<u64>) = (Vec::new(), Vec::new());
@@ -98,6 +104,20 @@ fn nothing_is_written_for_longer_than_a_part_of_what_its_class_keeps() {
     let day = Class { hours: 24, bytes: 0 };
     assert_eq!(planned(&[written(1, 5), written(2, 7), written(3, 4)], day), (vec![], vec![2]));
     assert_eq!(planned(&[written(1, 500)], Class { hours: 0, bytes: 5 }), NOTHING);
+}
+
+#[test]
+fn what_is_asked_says_since_when_it_is_written_for_long_and_when_it_would_go_at_once() {
+    let (day, young) = (Class { hours: 24, bytes: 0 }, sealed(9, 0));
+    let long_ago_ms = NOW_MS - 6 * HOUR_MS - 1;
+    let leave = |segment, first_ms, newest_ms| Leave { segment, first_ms, newest_ms };
+    let day_ago_ms = NOW_MS - 24 * HOUR_MS - 1;
+    assert_eq!(asked(&[sealed(1, 1), written(2, 7), young], day), [leave(2, long_ago_ms, day_ago_ms)]);
+    assert_eq!(asked(&[written(2, 0), sealed(3, 25), young], day), [leave(2, u64::MAX, day_ago_ms)]);
+    let bytes = Class { hours: 0, bytes: 2 * BYTES };
+    let minute_ago_ms = NOW_MS - MINUTE_MS - 1;
+    assert_eq!(asked(&[written(2, 0), sealed(3, 2), young], bytes), [leave(2, u64::MAX, minute_ago_ms)]);
+    assert_eq!(asked(&[written(2, 99), young, sealed(10, 0)], bytes), [], "nothing goes behind what is young");
 }
 
 #[test]

@@ -74,17 +74,24 @@ fn a_write_that_is_torn_at_any_sector_leaves_what_counted_before() {
         let before = place.bytes();
         slots.write(&content(3, second)).unwrap();
         let after = place.bytes();
-        // Any of its sectors may have come, in any order.
-        let sectors: Vec<usize> =
-            (0..after.len()).step_by(SECTOR_BYTES).filter(|&at| differs(&before, &after, at)).collect();
-        for chosen in 0..1_u32 << sectors.len() {
-            let mut torn = before.clone();
-            let came = sectors.iter().enumerate().filter(|(bit, _)| chosen & (1 << bit) != 0);
-            came.for_each(|(_, &at)| torn[at..at + SECTOR_BYTES].copy_from_slice(&after[at..at + SECTOR_BYTES]));
-            // The third write goes over the first slot; what lies behind its content counts for nothing.
-            let is_whole = torn[..HEADER_BYTES + second] == after[..HEADER_BYTES + second];
-            let expected = if is_whole { content(3, second) } else { content(2, first) };
-            assert!(place.content_of(&torn) == Some(expected), "{chosen:b} of {sectors:?}");
+        // One slot after the other; any of its sectors may have come, in any order.
+        let (one, other) = (0..SLOT_BYTES, SLOT_BYTES..2 * SLOT_BYTES);
+        let order = if slots.newest.unwrap().slot == 0 { [one, other] } else { [other, one] };
+        let mut began = before.clone();
+        for (is_second, slot) in order.into_iter().enumerate() {
+            let sectors: Vec<usize> =
+                slot.clone().step_by(SECTOR_BYTES).filter(|&at| differs(&before, &after, at)).collect();
+            for chosen in 0..1_u32 << sectors.len() {
+                let mut torn = began.clone();
+                let came = sectors.iter().enumerate().filter(|(bit, _)| chosen & (1 << bit) != 0);
+                came.for_each(|(_, &at)| torn[at..at + SECTOR_BYTES].copy_from_slice(&after[at..at + SECTOR_BYTES]));
+                // What lies behind the content counts for nothing.
+                let written = slot.start..slot.start + HEADER_BYTES + second;
+                let is_whole = is_second == 1 || torn[written.clone()] == after[written];
+                let expected = if is_whole { content(3, second) } else { content(2, first) };
+                assert!(place.content_of(&torn) == Some(expected), "{chosen:b} of {sectors:?}");
+            }
+            began[slot.clone()].copy_from_slice(&after[slot]);
         }
     }
 }
@@ -94,17 +101,20 @@ fn differs(before: &[u8], after: &[u8], at: usize) -> bool {
 }
 
 #[test]
-fn every_flipped_bit_leaves_the_newest_or_the_one_before() {
+fn every_flipped_bit_and_every_slot_that_rots_leaves_the_newest() {
     let place = Place::new();
     let mut slots = place.make(b"older");
     slots.write(b"newer").unwrap();
     let whole = place.bytes();
-    let newer = SLOT_BYTES..SLOT_BYTES + HEADER_BYTES + 5;
+    for slot in 0..SLOTS {
+        let mut rotten = whole.clone();
+        rotten[slot * SLOT_BYTES..(slot + 1) * SLOT_BYTES].fill(7);
+        assert_eq!(place.content_of(&rotten).as_deref(), Some(&b"newer"[..]), "slot {slot}");
+    }
     for bit in 0..whole.len() * 8 {
         let mut flipped = whole.clone();
         flipped[bit / 8] ^= 1 << (bit % 8);
-        let expected: &[u8] = if newer.contains(&(bit / 8)) { b"older" } else { b"newer" };
-        assert_eq!(place.content_of(&flipped).as_deref(), Some(expected), "bit {bit}");
+        assert_eq!(place.content_of(&flipped).as_deref(), Some(&b"newer"[..]), "bit {bit}");
     }
 }
 
@@ -133,7 +143,10 @@ fn the_higher_counter_counts_wherever_it_lies() {
     assert_eq!(place.content_of(&[slot(7, b"a"), slot(8, b"b")].concat()).as_deref(), Some(&b"b"[..]));
     assert_eq!(place.content_of(&[slot(9, b"a"), slot(8, b"b")].concat()).as_deref(), Some(&b"a"[..]));
     assert_eq!(place.content_of(&[slot(1 << 40, b"a"), slot(8, b"b")].concat()).as_deref(), Some(&b"a"[..]));
-    assert_eq!(place.content_of(&slot(3, b"a")).as_deref(), Some(&b"a"[..]), "the second one is cut off");
+    for length in [0, 1, SLOT_BYTES, SLOT_BYTES + 100, 2 * SLOT_BYTES - 1] {
+        let both = [slot(3, b"a"), slot(3, b"a")].concat();
+        assert_eq!(place.content_of(&both[..length]), None, "cut off at {length}: nobody knows what was there");
+    }
 }
 
 #[test]

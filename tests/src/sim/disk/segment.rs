@@ -4,13 +4,25 @@ use std::collections::BTreeSet;
 
 use banter_chat::address::Core;
 use banter_log::PAGE_BYTES;
+use banter_log::block::Block;
 use banter_log::index::{HEADER_BYTES, IndexHeader, Part, read_table};
+use banter_log::scan::Scan;
 use banter_log::segment::SegmentHeader;
 
 use crate::seeded::Seeded;
 
 /// The disk's own unit: what a power cut leaves whole or not at all.
 pub(super) const SECTOR_BYTES: usize = 512;
+
+/// A block of a segment.
+pub(super) struct BlockAt {
+    /// Where it starts.
+    pub(super) start: usize,
+    /// Bytes of its records.
+    pub(super) body_bytes: usize,
+    /// Blocks before it that were known to be on the disk when it was written.
+    pub(super) synced: u32,
+}
 
 /// A segment's files.
 pub struct SimSegment {
@@ -116,6 +128,19 @@ impl SimSegment {
         self.written.clone_from(&self.synced);
     }
 
+    /// Its blocks, as far as they check.
+    pub(super) fn blocks(&self) -> Vec<BlockAt> {
+        let Ok(scan) = Scan::new(&self.written) else { return Vec::new() };
+        let mut start = scan.place().offset as usize;
+        let place = |block: Block<'_>| {
+            let body_bytes = block.records().rest().len();
+            let at = BlockAt { start, body_bytes, synced: block.synced };
+            start = block.behind.offset as usize;
+            at
+        };
+        scan.map(place).collect()
+    }
+
     /// A bit of what was written is another one from now on.
     pub(super) fn rot(&mut self, chance: &mut Seeded) {
         let blocks = self.written.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
@@ -128,7 +153,7 @@ impl SimSegment {
 }
 
 /// Turns a bit.
-pub(super) fn flip(bytes: &mut [u8], chance: &mut Seeded) {
+pub fn flip(bytes: &mut [u8], chance: &mut Seeded) {
     let bit = chance.below(8);
     let at = chance.below(bytes.len());
     if let Some(byte) = bytes.get_mut(at) {

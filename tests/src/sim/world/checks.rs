@@ -126,6 +126,7 @@ impl World {
                 );
             }
             assert_eq!(self.truth.known_behind(&room, epoch, head), None, "{room} ends at {head}");
+            self.check_first(&room, first, head);
             let mut after = first - 1;
             while after < head {
                 let Some(page) = self.fetch_at_rest(asker, &room, FetchFrom::After(Sequence(after))) else { return };

@@ -2,20 +2,16 @@
 //! the next start may differ from it.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-use std::ops::Bound;
-use std::path::Path;
 
-use banter_chat::address::{Core, core_of};
-use banter_log::catalog::CutRooms;
-use banter_log::index::Part;
-use banter_log::journal::Answer;
-use banter_protocol::ids::{Epoch, RoomId};
+use banter_chat::address::core_of;
+use banter_chat::policy::RoomPolicy;
+use banter_protocol::ids::RoomId;
 
 use super::{WALL_START_MS, World};
 use crate::seeded::Seeded;
 use crate::sim::client::Client;
 use crate::sim::coverage::Coverage;
-use crate::sim::crash::{Crash, Logged, LoggedAt};
+use crate::sim::crash::{Crash, Folder, Logged, LoggedAt};
 use crate::sim::disk::SimDisk;
 use crate::sim::profile::Profile;
 
@@ -23,6 +19,8 @@ use crate::sim::profile::Profile;
 const WALL_STEP_MS_MAX: usize = 400_000;
 /// The same between two starts, at times: a clock that was never set, or set to another century.
 const WALL_YEARS_MS_MAX: usize = 20 * 365 * 86_400_000;
+/// Milliseconds that pass at once at most: more than any class keeps.
+const HOURS_MS_MAX: usize = 3 * 3_600_000;
 /// A server whose log failed is started again once in so many steps.
 const STARTED_AGAIN_ONCE_IN: usize = 60;
 
@@ -41,9 +39,22 @@ impl World {
         self.profile.wall_steps_once_in != 0 && self.chance.once_in(2)
     }
 
-    /// The run that is on.
-    pub fn run(&self) -> u64 {
-        self.run
+    /// Numbers that were given as epochs are below.
+    pub fn given_end(&self) -> u64 {
+        let blank = self.ledger.as_ref().map_or(0, |ledger| ledger.ledger().largest());
+        self.epochs_end.max(blank + 1)
+    }
+
+    /// Time that passes while no server runs: for the wall clock, and perhaps it steps too.
+    pub fn pass_time_between_starts(&mut self) {
+        if self.profile.hours_once_in != 0 && self.chance.once_in(2) {
+            self.now_ms += self.chance.below(HOURS_MS_MAX) as u64;
+            self.seen.saw("hours without a server");
+        }
+        if self.steps_wall_clock() {
+            self.step_wall_clock(true);
+            self.seen.saw("wall clock stepped at a restart");
+        }
     }
 
     /// How many cores the next start has.
@@ -52,11 +63,26 @@ impl World {
         if self.profile.varies_cores { other } else { self.core_count }
     }
 
-    /// The levels of the rooms, as the next start has them.
-    pub fn choose_levels(&mut self) {
-        if self.profile.varies_levels {
-            self.profile = self.profile.clone().with_other_levels(&mut self.chance);
+    /// The levels and the retention classes of the rooms, as the next start has them.
+    pub fn choose_policies(&mut self) {
+        if !self.profile.varies_levels && !self.profile.varies_classes {
+            return;
         }
+        let before = self.profile.clone();
+        self.profile = before.clone().at_next_start(&mut self.chance);
+        for room in (0..self.profile.rooms).map(|number| format!("room-{number}")) {
+            let (was, is) = (before.policies.of(&room), self.profile.policies.of(&room));
+            self.seen.saw_times("room changed its level", u64::from(was.durability != is.durability));
+            self.seen.saw_times("room changed its class", u64::from(was.class != is.class));
+            self.retained.was(&room, was.class);
+            let is_back = was.class != is.class && self.retained.has_been(&room, is.class);
+            self.seen.saw_times("room came back to a class", u64::from(is_back));
+        }
+    }
+
+    /// What holds for a room at this start.
+    pub fn policy_of(&self, room: &str) -> &RoomPolicy {
+        self.profile.policies.of(room)
     }
 
     /// What the server has of each logged room, in its log and in memory.
@@ -70,11 +96,19 @@ impl World {
         let in_log = rooms.journal().and_then(|journal| LoggedAt::of(journal.catalog(), id));
         let is_logged = self.profile.policies.of(&name).durability.is_logged();
         let in_memory = rooms.iter().find(|room| room.id == id && is_logged).and_then(LoggedAt::of_memory);
+        let is_above = in_memory.zip(in_log).is_some_and(|(memory, log)| memory.is_above(log));
+        // A room that came to another class has its new name in the log with its first message there.
+        let in_memory = in_memory.filter(|memory| in_log.is_none_or(|log| !memory.is_renamed(log)));
         // Where segments are dropped the log may have nothing left of what memory has.
         let at = if self.profile.cuts_once_in == 0 { in_memory.or(in_log) } else { in_log };
         let at = at?.with(in_log).with(in_memory);
         let (is_synced, has_other_level) = (self.profile.is_synced(&name), self.profile.varies_levels);
-        Some(Logged { name, is_synced, has_other_level, at })
+        // Where the index of what was cut could not be read, the server thinks that it has more.
+        let at = if self.truth.first_lags { at.at_head() } else { at };
+        // Where the ledger was lost, nobody knows whether the classes changed.
+        let has_other_class = self.profile.varies_classes || self.profile.is_broken;
+        let may_come_back = self.disk.has_cut_of(id);
+        Some(Logged { name, is_synced, has_other_level, has_other_class, may_come_back, is_above, at })
     }
 
     /// Whether everything is printed.
@@ -88,9 +122,14 @@ impl World {
     }
 
     /// The disk, where chance comes from, and the folder of the log.
-    pub fn disk_chance_and_folder(&mut self) -> (&mut SimDisk, &mut Seeded, &Path) {
-        self.ledger = None;
-        (&mut self.disk, &mut self.chance, self.folder.path())
+    pub fn disk_chance_and_folder(&mut self) -> (&mut SimDisk, &mut Seeded, &Folder) {
+        (self.ledger, self.epochs) = (None, None);
+        (&mut self.disk, &mut self.chance, &self.folder)
+    }
+
+    /// What was not sealed may rot while no server runs.
+    pub fn rot_unsealed(&mut self, is_known_same_boot: bool) {
+        self.disk.rot_unsealed(is_known_same_boot, &mut self.chance, &mut self.seen);
     }
 
     /// The disk, and where chance comes from.
@@ -121,7 +160,7 @@ impl World {
 
     /// The server dies, or a segment is forgotten, by chance.
     pub(super) fn disturb(&mut self) {
-        let Profile { cuts_once_in, wall_steps_once_in, .. } = self.profile;
+        let Profile { hours_once_in, wall_steps_once_in, .. } = self.profile;
         if wall_steps_once_in != 0 && self.chance.once_in(wall_steps_once_in) {
             self.step_wall_clock(false);
             self.seen.saw("wall clock stepped");
@@ -141,42 +180,11 @@ impl World {
         if stops_once_in != 0 && !self.is_draining && self.chance.once_in(stops_once_in) {
             self.stop();
         }
-        if cuts_once_in != 0 && self.chance.once_in(cuts_once_in) {
-            self.cut_oldest();
+        if hours_once_in != 0 && self.chance.once_in(hours_once_in) {
+            self.now_ms += self.chance.below(HOURS_MS_MAX) as u64;
+            self.seen.saw("hours passed");
         }
-        if cuts_once_in != 0
-            && self.chance.once_in(4 * cuts_once_in)
-            && let Some((core, segment)) = self.disk.written_one(&mut self.chance)
-        {
-            self.tell_core(core, Answer::Leave { segment });
-            self.seen.saw("segment left");
-        }
-    }
-
-    /// The keeper has the cores forget the oldest segment of a class. Rooms of which nothing is left begin again under an
-    /// epoch that none had.
-    fn cut_oldest(&mut self) {
-        let Some((segment, cores, parts)) = self.disk.cut_oldest(&mut self.chance) else { return };
-        self.truth.first_lags |= parts.is_none();
-        self.blank_epoch += 1;
-        let blank_epoch = Epoch(self.blank_epoch);
-        self.ledger.as_mut().expect("a server has a ledger").raise_blank(blank_epoch).expect("a file is written");
-        for core in cores {
-            let is_there = |part: &&Part| core_of(part.room, self.core_count) == core;
-            let rooms = |parts: &Vec<Part>| -> Vec<_> {
-                parts.iter().filter(is_there).map(|part| (part.room, part.last)).collect()
-            };
-            let rooms = parts.as_ref().map(rooms);
-            let rooms = rooms.map_or(CutRooms::Unknown(Bound::Unbounded), |it| CutRooms::Known(it.into_iter()));
-            self.tell_core(core, Answer::Cut { segment, rooms, blank_epoch });
-        }
-        self.seen.saw("segment cut");
-    }
-
-    fn tell_core(&mut self, core: Core, answer: Answer) {
-        let core = &mut self.cores[core.index()];
-        core.of_keeper.push(answer);
-        core.is_rung = true;
+        self.retain();
     }
 
     /// What the next start takes the levels of rooms for.
@@ -236,7 +244,10 @@ impl World {
                 self.disk.work(core, self.turn, &mut self.chance, &mut self.seen);
             }
         }
-        (self.is_draining, self.is_resting, self.disk.is_kind) = (false, false, false);
+        let ledger = self.ledger.as_mut().expect("a server has a ledger");
+        ledger.end(is_sealed).expect("a file is written");
+        (self.is_draining, self.is_resting) = (false, false);
+        (self.disk.is_kind, self.disk.is_quick) = (false, false);
         self.crash(if is_sealed { Crash::Stopped } else { Crash::Killed });
     }
 }

@@ -287,8 +287,39 @@ fn a_room_that_came_to_a_class_without_end_keeps_what_it_has_there_when_the_day_
     assert_eq!(house.places(&room[0]), Some((1, 6)));
     house.believe_clock();
     assert_eq!(house.places(&room[0]), Some((4, 6)), "what the day had is gone, and nothing else");
-    let of_class = |class| house.epoch_of(&room[0], class);
-    assert!(of_class(DAY) > of_class(Class::SERVER), "newer ones may have gone with the day");
+    let epochs = |house: &House| [DAY, Class::SERVER].map(|class| house.epoch_of(&room[0], class));
+    let [day, server] = epochs(&house);
+    assert_eq!(day, server, "what went in this run lay before it");
     house.stop();
-    assert_eq!(House::start(folder.path(), unix_ms()).places(&room[0]), Some((4, 6)));
+    let house = House::start(folder.path(), unix_ms());
+    assert_eq!(house.places(&room[0]), Some((4, 6)));
+    let [day, of_server] = epochs(&house);
+    assert!(of_server == server && day > server, "newer ones may have gone with the day, as far as a start knows");
+}
+
+#[test]
+fn a_full_disk_is_relieved_where_a_quiet_core_has_the_oldest_segments() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut house = House::start(folder.path(), unix_ms());
+    let of_core = |core| {
+        let mut names = (0..).map(lobby).filter(move |name| core_of(RoomId::of(name), CORES) == Core(core));
+        names.next().unwrap()
+    };
+    let (quiet, busy) = ([of_core(0)], [of_core(1)]);
+    house.post(Class::SERVER, &quiet);
+    (0..200).for_each(|_| house.post(Class::SERVER, &busy));
+    let of = |house: &House, core| house.keeper.segments.all().filter(|kept| kept.header.core == core).count();
+    assert!(of(&house, 1) > 8 && of(&house, 0) == 2, "one that is written, and one ahead");
+    // Another program takes the rest of the disk.
+    house.keeper.sizing = Sizing::new(&Limits { log_free_bytes_min: 1 << 60, ..limits() }, CORES.into(), 1);
+    house.keeper.limits.retention_bytes = 4 * 64 * 1_024;
+    house.at_hour(1);
+    assert!(of(&house, 1) <= 4 && of(&house, 0) == 0, "{} and {}", of(&house, 1), of(&house, 0));
+    assert_eq!(house.places(&quiet[0]), None);
+    // Some of it is free again.
+    house.keeper.sizing = Sizing::new(&Limits { log_segment_bytes: 64 * 1_024, ..limits() }, CORES.into(), 1);
+    house.keeper.retry_at = Some(Instant::now());
+    house.look();
+    house.post(Class::SERVER, &quiet);
+    assert_eq!(house.places(&quiet[0]), Some((1, 1)));
 }

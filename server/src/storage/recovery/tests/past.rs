@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::storage::ledger::mark_moved;
-use crate::storage::slots::{Slots, SlotsKind};
+use crate::storage::slots::{SLOT_BYTES, Slots, SlotsKind};
 
 const BROKEN: u64 = BREAK_EPOCH + FINDER;
 
@@ -41,10 +41,15 @@ fn without_a_ledger_every_room_goes_on_under_a_new_epoch() {
 #[test]
 fn a_damaged_ledger_breaks_every_epoch_and_is_kept_aside_under_a_name_of_its_own() {
     let log = Log::new();
-    let whole = fs::read(log.folder.join("ledger")).unwrap();
+    let (whole, before) = (fs::read(log.folder.join("ledger")).unwrap(), log.ledger());
     let mut flipped = whole.clone();
     flipped[30] ^= 1;
-    for (count, bytes) in [&flipped, &b""[..], b"banter-log 1\n", &whole[..50]].into_iter().enumerate() {
+    fs::write(log.folder.join("ledger"), &flipped).unwrap();
+    assert_eq!(log.ledger(), before, "the other slot says the same");
+    flipped[SLOT_BYTES + 30] ^= 1;
+    for (count, bytes) in
+        [&flipped, &b""[..], b"banter-log 1\n", &whole[..50], &whole[..SLOT_BYTES + 9]].into_iter().enumerate()
+    {
         fs::write(log.folder.join("ledger"), bytes).unwrap();
         let start = FINDER + count as u64;
         let recovered = log.recover(false, start).unwrap();

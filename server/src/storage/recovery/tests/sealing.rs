@@ -85,6 +85,31 @@ fn a_header_that_cannot_be_read_refuses_and_its_file_is_put_aside_once_accepted(
     assert_eq!(fs::read(log.segment(2).with_extension("log.damaged")).unwrap(), file_of(&segment(2)));
 }
 
+/// A disk that fails to read each segment's header so many times, and then does.
+struct FailsAtFirst(AtomicUsize, i32);
+
+impl Hands for FailsAtFirst {
+    fn read(&self, _segment: u64, file: &File, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
+        use std::os::unix::fs::FileExt as _;
+        let left = self.0.load(Ordering::Relaxed);
+        if offset == 0 && left > 0 {
+            self.0.store(left - 1, Ordering::Relaxed);
+            return Err(io::Error::from_raw_os_error(self.1));
+        }
+        file.read_at(bytes, offset)
+    }
+}
+
+#[test]
+fn a_header_that_is_read_at_a_later_try_is_no_damage() {
+    for (fails, error) in [(3, libc::EIO), (50, libc::EINTR)] {
+        let log = Log::new();
+        let disk = FailsAtFirst(fails.into(), error);
+        let recovered = log.recover_with(false, FINDER, &disk, &Tally::default()).unwrap();
+        assert_eq!((disk.0.load(Ordering::Relaxed), log.read(recovered)), (0, whole()));
+    }
+}
+
 #[test]
 fn files_that_are_put_aside_never_replace_each_other() {
     let log = Log::new();

@@ -23,8 +23,54 @@ fn walk_bytes(bytes: &[u8]) -> (IndexBuilder, End, usize) {
     std::fs::write(path.path(), bytes).unwrap();
     let mut buffer = Vec::new();
     let file = File::open(path.path()).unwrap();
-    let (index, end) = walk(&Disk, &file, (HEADER, bytes.len() as u64), &mut buffer);
+    let (index, end) = walk(&Disk, &file, walk_of(bytes, Proof::Synced), &mut buffer);
     (index, end, buffer.capacity())
+}
+
+fn walk_of(bytes: &[u8], proof: Proof) -> Walk {
+    Walk { header: HEADER, file_bytes: bytes.len() as u64, proof }
+}
+
+/// A disk that gives what it should not until the kernel has forgotten the file.
+struct WrongOnce {
+    /// The byte that is another one, or the error that it says.
+    wrong: Result<u64, i32>,
+    is_forgotten: std::sync::atomic::AtomicBool,
+}
+
+impl Hands for WrongOnce {
+    fn read(&self, _segment: u64, file: &File, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
+        let read = std::os::unix::fs::FileExt::read_at(file, bytes, offset)?;
+        if self.is_forgotten.load(std::sync::atomic::Ordering::Relaxed) {
+            return Ok(read);
+        }
+        let at = self.wrong.map_err(io::Error::from_raw_os_error)?;
+        if let Some(byte) = at.checked_sub(offset).and_then(|at| bytes[..read].get_mut(at as usize)) {
+            *byte ^= 1;
+        }
+        Ok(read)
+    }
+
+    fn forget(&self, _file: &File) {
+        self.is_forgotten.store(true, std::sync::atomic::Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn what_does_not_check_or_cannot_be_read_is_read_from_the_disk_once_more_before_it_is_judged() {
+    let made = made(&[100, 5_000, 10]);
+    let bytes = made.file();
+    let path = tempfile::NamedTempFile::new_in("/dev/shm").or_else(|_| tempfile::NamedTempFile::new()).unwrap();
+    std::fs::write(path.path(), &bytes).unwrap();
+    let file = File::open(path.path()).unwrap();
+    let at = PAGE_BYTES as u64;
+    // The first block, which a later one proves; the last; and bytes behind it.
+    for wrong in [Ok(at + 70), Ok(made.end_offset() - at + 70), Ok(made.end_offset() + 9), Err(libc::EIO)] {
+        let disk = WrongOnce { wrong, is_forgotten: false.into() };
+        let (index, end) = walk(&disk, &file, walk_of(&bytes, Proof::Synced), &mut Vec::new());
+        assert_eq!(end, End::Clean { offset: made.end_offset() }, "{wrong:?}");
+        assert_eq!(index.parts().map(|part| part.last.0).collect::<Vec<_>>(), [3], "{wrong:?}");
+    }
 }
 
 /// In pieces it is what it is as a whole.

@@ -1,0 +1,65 @@
+//! Seeds with a name: the smallest in which each kind of fault happens, and those that once showed a mistake.
+
+use banter_tests::sim::{Plan, run_caught};
+
+/// What happens in a seed that happened in none before it. `sim --seeds 20000` says these; where the world changes, others
+/// are the smallest, and take the place of these.
+const FIRST_SEEN: &[(u64, &[&str])] = &[
+    (0, &["wall clock stepped"]),
+    (
+        2,
+        &["read failed", "read came to nothing", "keyed post refused for a read that failed", "hours without a server"],
+    ),
+    (2, &["room changed its class", "segment of a class of its own", "newest slot of the ledger torn", "index mended"]),
+    (4, &["more epochs"]),
+    (8, &["read brought a wrong bit", "wall clock stepped at a restart"]),
+    (10, &["hours passed", "room changed its level", "ledger damaged", "older slot of the ledger torn"]),
+    (16, &["older slot of the epoch file torn"]),
+    (22, &["newest slot of the ledger rotten", "newest slot of the epoch file torn or rotten", "segment rotten"]),
+    (22, &["segment cut whose index cannot be read"]),
+    (24, &["segment cut by the plan", "segment left by the plan"]),
+    (28, &["epoch file damaged", "older slot of the epoch file rotten", "room came back to a class"]),
+    (34, &["epoch file missing"]),
+    (36, &["proved block of an unsealed segment rotten", "start refused"]),
+    (42, &["older slot of the ledger rotten"]),
+    (50, &["ledger missing"]),
+    (53, &["damage found by a reader", "index made again"]),
+    (80, &["table of an older segment unreadable"]),
+    (98, &["ledger of a copy"]),
+    (1_489, &["followed block rotten"]),
+];
+
+/// What went wrong there once.
+const MENDED: &[(u64, u16, &str)] = &[
+    (975, 1, "a synced room got a new epoch, since a power cut and a change of levels counted as something dropped"),
+    (
+        1_258,
+        2,
+        "a page before a place was empty and said that there was more, since its segment was cut while it was read",
+    ),
+    (2_060, 3, "small pages of a deep room took longer than the world waited"),
+    (
+        10_382,
+        3,
+        "a later start counted what an earlier one had left out behind a power cut, and lost what is before it",
+    ),
+];
+
+fn run(seed: u64, cores: u16, what: &str) -> banter_tests::sim::coverage::Coverage {
+    run_caught(Plan::of(seed, cores)).unwrap_or_else(|fault| panic!("{what}: {fault}"))
+}
+
+#[test]
+fn every_kind_of_fault_happens_in_the_seed_that_is_named_for_it_and_is_stood() {
+    for &(seed, kinds) in FIRST_SEEN {
+        let seen = run(seed, (seed % 3) as u16 + 1, kinds[0]);
+        for kind in kinds {
+            assert!(seen.0.get(kind).is_some_and(|&times| times > 0), "seed {seed} does not see {kind:?} any more");
+        }
+    }
+}
+
+#[test]
+fn what_went_wrong_in_a_seed_does_not_again() {
+    MENDED.iter().for_each(|&(seed, cores, what)| drop(run(seed, cores, what)));
+}
