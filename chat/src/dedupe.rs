@@ -147,7 +147,10 @@ impl Dedupe {
     /// here any more.
     pub fn erase(&mut self, slot: usize, erasure: &Erasure, from: Sequence, keys_max: usize) -> Option<Sequence> {
         let room = self.rooms.get(&slot)?;
-        let all = room.places.range(from.max(erasure.first).0..=erasure.end().0.max(from.0)).take(keys_max);
+        let (first, last) = (from.max(erasure.first).0, erasure.end().0);
+        // Of places that were not given yet nothing is known, and a range does not go back.
+        let range = (first <= last).then(|| room.places.range(first..=last));
+        let all = range.into_iter().flatten().take(keys_max);
         let all: Vec<(u64, Fingerprint)> = all.map(|(&sequence, &fingerprint)| (sequence, fingerprint)).collect();
         let next = all.last().map(|&(sequence, _)| Sequence(sequence).next()).filter(|_| all.len() == keys_max);
         let is_erased = |&&(sequence, fingerprint): &&(u64, Fingerprint)| {

@@ -263,6 +263,20 @@ fn a_message_that_is_on_its_way_to_its_readers_is_erased_and_one_that_is_committ
 }
 
 #[test]
+fn what_is_ahead_of_a_room_is_erased_for_nothing_and_its_keys_stay() {
+    let mut server = Server::new(Durability::Synced);
+    server.member(0, "ann");
+    server.post(0, Some("k"), "1");
+    server.heard.clear();
+    for (first, last) in [(2, 2), (1_000, 2_000), (5, u64::MAX)] {
+        server.erase(None, first, last);
+        server.rest();
+    }
+    server.post(0, Some("k"), "1");
+    assert_eq!(server.hear(0), ["duplicate 1"]);
+}
+
+#[test]
 fn the_key_of_what_is_erased_is_new_again_and_others_are_known() {
     let mut server = Server::new(Durability::Synced);
     server.member(0, "ann");

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use banter_chat::address::Core;
 use banter_chat::limits::Limits;
@@ -43,6 +43,9 @@ use crate::wall_clock;
 
 /// Connections that may wait in the kernel for a core to take them.
 const BACKLOG: i32 = 4_096;
+/// How long a start waits for its port, and how long between two tries.
+const PORT_WAIT_MAX: Duration = Duration::from_secs(2);
+const PORT_PAUSE: Duration = Duration::from_millis(50);
 /// Sockets of one core at most, whatever the descriptor limit: the kernel's own bound on a ring's table.
 const SOCKETS_MAX: u64 = 1 << 20;
 /// Bytes of buffers for direct I/O that glommio keeps for a core.
@@ -210,7 +213,10 @@ fn open_log(config: &Config, epochs: &mut EpochFile, unix_ms: u64) -> Result<(Re
 fn try_direct(folder: &Path) -> Result<(), RunFault> {
     match files::try_direct(folder) {
         Err(error) if files::is_full(&error) => Ok(()),
-        Err(error) => Err(RecoveryFault::NoDirect { path: folder.to_owned(), error }.into()),
+        Err(error) if matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => {
+            Err(RecoveryFault::NoDirect { path: folder.to_owned(), error }.into())
+        }
+        Err(error) => Err(RecoveryFault::Disk { doing: "making a file in", path: folder.to_owned(), error }.into()),
         Ok(()) => Ok(()),
     }
 }
@@ -358,11 +364,24 @@ fn listen(address: SocketAddr, cores: usize) -> Result<(SocketAddr, Vec<TcpListe
         RunFault::Listen { address, error, hint }
     };
     // Sharing the port is for the cores of this server: a first listener that does not share finds another server's.
-    let first = bind(address, false).map_err(fault)?;
+    let first = bind_when_free(address).map_err(fault)?;
     let address = first.local_addr().map_err(fault)?;
     drop(first);
     let listeners = (0..cores).map(|_| bind(address, true)).collect::<io::Result<Vec<_>>>().map_err(fault)?;
     Ok((address, listeners))
+}
+
+/// A server that was killed a moment ago has its port until the kernel has ended what was under way in its rings.
+fn bind_when_free(address: SocketAddr) -> io::Result<TcpListener> {
+    let until = Instant::now() + PORT_WAIT_MAX;
+    loop {
+        match bind(address, false) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < until => {
+                std::thread::sleep(PORT_PAUSE);
+            }
+            bound => return bound,
+        }
+    }
 }
 
 /// A listener whose connections send small frames at once.

@@ -376,6 +376,20 @@ fn on_a_full_disk_what_was_accepted_stays_hidden_and_is_done_once_there_is_space
 }
 
 #[test]
+fn commands_that_come_at_once_where_no_server_runs_each_do_their_work() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let data = folder.path();
+    let server = start(1, data);
+    talk(&server, "lobby", 1..=40);
+    stop(server, Signal::TERM);
+    let mut tools: Vec<Child> = (0..3).map(|_| asking(data)).collect();
+    for tool in &mut tools {
+        assert!(tool.wait().expect("it ends").success());
+    }
+    assert!(any_secret_on_disk(data, 1..=40).is_none());
+}
+
+#[test]
 fn a_room_that_the_log_does_not_hold_is_told_with_a_code_of_its_own() {
     let folder = TempDir::new().expect("a temporary folder");
     let data = folder.path();

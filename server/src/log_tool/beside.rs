@@ -8,6 +8,7 @@ use serde::Serialize;
 use crate::host::EpochFile;
 use crate::storage::erasures::ErasureFile;
 use crate::storage::ledger::{self, Ledger, LedgerFile};
+use crate::storage::segment_path;
 use crate::storage::slots::{FileIdentity, Seen, SlotsFault};
 
 const ACCEPT: &str = "bring back the file as it was, or start the server: every room then goes on under a new epoch";
@@ -47,6 +48,16 @@ impl Beside {
             self.ledger = ledger;
             seen
         });
+        let newest = segment_path(log, self.ledger.newest_segment);
+        if self.ledger.newest_segment != 0 && newest.symlink_metadata().is_err() {
+            let what = "it is gone, and was there when the server stopped".to_owned();
+            self.say(
+                newest,
+                true,
+                what,
+                "bring it back, or start once with --accept-corruption, which gives up its messages",
+            );
+        }
         let path = log.join(ledger::FILE);
         if matches!(seen, Ok(Seen::Nothing)) && has_segments {
             self.say(path, false, "it is missing: every room goes on under a new epoch".to_owned(), ACCEPT);

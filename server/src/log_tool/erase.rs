@@ -12,7 +12,7 @@ use banter_protocol::ids::{RoomName, Sequence, UserName};
 use clap::Args;
 use serde::Serialize;
 
-use super::folder::{LogFolder, segments_of};
+use super::folder::{LogFolder, segments_in};
 use super::progress::Progress;
 use super::{LogFault, parse_room};
 use crate::host::HostCause;
@@ -26,6 +26,8 @@ use crate::wall_clock::unix_ms;
 const WAIT: Duration = Duration::from_secs(60);
 /// Between two looks at the list.
 const PAUSE: Duration = Duration::from_millis(50);
+/// Between two looks whether the folder is free by now.
+const FOLDER_PAUSE: Duration = Duration::from_secs(1);
 
 /// What to erase.
 #[derive(Args, Clone, Debug)]
@@ -117,15 +119,11 @@ pub enum NotErased {
 /// # Errors
 /// Something cannot be read or written, there are too many erasures, or less was erased than was asked.
 pub(super) fn run(task: &EraseTask) -> Result<bool, LogFault> {
-    let (log, _) = segments_of(&task.dir)?;
+    let (log, _) = segments_in(&task.dir)?;
     let list = open(&log)?;
-    let folder = match LogFolder::open(&task.dir) {
-        Ok(folder) => Some(folder),
-        Err(LogFault::Host(fault)) if fault.cause == HostCause::FolderInUse => None,
-        Err(fault) => return Err(fault),
-    };
+    let folder = free_folder(&task.dir)?;
     // Anew: a server that has the folder goes on.
-    let (_, segments) = segments_of(&task.dir)?;
+    let (_, segments) = segments_in(&task.dir)?;
     let bound = bound_of(&log, &segments, &task.room).map_err(|error| LogFault::Unreadable { path: log, error })?;
     let no_room = NotErased::NoRoom { room: task.room.as_str().to_owned(), is_running: folder.is_none() };
     if folder.is_some() && bound.is_none() {
@@ -139,7 +137,7 @@ pub(super) fn run(task: &EraseTask) -> Result<bool, LogFault> {
     })?;
     let report = match &folder {
         Some(folder) => erase(folder, &list, number)?,
-        None => wait(&list, number)?,
+        None => wait(&task.dir, &list, number)?,
     };
     tell(task, &report)?;
     match (&report, bound) {
@@ -213,14 +211,30 @@ fn bind<'l>(folder: &LogFolder, list: &ErasureFile, pending: impl Iterator<Item 
     list.bind(&bindings).map_err(|error| LogFault::Unwritable { path: list.path().to_owned(), error })
 }
 
-/// Waits until the server has done it.
-fn wait(list: &ErasureFile, number: u64) -> Result<Report, LogFault> {
+/// The folder, unless a server or another command has it.
+fn free_folder(dir: &Path) -> Result<Option<LogFolder>, LogFault> {
+    match LogFolder::open(dir) {
+        Ok(folder) => Ok(Some(folder)),
+        Err(LogFault::Host(fault)) if fault.cause == HostCause::FolderInUse => Ok(None),
+        Err(fault) => Err(fault),
+    }
+}
+
+/// Waits until whoever has the folder has done it, or leaves the folder without.
+fn wait(dir: &Path, list: &ErasureFile, number: u64) -> Result<Report, LogFault> {
     let until = Instant::now() + WAIT;
+    let mut look_at = Instant::now() + FOLDER_PAUSE;
     loop {
         let read = list.read().map_err(|error| LogFault::Unreadable { path: list.path().to_owned(), error })?;
         let report = Report::of(number, read.get(number));
         if report.done || Instant::now() >= until {
             return Ok(report);
+        }
+        if look_at <= Instant::now() {
+            if let Some(folder) = free_folder(dir)? {
+                return erase(&folder, list, number);
+            }
+            look_at = Instant::now() + FOLDER_PAUSE;
         }
         std::thread::sleep(PAUSE);
     }

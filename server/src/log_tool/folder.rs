@@ -88,6 +88,13 @@ pub(super) fn segments_of(data: &Path) -> Result<(PathBuf, Vec<u64>), LogFault> 
     Ok((log, segments))
 }
 
+/// The same of a folder that may be the one of the log itself.
+pub(super) fn segments_in(dir: &Path) -> Result<(PathBuf, Vec<u64>), LogFault> {
+    let Location { log, .. } = locate(dir)?;
+    let (segments, _) = list(&log)?;
+    Ok((log, segments))
+}
+
 fn locate(dir: &Path) -> Result<Location, LogFault> {
     let log = dir.join(LOG);
     let fault = |path: &Path, error| LogFault::Unreadable { path: path.to_owned(), error };

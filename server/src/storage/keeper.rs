@@ -418,7 +418,9 @@ impl Keeper {
             self.is_unsafe = true;
         }
         self.tell_unsafe();
-        if let Err(error) = self.ledger.end(is_whole) {
+        let has_record = |kept: &&Kept| !kept.is_cut && kept.sealed.is_some_and(|sealed| sealed.newest_ms > 0);
+        let newest = self.segments.all().filter(has_record).map(|kept| kept.header.id).max();
+        if let Err(error) = self.ledger.end(is_whole, newest.unwrap_or(0)) {
             tracing::error!(%error, "cannot write the log's ledger: the next start takes this end for a power cut");
         }
     }

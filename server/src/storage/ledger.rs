@@ -16,6 +16,7 @@
 //!      88     8  this file's own inode
 //!      96     8  when this file was made, nanoseconds since 1970
 //!     104     8  epoch under which something was dropped last; 0 = nothing ever was
+//!     112     8  newest segment with a record, where the last run ended in order; 0 = none, or not known
 //! ```
 //!
 //! Of each level one break is enough: a newer one has a higher run and a higher epoch, so it says all that an older one does.
@@ -33,7 +34,7 @@ use super::slots::{self, FileIdentity, Seen, Slots, SlotsFault, SlotsKind};
 /// What the file is called in the log's folder.
 pub const FILE: &str = "ledger";
 const KIND: SlotsKind = SlotsKind { magic: *b"BANTERLD", format: 1 };
-const CONTENT_BYTES: usize = 112;
+const CONTENT_BYTES: usize = 120;
 /// The machine's boot: another one since the last run means that memory was lost in between.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
@@ -65,6 +66,8 @@ pub struct Ledger {
     pub blank: Epoch,
     /// The epoch under which something was dropped last: above every run until then.
     pub dropped: Epoch,
+    /// The newest segment with a record, where the last run ended in order; 0: none, or it is not known.
+    pub newest_segment: u64,
     /// Which rooms have which durability.
     pub levels: Levels,
     /// The file that it lies in.
@@ -158,7 +161,7 @@ impl Ledger {
             self.levels = Levels { hash: start.levels_hash, epoch };
         }
         self.last = Some(LastRun { run: start.run, is_closed: false, boot: start.boot });
-        self.is_moved = false;
+        (self.is_moved, self.newest_segment) = (false, 0);
         doubt
     }
 
@@ -224,7 +227,8 @@ impl Ledger {
         let breaks = [self.written_break, self.all_break];
         let breaks = breaks.into_iter().flat_map(|there| there.map_or([0, 0], |there| [there.run, there.epoch.0]));
         let FileIdentity { inode, born_ns } = self.identity;
-        let rest = [self.blank.0, self.levels.hash, self.levels.epoch.0, inode, born_ns, self.dropped.0];
+        let rest =
+            [self.blank.0, self.levels.hash, self.levels.epoch.0, inode, born_ns, self.dropped.0, self.newest_segment];
         breaks.chain(rest).for_each(|number| content.extend_from_slice(&number.to_le_bytes()));
         content
     }
@@ -247,6 +251,7 @@ impl Ledger {
             levels: Levels { hash: number(72)?, epoch: Epoch(number(80)?) },
             identity: FileIdentity { inode: number(88)?, born_ns: number(96)? },
             dropped: Epoch(number(104)?),
+            newest_segment: number(112)?,
             is_moved: content[9] == 1,
         })
     }
@@ -382,12 +387,15 @@ impl LedgerFile {
         self.change(|ledger| ledger.last = ledger.last.map(|last| LastRun { boot: None, ..last }))
     }
 
-    /// The run is over.
+    /// The run is over. Where all of it is on the disk, its newest segment with a record is to be there at the next start.
     ///
     /// # Errors
     /// What the kernel says.
-    pub fn end(&mut self, is_whole: bool) -> io::Result<()> {
-        self.change(|ledger| ledger.last = ledger.last.map(|last| LastRun { is_closed: is_whole, ..last }))
+    pub fn end(&mut self, is_whole: bool, newest_segment: u64) -> io::Result<()> {
+        self.change(|ledger| {
+            ledger.last = ledger.last.map(|last| LastRun { is_closed: is_whole, ..last });
+            ledger.newest_segment = if is_whole { newest_segment } else { 0 };
+        })
     }
 
     fn change(&mut self, change: impl FnOnce(&mut Ledger)) -> io::Result<()> {

@@ -144,6 +144,7 @@ fn recover_with(
         began: Instant::now(),
     };
     let segments = list(folder)?;
+    recovery.miss_newest(&segments, &ledger)?;
     let mut covered = recovery.covered(&segments);
     for segment in &segments {
         match covered.remove(&segment.0) {
@@ -267,6 +268,21 @@ impl Recovery<'_> {
         Ok(())
     }
 
+    /// Nothing goes between two runs: what the ledger saw at the end of the last one is there, or was lost. No later part
+    /// would name it.
+    fn miss_newest(&mut self, segments: &[(u64, PathBuf)], ledger: &Ledger) -> Result<(), RecoveryFault> {
+        let newest = ledger.newest_segment;
+        if newest == 0 || segments.iter().any(|(id, _)| *id == newest) {
+            return Ok(());
+        }
+        self.accept(RecoveryFault::Corrupt {
+            path: segment_path(self.opening.folder, newest),
+            offset: 0,
+            what: "it is gone, and was there when the server stopped".to_owned(),
+            lost: "its messages".to_owned(),
+        })
+    }
+
     /// Walks what has no index. What is wrong with a segment is told in the order of their ids.
     fn seal(&mut self, tally: &Tally, unlost_run: Option<u64>) -> Result<(), RecoveryFault> {
         let unsealed = std::mem::take(&mut self.unsealed);
@@ -310,9 +326,13 @@ impl Recovery<'_> {
         match end {
             End::Clean { .. } => Ok(()),
             End::Torn { offset, bytes } => {
+                let told = if self.dropped {
+                    "in a file that was damaged, it may have been acknowledged"
+                } else {
+                    "nobody was told of it in rooms that are `synced`"
+                };
                 tracing::warn!(
-                    "{}: cut {bytes} bytes at offset {offset}, the remains of a commit that did not finish: nobody was \
-                     told of it",
+                    "{}: cut {bytes} bytes at offset {offset}, what is left of a commit that did not finish: {told}",
                     path.display()
                 );
                 Ok(())
@@ -321,7 +341,8 @@ impl Recovery<'_> {
                 path: path.to_owned(),
                 offset,
                 what,
-                lost: "the messages behind that in this file".to_owned(),
+                lost: "the messages behind that in this file, and all that is before them of rooms that go on in a later file"
+                    .to_owned(),
             }),
         }
     }

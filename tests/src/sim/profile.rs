@@ -13,6 +13,8 @@ use crate::seeded::Seeded;
 pub const HISTORY_BYTES_PLENTY: u64 = 1 << 30;
 /// More bytes of keys than any seed comes to.
 const DEDUPE_BYTES_PLENTY: u64 = 1 << 27;
+/// Turns of a core between two cuts where much is dropped.
+const CUTS_OFTEN_ONCE_IN: usize = 15;
 
 /// Whether starts may differ in the levels of rooms.
 const LEVELS_VARY: bool = true;
@@ -79,6 +81,8 @@ pub struct Profile {
     pub has_classes: bool,
     /// Each start has its rooms in other retention classes.
     pub varies_classes: bool,
+    /// All of a class may go before a crash.
+    pub drops_classes: bool,
     /// Every room broke at some start: the ledger was lost.
     pub is_broken: bool,
     /// Bytes of pages of the log's files that a core keeps in memory.
@@ -133,7 +137,7 @@ impl Profile {
         let rooms = 1 + chance.below(5);
         let levels = levels(is_logged, rooms, chance);
         let policies = policies(is_logged, &levels, &classes(has_classes, rooms, chance), &limits);
-        let cuts_once_in = if is_logged { *chance.pick(&[0, 0, 60, 15]) } else { 0 };
+        let cuts_once_in = if is_logged { *chance.pick(&[0, 0, 60, CUTS_OFTEN_ONCE_IN]) } else { 0 };
         let retention = chance.once_in(2).then(|| *chance.pick(&SERVER_CLASSES));
         let is_kept = levels.iter().all(|&level| level == Durability::Synced) && !varies_levels && cuts_once_in == 0;
         let faults = faults(chance);
@@ -160,6 +164,7 @@ impl Profile {
             varies_levels,
             has_classes,
             varies_classes,
+            drops_classes: false,
             is_broken: false,
             cache_bytes_max: *chance.pick(&[CACHE_BYTES_LEAST, 8_192, 1 << 20]),
             unsynced: BTreeSet::new(),
@@ -168,7 +173,23 @@ impl Profile {
             hours_once_in: if cuts_once_in == 0 { 0 } else { *chance.pick(&[0, 100, 400]) },
             wall_steps_once_in: *chance.pick(&[0, 50, 400]),
         };
-        profile.noting_unsynced()
+        let is_dropping = profile.cuts_once_in == CUTS_OFTEN_ONCE_IN;
+        if is_dropping { profile.dropping_much().noting_unsynced() } else { profile.noting_unsynced() }
+    }
+
+    /// A life of many starts in which nearly all is dropped soon: what a room was told before meets what it goes on under.
+    fn dropping_much(self) -> Self {
+        let crashes_once_in = if self.crashes_once_in == 0 { 0 } else { 60 };
+        Profile {
+            cuts_once_in: 8,
+            crashes_once_in,
+            crashes_max: 12,
+            stops_once_in: 60,
+            varies_classes: self.has_classes,
+            drops_classes: true,
+            retention: None,
+            ..self
+        }
     }
 
     /// Another start, with other levels or classes, if they vary.

@@ -32,6 +32,8 @@ pub(super) struct Sealing {
     cores: Vec<Core>,
     index: Arc<IndexBuilder>,
     safety: Safety,
+    /// It was said that its index cannot be written.
+    is_told: bool,
 }
 
 /// What is known of how far a segment is on the disk.
@@ -48,7 +50,7 @@ enum Safety {
 impl Sealing {
     /// Of a segment that a start found without an index, and had no space for one.
     pub fn found(end: BlockPlace, cores: Vec<Core>, index: Arc<IndexBuilder>) -> Self {
-        Sealing { end, is_provable: false, cores, index, safety: Safety::Unknown }
+        Sealing { end, is_provable: false, cores, index, safety: Safety::Unknown, is_told: false }
     }
 
     /// Whether the segment is on the disk.
@@ -79,8 +81,8 @@ impl Keeper {
         let last = self.sealed_at.get(&writer).map_or(self.started, |&(at, _)| at);
         self.sealed_at.insert(writer, (now, now.saturating_duration_since(last)));
         let is_provable = is_provable && !index.is_empty();
-        self.sealings
-            .insert(segment, Sealing { end, is_provable, cores: vec![writer.core], index, safety: Safety::Unknown });
+        let (cores, safety) = (vec![writer.core], Safety::Unknown);
+        self.sealings.insert(segment, Sealing { end, is_provable, cores, index, safety, is_told: false });
         self.queue.chore(Chore::Seal(segment));
         self.retention_at = now;
     }
@@ -107,7 +109,10 @@ impl Keeper {
             }
             Some(Err(error)) => {
                 let path = segment_path(&self.folder, segment);
-                tracing::warn!(%error, "cannot write the index of {}: trying again; a start without it takes longer", path.display());
+                let sealing = self.sealings.get_mut(&segment);
+                if sealing.is_some_and(|sealing| !std::mem::replace(&mut sealing.is_told, true)) {
+                    tracing::warn!(%error, "cannot write the index of {}: trying again; a start without it takes longer", path.display());
+                }
                 self.retry_in(RETRY);
             }
             None if safety == Safety::Unknown => self.retry_in(RETRY),

@@ -654,12 +654,14 @@ fn a_whole_stop_closes_the_ledger_and_takes_unused_segments_and_another_leaves_t
         thread.join().unwrap();
         assert_eq!(segment_path(folder.path(), 2).exists(), !is_whole);
         assert!(segment_path(folder.path(), 1).exists());
-        let last = ledger(folder.path()).last.unwrap();
+        let Ledger { last, newest_segment, .. } = ledger(folder.path());
+        let last = last.unwrap();
         assert_eq!(
             (last.run, last.is_closed, last.boot.is_some()),
             (RUN, is_whole, is_whole),
             "a core may have failed"
         );
+        assert_eq!(newest_segment, u64::from(is_whole), "the newest with a record");
     }
 }
 

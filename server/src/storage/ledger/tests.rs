@@ -10,6 +10,7 @@ fn ledger() -> Ledger {
         all_break: Some(Break { run: 2, epoch: Epoch(30), every_level: true }),
         blank: Epoch(35),
         dropped: Epoch(33),
+        newest_segment: 12,
         levels: Levels { hash: u64::MAX, epoch: Epoch(6) },
         identity: IDENTITY,
         is_moved: true,
@@ -139,7 +140,7 @@ fn what_is_changed_while_the_server_runs_is_on_the_disk_at_once() {
     file.raise_blank(Epoch(45)).unwrap();
     assert_eq!(open(folder.path()).blank, Epoch(50), "it only rises");
     for is_whole in [true, false] {
-        file.end(is_whole).unwrap();
+        file.end(is_whole, 9).unwrap();
         assert_eq!(open(folder.path()).last.map(|last| last.is_closed), Some(is_whole));
     }
 }
@@ -152,7 +153,7 @@ fn a_run_whose_sync_failed_ends_as_behind_a_power_cut_on_the_same_boot_too() {
     assert_eq!(unlost(), Some(7));
     file.forget_boot().unwrap();
     assert_eq!(unlost(), None);
-    file.end(false).unwrap();
+    file.end(false, 9).unwrap();
     let mut ledger = open(folder.path());
     let identity = ledger.identity;
     assert_eq!(ledger.begin(&Start { identity, ..start() }), Some(Doubt::WentDown(7)));
@@ -198,7 +199,7 @@ fn a_ledger_lies_in_these_bytes() {
     let mut bytes = vec![7, 0, 0, 0, 0, 0, 0, 0, 1, 1, 0, 0, 0, 0, 0, 0, 2];
     bytes.resize(31, 0);
     bytes.push(1);
-    for number in [3, 40, 2, 30, 35, u64::MAX, 6, 5, 6, 33] {
+    for number in [3, 40, 2, 30, 35, u64::MAX, 6, 5, 6, 33, 12] {
         bytes.extend_from_slice(&number.to_le_bytes());
     }
     assert_eq!(ledger.encode(), bytes, "a change of format takes another number in `KIND`");

@@ -83,10 +83,14 @@ fn foreign_fix(fault: &SegmentFault) -> &'static str {
             "start the Banter that wrote it, or give this one a folder of its own with --data DIR"
         }
         SegmentFault::Magic | SegmentFault::Short => {
-            "move the file away if it is not Banter's. If it was, it is damaged: restore it from a copy, or start once \
+            "move the file away if it is not Banter's. If it was, it is damaged: restore it from a copy, and ask again for what \
+             was erased since then (`banter log erase`), or start once \
              with --accept-corruption"
         }
-        SegmentFault::Sum => "restore it from a copy, or start once with --accept-corruption, which puts it aside",
+        SegmentFault::Sum => {
+            "restore it from a copy, and ask again for what was erased since then (`banter log erase`), or start once with \
+             --accept-corruption, which puts it aside"
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use banter_log::block::Proof;
 use banter_log::index::IndexBuilder;
@@ -131,13 +131,40 @@ fn collect(
     walked: &mpsc::Receiver<Result<Walked, RecoveryFault>>,
 ) -> Result<Vec<Walked>, RecoveryFault> {
     let bytes: u64 = unsealed.iter().map(|segment| segment.file_bytes).sum();
-    let mut all = Vec::new();
+    let (mut all, mut pace) = (Vec::new(), Pace::new(Instant::now()));
     loop {
-        match walked.recv_timeout(PROGRESS_INTERVAL) {
+        match walked.recv_timeout(pace.left(Instant::now())) {
             Ok(walked) => all.push(walked?),
             Err(RecvTimeoutError::Disconnected) => return Ok(all),
-            Err(RecvTimeoutError::Timeout) => tally.tell(unsealed.len(), bytes),
+            Err(RecvTimeoutError::Timeout) => {}
         }
+        if pace.is_due(Instant::now()) {
+            tally.tell(unsealed.len(), bytes);
+        }
+    }
+}
+
+/// When it is said next how far it is, however often something comes in between.
+pub(super) struct Pace {
+    due: Instant,
+}
+
+impl Pace {
+    pub fn new(now: Instant) -> Self {
+        Pace { due: now + PROGRESS_INTERVAL }
+    }
+
+    fn left(&self, now: Instant) -> Duration {
+        self.due.saturating_duration_since(now)
+    }
+
+    /// Whether it is to be said now; then it is due again an interval later.
+    pub fn is_due(&mut self, now: Instant) -> bool {
+        let is_due = self.due <= now;
+        if is_due {
+            *self = Pace::new(now);
+        }
+        is_due
     }
 }
 

@@ -41,9 +41,25 @@ impl SimDisk {
         for segment in self.segments.values().filter(|segment| !segment.is_cut) {
             oldest.entry(segment.header.class).or_insert(segment.header.id);
         }
-        let ids: Vec<u64> = oldest.into_values().collect();
-        let id = *ids.get(chance.below(ids.len()))?;
-        self.segments.get(&id).filter(|segment| segment.is_sealed && segment.newest_ms > 0).map(|_| id)
+        let classes: Vec<Class> = oldest.into_keys().collect();
+        self.oldest_of(*classes.get(chance.below(classes.len()))?)
+    }
+
+    /// The same of that class.
+    pub fn oldest_of(&self, class: Class) -> Option<u64> {
+        let mut segments = self.segments.values().filter(|it| it.header.class == class && !it.is_cut);
+        segments.next().filter(|it| it.is_sealed && it.newest_ms > 0).map(|it| it.header.id)
+    }
+
+    /// The class of some segment.
+    pub fn some_class(&self, chance: &mut Seeded) -> Option<Class> {
+        self.segments.values().nth(chance.below(self.segments.len())).map(|segment| segment.header.class)
+    }
+
+    /// What is written of that class, with the cores that do.
+    pub fn written_of(&self, class: Class) -> Vec<(Core, u64)> {
+        let written = self.segments.values().filter(|it| it.header.class == class && !it.is_sealed);
+        written.map(|segment| (segment.core(), segment.header.id)).collect()
     }
 
     /// A segment is to be forgotten: by these cores. Its rooms are as its index says, in memory or on the disk, where that

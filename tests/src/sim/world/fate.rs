@@ -167,6 +167,9 @@ impl World {
         }
         if let Some(crash) = self.next_crash() {
             self.crashes += 1;
+            if self.profile.drops_classes && self.chance.once_in(2) {
+                self.drop_a_class();
+            }
             self.crash(crash);
             // Another one before anything was asked, and in a run of them.
             while self.crashes < self.profile.crashes_max && self.chance.once_in(5) {
@@ -245,7 +248,7 @@ impl World {
             }
         }
         let ledger = self.ledger.as_mut().expect("a server has a ledger");
-        ledger.end(is_sealed).expect("a file is written");
+        ledger.end(is_sealed, 0).expect("a file is written");
         (self.is_draining, self.is_resting) = (false, false);
         (self.disk.is_kind, self.disk.is_quick) = (false, false);
         self.crash(if is_sealed { Crash::Stopped } else { Crash::Killed });

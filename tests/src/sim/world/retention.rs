@@ -16,6 +16,11 @@ use super::World;
 use crate::sim::disk::Places;
 use crate::sim::profile::Profile;
 
+/// How often what is written of a class is left, and what is sealed of it cut, until it counts as dropped.
+const CLASS_ROUNDS: usize = 2;
+/// Turns of each core in between.
+const CLASS_TURNS: usize = 12;
+
 /// What became of segments and rooms, as the world itself knows it.
 #[derive(Default)]
 pub(super) struct Retained {
@@ -55,6 +60,32 @@ impl World {
         {
             self.tell_core(core, Answer::Leave { segment });
             self.seen.saw("segment left");
+        }
+    }
+
+    /// All of a class goes while nobody asks for anything: what its rooms had there no later record tells of.
+    pub(super) fn drop_a_class(&mut self) {
+        let Some(class) = self.disk.some_class(&mut self.chance) else { return };
+        for _ in 0..CLASS_ROUNDS {
+            for (core, segment) in self.disk.written_of(class) {
+                self.tell_core(core, Answer::Leave { segment });
+            }
+            self.turn_all(CLASS_TURNS);
+            while let Some(segment) = self.disk.oldest_of(class) {
+                let blank_epoch = self.raise_blank();
+                self.forget(segment, blank_epoch);
+            }
+            self.turn_all(CLASS_TURNS);
+            self.disk.drop_free(&mut self.seen);
+        }
+        self.seen.saw("all of a class dropped");
+    }
+
+    /// Every core has so many turns in which no client asks.
+    fn turn_all(&mut self, turns: usize) {
+        for _ in 0..turns {
+            self.now_ms += 1;
+            (0..self.cores.len()).for_each(|core| self.turn(core));
         }
     }
 

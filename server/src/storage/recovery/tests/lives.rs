@@ -100,3 +100,22 @@ fn places_that_were_refused_and_given_again_end_the_part_before_and_never_below_
     let room = log.recover(false, FINDER + 1).unwrap().catalogs[0].room(RoomId::of("lobby")).unwrap();
     assert_eq!((room.first, room.head), (Sequence(4), Sequence(3)));
 }
+
+#[test]
+fn the_newest_segment_of_a_run_that_ended_in_order_is_missed() {
+    for is_lost in [false, true] {
+        let log = log_of(&[earlier(1, 1..=3), earlier(2, 4..=6)], (0, 0));
+        let last = Some(LastRun { run: WRITER, is_closed: true, boot: None });
+        let levels = Levels { hash: LEVELS, epoch: Epoch(0) };
+        LedgerFile::make(&log.folder, Ledger { last, newest_segment: 2, levels, ..ledger() }).unwrap();
+        if is_lost {
+            fs::remove_file(log.segment(2)).unwrap();
+            assert!(log.recover(false, FINDER).is_err_and(|fault| fault.to_string().contains("it is gone")));
+            let (epoch, read) = log.read(log.recover(true, FINDER).expect("accepted")).remove("lobby").unwrap();
+            assert_eq!((epoch, read.unwrap()), (BREAK_EPOCH + FINDER, vec![1, 2, 3]));
+            assert!(log.recover(false, FINDER + 1).is_ok(), "it is missed once");
+        } else {
+            assert_eq!(lobby(&log, FINDER), (EPOCH, (1..=6).collect()));
+        }
+    }
+}

@@ -3,8 +3,9 @@
 use std::fs::File;
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
-use super::super::sealing::threads_for;
+use super::super::sealing::{Pace, threads_for};
 use super::*;
 use crate::storage::files::write_index;
 
@@ -180,6 +181,14 @@ fn many(segments: u64) -> Log {
     }
     LedgerFile::make(&log.folder, ledger()).unwrap();
     log
+}
+
+#[test]
+fn how_far_it_is_is_said_every_two_seconds_however_many_segments_come_in_between() {
+    let start = Instant::now();
+    let mut pace = Pace::new(start);
+    let said = (0..100).filter(|&tenth| pace.is_due(start + Duration::from_millis(100 * tenth))).collect::<Vec<_>>();
+    assert_eq!(said, [20, 40, 60, 80]);
 }
 
 #[test]
