@@ -22,7 +22,7 @@ use std::path::Path;
 pub use cause::{DESCRIPTORS_PER_CORE, DESCRIPTORS_SHARED, MEMLOCK_BYTES_PER_CORE};
 pub use epoch::{EPOCH_MAX, EpochFile, Reserved, epoch_by_clock};
 pub use facts::{Container, Facts};
-pub use folder::claim_to_read;
+pub use folder::{KILLED_PAUSE, KILLED_WAIT_MAX, claim_to_read};
 
 use crate::config::Config;
 use system::Resource;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use banter_chat::address::Core;
 use banter_chat::limits::Limits;
@@ -28,7 +28,7 @@ use tracing_appender::non_blocking::ErrorCounter;
 use crate::config::{Config, LIMITS};
 use crate::connections::{ConnectionLimits, Connections};
 use crate::control::{Control, ControlFault, CoreLink, ToControl, ToCore};
-use crate::host::{self, EpochFile, Reserved};
+use crate::host::{self, EpochFile, KILLED_PAUSE, KILLED_WAIT_MAX, Reserved};
 use crate::mesh::{Bell, Neighbour, lanes};
 use crate::metrics::ServerState;
 use crate::net::Net;
@@ -43,9 +43,6 @@ use crate::wall_clock;
 
 /// Connections that may wait in the kernel for a core to take them.
 const BACKLOG: i32 = 4_096;
-/// How long a start waits for its port, and how long between two tries.
-const PORT_WAIT_MAX: Duration = Duration::from_secs(2);
-const PORT_PAUSE: Duration = Duration::from_millis(50);
 /// Sockets of one core at most, whatever the descriptor limit: the kernel's own bound on a ring's table.
 const SOCKETS_MAX: u64 = 1 << 20;
 /// Bytes of buffers for direct I/O that glommio keeps for a core.
@@ -373,11 +370,11 @@ fn listen(address: SocketAddr, cores: usize) -> Result<(SocketAddr, Vec<TcpListe
 
 /// A server that was killed a moment ago has its port until the kernel has ended what was under way in its rings.
 fn bind_when_free(address: SocketAddr) -> io::Result<TcpListener> {
-    let until = Instant::now() + PORT_WAIT_MAX;
+    let until = Instant::now() + KILLED_WAIT_MAX;
     loop {
         match bind(address, false) {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < until => {
-                std::thread::sleep(PORT_PAUSE);
+                std::thread::sleep(KILLED_PAUSE);
             }
             bound => return bound,
         }

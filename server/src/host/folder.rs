@@ -4,12 +4,19 @@ use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use super::{HostCause, HostFault, path_fault};
 use crate::storage::files::is_full;
 
 /// The file that is locked; it holds the pid of who locked it, which is for people: the lock itself is the kernel's.
 const LOCK: &str = "lock";
+
+/// How long a start waits for what a server that was killed a moment ago still has, the folder or the port: until the kernel
+/// has ended what was under way in its rings.
+pub const KILLED_WAIT_MAX: Duration = Duration::from_secs(2);
+/// Between two tries.
+pub const KILLED_PAUSE: Duration = Duration::from_millis(50);
 
 /// Makes the folder and locks it for as long as the file that comes back is open.
 pub(super) fn claim(data: &Path) -> Result<File, HostFault> {
@@ -22,10 +29,14 @@ pub(super) fn claim(data: &Path) -> Result<File, HostFault> {
     let path = data.join(LOCK);
     let fault = |doing| move |error| path_fault(HostCause::Folder, doing, data, &error);
     let mut lock = open(&path, true).map_err(fault("opening the lock in the data folder"))?;
-    match lock.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => return Err(in_use(data, &mut lock)),
-        Err(TryLockError::Error(error)) => return Err(fault("locking the data folder")(error)),
+    let until = Instant::now() + KILLED_WAIT_MAX;
+    loop {
+        match lock.try_lock() {
+            Ok(()) => break,
+            Err(TryLockError::WouldBlock) if Instant::now() < until => std::thread::sleep(KILLED_PAUSE),
+            Err(TryLockError::WouldBlock) => return Err(in_use(data, &mut lock)),
+            Err(TryLockError::Error(error)) => return Err(fault("locking the data folder")(error)),
+        }
     }
     match write_pid(&mut lock) {
         // The pid is for people, who go without where the disk is full: the lock itself is the kernel's.
@@ -115,6 +126,18 @@ fn holder(data: &Path, lock: &mut File) -> (String, String) {
 mod tests {
     use super::super::TestFolder;
     use super::*;
+
+    #[test]
+    fn a_folder_that_its_holder_leaves_in_a_moment_is_waited_for() {
+        let folder = TestFolder::new("folder-left");
+        let held = claim(&folder.0).unwrap();
+        let leaving = std::thread::spawn(move || {
+            std::thread::sleep(KILLED_PAUSE);
+            drop(held);
+        });
+        assert!(claim(&folder.0).is_ok());
+        leaving.join().unwrap();
+    }
 
     #[test]
     fn a_missing_folder_is_made_with_its_parents_and_for_its_user_only() {
