@@ -25,6 +25,8 @@ pub struct Truth {
     told: HashMap<Place, BTreeMap<u64, Vec<u8>>>,
     /// Epochs that rooms were told under since the power went last.
     epochs_told: HashSet<Place>,
+    /// The power went at some time: what was only written may lack what is before it.
+    pub power_went: bool,
     /// What `echo: false` left out, to be proved to be the reader's own.
     spared: Vec<(String, u64, u64, Voice)>,
     /// What came to a reader with `echo: false`, to be proved to be somebody else's.
@@ -115,6 +117,7 @@ impl Truth {
     /// The power went: what was told of rooms without messages may be another's from now on.
     pub fn power_is_gone(&mut self) {
         self.epochs_told.clear();
+        self.power_went = true;
     }
 
     /// Whether a room was told under that epoch, and no power went since.
