@@ -7,8 +7,9 @@
 //!
 //! Invariants:
 //! - Bytes from the disk are believed only behind their own sum and rkyv's check, and only if they are the room's next.
-//! - What is read is bounded by what is asked: a page ends where the bytes that were read for it are more than
-//!   [`READ_BYTES_FREE`] and four times what it holds.
+//! - What is read is bounded by what is given: a page ends where the bytes that were read for it, of segments and of indexes,
+//!   would be more than [`READ_BYTES_FREE`] and four times what it holds. What finding its first part takes is bounded by the
+//!   room's parts, and its first message is read whatever its length.
 //! - A read that failed says nothing about what is there. Damage is told only of bytes that did not check twice.
 
 use std::borrow::Cow;
@@ -214,8 +215,6 @@ impl<'a> Shelf<'a> {
 #[derive(Debug)]
 pub(crate) struct Reading {
     want: Want,
-    /// Bytes of records that were read for it. What finding them takes is bounded by their parts.
-    read_bytes: u64,
     /// What was read once more since it did not check.
     doubted: Option<(u64, LogFile, u64)>,
 }
@@ -238,7 +237,7 @@ impl Reading {
     }
 
     fn of(want: Want) -> Self {
-        Reading { want, read_bytes: 0, doubted: None }
+        Reading { want, doubted: None }
     }
 
     /// Whether it reads keys.
@@ -248,13 +247,8 @@ impl Reading {
 
     /// Goes on as far as it gets.
     pub(crate) fn go(&mut self, shelf: Shelf<'_>) -> Step {
-        if let Some((range, _)) = shelf.fresh
-            && range.file == LogFile::Segment
-        {
-            self.read_bytes += range.bytes;
-        }
         match &mut self.want {
-            Want::Page(page) => page.go(shelf, self.read_bytes),
+            Want::Page(page) => page.go(shelf),
             Want::Keys(keys) => keys.go(shelf),
         }
     }

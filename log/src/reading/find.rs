@@ -93,7 +93,7 @@ impl WayBack {
         &mut self,
         room: RoomId,
         shelf: Shelf<'_>,
-        target: Sequence,
+        (target, may_jump): (Sequence, bool),
         is_found: impl Fn(&Place) -> bool,
     ) -> Result<Option<Place>, Step> {
         loop {
@@ -102,7 +102,7 @@ impl WayBack {
             }
             let look = match &mut self.look {
                 Some(look) => look,
-                None => match self.next_segment(room, shelf) {
+                None => match self.next_segment(room, shelf, may_jump) {
                     Some(segment) => self.look.insert(PartLook::new(segment)),
                     None if self.step_back() => continue,
                     None => return Ok(self.at),
@@ -116,10 +116,10 @@ impl WayBack {
     }
 
     /// The segment to look into next: far before if that may still be behind the place, otherwise the one before.
-    fn next_segment(&mut self, room: RoomId, shelf: Shelf<'_>) -> Option<u64> {
+    fn next_segment(&mut self, room: RoomId, shelf: Shelf<'_>, may_jump: bool) -> Option<u64> {
         let Some(place) = self.at else { return shelf.catalog.room(room).map(|room| room.newest_segment) };
         let chain = place.part.chain;
-        self.is_far = chain.far != 0 && chain.far != chain.before && chain.far != self.too_far;
+        self.is_far = may_jump && chain.far != 0 && chain.far != chain.before && chain.far != self.too_far;
         let next = if self.is_far { chain.far } else { chain.before };
         (next != 0 && next < place.segment).then_some(next)
     }
@@ -180,6 +180,16 @@ impl WayBack {
     /// The part right behind the one that was looked at last, if it was on the way.
     pub(super) fn behind(&self) -> Option<&Place> {
         self.ahead.back()
+    }
+
+    /// No part before the present one is looked for.
+    pub(super) fn stay(&mut self) {
+        self.look = None;
+    }
+
+    /// The parts on the way that are remembered.
+    pub(super) fn ahead(&self) -> impl Iterator<Item = &Place> {
+        self.ahead.iter()
     }
 
     /// The part that was looked at last.

@@ -7,19 +7,21 @@ use banter_protocol::ids::{RoomId, Sequence};
 use banter_protocol::native::{Kept, read_kept, write_kept};
 
 use super::find::{Place, WayBack, doubtful_index};
-use super::{LOOKS_MAX, LogFile, PageRead, PageWant, READ_BYTES, READ_BYTES_FREE, Shelf, Step};
+use super::{FileRange, LOOKS_MAX, LogFile, PageRead, PageWant, READ_BYTES, READ_BYTES_FREE, Shelf, Step};
 use crate::PAGE_BYTES;
 use crate::block;
 use crate::bytes::u16_at;
 use crate::erasure::{Bound, Erasure, Erasures};
 use crate::index::Mark;
-use crate::index::marks::{MARK_LEAP_BYTES, MarkPiece, MarkSearch};
+use crate::index::marks::{MARK_LEAP_BYTES, MARK_STRIDE_BYTES, MarkPiece, MarkSearch};
 use crate::record::{Record, RecordFault, RecordKind, room_tag};
 
 /// Marks of an index in memory that are looked at in one go.
 const MARKS_AHEAD_MAX: usize = 64;
 /// Bytes of a read at least: a short record, and the header of a block ahead of it.
 const READ_BYTES_MIN: u64 = 512;
+/// Bytes that a part with few messages costs once it was found: a piece of marks, and a page of records.
+const PART_READ_BYTES: u64 = 2 * PAGE_BYTES as u64;
 
 /// A page being read.
 #[derive(Debug)]
@@ -32,6 +34,10 @@ pub(super) struct PageReading {
     /// Each with its place.
     frames: VecDeque<(Sequence, Vec<u8>)>,
     bytes: usize,
+    /// Bytes that were read from the disk for it, from the first part on that holds some of it.
+    read_bytes: u64,
+    /// A part was found that holds some of it.
+    is_found: bool,
     /// Where a page that ends with its last message ends is known.
     is_placed: bool,
     /// Where it begins is known too.
@@ -67,6 +73,8 @@ impl PageReading {
             run,
             frames: VecDeque::new(),
             bytes: 0,
+            read_bytes: 0,
+            is_found: false,
             way: WayBack::new(),
             stage: Stage::Find,
         }
@@ -89,7 +97,11 @@ impl PageReading {
         }
     }
 
-    pub(super) fn go(&mut self, shelf: Shelf<'_>, read_bytes: u64) -> Step {
+    pub(super) fn go(&mut self, shelf: Shelf<'_>) -> Step {
+        if self.is_found {
+            let fresh_bytes = shelf.fresh.map_or(0, |(range, _)| range.bytes);
+            self.read_bytes = self.read_bytes.saturating_add(fresh_bytes);
+        }
         loop {
             if self.next > self.want.last || self.is_full() {
                 return self.finish();
@@ -108,21 +120,40 @@ impl PageReading {
             };
             match went {
                 Ok(()) => {}
-                Err(Step::Read(range))
-                    if range.file == LogFile::Segment
-                        && self.costs_too_much(read_bytes.saturating_add(range.bytes)) =>
-                {
-                    return self.finish();
-                }
+                Err(Step::Read(range)) if self.ends_before(range) => return self.finish(),
+                Err(Step::Read(range)) if self.begins_behind(range) => {}
                 Err(step) => return step,
             }
         }
     }
 
-    /// Whether the page ends rather than that so many bytes are read for it.
-    fn costs_too_much(&self, read_bytes: u64) -> bool {
-        let is_far = read_bytes > READ_BYTES_FREE.saturating_add((self.bytes as u64).saturating_mul(4));
-        is_far && !self.want.newest && self.next > self.want.first
+    /// Whether the page ends rather than that these bytes are read for it, too.
+    fn ends_before(&self, range: FileRange) -> bool {
+        !self.want.newest
+            && self.next > self.want.first
+            && self.read_bytes.saturating_add(range.bytes) > allowed_bytes(self.bytes as u64)
+    }
+
+    /// A page of the newest begins with the part that was found last, rather than that these bytes are read to find one before
+    /// it, if what all of them take, with marks and records, would be too much.
+    fn begins_behind(&mut self, range: FileRange) -> bool {
+        let Some(place) = self.way.at().filter(|_| self.goes_back_for_more()) else { return false };
+        let parts = self.way.ahead().filter(|ahead| ahead.part.first <= self.want.last).chain([place]);
+        let (count, bytes) =
+            parts.fold((0, 0), |(count, bytes), place| (count + 1, place.part.bytes.saturating_add(bytes)));
+        let still_due = range.bytes.saturating_add((count + 1) * PART_READ_BYTES);
+        let is_far = self.read_bytes.saturating_add(still_due) > allowed_bytes(bytes.min(self.want.bytes_max as u64));
+        if is_far {
+            let first = place.part.first;
+            self.way.stay();
+            self.begin_at(first);
+        }
+        is_far
+    }
+
+    /// Whether it looks for older messages than those of the part with the last one.
+    fn goes_back_for_more(&self) -> bool {
+        self.want.newest && self.is_measured && self.frames.is_empty() && matches!(self.stage, Stage::Find)
     }
 
     fn is_full(&self) -> bool {
@@ -140,7 +171,9 @@ impl PageReading {
     /// Finds the part that holds the next message.
     fn find(&mut self, shelf: Shelf<'_>) -> Result<(), Step> {
         let target = if self.is_placed { self.next } else { self.want.last };
-        let found = self.way.go(self.room, shelf, target, |place| place.part.first <= target)?;
+        // Where each part on the way is part of the page, nothing is passed over.
+        let may_jump = !self.goes_back_for_more();
+        let found = self.way.go(self.room, shelf, (target, may_jump), |place| place.part.first <= target)?;
         if let Some(place) = found.filter(|place| place.last < target)
             && let Some(behind) = self.way.behind().filter(|behind| behind.part.first > target)
         {
@@ -195,15 +228,17 @@ impl PageReading {
     fn begin_of_newest(&self, place: &Place, piece: &MarkPiece) -> Sequence {
         let wanted = u64::from(self.want.messages_max).max(1);
         let fewest = Sequence(self.want.last.0.saturating_sub(wanted - 1)).max(self.want.first);
-        let bytes_max = (self.want.bytes_max as u64).saturating_mul(2).saturating_add(READ_BYTES_FREE / 2);
+        let free = (READ_BYTES_FREE / 2).saturating_sub(self.read_bytes);
+        let bytes_max = (self.want.bytes_max as u64).saturating_mul(2).saturating_add(free);
         let ahead = piece.marks.partition_point(|mark| mark.sequence <= self.want.last.0);
         let mut marks = piece.marks.get(..ahead).unwrap_or(&[]).iter().rev();
         let Some(mut begin) = marks.next() else { return fewest };
         let (own_share, mut bytes) = (own_share(place, piece), 0);
         for mark in marks {
-            // What lies between two marks is others' but for the room's share, and is leapt over from page to page.
+            // Far marks have others' records between them, but for the room's share, and those are leapt over.
             let gap = begin.offset.saturating_sub(mark.offset);
-            bytes += gap.min((gap as f64 * own_share) as u64 + 2 * PAGE_BYTES as u64);
+            let own_bytes = (gap as f64 * own_share) as u64 + 2 * PAGE_BYTES as u64;
+            bytes += if is_near((mark.sequence, mark.offset), begin) { gap } else { gap.min(own_bytes) };
             if bytes > bytes_max {
                 return Sequence(begin.sequence).max(fewest);
             }
@@ -214,6 +249,7 @@ impl PageReading {
     }
 
     fn begin_part(&mut self, place: Place, shelf: Shelf<'_>) -> Result<(), Step> {
+        self.is_found = true;
         let Some(index) = shelf.index_of(place.segment) else {
             if !place.part.details.is_on_disk() {
                 // It was found in memory, and its index is on the disk by now.
@@ -358,13 +394,19 @@ impl PageReading {
         let marks = &records.piece.marks;
         let behind = marks.iter().find(|mark| mark.sequence > target);
         let all_bytes = behind.map_or(own_bytes, |mark| mark.offset.saturating_sub(at));
+        let near = near_bytes(marks, self.next.0, at, target);
         let bytes = if all_bytes <= own_bytes.saturating_mul(2) {
             all_bytes
+        } else if near > 0 {
+            near
         } else {
             let leap = marks.iter().find(|mark| mark.sequence > self.next.0);
             leap.map_or(own_bytes, |leap| bytes_of(leap.sequence - self.next.0).min(leap.offset.saturating_sub(at)))
         };
-        bytes.clamp(READ_BYTES_MIN, READ_BYTES)
+        // A read begins and ends with a page of the disk.
+        let left = allowed_bytes(self.bytes as u64).saturating_sub(self.read_bytes.saturating_add(PAGE_BYTES as u64));
+        let most = if want.newest { READ_BYTES } else { left.clamp(READ_BYTES_MIN, READ_BYTES) };
+        bytes.clamp(READ_BYTES_MIN, most)
     }
 
     /// Takes the room's records of these bytes, from there on, leaping where a mark says so.
@@ -550,9 +592,31 @@ enum Looked {
     Later,
 }
 
+/// Bytes that may be read for a page that holds so many.
+fn allowed_bytes(bytes: u64) -> u64 {
+    READ_BYTES_FREE.saturating_add(bytes.saturating_mul(4))
+}
+
 fn mark_before(piece: &MarkPiece, sequence: Sequence) -> Option<Mark> {
     let behind = piece.marks.partition_point(|mark| mark.sequence <= sequence.0);
     behind.checked_sub(1).and_then(|at| piece.marks.get(at)).copied()
+}
+
+/// Whether what lies between a record and the next mark is read rather than leapt over: there is more than one of the room.
+fn is_near((sequence, offset): (u64, u64), next: &Mark) -> bool {
+    next.offset.saturating_sub(offset) <= 2 * MARK_STRIDE_BYTES && next.sequence > sequence.saturating_add(1)
+}
+
+/// Bytes from a record on up to the first mark that is to be leapt to, or that is behind the last wanted record.
+fn near_bytes(marks: &[Mark], next: u64, at: u64, target: u64) -> u64 {
+    let mut here = (next, at);
+    for mark in marks.iter().filter(|mark| mark.sequence > next) {
+        if here.0 > target || !is_near(here, mark) {
+            break;
+        }
+        here = (mark.sequence, mark.offset);
+    }
+    here.1.saturating_sub(at)
 }
 
 /// How much of what lies between the marks of a piece is the room's own.
