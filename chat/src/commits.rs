@@ -401,6 +401,8 @@ impl Rooms {
                     }
                     self.keys_read(ticket, keys.ok(), turn);
                 }
+                // Nobody asks for states yet.
+                Done::State { state, .. } => self.pages.faults.extend(state.err()),
             }
         }
     }

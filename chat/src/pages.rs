@@ -329,8 +329,11 @@ impl Rooms {
                 }
                 self.pages.waiting.push_front(job);
             }
-            (ReadFault::Unreadable { .. }, PageAsk::Fetch(ask)) => refuse_fetch(&ask, unreadable(), turn),
-            (ReadFault::Unreadable { .. }, PageAsk::CatchUp(ask)) => {
+            // A page says nothing of states.
+            (ReadFault::Unreadable { .. } | ReadFault::StateDamaged { .. }, PageAsk::Fetch(ask)) => {
+                refuse_fetch(&ask, unreadable(), turn)
+            }
+            (ReadFault::Unreadable { .. } | ReadFault::StateDamaged { .. }, PageAsk::CatchUp(ask)) => {
                 let after = ask.after;
                 let page = Page { is_unread: true, ..empty_page(after, after.next(), after) };
                 self.send_page(ask, page, turn);

@@ -115,6 +115,8 @@ pub struct PartBuilder {
     pub keys: Vec<KeyedPost>,
     /// Where the record of its last place ends.
     end_offset: u64,
+    /// Where the record of its newest state ends.
+    state_end: u64,
 }
 
 /// What is to be known of a room when its part begins.
@@ -202,6 +204,11 @@ impl PartBuilder {
         self.end_offset
     }
 
+    /// Where the record of its newest state ends; 0: it has none.
+    pub fn state_end(&self) -> u64 {
+        self.state_end
+    }
+
     fn starting_with(entry: &Entry, opening: Opening) -> Self {
         let mut room = PartBuilder {
             part: Part {
@@ -220,6 +227,7 @@ impl PartBuilder {
             marks: Vec::new(),
             keys: Vec::new(),
             end_offset: 0,
+            state_end: 0,
         };
         room.begin_at(entry);
         room
@@ -236,12 +244,14 @@ impl PartBuilder {
     fn add(&mut self, entry: &Entry, offset: u64) {
         if entry.kind.is_numbered() {
             self.add_place(entry, offset);
+            // How long its messages are says how much a page takes: a state says nothing of that.
+            self.part.bytes += u64::from(entry.record_bytes);
         } else {
             self.part.state_offset = offset as u32;
+            self.state_end = offset + u64::from(entry.record_bytes);
         }
         self.keys.extend(entry.key);
         let part = &mut self.part;
-        part.bytes += u64::from(entry.record_bytes);
         (part.epoch, part.level) = (entry.epoch, entry.level);
         part.newest_ms = part.newest_ms.max(entry.time_ms);
     }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  records ─▶ commit ─▶ Ask::Append ─(disk)─▶ Answer::Written ─▶ Answer::Synced
-//!  wants ──▶ read ───▶ Ask::Read ───(disk)─▶ Answer::Read ────▶ Done::Page, Done::Keys
+//!  wants ──▶ read ───▶ Ask::Read ───(disk)─▶ Answer::Read ────▶ Done::Page, Done::Keys, Done::State
 //! ```
 //!
 //! Each retention class has segments of its own, since whole files go; commits are of one class each.
@@ -34,6 +34,7 @@ use crate::record::{Level, Record};
 use crate::segment::{Class, SegmentHeader};
 
 mod asks;
+mod carrying;
 mod erasing;
 mod readings;
 
@@ -238,11 +239,18 @@ impl Journal {
     /// Makes room for a commit of so many bytes of records, in another segment where it does not fit what is left of this
     /// one. `false`: there is no other yet. So nobody builds a block that has no place.
     pub fn make_room(&mut self, class: Class, record_bytes: usize) -> bool {
-        // And for the proof of it.
-        let bytes = block_bytes(record_bytes) as u64 + PAGE_BYTES as u64;
-        let fits = |active: &Active| active.place.offset + bytes <= active.place.segment.file_bytes;
-        let lane = self.lanes.get(&class);
-        lane.and_then(|lane| lane.active.as_ref()).is_some_and(fits) || self.rotate(class, bytes)
+        self.make_room_with_states(class, record_bytes, std::iter::empty()).is_some()
+    }
+
+    /// Bytes of a segment that so many of records take, and the proof of them.
+    fn bytes_for(record_bytes: usize) -> u64 {
+        block_bytes(record_bytes) as u64 + PAGE_BYTES as u64
+    }
+
+    fn fits_active(&self, class: Class, record_bytes: usize) -> bool {
+        let end = |active: &Active| active.place.offset + Self::bytes_for(record_bytes);
+        let fits = |active: &Active| end(active) <= active.place.segment.file_bytes;
+        self.lanes.get(&class).and_then(|lane| lane.active.as_ref()).is_some_and(fits)
     }
 
     /// Bytes of records that the next commit of that class takes: where no further segment is ready, what is left of the one
@@ -274,6 +282,7 @@ impl Journal {
         wanted: Reach,
     ) -> bool {
         debug_assert!(self.is_idle(class), "one commit at a time");
+        debug_assert!(records.clone().all(|(_, entry, _)| self.is_said_now(&entry)), "a state of an earlier place");
         let record_bytes = records.clone().map(|(record, ..)| record.bytes()).sum();
         if !self.make_room(class, record_bytes) {
             return false;
@@ -293,6 +302,12 @@ impl Journal {
         self.append = Some(Append { class, entries, names, offset, behind, wanted, is_proof: false, proves: false });
         self.ask_append(&place, block, wanted);
         true
+    }
+
+    /// A state is no older than what its room has: otherwise the room would end there.
+    fn is_said_now(&self, entry: &Entry) -> bool {
+        let is_behind = |room: crate::catalog::RoomLog| entry.sequence >= room.head && entry.epoch >= room.epoch;
+        entry.kind.is_numbered() || self.catalog.room(entry.room).is_none_or(is_behind)
     }
 
     fn ask_append(&mut self, place: &BlockPlace, block: Vec<u8>, wanted: Reach) {

@@ -1,8 +1,10 @@
-//! Reads a part of a room back from the log, one disk read at a time: a page of messages, or the keys of its newest posts.
+//! Reads a part of a room back from the log, one disk read at a time: a page of messages, the keys of its newest posts, or
+//! its state.
 //!
 //! ```text
 //!  the room's part that holds the place ─▶ its marks ─▶ its records ─▶ the part behind ─▶ …      (`page`)
 //!  the room's newest part ─▶ its keys, newest first ─▶ the part before ─▶ …                      (`keys`)
+//!  the room's newest part ─▶ the record of its state                                             (`state`)
 //! ```
 //!
 //! Invariants:
@@ -31,9 +33,12 @@ use crate::segment::SegmentHeader;
 mod find;
 mod keys;
 mod page;
+mod state;
 
 /// Bytes of the log that one read takes, unless a record is longer.
 pub const READ_BYTES: u64 = 64 * 1_024;
+/// Bytes of a read at least: a short record, and the header of a block ahead of it.
+const READ_BYTES_MIN: u64 = 512;
 /// Bytes that may be read for a page beside four times what it holds.
 pub const READ_BYTES_FREE: u64 = 64 * 1_024;
 
@@ -94,6 +99,15 @@ pub struct KeysRead {
     pub left_out: u64,
 }
 
+/// A state that was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StateRead {
+    /// The whole native frame, which says its epoch, place and time.
+    pub frame: Vec<u8>,
+    /// The segment that it lies in: that of the room's newest part, unless a writer carried none.
+    pub segment: u64,
+}
+
 /// A file of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum LogFile {
@@ -131,6 +145,12 @@ pub enum ReadFault {
         /// The first message behind the damage that may be there.
         first: Sequence,
     },
+    /// The record of the room's newest state did not check twice, or neither do its segment and index: the state is out of
+    /// reach, which is not to say that there was none. Nothing is said of the room's messages.
+    StateDamaged {
+        /// The segment.
+        segment: u64,
+    },
 }
 
 /// What comes next.
@@ -142,6 +162,8 @@ pub(crate) enum Step {
     Page(PageRead),
     /// The keys are ready.
     Keys(KeysRead),
+    /// The state is ready, or there is none.
+    State(Option<StateRead>),
     /// Bytes of a file did not check: it may be another one by now, or was read wrong.
     Doubtful {
         segment: u64,
@@ -223,6 +245,15 @@ pub(crate) struct Reading {
 enum Want {
     Page(Box<page::PageReading>),
     Keys(Box<keys::KeysReading>),
+    State(Box<state::StateReading>),
+}
+
+/// What a reading is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Subject {
+    Page,
+    Keys,
+    State,
 }
 
 impl Reading {
@@ -236,13 +267,22 @@ impl Reading {
         Reading::of(Want::Keys(Box::new(keys::KeysReading::new(room, want))))
     }
 
+    /// The newest state of a room.
+    pub(crate) fn state(room: RoomId) -> Self {
+        Reading::of(Want::State(Box::new(state::StateReading::new(room))))
+    }
+
     fn of(want: Want) -> Self {
         Reading { want, doubted: None }
     }
 
-    /// Whether it reads keys.
-    pub(crate) fn is_keys(&self) -> bool {
-        matches!(self.want, Want::Keys(_))
+    /// What it is about.
+    pub(crate) fn subject(&self) -> Subject {
+        match self.want {
+            Want::Page(_) => Subject::Page,
+            Want::Keys(_) => Subject::Keys,
+            Want::State(_) => Subject::State,
+        }
     }
 
     /// Goes on as far as it gets.
@@ -250,14 +290,24 @@ impl Reading {
         match &mut self.want {
             Want::Page(page) => page.go(shelf),
             Want::Keys(keys) => keys.go(shelf),
+            Want::State(state) => state.go(shelf),
         }
     }
 
-    /// The first message of a page behind the segment whose index is being read.
-    pub(crate) fn behind_index(&self) -> Option<Sequence> {
+    /// What to say of records of that segment that did not check twice; `first` is the first message behind them.
+    pub(crate) fn damage(&self, segment: u64, first: Sequence) -> ReadFault {
+        match self.want {
+            Want::Page(_) | Want::Keys(_) => ReadFault::Damaged { segment, first },
+            Want::State(_) => ReadFault::StateDamaged { segment },
+        }
+    }
+
+    /// What to say if the index that is being read is lost with its segment. `None`: waiting for it is all there is.
+    pub(crate) fn behind_lost_index(&self, segment: u64) -> Option<ReadFault> {
         match &self.want {
-            Want::Page(page) => Some(page.behind_index()),
+            Want::Page(page) => Some(ReadFault::Damaged { segment, first: page.behind_index() }),
             Want::Keys(_) => None,
+            Want::State(_) => Some(ReadFault::StateDamaged { segment }),
         }
     }
 
@@ -265,7 +315,7 @@ impl Reading {
     pub(crate) fn leave_jump(&mut self) -> bool {
         match &mut self.want {
             Want::Page(page) => page.leave_jump(),
-            Want::Keys(_) => false,
+            Want::Keys(_) | Want::State(_) => false,
         }
     }
 
@@ -274,6 +324,7 @@ impl Reading {
         match &mut self.want {
             Want::Page(page) => page.begin_anew(),
             Want::Keys(keys) => keys.begin_anew(),
+            Want::State(state) => state.begin_anew(),
         }
     }
 
@@ -282,6 +333,8 @@ impl Reading {
         match &mut self.want {
             Want::Page(page) => page.erase(erasure),
             Want::Keys(keys) => keys.begin_anew(),
+            // An erasure is about places, and a state has none.
+            Want::State(_) => {}
         }
     }
 

@@ -8,13 +8,14 @@ use banter_protocol::native::{Change, Kept, State, read_message, write_kept, wri
 use banter_protocol::request::{Body, BodyFormat};
 
 use crate::PAGE_BYTES;
-use crate::block::BlockWriter;
+use crate::block::{self, BlockWriter};
 use crate::catalog::{Catalog, CutRooms, Past};
-use crate::index::{Entry, HEADER_BYTES, IndexHeader, Part, read_table};
+use crate::index::{Entry, HEADER_BYTES, IndexBuilder, IndexHeader, Opening, Part, read_table};
 use crate::journal::{Answer, Ask, Done, Journal, JournalParts, Reach};
 use crate::key::KeyedPost;
-use crate::reading::{FileRange, KeysRead, KeysWant, LogFile, PageRead, PageWant, ReadFault};
+use crate::reading::{FileRange, KeysRead, KeysWant, LogFile, PageRead, PageWant, ReadFault, StateRead};
 use crate::record::{Author, Level, Record, RecordKind, room_tag};
+use crate::scan::Scan;
 use crate::segment::{Class, SegmentHeader};
 
 /// The start of the server that the rig's journals belong to.
@@ -80,7 +81,7 @@ impl Post {
         KeyedPost::of(&read_message(&self.frame_of(self.epoch)).unwrap(), None)
     }
 
-    fn record<'a>(&self, level: Level, frame: &'a [u8]) -> Record<'a> {
+    pub(crate) fn record<'a>(&self, level: Level, frame: &'a [u8]) -> Record<'a> {
         let message = Record::message(RoomId::of(self.room), level, self.author(), frame);
         Record { kind: self.kind, room_tag: room_tag(RoomId::of(self.room)), ..message }
     }
@@ -485,6 +486,15 @@ impl Rig {
         }
     }
 
+    /// Reads the state of a room to the end.
+    pub(crate) fn state_of(&mut self, room: &str) -> Result<Option<StateRead>, ReadFault> {
+        self.journal.read_state(RoomId::of(room));
+        match self.read() {
+            Done::State { state, .. } => state,
+            other => panic!("{other:?}"),
+        }
+    }
+
     /// Reads what was asked for last.
     fn read(&mut self) -> Done {
         self.done.clear();
@@ -492,5 +502,36 @@ impl Rig {
         self.work();
         assert_eq!(self.done.len(), 1);
         self.done.remove(0)
+    }
+}
+
+/// Makes the indexes again from the segments alone, one after another, chained as a start chains them.
+pub(crate) fn scan_indexes(rig: &mut Rig) {
+    let mut catalog = Catalog::default();
+    rig.indexes.clear();
+    for (&id, file) in &rig.files.clone() {
+        let (index, header) = (scan_index(file, &catalog), rig.header(id));
+        if !index.is_empty() {
+            rig.indexes.insert(id, index.encode(&header, file.len() as u64, true));
+            catalog.add_segment(header, 1, 0);
+            for part in rig.parts_of(id) {
+                assert_eq!(catalog.add_part(&header, &part, &Past::default()), None);
+            }
+        }
+    }
+}
+
+pub(crate) fn scan_index(file: &[u8], catalog: &Catalog) -> IndexBuilder {
+    let (mut scan, mut index) = (Scan::new(file).unwrap(), IndexBuilder::default());
+    loop {
+        let mut offset = scan.place().offset + block::HEADER_BYTES as u64;
+        let Some(block) = scan.next() else { return index };
+        for record in block.records() {
+            let record = record.unwrap();
+            let (entry, name) = Entry::read(&record, RoomId::of).unwrap();
+            let chain = catalog.chain_of(entry.room);
+            index.add(&entry, offset, || Opening { name: name.into(), chain });
+            offset += record.bytes() as u64;
+        }
     }
 }

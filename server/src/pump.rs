@@ -454,6 +454,11 @@ impl Pump {
                     "a segment of the log, or its index, could not be read: who asked is told to come again, and nothing \
                      is lost"
                 ),
+                ReadFault::StateDamaged { segment } => tracing::error!(
+                    segment,
+                    "a segment of the log is damaged where the state of a room lies, and nobody knows that state; see to \
+                     the disk (`dmesg`), and restore the file from a copy"
+                ),
             }
         }
     }

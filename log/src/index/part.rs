@@ -6,7 +6,7 @@
 //!      16     8  epoch of its newest record                   80     4  where its newest state record lies; 0 = none
 //!      24     8  first sequence                               84     4  marks
 //!      32     8  last sequence                                88     8  where its name lies, and behind it marks and keys
-//!      40     8  bytes of its records                         96     4  bytes of its keys' pieces
+//!      40     8  bytes of its records with a place            96     4  bytes of its keys' pieces
 //!      48     8  time of its newest record, ms               100     4  keys
 //!      56     8  segment of the room's part before; 0 = none 104     2  bytes of its name
 //!      64     8  segment of a part far before; 0 = none      106     1  level of its newest record
@@ -46,7 +46,7 @@ pub struct Part {
     pub first: Sequence,
     /// Its last place there; all between are there too.
     pub last: Sequence,
-    /// Bytes of its records.
+    /// Bytes of its records that have a place.
     pub bytes: u64,
     /// The time of its newest record, milliseconds since 1970.
     pub newest_ms: u64,

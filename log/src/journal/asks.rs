@@ -9,7 +9,7 @@ use crate::block::BlockPlace;
 use crate::catalog::{Catalog, CutRooms};
 use crate::erasure::Erasure;
 use crate::index::IndexBuilder;
-use crate::reading::{FileRange, KeysRead, PageRead, ReadFault};
+use crate::reading::{FileRange, KeysRead, PageRead, ReadFault, StateRead};
 use crate::segment::{Class, SegmentHeader};
 
 /// What a journal is made of.
@@ -218,6 +218,13 @@ pub enum Done {
         ticket: u32,
         /// All that were wanted.
         keys: Result<KeysRead, ReadFault>,
+    },
+    /// A state was read.
+    State {
+        /// As it was given when it was asked for.
+        ticket: u32,
+        /// The newest of the room; `None`: it has none in the log.
+        state: Result<Option<StateRead>, ReadFault>,
     },
 }
 

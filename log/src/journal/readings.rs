@@ -3,7 +3,7 @@
 use banter_protocol::ids::RoomId;
 
 use super::{Ask, Done, Journal};
-use crate::reading::{FileRange, KeysWant, LogFile, PageWant, ReadFault, Reading, Shelf, Step};
+use crate::reading::{FileRange, KeysWant, LogFile, PageWant, ReadFault, Reading, Shelf, Step, Subject};
 
 impl Journal {
     /// Asks for a page; the answer carries the ticket that comes back.
@@ -14,6 +14,11 @@ impl Journal {
     /// Asks for the newest keys of a room; the answer carries the ticket that comes back.
     pub fn read_keys(&mut self, room: RoomId, want: KeysWant) -> u32 {
         self.read(Reading::keys(room, want))
+    }
+
+    /// Asks for the newest state of a room, as it is when it is read; the answer carries the ticket that comes back.
+    pub fn read_state(&mut self, room: RoomId) -> u32 {
+        self.read(Reading::state(room))
     }
 
     fn read(&mut self, reading: Reading) -> u32 {
@@ -46,6 +51,7 @@ impl Journal {
                 Step::Read(range) => return self.ask_read(ticket, range),
                 Step::Page(page) => return self.end_read(Done::Page { ticket, page: Ok(page) }, done),
                 Step::Keys(keys) => return self.end_read(Done::Keys { ticket, keys: Ok(keys) }, done),
+                Step::State(state) => return self.end_read(Done::State { ticket, state: Ok(state) }, done),
                 Step::Damaged { segment, first } => {
                     return self.fail(ticket, ReadFault::Damaged { segment, first }, done);
                 }
@@ -56,7 +62,10 @@ impl Journal {
                     self.cache.borrow_mut().forget(segment, file);
                     match file {
                         _ if !is_proved => {}
-                        LogFile::Segment => return self.fail(ticket, ReadFault::Damaged { segment, first }, done),
+                        LogFile::Segment => {
+                            let fault = reading.damage(segment, first);
+                            return self.fail(ticket, fault, done);
+                        }
                         LogFile::Index => return self.lose_index(ticket, segment, done),
                     }
                 }
@@ -82,24 +91,24 @@ impl Journal {
         if self.readings.get_mut(ticket as usize).is_some_and(Reading::leave_jump) {
             return self.step(ticket, None, done);
         }
-        let behind = self.readings.get(ticket as usize).and_then(Reading::behind_index);
-        let fault = match behind.filter(|_| is_lost) {
-            // Nor is its segment: what the room has there is out of reach.
-            Some(first) => ReadFault::Damaged { segment, first },
-            None => ReadFault::Unreadable { segment },
-        };
-        self.fail(ticket, fault, done);
+        // Where its segment is not what it should be either, what the room has there is out of reach.
+        let reading = self.readings.get(ticket as usize).filter(|_| is_lost);
+        let fault = reading.and_then(|reading| reading.behind_lost_index(segment));
+        self.fail(ticket, fault.unwrap_or(ReadFault::Unreadable { segment }), done);
     }
 
     fn fail(&mut self, ticket: u32, fault: ReadFault, done: &mut Vec<Done>) {
-        let is_keys = self.readings.get(ticket as usize).is_some_and(Reading::is_keys);
-        let end =
-            if is_keys { Done::Keys { ticket, keys: Err(fault) } } else { Done::Page { ticket, page: Err(fault) } };
+        let Some(reading) = self.readings.get(ticket as usize) else { return };
+        let end = match reading.subject() {
+            Subject::Page => Done::Page { ticket, page: Err(fault) },
+            Subject::Keys => Done::Keys { ticket, keys: Err(fault) },
+            Subject::State => Done::State { ticket, state: Err(fault) },
+        };
         self.end_read(end, done);
     }
 
     fn end_read(&mut self, end: Done, done: &mut Vec<Done>) {
-        if let Done::Page { ticket, .. } | Done::Keys { ticket, .. } = &end {
+        if let Done::Page { ticket, .. } | Done::Keys { ticket, .. } | Done::State { ticket, .. } = &end {
             self.readings.try_remove(*ticket as usize);
         }
         self.reads -= 1;

@@ -6,13 +6,14 @@ use crate::PAGE_BYTES;
 use crate::bytes::u32_at;
 use crate::journal::{Answer, Ask, Done, Reach, State};
 use crate::reading::ReadFault;
-use crate::record::Level;
+use crate::record::{Level, RecordKind};
 use crate::rig::{Post, Rig, frames, want, want_in};
 use crate::segment::Class;
 
 mod erasing;
 mod lanes;
 mod proofs;
+mod states;
 
 const PAGE: u64 = PAGE_BYTES as u64;
 /// The header, two posts, and a proof.

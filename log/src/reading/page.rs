@@ -7,7 +7,9 @@ use banter_protocol::ids::{RoomId, Sequence};
 use banter_protocol::native::{Kept, read_kept, write_kept};
 
 use super::find::{Place, WayBack, doubtful_index};
-use super::{FileRange, LOOKS_MAX, LogFile, PageRead, PageWant, READ_BYTES, READ_BYTES_FREE, Shelf, Step};
+use super::{
+    FileRange, LOOKS_MAX, LogFile, PageRead, PageWant, READ_BYTES, READ_BYTES_FREE, READ_BYTES_MIN, Shelf, Step,
+};
 use crate::PAGE_BYTES;
 use crate::block;
 use crate::bytes::u16_at;
@@ -18,8 +20,6 @@ use crate::record::{Record, RecordFault, RecordKind, room_tag};
 
 /// Marks of an index in memory that are looked at in one go.
 const MARKS_AHEAD_MAX: usize = 64;
-/// Bytes of a read at least: a short record, and the header of a block ahead of it.
-const READ_BYTES_MIN: u64 = 512;
 /// Bytes that a part with few messages costs once it was found: a piece of marks, and a page of records.
 const PART_READ_BYTES: u64 = 2 * PAGE_BYTES as u64;
 
@@ -187,6 +187,14 @@ impl PageReading {
             return Ok(());
         };
         if !self.is_placed {
+            if place.part.first > place.last {
+                // A state is all that it holds: the page ends before it, if there is anything before.
+                if place.part.first > target {
+                    self.begin_at(place.part.first);
+                }
+                self.want.last = place.last;
+                return Ok(());
+            }
             self.is_placed = true;
             self.want.last = self.want.last.min(place.last);
             return self.begin_part(place, shelf);

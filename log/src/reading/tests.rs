@@ -3,7 +3,7 @@
 use banter_protocol::ids::{Epoch, Sequence};
 
 use crate::PAGE_BYTES;
-use crate::index::{HEADER_BYTES, IndexBuilder};
+use crate::index::HEADER_BYTES;
 use crate::journal::Answer;
 use crate::reading::{LogFile, PageRead, PageWant, ReadFault};
 use crate::record::RecordKind;
@@ -14,6 +14,7 @@ mod faults;
 mod keys;
 mod page;
 mod races;
+mod states;
 
 /// The header, four posts of a block each, and a proof.
 const FOUR_POSTS: u64 = 6 * PAGE_BYTES as u64;

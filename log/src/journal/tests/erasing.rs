@@ -48,7 +48,7 @@ fn rig(posts: u64) -> Rig {
 
 impl Rig {
     /// Rewrites a segment and its index, as the disk's side does, and tells the journal.
-    fn rewrite(&mut self, segment: u64, erasure: &Erasure) {
+    pub(super) fn rewrite(&mut self, segment: u64, erasure: &Erasure) {
         rewrite(self.files.get_mut(&segment).unwrap(), None, |kept| erasure.hides(kept)).unwrap();
         let header = self.header(segment);
         let end_offset = IndexHeader::read(&self.indexes[&segment], &header).unwrap().end_offset;

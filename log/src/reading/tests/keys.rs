@@ -77,7 +77,7 @@ fn the_key_of_a_refused_post_is_forgotten_once_its_place_is_given_again() {
     assert_eq!(known(rig.keys(0, 99).unwrap()), [1, 3, 4]);
     assert!(rig.journal.end());
     rig.work();
-    page::scan_indexes(&mut rig);
+    crate::rig::scan_indexes(&mut rig);
     let catalog = rig.catalog_of_files();
     assert_eq!(known(rig.with(crate::rig::parts(RUN + 1, catalog)).keys(0, 99).unwrap()), [1, 3, 4]);
 }

@@ -228,7 +228,7 @@ fn what_was_refused_and_given_again_is_read_as_it_was_given_last() {
     rig.work();
     assert!(ended && rig.files.len() >= 3);
     // As a start finds it: the index of each segment is made again from all of its blocks.
-    scan_indexes(&mut rig);
+    crate::rig::scan_indexes(&mut rig);
     assert_eq!(rig.part(1, "lobby").last, Sequence(8), "what was refused lies there");
     let catalog = rig.catalog_of_files();
     let mut later = rig.with(crate::rig::parts(RUN + 1, catalog));
@@ -236,37 +236,5 @@ fn what_was_refused_and_given_again_is_read_as_it_was_given_last() {
         assert_eq!(later.pages(want(first, 10)), page(first..=10), "from {first}");
         let newest = PageWant { newest: true, messages_max: 3, ..want(1, first) };
         assert_eq!(later.page(newest), page(first.saturating_sub(2).max(1)..=first), "up to {first}");
-    }
-}
-
-/// Makes the indexes again from the segments alone, one after another, chained as a start chains them.
-pub(super) fn scan_indexes(rig: &mut Rig) {
-    let mut catalog = crate::catalog::Catalog::default();
-    rig.indexes.clear();
-    for (&id, file) in &rig.files.clone() {
-        let (index, header) = (scan_index(file, &catalog), rig.header(id));
-        if !index.is_empty() {
-            rig.indexes.insert(id, index.encode(&header, file.len() as u64, true));
-            catalog.add_segment(header, 1, 0);
-            for part in rig.parts_of(id) {
-                assert_eq!(catalog.add_part(&header, &part, &crate::catalog::Past::default()), None);
-            }
-        }
-    }
-}
-
-pub(super) fn scan_index(file: &[u8], catalog: &crate::catalog::Catalog) -> IndexBuilder {
-    let (mut scan, mut index) = (crate::scan::Scan::new(file).unwrap(), IndexBuilder::default());
-    loop {
-        let mut offset = scan.place().offset + HEADER_BYTES as u64;
-        let Some(block) = scan.next() else { return index };
-        for record in block.records() {
-            let record = record.unwrap();
-            let id_of = banter_protocol::ids::RoomId::of;
-            let (entry, name) = crate::index::Entry::read(&record, id_of).unwrap();
-            let chain = catalog.chain_of(entry.room);
-            index.add(&entry, offset, || crate::index::Opening { name: name.into(), chain });
-            offset += record.bytes() as u64;
-        }
     }
 }

@@ -212,7 +212,11 @@ impl<'a> Reader<'a> {
                 }
                 // An index that is damaged is made again meanwhile.
                 Err(ReadFault::Unreadable { .. }) if tries == 0 => tries += 1,
-                Err(ReadFault::Unreadable { segment } | ReadFault::Damaged { segment, .. }) => {
+                Err(
+                    ReadFault::Unreadable { segment }
+                    | ReadFault::Damaged { segment, .. }
+                    | ReadFault::StateDamaged { segment },
+                ) => {
                     return Some((epoch.0, Err(segment)));
                 }
             }

@@ -163,7 +163,7 @@ impl World {
                 println!("    core {own} came upon {fault:?}");
             }
             match fault {
-                ReadFault::Damaged { segment, .. } => {
+                ReadFault::Damaged { segment, .. } | ReadFault::StateDamaged { segment } => {
                     assert!(self.disk.rotten.contains(&segment), "segment {segment} is whole, and counts as damaged");
                     self.seen.saw("damage found by a reader");
                 }
