@@ -105,7 +105,11 @@ fn run_all(args: &Args, seeds: std::ops::Range<u64>, progress: &Progress) -> Fou
                 Ok(seen) => {
                     found.add(&seen, seen.0.iter().filter(|(_, times)| **times > 0).map(|(&what, _)| (what, seed)))
                 }
-                Err(fault) => found.faults.push(fault),
+                Err(fault) => {
+                    // Told at once: a long run may be ended before it tells what it found.
+                    let _ = writeln!(std::io::stderr(), "seed {seed} failed");
+                    found.faults.push(fault);
+                }
             }
         }
     };

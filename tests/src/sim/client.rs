@@ -402,7 +402,7 @@ impl Hearing<'_> {
         let position = match from {
             JoinFrom::Now => Ok(head),
             JoinFrom::Last(0) => Ok(head),
-            JoinFrom::Last(count) if self.profile.history_is_whole => Ok(head.saturating_sub(count)),
+            JoinFrom::Last(count) if self.is_whole(&room) => Ok(head.saturating_sub(count)),
             JoinFrom::Last(count) => Err((head.saturating_sub(count), head)),
             JoinFrom::After(cursor) => {
                 assert!(cursor.epoch.0 == epoch && cursor.sequence.0 <= head, "such a cursor is refused");
@@ -467,12 +467,7 @@ impl Hearing<'_> {
         let places = messages.first().map(place).zip(messages.last().map(place));
         if let Some((first, last)) = places {
             match from {
-                // Of what is only written a power cut may take what is before, and leave what is behind it.
-                FetchFrom::After(after)
-                    if self.profile.history_is_whole && (self.profile.is_synced(room) || !self.truth.power_went) =>
-                {
-                    assert_eq!(first, after.0 + 1);
-                }
+                FetchFrom::After(after) if self.is_whole(room) => assert_eq!(first, after.0 + 1),
                 FetchFrom::After(after) => assert!(first > after.0),
                 FetchFrom::Before(before) => assert!(last < before.0),
             }
@@ -492,6 +487,12 @@ impl Hearing<'_> {
         }
         self.connection.last_page = Some(HeardPage { places, more });
         self.seen.saw("fetch page");
+    }
+
+    /// Whether all that a room ever had is there from its first message on. Of what is only written a power cut may take what
+    /// is before, and leave what is behind it.
+    fn is_whole(&self, room: &str) -> bool {
+        self.profile.history_is_whole && (self.profile.is_synced(room) || !self.truth.power_went)
     }
 
     fn message(&mut self, said: &Said) {
