@@ -38,6 +38,11 @@ const MENDED: &[(u64, u16, &str)] = &[
         3,
         "a later start counted what an earlier one had left out behind a power cut, and lost what is before it",
     ),
+    (
+        15_966,
+        1,
+        "a block that a full disk had refused lay whole behind its segment's end: walked without its index, it cut the room off",
+    ),
 ];
 
 fn run(seed: u64, cores: u16, what: &str) -> banter_tests::sim::coverage::Coverage {

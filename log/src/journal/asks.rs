@@ -83,7 +83,8 @@ pub enum Ask {
     Seal {
         /// The segment, and where its blocks end.
         end: BlockPlace,
-        /// Whether a proof is to be written there: not where half a block may lie.
+        /// Whether a proof is to be written there. Where not, a block that was refused may lie there, in part or whole: its header is
+        /// to be blanked before the index is kept.
         is_provable: bool,
         /// Its index, to be encoded.
         index: Arc<IndexBuilder>,

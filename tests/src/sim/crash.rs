@@ -159,7 +159,8 @@ impl World {
         let start = Starting { cores, levels_hash, unix_ms };
         let fate = self.spoil_ledger(crash);
         let has_numbers = fate != Fate::Lost || epoch_by_clock(unix_ms) >= given_end;
-        self.spoil_epochs(crash, has_numbers);
+        let is_shown = fate != Fate::Lost || !self.disk_and_chance().0.segments.is_empty();
+        self.spoil_epochs(crash, (has_numbers, has_numbers && is_shown));
         self.rot_unsealed(crash == Crash::Killed && fate != Fate::Lost);
         let places = self.places_on_disk();
         if self.is_verbose() {
@@ -250,16 +251,17 @@ impl World {
         fate
     }
 
-    /// The same of the epoch file. It is lost only where something else shows which numbers were given.
-    fn spoil_epochs(&mut self, crash: Crash, has_numbers: bool) {
+    /// The same of the epoch file. It is missing only where something else shows which numbers were given, if need be the clock;
+    /// and damaged only where the folder shows some, since otherwise somebody is asked about the clock.
+    fn spoil_epochs(&mut self, crash: Crash, (may_be_missing, may_be_damaged): (bool, bool)) {
         let (_, chance, folder) = self.disk_chance_and_folder();
         let (mut file, was_cut) = (SlotFile::open(folder.data(), "epoch"), crash == Crash::PowerCut);
         let what = match chance.below(40) {
-            0 | 1 if has_numbers => {
+            0 | 1 if may_be_missing => {
                 file.remove();
                 "epoch file missing"
             }
-            2 | 3 if has_numbers => {
+            2 | 3 if may_be_damaged => {
                 file.lose(chance);
                 file.write();
                 "epoch file damaged"

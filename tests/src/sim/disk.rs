@@ -254,6 +254,9 @@ impl SimDisk {
             let (block, _) = BlockWriter::of(&end.segment).finish(&proved);
             there.write(end.offset, &block);
             there.make_safe();
+        } else if !index.is_empty() && end.offset + PAGE_BYTES as u64 <= end.segment.file_bytes {
+            there.write(end.offset, &[0; PAGE_BYTES]);
+            there.make_safe();
         }
         there.index = Some(index.encode(&end.segment, end.offset, true));
         index.len() as u32

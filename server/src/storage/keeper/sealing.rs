@@ -5,7 +5,10 @@
 //!   start walks it, and its readers are served from the core's memory until then. The ledger says so at once, by a boot that
 //!   is not known: the next start takes this run's end for a power cut, also on the same boot.
 //! - An index is written only behind the sync of its segment, and tried again until it is there.
+//! - A block that was refused may lie whole behind a segment's end. Its places are given again, perhaps under another epoch, so it
+//!   is blanked before the index is there: who walks the segment later, without the index, finds no more than that had.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -15,7 +18,7 @@ use banter_log::block::{BlockPlace, BlockWriter};
 use banter_log::index::IndexBuilder;
 use banter_log::journal::Answer;
 
-use super::super::files::{SyncFault, put_index, sync_segment, write_page};
+use super::super::files::{SyncFault, is_full, put_index, sync_segment, write_page};
 use super::super::segment_path;
 use super::kept::{Sealed, Writer};
 use super::{Chore, Keeper, RETRY};
@@ -26,14 +29,25 @@ use crate::control::ToCore;
 pub(super) struct Sealing {
     /// Where its blocks end.
     end: BlockPlace,
-    /// A proof is to be written there.
-    is_provable: bool,
+    /// What is to be written there.
+    behind: Behind,
     /// Those who read from the index in memory.
     cores: Vec<Core>,
     index: Arc<IndexBuilder>,
     safety: Safety,
     /// It was said that its index cannot be written.
     is_told: bool,
+}
+
+/// What is to be written where a segment's blocks end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Behind {
+    /// Nothing, or it is there.
+    Nothing,
+    /// A proof of the blocks before it.
+    Proof,
+    /// Zeros, over a block that was refused.
+    Blank,
 }
 
 /// What is known of how far a segment is on the disk.
@@ -50,7 +64,7 @@ enum Safety {
 impl Sealing {
     /// Of a segment that a start found without an index, and had no space for one.
     pub fn found(end: BlockPlace, cores: Vec<Core>, index: Arc<IndexBuilder>) -> Self {
-        Sealing { end, is_provable: false, cores, index, safety: Safety::Unknown, is_told: false }
+        Sealing { end, behind: Behind::Nothing, cores, index, safety: Safety::Unknown, is_told: false }
     }
 
     /// Whether the segment is on the disk.
@@ -80,9 +94,13 @@ impl Keeper {
         let (now, writer) = (Instant::now(), Writer { core: Core(end.segment.core), class: end.segment.class });
         let last = self.sealed_at.get(&writer).map_or(self.started, |&(at, _)| at);
         self.sealed_at.insert(writer, (now, now.saturating_duration_since(last)));
-        let is_provable = is_provable && !index.is_empty();
+        let behind = match is_provable {
+            _ if index.is_empty() || end.offset + PAGE_BYTES as u64 > end.segment.file_bytes => Behind::Nothing,
+            true => Behind::Proof,
+            false => Behind::Blank,
+        };
         let (cores, safety) = (vec![writer.core], Safety::Unknown);
-        self.sealings.insert(segment, Sealing { end, is_provable, cores, index, safety, is_told: false });
+        self.sealings.insert(segment, Sealing { end, behind, cores, index, safety, is_told: false });
         self.queue.chore(Chore::Seal(segment));
         self.retention_at = now;
     }
@@ -120,29 +138,49 @@ impl Keeper {
         }
     }
 
-    /// Writes the proof behind the last block, and syncs. A proof says that what lies before it is on the disk: what is not
-    /// known to be is synced first.
+    /// Writes what belongs behind the last block, and syncs.
     fn make_safe(&mut self, sealing: &mut Sealing) -> Safety {
-        let Sealing { end, is_provable, .. } = sealing;
-        let segment = end.segment.id;
-        if *is_provable && end.offset + PAGE_BYTES as u64 <= end.segment.file_bytes {
-            if end.synced != end.number {
-                match self.sync(segment) {
-                    Safety::Synced => end.synced = end.number,
-                    other => return other,
-                }
+        let segment = sealing.end.segment.id;
+        let path = segment_path(&self.folder, segment);
+        let (safety, written) = match sealing.behind {
+            Behind::Nothing => (Safety::Synced, Ok(())),
+            Behind::Proof => self.prove(sealing),
+            Behind::Blank => (Safety::Synced, write_page(&self.folder, segment, &[0; PAGE_BYTES], sealing.end.offset)),
+        };
+        match (safety, written) {
+            // A file system that finds no space for what is there already may find some later, as the index does.
+            (Safety::Synced, Err(error)) if sealing.behind == Behind::Blank && is_full(&error) => {
+                return Safety::Unknown;
             }
-            *is_provable = false;
-            let (proof, behind) = BlockWriter::of(&end.segment).finish(end);
-            match write_page(&self.folder, segment, &proof, end.offset) {
-                Ok(()) => *end = behind,
-                Err(error) => {
-                    let path = segment_path(&self.folder, segment);
-                    tracing::warn!(%error, "cannot write behind the last block of {}: it stays without a proof", path.display());
-                }
+            (Safety::Synced, Err(error)) => tracing::warn!(
+                %error,
+                "cannot write behind the last block of {}: a start that has to read it through may take its last block for torn, \
+                 or find one there that was refused",
+                path.display()
+            ),
+            (Safety::Synced, Ok(())) => {}
+            (other, _) => return other,
+        }
+        sealing.behind = Behind::Nothing;
+        self.sync(segment)
+    }
+
+    /// A proof says that what lies before it is on the disk: what is not known to be is synced first.
+    fn prove(&mut self, sealing: &mut Sealing) -> (Safety, io::Result<()>) {
+        let end = &mut sealing.end;
+        let segment = end.segment.id;
+        if end.synced != end.number {
+            match self.sync(segment) {
+                Safety::Synced => end.synced = end.number,
+                other => return (other, Ok(())),
             }
         }
-        self.sync(segment)
+        let (proof, behind) = BlockWriter::of(&end.segment).finish(end);
+        let written = write_page(&self.folder, segment, &proof, end.offset);
+        if written.is_ok() {
+            *end = behind;
+        }
+        (Safety::Synced, written)
     }
 
     fn sync(&mut self, segment: u64) -> Safety {

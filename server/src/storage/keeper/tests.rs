@@ -694,6 +694,25 @@ fn a_sealed_segment_is_proved_behind_its_last_block_where_there_is_room_and_half
 }
 
 #[test]
+fn a_block_that_was_refused_is_gone_before_the_index_says_where_the_segment_ends() {
+    let mut rig = Rig::new(&[], limits());
+    let header = rig.prepared(0);
+    let mut made = Made::of(header);
+    made.commit(Level::Synced, &[Post::at(1).frame()]);
+    let (end, index) = (made.place(), Arc::new(index_of(&made.file()).unwrap().0));
+    made.commit(Level::Synced, &[Post::at(2).frame(), Post::at(3).frame()]);
+    rig.write_blocks(&made);
+    let refused = fs::read(segment_path(rig.folder.path(), header.id)).unwrap();
+    assert_eq!(index_of(&refused).unwrap().0.parts().next().unwrap().last.0, 3, "it lies there whole");
+    rig.keeper.take(ToKeeper::Seal { end, is_provable: false, index, newest_ms: unix_ms() });
+    let bytes = fs::read(segment_path(rig.folder.path(), header.id)).unwrap();
+    let (walked, ending) = index_of(&bytes).unwrap();
+    assert_eq!((walked.parts().next().unwrap().last.0, ending), (1, Ending::Clean { offset: end.offset }));
+    let index = fs::read(index_path(rig.folder.path(), header.id)).unwrap();
+    assert_eq!(IndexHeader::read(&index, &header).unwrap().end_offset, end.offset);
+}
+
+#[test]
 fn before_a_core_is_told_of_a_cut_the_ledger_has_an_epoch_for_rooms_that_have_nothing_left() {
     let mut rig = Rig::new(&[HOUR_MS; 3], Limits { retention_bytes: 2 * u64::from(SEGMENT_BYTES), ..limits() });
     rig.do_all();
