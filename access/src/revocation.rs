@@ -8,7 +8,6 @@
 //! - Looking up costs O(log n) for a proof, and as many times that as there are lengths of prefixes, at most 129, for an
 //!   address.
 
-use std::borrow::Borrow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -333,7 +332,7 @@ fn insert<Name: Ord + Clone>(all: &mut Spans<Name>, name: &Name, span: Span) {
     spans.insert(at, span);
 }
 
-fn remove<Name: Ord + Borrow<Name>>(all: &mut Spans<Name>, name: &Name, span: Span) {
+fn remove<Name: Ord>(all: &mut Spans<Name>, name: &Name, span: Span) {
     let Some(spans) = all.get_mut(name) else { return };
     spans.retain(|kept| *kept != span);
     if spans.is_empty() {

@@ -286,4 +286,4 @@ fn judge_times(claims: &Claims, rules: &Rules, now_seconds: u64) -> Result<(), R
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
