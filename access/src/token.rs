@@ -286,4 +286,6 @@ fn judge_times(claims: &Claims, rules: &Rules, now_seconds: u64) -> Result<(), R
 }
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 pub(crate) mod tests;
