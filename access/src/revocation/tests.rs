@@ -327,3 +327,37 @@ proptest! {
         let _ = read_file(format!("{}\n", summed(&text)).as_bytes());
     }
 }
+
+fn resident_bytes() -> u64 {
+    let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
+    pages.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4_096
+}
+
+/// What a full table costs: `cargo test --release -p banter-access --lib cost -- --ignored --nocapture`.
+#[test]
+#[ignore = "measures"]
+fn the_cost_of_a_full_table() {
+    let kinds: [(&str, fn(usize) -> Subject); 2] = [
+        ("sessions of 36 bytes", |n| session(&format!("2f1d3a5c-7b9e-4d21-8c43-{n:012}"))),
+        ("IPv4 addresses", |n| address(&std::net::Ipv4Addr::from_bits(n as u32 * 977).to_string())),
+    ];
+    for (kind, subject) in kinds {
+        let before = resident_bytes();
+        let list: Vec<_> =
+            (0..REVOCATIONS_MAX).map(|n| revocation(subject(n), None, 1_000 + n as u64 % 86_400)).collect();
+        let (listed, mut revocations) = (resident_bytes(), Revocations::default());
+        for revocation in &list {
+            assert_eq!(revocations.add(revocation, 0), Ok(true));
+        }
+        let bytes = (resident_bytes() - before) / REVOCATIONS_MAX as u64;
+        let own = (resident_bytes() - listed) / REVOCATIONS_MAX as u64;
+        let (proof, place) = (proof("ann", 500), "10.1.2.3".parse().unwrap());
+        let begun = std::time::Instant::now();
+        for now in 0..100_000 {
+            std::hint::black_box(revocations.judge(std::hint::black_box(&proof), now));
+            std::hint::black_box(revocations.is_address_revoked(place, now));
+        }
+        let took = begun.elapsed().as_secs_f64() * 1e9 / 1e5;
+        println!("{kind}: {own} bytes each, {bytes} with the names; a proof and an address judged in {took:.0} ns");
+    }
+}
