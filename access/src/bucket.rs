@@ -73,7 +73,7 @@ pub struct Buckets {
 }
 
 impl Buckets {
-    /// Of one rate, for at most so many sources at a time (each about 100 bytes while its bucket is not full).
+    /// Of one rate, for at most so many sources at a time (each about 90 bytes while its bucket is not full).
     pub fn new(rate: Rate, sources_max: usize) -> Self {
         Buckets { rate, sources_max, full_at: BTreeMap::new(), by_time: BTreeSet::new(), shared_full_at: 0 }
     }

@@ -14,8 +14,9 @@ const GRANT_HEAD_BYTES: usize = 3;
 /// A judged token: 56 bytes here, the user's name, and one piece of memory with the session, the token's id and the
 /// patterns. At most [`TOKEN_BYTES_MAX`](crate::token::TOKEN_BYTES_MAX) and a little, whatever the token says.
 ///
-/// With a user of 3 bytes, ids of 22 bytes each and 3 patterns it is 180 bytes in all, as the allocator counts them
-/// (`cargo test -p banter-access proof`).
+/// With a user of 3 bytes, ids of 22 bytes each and 3 patterns it is 192 bytes in all, as the allocator gives them; with
+/// UUIDs of 36 bytes for all three 256, of which 64 are the user's name, which the session has anyway
+/// (`cargo test -p banter-access --lib an_ordinary -- --nocapture`).
 #[derive(Clone, PartialEq, Eq)]
 pub struct Proof {
     user: UserName,
@@ -217,6 +218,6 @@ pub(crate) mod tests {
         let uuids = measure(&"u".repeat(36), &"i".repeat(36));
         println!("bytes, and as allocated: ordinary {ordinary:?}, every id a UUID {uuids:?}");
         assert!(ordinary.1 <= 200, "{ordinary:?}");
-        assert!(uuids.0 <= 230, "{uuids:?}");
+        assert!(uuids.1 <= 256, "{uuids:?}");
     }
 }
