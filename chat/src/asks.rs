@@ -1,13 +1,15 @@
 //! What a connection asks and is answered: checks each request, sends it to the core of its room, and writes the answer.
 
+use banter_access::rights::Rights;
 use banter_protocol::error_code::{ErrorCode, Scope};
 use banter_protocol::event::Event;
 use banter_protocol::fault::RequestFault;
-use banter_protocol::features::FeatureNames;
+use banter_protocol::features::{FeatureNames, Features};
 use banter_protocol::ids::{Cursor, PostKey, RequestId, RoomId, RoomName, Sequence, UserName, check_room_name};
 use banter_protocol::request::{Ask, Body, FetchFrom, JoinFrom, Request};
 use bytes::Bytes;
 
+use crate::access::{Access, Proving, must_have};
 use crate::address::{ConnectionId, SubscriptionId, core_of};
 use crate::local_room::LocalRoom;
 use crate::parcel::{Answer, FetchAsk, JoinAsk, OwnedBody, Refusal, Up};
@@ -32,13 +34,24 @@ struct JoinWish {
     presence: bool,
 }
 
+impl JoinWish {
+    /// The rights that it takes.
+    fn needs(&self) -> Rights {
+        let history = if matches!(self.from, JoinFrom::Last(1..)) { Rights::HISTORY } else { Rights::NONE };
+        let presence = if self.presence { Rights::PRESENCE } else { Rights::NONE };
+        Rights::READ | history | presence
+    }
+}
+
 impl Sessions {
     /// Takes a request. The caller has seen that the connection is read ([`Sessions::is_read`]).
     pub fn request(&mut self, connection: ConnectionId, request: &Request<'_>, turn: &mut Turn<'_>) {
         let Some(slot) = self.slot_of(connection) else { return };
         let stage = self.connections[slot].stage;
         let result = match (&request.ask, stage) {
-            (Ask::Hello { user, features, .. }, Stage::Opened) => self.hello(slot, request.id, user, features),
+            (Ask::Hello { user, token, features }, Stage::Opened) => {
+                self.hello(slot, request.id, (user, token.as_deref()), features, turn)
+            }
             (Ask::Hello { .. }, Stage::Greeted) => Err(bad_request("`hello` comes once")),
             (ask, Stage::Greeted) => self.ask(slot, request.id, ask, turn),
             (_, Stage::Opened) => Err(bad_request("`hello` comes first")),
@@ -74,6 +87,8 @@ impl Sessions {
             Ask::Fetch { room, from, limit } => self.fetch(slot, id, room, *from, *limit, turn),
             Ask::Members { room } => {
                 let room = room_name(room)?;
+                self.refuse_if_expired(slot, turn)?;
+                must_have(self.rights_in(slot, room.as_str()), Rights::PRESENCE)?;
                 self.take_token(slot, Kind::Members, turn)?;
                 let asker = self.peer_of(slot);
                 self.connections[slot].reserved_bytes += MEMBERS_ANSWER_BYTES;
@@ -94,12 +109,39 @@ impl Sessions {
         }
     }
 
-    fn hello(&mut self, slot: usize, id: RequestId, user: &str, features: &FeatureNames<'_>) -> Result<(), Refusal> {
-        let user = UserName::new(user).map_err(|fault| bad_request(format!("`user`: {fault}")))?;
+    fn hello(
+        &mut self,
+        slot: usize,
+        request: RequestId,
+        (user, token): (&str, Option<&str>),
+        features: &FeatureNames<'_>,
+        turn: &mut Turn<'_>,
+    ) -> Result<(), Refusal> {
+        let agreed = self.welcome.features.agree(features);
+        if self.access == Access::Open {
+            let user = UserName::new(user).map_err(|fault| bad_request(format!("`user`: {fault}")))?;
+            self.greet(slot, request, user, agreed, None);
+            return Ok(());
+        }
+        let token = token.ok_or_else(|| Refusal::new(ErrorCode::Unauthorized, "this server asks for a `token`"))?;
+        let connection = self.id_of(slot);
+        self.begin_proving(slot, Proving { connection, request, user: user.into(), token: token.into(), agreed }, turn);
+        Ok(())
+    }
+
+    /// It is known who the connection is.
+    pub(crate) fn greet(
+        &mut self,
+        slot: usize,
+        id: RequestId,
+        user: UserName,
+        agreed: Features,
+        expires_in_ms: Option<u64>,
+    ) {
         let session = &mut self.connections[slot];
         let name = format!("{:x}-{:x}-{:x}-{:x}", self.welcome.run, self.own.0, slot, session.generation);
         session.stage = Stage::Greeted;
-        session.agreed = self.welcome.features.agree(features);
+        session.agreed = agreed;
         session.write(&Event::Welcome {
             id,
             session: &name,
@@ -107,10 +149,10 @@ impl Sessions {
             durability: self.welcome.durability,
             features: &self.welcome.features.lines(session.agreed),
             limits: &self.welcome.limits,
+            expires_in_ms,
         });
         session.user = Some(user);
         self.mark_ready(slot);
-        Ok(())
     }
 
     /// The connection's reading of a room.
@@ -144,15 +186,14 @@ impl Sessions {
     }
 
     fn take_token(&mut self, slot: usize, kind: Kind, turn: &Turn<'_>) -> Result<(), Refusal> {
-        let limits = &self.limits;
-        self.connections[slot].rates.take(kind, limits, turn.now.monotonic_ms).map_err(|retry_after_ms| {
-            let (name, rate) = kind.limit(limits);
-            Refusal {
-                code: ErrorCode::RateLimited,
-                message: format!("{name} is {rate}").into(),
-                retry_after_ms: Some(retry_after_ms),
-                scope: Some(Scope::Connection),
-            }
+        let (name, rate) = self.rate_of(slot, kind);
+        let (_, posts_rate) = self.rate_of(slot, Kind::Post);
+        let rates = |kind: Kind| if kind == Kind::Post { posts_rate } else { kind.limit(&self.limits).1 };
+        self.connections[slot].rates.take(kind, rates, turn.now.monotonic_ms).map_err(|retry_after_ms| Refusal {
+            code: ErrorCode::RateLimited,
+            message: format!("{name} is {rate}").into(),
+            retry_after_ms: Some(retry_after_ms),
+            scope: Some(Scope::Connection),
         })
     }
 
@@ -191,6 +232,8 @@ impl Sessions {
     ) -> Result<(), Refusal> {
         let subscription = self.joined(slot, room)?;
         self.refuse_if_draining()?;
+        self.refuse_if_expired(slot, turn)?;
+        must_have(self.subscriptions[subscription as usize].rights, Rights::WRITE)?;
         let key = key.map(PostKey::new).transpose().map_err(|fault| bad_request(format!("`key`: {fault}")))?;
         self.take_token(slot, Kind::Post, turn)?;
         let author = self.peer_of(slot);
@@ -205,6 +248,8 @@ impl Sessions {
 
     fn signal(&mut self, slot: usize, room: &str, body: Body<'_>, turn: &mut Turn<'_>) -> Result<(), Refusal> {
         let subscription = self.joined(slot, room)?;
+        self.refuse_if_expired(slot, turn)?;
+        must_have(self.subscriptions[subscription as usize].rights, Rights::SIGNAL)?;
         self.take_token(slot, Kind::Signal, turn)?;
         let author = self.peer_of(slot);
         let Some(user) = self.connections[slot].user.clone() else { return Ok(()) };
@@ -224,6 +269,8 @@ impl Sessions {
         turn: &mut Turn<'_>,
     ) -> Result<(), Refusal> {
         let room = room_name(room)?;
+        self.refuse_if_expired(slot, turn)?;
+        must_have(self.rights_in(slot, room.as_str()), Rights::HISTORY)?;
         self.take_token(slot, Kind::Fetch, turn)?;
         let messages_max = match limit {
             Some(0) => return Err(bad_request("`limit` must be at least 1")),
@@ -251,6 +298,9 @@ impl Sessions {
         turn: &mut Turn<'_>,
     ) -> Result<(), Refusal> {
         self.refuse_if_draining()?;
+        self.refuse_if_expired(slot, turn)?;
+        let rights = self.rights_in(slot, room.as_str());
+        must_have(rights, wish.needs())?;
         self.take_token(slot, Kind::Join, turn)?;
         self.joins = self.joins.wrapping_add(1);
         let subscription = match self.subscription_of(slot, room.as_str()) {
@@ -262,6 +312,7 @@ impl Sessions {
         };
         let reading = &mut self.subscriptions[subscription as usize];
         reading.join = self.joins;
+        reading.rights = rights;
         reading.state = ReadState::Joining;
         let epoch = self.rooms[reading.room as usize].epoch;
         let read_already = reading.is_placed.then_some(Cursor { epoch, sequence: reading.sequence });
@@ -308,6 +359,7 @@ impl Sessions {
             presence: false,
             told: 0,
             is_pending: false,
+            rights: Rights::NONE,
             position: 0,
             sequence: Sequence(0),
             skips: None,

@@ -51,16 +51,17 @@ impl Rates {
         Rates { levels: [u32::MAX; Kind::ALL.len()], filled_ms: now_ms as u32 }
     }
 
-    /// Takes one request, or says in how many milliseconds there is one.
+    /// Takes one request of a kind whose rate that is, or says in how many milliseconds there is one. `rates` says that of
+    /// every kind.
     ///
     /// # Errors
     /// The milliseconds.
-    pub fn take(&mut self, kind: Kind, limits: &Limits, now_ms: u64) -> Result<(), u64> {
-        let (_, rate) = kind.limit(limits);
+    pub fn take(&mut self, kind: Kind, rates: impl Fn(Kind) -> u32, now_ms: u64) -> Result<(), u64> {
+        let rate = rates(kind);
         if rate == 0 {
             return Ok(());
         }
-        self.fill(limits, now_ms as u32);
+        self.fill(rates, now_ms as u32);
         let level = &mut self.levels[kind as usize];
         match u64::from(*level).checked_sub(TOKEN) {
             Some(left) => {
@@ -71,11 +72,11 @@ impl Rates {
         }
     }
 
-    fn fill(&mut self, limits: &Limits, now_ms: u32) {
+    fn fill(&mut self, rates: impl Fn(Kind) -> u32, now_ms: u32) {
         let elapsed_ms = u64::from(now_ms.wrapping_sub(self.filled_ms));
         self.filled_ms = now_ms;
         for (level, kind) in self.levels.iter_mut().zip(Kind::ALL) {
-            let rate = u64::from(kind.limit(limits).1);
+            let rate = u64::from(rates(kind));
             let full = (rate * TOKEN).min(u32::MAX.into());
             *level = (u64::from(*level) + elapsed_ms * rate).min(full) as u32;
         }
@@ -111,8 +112,14 @@ impl RoomRate {
 mod tests {
     use super::*;
 
-    fn limits() -> Limits {
-        Limits { posts_per_second_max: 0, signals_per_second_max: 10, joins_per_second_max: 3, ..Limits::default() }
+    fn limits() -> impl Fn(Kind) -> u32 {
+        let limits = Limits {
+            posts_per_second_max: 0,
+            signals_per_second_max: 10,
+            joins_per_second_max: 3,
+            ..Limits::default()
+        };
+        move |kind: Kind| kind.limit(&limits).1
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! One connection as its core knows it: who it is, what it may still send, and what waits to be sent to it.
 
+use banter_access::proof::Proof;
+use banter_access::rights::Rights;
 use banter_protocol::event::Event;
 use banter_protocol::features::Features;
 use banter_protocol::ids::{Sequence, UserName};
@@ -40,6 +42,8 @@ pub struct Session {
     pub was_pinged: bool,
     /// A page for one of its subscriptions is on its way, by where it comes from.
     pub page_asked: [bool; PageSource::ALL.len()],
+    /// Tokens of it that were refused.
+    pub tokens_refused: u8,
     /// It waits for its turn to ask for a page.
     pub page_queued: [bool; PageSource::ALL.len()],
     /// A presence event was replaced by a count that is still to be told.
@@ -66,6 +70,8 @@ pub struct Session {
     pub rates: Rates,
     /// When the last byte came, on the turn's clock.
     pub heard_ms: u64,
+    /// What its token proved, where tokens are asked for.
+    pub proof: Option<Box<Proof>>,
 }
 
 /// Where a connection stands.
@@ -75,6 +81,8 @@ pub enum Stage {
     Free,
     /// `hello` is still to come.
     Opened,
+    /// Its token is being judged: it is not read.
+    Proving,
     /// It may ask.
     Greeted,
     /// What is in the outbox is still sent, and then it ends.
@@ -99,6 +107,7 @@ impl Session {
             is_paused: false,
             was_pinged: false,
             page_asked: Default::default(),
+            tokens_refused: 0,
             page_queued: Default::default(),
             has_stale_presence: false,
             spares_own: false,
@@ -112,12 +121,13 @@ impl Session {
             behind: 0,
             rates: Rates::default(),
             heard_ms: 0,
+            proof: None,
         }
     }
 
     /// Whether events may still be written to it.
     pub fn is_open(&self) -> bool {
-        matches!(self.stage, Stage::Opened | Stage::Greeted)
+        matches!(self.stage, Stage::Opened | Stage::Proving | Stage::Greeted)
     }
 
     /// Appends an event to the outbox.
@@ -164,6 +174,8 @@ pub struct Subscription {
     pub told: u32,
     /// It stands in its connection's `pending`.
     pub is_pending: bool,
+    /// What its connection may do in the room.
+    pub rights: Rights,
     /// Where it is in the run, while it is live.
     pub position: u64,
     /// The newest message that was handed to the socket.

@@ -20,7 +20,8 @@ use banter_protocol::wire::WireForm;
 use rustc_hash::FxHashMap;
 use slab::Slab;
 
-use crate::address::{ConnectionId, Core, Peer, core_of};
+use crate::access::{Access, Ends, Proving};
+use crate::address::{ConnectionId, Core, Now, Peer, core_of};
 use crate::catching::Tickets;
 use crate::fanout::SIGNALS_A_TURN;
 use crate::latencies::PageSource;
@@ -50,6 +51,11 @@ pub struct Sessions {
     pub(crate) cores: u16,
     pub(crate) limits: Limits,
     pub(crate) welcome: Welcome,
+    pub(crate) access: Access,
+    /// When the tokens of connections end.
+    pub(crate) ends: Ends,
+    /// The time of the last tick.
+    pub(crate) now: Now,
     pub(crate) connections: Table<Session>,
     pub(crate) subscriptions: Slab<Subscription>,
     pub(crate) rooms: Slab<LocalRoom>,
@@ -116,24 +122,29 @@ pub struct Actions {
     /// These have been silent for half of `idle_timeout_ms`: look whether they still take what was sent to them, which
     /// counts as a sign of life.
     pub doubtful: Vec<ConnectionId>,
+    /// Judge these tokens: [`Sessions::proved`] takes the verdicts.
+    pub prove: Vec<Proving>,
 }
 
 impl Actions {
     /// Whether there is nothing to do, but to look at the doubtful.
     pub fn is_empty(&self) -> bool {
-        self.resume.is_empty() && self.finish.is_empty() && self.abort.is_empty()
+        self.resume.is_empty() && self.finish.is_empty() && self.abort.is_empty() && self.prove.is_empty()
     }
 }
 
 impl Sessions {
     /// No connections yet.
-    pub fn new(own: Core, cores: u16, limits: Limits, welcome: Welcome) -> Self {
+    pub fn new(own: Core, cores: u16, limits: Limits, welcome: Welcome, access: Access) -> Self {
         let idle_ms = u64::from(limits.idle_timeout_ms);
         Sessions {
             own,
             cores,
             limits,
             welcome,
+            access,
+            ends: Ends::default(),
+            now: Now::default(),
             connections: Table::default(),
             subscriptions: Slab::new(),
             rooms: Slab::new(),
@@ -237,6 +248,7 @@ impl Sessions {
     pub fn closed(&mut self, id: ConnectionId, turn: &mut Turn<'_>) {
         let Some(slot) = self.slot_of(id) else { return };
         self.leave_all(slot, turn);
+        self.forget_end(slot);
         self.unpause(slot);
         self.outbox_bytes -= u64::from(self.connections[slot].counted_bytes);
         self.connections[slot] = Session { generation: id.generation, ..Session::free() };
@@ -412,7 +424,8 @@ impl Sessions {
         let quarter = u64::from(self.limits.outbox_bytes_max / 4);
         let id = self.id_of(slot);
         let session = &mut self.connections[slot];
-        if session.is_paused && session.lane_waits == 0 && session.is_open() && session.waiting_bytes() <= quarter {
+        let is_held = session.lane_waits > 0 || session.stage == Stage::Proving;
+        if session.is_paused && !is_held && session.is_open() && session.waiting_bytes() <= quarter {
             self.unpause(slot);
             self.actions.resume.push(id);
         }
@@ -447,6 +460,8 @@ impl Sessions {
             self.sweeps_left = self.swept.len();
             self.sweep_due_ms = now_ms + SWEEP_INTERVAL_MS;
         }
+        self.now = turn.now;
+        self.end_expired(turn);
         self.ask_unread(turn);
         self.sweep_runs(turn);
         self.go_on_draining(turn);
@@ -470,7 +485,7 @@ impl Sessions {
     pub fn next_due(&self) -> Option<u64> {
         let sweep = (!self.swept.is_empty()).then_some(self.sweep_due_ms);
         let idle = self.idle.as_ref().and_then(Timers::next_due);
-        [sweep, idle, self.closing.next_due(), self.unread.next_due()].into_iter().flatten().min()
+        [sweep, idle, self.closing.next_due(), self.unread.next_due(), self.next_end()].into_iter().flatten().min()
     }
 
     fn check_idle(&mut self, id: ConnectionId, turn: &mut Turn<'_>) {

@@ -15,6 +15,7 @@ use banter_protocol::ids::Epoch;
 use banter_protocol::request::Request;
 use banter_protocol::wire::WireForm;
 
+use crate::access::{Access, Proved};
 use crate::address::{ConnectionId, Core, Now};
 use crate::counters::Counters;
 use crate::erasing::Begun;
@@ -39,6 +40,8 @@ pub struct ShardConfig {
     pub limits: Limits,
     /// What clients are told of the server.
     pub welcome: Welcome,
+    /// Whether connections prove who they are.
+    pub access: Access,
     /// The first epoch that the shard may give; the epochs of different cores and runs never meet.
     pub first_epoch: Epoch,
     /// All that it gives lie below it, until it is moved.
@@ -100,9 +103,9 @@ const LOCAL_PARCELS_MAX: usize = 4_096;
 impl Shard {
     /// Nobody there yet.
     pub fn new(config: ShardConfig) -> Self {
-        let ShardConfig { core, cores, limits, welcome, first_epoch, epochs_end, policies, journal } = config;
+        let ShardConfig { core, cores, limits, welcome, access, first_epoch, epochs_end, policies, journal } = config;
         Shard {
-            sessions: Sessions::new(core, cores, limits, welcome),
+            sessions: Sessions::new(core, cores, limits, welcome, access),
             rooms: Rooms::new(RoomsParts { limits, policies, cores, first_epoch, epochs_end, journal }),
             lanes: Lanes::new(core, cores, limits.lane_parcels_max),
             counters: Counters::default(),
@@ -129,6 +132,12 @@ impl Shard {
     /// The machine was suspended for so many milliseconds, which the monotonic time of turns leaves out.
     pub fn was_suspended(&mut self, suspended_ms: u64) {
         self.rooms.was_suspended(suspended_ms);
+    }
+
+    /// A token was judged.
+    pub fn proved(&mut self, proved: Proved) {
+        let turn = &mut Turn::new(self.now, &mut self.lanes, &mut self.counters, &mut self.latencies);
+        self.sessions.proved(proved, turn);
     }
 
     /// Something happened to a connection.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use banter_chat::access::Access;
 use banter_chat::address::{ConnectionId, Core, Now};
 use banter_chat::erasing::Begun;
 use banter_chat::limits::Limits;
@@ -53,6 +54,7 @@ impl Server {
             cores: 1,
             limits: Limits { idle_timeout_ms: 0, ..Limits::default() },
             welcome: Welcome { limits: String::new(), durability: "synced", features: KNOWN, run: 1 },
+            access: Access::Open,
             first_epoch: Epoch(100),
             epochs_end: Epoch(1 << 40),
             policies: RoomPolicies::all(durability),

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use banter_chat::access::Access;
 use banter_chat::address::{ConnectionId, Core, Now};
 use banter_chat::limits::Limits;
 use banter_chat::policy::{Durability, RoomPattern, RoomPolicies, RoomPolicy};
@@ -53,6 +54,7 @@ impl One {
             cores: 1,
             limits,
             welcome: Welcome { limits: String::new(), durability: "synced", features: KNOWN, run: 1 },
+            access: Access::Open,
             first_epoch: Epoch(1),
             epochs_end: Epoch(1 << 40),
             policies,

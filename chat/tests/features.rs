@@ -1,6 +1,7 @@
 //! What a client and a server both know beyond the protocol's base: told in `welcome` in each form, and kept by the
 //! connection for as long as it is there.
 
+use banter_chat::access::Access;
 use banter_chat::address::{ConnectionId, Core, Now};
 use banter_chat::limits::Limits;
 use banter_chat::policy::{Durability, RoomPolicies};
@@ -28,6 +29,7 @@ impl Server {
             cores: 1,
             limits: Limits { idle_timeout_ms: 0, ..Limits::default() },
             welcome: Welcome { limits: "a_max 1\n".to_owned(), durability: "memory", features, run: 7 },
+            access: Access::Open,
             first_epoch: Epoch(100),
             epochs_end: Epoch(1 << 40),
             policies: RoomPolicies::all(Durability::Memory),
@@ -69,7 +71,7 @@ fn written(form: WireForm, event: &Event<'_>) -> Vec<u8> {
 
 fn welcome(form: WireForm, features: &str) -> Vec<u8> {
     let (id, session, user, durability, limits) = (Some(1), "7-0-0-1", "ann", "memory", "a_max 1\n");
-    written(form, &Event::Welcome { id, session, user, durability, features, limits })
+    written(form, &Event::Welcome { id, session, user, durability, features, limits, expires_in_ms: None })
 }
 
 fn set(lines: &str) -> Features {

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use banter_chat::access::Access;
 use banter_chat::address::{ConnectionId, Core, Now};
 use banter_chat::limits::Limits;
 use banter_chat::policy::{Durability, RoomPolicies};
@@ -134,6 +135,7 @@ impl Server {
             cores: 1,
             limits,
             welcome: Welcome { limits: String::new(), durability: "synced", features: KNOWN, run: 2 },
+            access: Access::Open,
             first_epoch: Epoch(100),
             epochs_end: Epoch(1 << 40),
             policies: RoomPolicies::all(Durability::Synced),

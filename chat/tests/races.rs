@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use banter_chat::access::Access;
 use banter_chat::address::{ConnectionId, Core, Now, core_of};
 use banter_chat::limits::Limits;
 use banter_chat::parcel::{Down, Up};
@@ -45,6 +46,7 @@ impl Pair {
                 cores: 2,
                 limits,
                 welcome: Welcome { limits: String::new(), durability: "memory", features: KNOWN, run: 1 },
+                access: Access::Open,
                 first_epoch: Epoch(100 + u64::from(core)),
                 epochs_end: Epoch(end),
                 policies: RoomPolicies::all(Durability::Memory),

@@ -36,11 +36,15 @@ pub enum ErrorCode {
     Draining = 15,
     /// Nothing came for `idle_timeout_ms`, or no handshake within `handshake_timeout_ms`: the stream is closed.
     TimedOut = 16,
+    /// The token has ended.
+    Expired = 17,
+    /// What would check the token cannot just now.
+    Unavailable = 18,
 }
 
 impl ErrorCode {
     /// Every code, in the order of its number.
-    pub const ALL: [ErrorCode; 16] = [
+    pub const ALL: [ErrorCode; 18] = [
         ErrorCode::BadFrame,
         ErrorCode::FrameTooLarge,
         ErrorCode::BadRequest,
@@ -57,6 +61,8 @@ impl ErrorCode {
         ErrorCode::LogFull,
         ErrorCode::Draining,
         ErrorCode::TimedOut,
+        ErrorCode::Expired,
+        ErrorCode::Unavailable,
     ];
 
     /// The code as clients read it.
@@ -78,6 +84,8 @@ impl ErrorCode {
             ErrorCode::LogFull => "log_full",
             ErrorCode::Draining => "draining",
             ErrorCode::TimedOut => "timed_out",
+            ErrorCode::Expired => "expired",
+            ErrorCode::Unavailable => "unavailable",
         }
     }
 
@@ -141,7 +149,7 @@ mod tests {
             assert_eq!(ErrorCode::from_name(code.as_str()), Some(code));
         }
         assert_eq!(ErrorCode::from_number(0), None);
-        assert_eq!(ErrorCode::from_number(17), None);
+        assert_eq!(ErrorCode::from_number(19), None);
     }
 
     #[test]

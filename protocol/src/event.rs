@@ -24,6 +24,8 @@ pub enum Event<'a> {
         features: &'a str,
         /// A line `name value` for every limit, each ended by a line feed.
         limits: &'a str,
+        /// Milliseconds until the token ends, where one was asked for.
+        expires_in_ms: Option<u64>,
     },
     /// The answer to `join`.
     Joined {

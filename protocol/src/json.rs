@@ -143,9 +143,12 @@ impl<'a> Fields<'a> {
             "post" => Ask::Post { room: self.take_room()?, body: self.take_body()?, key: text(&mut self.key) },
             "signal" => Ask::Signal { room: self.take_room()?, body: self.take_body()? },
             "hello" => {
-                let user = text(&mut self.user).ok_or("`hello` needs `user`")?;
+                let (user, token) = (text(&mut self.user), text(&mut self.token));
+                if user.is_none() && token.is_none() {
+                    return Err("`hello` needs `user`, or a `token` that names it".into());
+                }
                 let features = self.features.take().map_or(FeatureNames::NONE, |names| names.0);
-                Ask::Hello { user, token: text(&mut self.token), features }
+                Ask::Hello { user: user.unwrap_or_default(), token, features }
             }
             "join" => Ask::Join {
                 room: self.take_room()?,
@@ -282,15 +285,19 @@ impl<'o> Object<'o> {
         self.raw(name, itoa::Buffer::new().format(number).as_bytes())
     }
 
+    fn maybe_number(self, name: &str, number: Option<u64>) -> Self {
+        match number {
+            Some(number) => self.number(name, number),
+            None => self,
+        }
+    }
+
     fn truth(self, name: &str, truth: bool) -> Self {
         self.raw(name, if truth { b"true" } else { b"false" })
     }
 
     fn id(self, id: RequestId) -> Self {
-        match id {
-            Some(id) => self.number("id", id),
-            None => self,
-        }
+        self.maybe_number("id", id)
     }
 
     fn body(self, body: Body<'_>) -> Self {
@@ -350,7 +357,7 @@ pub fn write_event(event: &Event<'_>, out: &mut Vec<u8>) {
 /// Appends an event as JSON, for a reader who agreed on these features.
 pub fn write_event_to(event: &Event<'_>, agreed: Features, out: &mut Vec<u8>) {
     match *event {
-        Event::Welcome { id, session, user, durability, features, limits } => {
+        Event::Welcome { id, session, user, durability, features, limits, expires_in_ms } => {
             let object = Object::event(out, "welcome")
                 .id(id)
                 .text("session", session)
@@ -360,7 +367,7 @@ pub fn write_event_to(event: &Event<'_>, agreed: Features, out: &mut Vec<u8>) {
             write_list(features.lines(), object.0, write_text);
             let object = object.name("limits");
             write_limits(limits, object.0);
-            object.end();
+            object.maybe_number("expires_in_ms", expires_in_ms).end();
         }
         Event::Joined { id, room, epoch, sequence, members, durability } => Object::event(out, "joined")
             .id(id)
@@ -423,10 +430,7 @@ pub fn write_event_to(event: &Event<'_>, agreed: Features, out: &mut Vec<u8>) {
                 Some(scope) => object.text("scope", scope.as_str()),
                 None => object,
             };
-            match retry_after_ms {
-                Some(retry_after_ms) => object.number("retry_after_ms", retry_after_ms).end(),
-                None => object.end(),
-            }
+            object.maybe_number("retry_after_ms", retry_after_ms).end();
         }
         // WebSocket pings do this for JSON clients; a text that says so harms nobody.
         Event::KeepAlive => Object::event(out, "keep_alive").end(),

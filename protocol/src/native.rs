@@ -112,6 +112,7 @@ mod archive {
         pub features: &'a str,
         #[rkyv(with = InlineAsBox)]
         pub limits: &'a str,
+        pub expires_in_ms: Option<u64>,
     }
 
     #[derive(Archive, Serialize)]
@@ -425,8 +426,9 @@ pub fn write_event(event: &Event<'_>, out: &mut Vec<u8>) {
 /// Appends an event's frame to `out`, for a reader who agreed on these features.
 pub fn write_event_to(event: &Event<'_>, agreed: Features, out: &mut Vec<u8>) {
     match *event {
-        Event::Welcome { id, session, user, durability, features, limits } => {
-            write(FrameKind::Welcome, &archive::Welcome { id, session, user, durability, features, limits }, out);
+        Event::Welcome { id, session, user, durability, features, limits, expires_in_ms } => {
+            let welcome = archive::Welcome { id, session, user, durability, features, limits, expires_in_ms };
+            write(FrameKind::Welcome, &welcome, out);
         }
         Event::Joined { id, room, epoch, sequence, members, durability } => {
             let (epoch, sequence) = (epoch.0, sequence.0);
@@ -529,6 +531,7 @@ pub fn read_event(frame: Frame<'_>) -> Result<Event<'_>, PeerFault> {
                 durability: &welcome.durability,
                 features: &welcome.features,
                 limits: &welcome.limits,
+                expires_in_ms: number(&welcome.expires_in_ms),
             }
         }
         FrameKind::Joined => {

@@ -17,9 +17,9 @@ pub struct Request<'a> {
 pub enum Ask<'a> {
     /// Who this connection is; first and once.
     Hello {
-        /// The user's name.
+        /// The user's name; empty: the token names it.
         user: Text<'a>,
-        /// Proof, where auth is on.
+        /// Proof, where the server asks for one.
         token: Option<Text<'a>>,
         /// What the client knows beyond version 1's base.
         features: FeatureNames<'a>,

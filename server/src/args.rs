@@ -19,6 +19,7 @@ use crate::config::{
 };
 use crate::host::{self, HostFault};
 use crate::log_tool::LogTask;
+use crate::token_tool::TokenTask;
 
 /// What the program is to do.
 #[derive(Debug)]
@@ -27,6 +28,8 @@ pub enum Command {
     Run(Box<Config>),
     /// Check, write out or copy a log.
     Log(LogTask),
+    /// Make a token.
+    Token(Box<TokenTask>),
     /// Write this to stdout and end.
     Print(String),
 }
@@ -62,7 +65,7 @@ impl ArgsError {
     name = "banter",
     bin_name = "banter",
     version,
-    override_usage = "banter [OPTIONS], or banter log COMMAND DIR (banter log --help)",
+    override_usage = "banter [OPTIONS], or banter log|token … (with --help)",
     args_conflicts_with_subcommands = true,
     disable_help_subcommand = true,
     after_help = "The flags up to --log are also keys of the file. Every limit is a flag too\n\
@@ -106,7 +109,10 @@ struct Flags {
     #[arg(long, help = "Print the configuration in effect as such a file")]
     print_config: bool,
 
-    #[arg(long, help = "Start over damage in the log: says what it drops,\nstarts new epochs")]
+    #[arg(long, help = "Let in anybody at an address that others reach")]
+    open: bool,
+
+    #[arg(long, help = "Start over damage in the log: new epochs begin")]
     accept_corruption: bool,
 
     #[arg(long, help = "List every limit")]
@@ -125,6 +131,14 @@ enum Tool {
         #[command(subcommand)]
         task: LogTask,
     },
+    /// Makes a token, for trying things and for scripts
+    #[command(
+        hide = true,
+        after_help = "Rights: read, write, signal, presence, history; member is all of these. Without --room only \
+                      what `users`\nof [[rooms]] gives holds. Exit code: 0 made, 2 wrong arguments, 78 the key cannot be \
+                      had."
+    )]
+    Token(Box<TokenTask>),
 }
 
 /// A limit's flag, in the order of [`LIMITS`]: its name with dashes.
@@ -148,8 +162,10 @@ fn parse_with(
         Err(error) => return answer(&error),
     };
     let mut flags = Flags::from_arg_matches(&matches).map_err(|error| ArgsError::Usage(usage_text(&error)))?;
-    if let Some(Tool::Log { task }) = flags.tool.take() {
-        return Ok(Command::Log(task));
+    match flags.tool.take() {
+        Some(Tool::Log { task }) => return Ok(Command::Log(task)),
+        Some(Tool::Token(task)) => return Ok(Command::Token(task)),
+        None => {}
     }
     if flags.help_limits {
         return Ok(Command::Print(limits_help()));
@@ -175,7 +191,9 @@ impl Flags {
             log: given(self.log, "--log"),
             limits: limits.collect(),
             rooms: Vec::new(),
+            auth: None,
             accept_corruption: self.accept_corruption,
+            is_open: self.open,
         }
     }
 }
@@ -304,6 +322,21 @@ mod tests {
         assert!(!printed("--accept-corruption --print-config").contains("corruption"));
         let file = File::with("corruption", "accept_corruption = true");
         assert!(error(&format!("--config {}", file.0.display())).to_string().contains("unknown key"));
+    }
+
+    #[test]
+    fn an_address_that_others_reach_is_for_tokens_or_said_to_be_open() {
+        for listen in ["0.0.0.0:7878", "[::]:7878", "192.0.2.1:1"] {
+            let error = error(&format!("--listen {listen}"));
+            assert_eq!(error.exit_code(), 78);
+            for says in [listen, "--listen", "mode = \"token\"", "127.0.0.1", "--open"] {
+                assert!(error.to_string().contains(says), "{says}: {error}");
+            }
+            assert_eq!(config(&format!("--listen {listen} --open")).listen.to_string(), listen);
+        }
+        let file = File::with("token", "listen = '0.0.0.0:1'\n[auth]\nmode = 'token'\nsecret_file = 's'");
+        assert_eq!(config(&format!("--config {}", file.0.display())).listen.to_string(), "0.0.0.0:1");
+        assert_eq!(config("--listen [::1]:5").listen.to_string(), "[::1]:5");
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //!
 //! `file` reads the TOML, `rooms` its `[[rooms]]`, `cores` says which CPUs are meant, `fault` says what can be wrong.
 
+mod auth;
 mod cores;
 mod fault;
 mod file;
@@ -14,11 +15,13 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+use banter_access::grants::RoomDefaults;
 use banter_chat::limits::Limits;
 use banter_chat::policy::{Durability, RoomPolicies, RoomPolicy};
 use banter_log::segment::Class;
 use banter_protocol::origin::{AllowedOrigin, OriginRule};
 
+pub use auth::{Auth, TokenAuth};
 pub use cores::CoreChoice;
 pub use fault::{ConfigFault, Place, Table};
 pub use rooms::{ROOM_RULES_MAX, RoomRule};
@@ -131,6 +134,10 @@ pub struct Config {
     pub limits: Limits,
     /// What holds for a room by its name: the entries of `[[rooms]]`, and otherwise the values above.
     pub rooms: RoomPolicies,
+    /// Whether connections prove who they are.
+    pub auth: Auth,
+    /// What `[[rooms]]` lets users do who have proved who they are.
+    pub room_rights: RoomDefaults,
     /// Whether damage in the log is dropped, and new epochs begin. For one start, so no file can say it.
     pub accept_corruption: bool,
 }
@@ -156,8 +163,9 @@ impl Config {
         for limit in LIMITS {
             out.push_str(&format!("{} = {}\n", limit.name, (limit.read)(&self.limits)));
         }
+        out.push_str(&self.auth.to_toml());
         for (pattern, policy) in &self.rooms.rules {
-            out.push_str(&rooms::entry(pattern, policy));
+            out.push_str(&rooms::entry(pattern, policy, &self.room_rights));
         }
         Ok(out)
     }
@@ -197,8 +205,12 @@ pub struct Settings {
     pub limits: BTreeMap<&'static str, Given<u64>>,
     /// `[[rooms]]`, in the order of the file. No flag says one.
     pub rooms: Vec<RoomRule>,
+    /// `[auth]`. No flag says one.
+    pub auth: Option<Given<Auth>>,
     /// `--accept-corruption`. No file says it.
     pub accept_corruption: bool,
+    /// `--open`. No file says it.
+    pub is_open: bool,
 }
 
 impl Settings {
@@ -225,8 +237,10 @@ impl Settings {
             origins: self.origins.or(lower.origins),
             log: self.log.or(lower.log),
             limits,
+            auth: self.auth.or(lower.auth),
             rooms: if self.rooms.is_empty() { lower.rooms } else { self.rooms },
             accept_corruption: self.accept_corruption || lower.accept_corruption,
+            is_open: self.is_open || lower.is_open,
         }
     }
 
@@ -239,11 +253,16 @@ impl Settings {
         let (choice, place) = take(self.cores, CoreChoice::All);
         let cores = choice.resolve(allowed).map_err(|what| ConfigFault::Cores { what, place })?;
         let durability = take(self.durability, Durability::default()).0;
+        let auth = take(self.auth, Auth::Open).0;
         // 0 is what the server keeps, whatever that is.
         let otherwise =
             RoomPolicy { durability, history_messages_max: limits.history_messages_max, class: Class::SERVER };
+        let (listen, place) = take(self.listen, DEFAULT_LISTEN);
+        if auth == Auth::Open && !listen.ip().is_loopback() && !self.is_open {
+            return Err(ConfigFault::Open { listen, place });
+        }
         Ok(Config {
-            listen: take(self.listen, DEFAULT_LISTEN).0,
+            listen,
             data: take(self.data, DEFAULT_DATA.into()).0,
             cores,
             durability,
@@ -251,6 +270,8 @@ impl Settings {
             log: take(self.log, DEFAULT_LOG.to_owned()).0,
             limits,
             rooms: rooms::policies(&self.rooms, otherwise),
+            room_rights: rooms::rights(&self.rooms, &auth)?,
+            auth,
             accept_corruption: self.accept_corruption,
         })
     }

@@ -431,5 +431,8 @@ impl Connections {
 
 /// Whether a connection still has to say who it is.
 fn is_ungreeted(id: ConnectionId, shard: &Shard) -> bool {
-    shard.sessions().session(id).is_some_and(|session| session.stage == session::Stage::Opened)
+    shard
+        .sessions()
+        .session(id)
+        .is_some_and(|session| matches!(session.stage, session::Stage::Opened | session::Stage::Proving))
 }

@@ -12,6 +12,7 @@ mod survey;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use banter_chat::access::Proved;
 use banter_chat::address::{ConnectionId, Core};
 use banter_log::journal::Answer;
 use banter_log::segment::SegmentHeader;
@@ -72,6 +73,8 @@ pub enum ToCore {
     Stop,
     /// All epochs below that may be given.
     EpochsEnd(Epoch),
+    /// A token was judged.
+    Proved(Box<Proved>),
     /// What the log's keeper did.
     Log(Answer),
     /// A segment is ready.

@@ -10,6 +10,7 @@
 //! `unsafe` is in `net.rs`, `net/buffers.rs` and `host/system.rs`.
 
 pub mod args;
+pub mod auth;
 pub mod config;
 pub mod connections;
 pub mod control;
@@ -24,5 +25,6 @@ pub mod pump;
 pub mod runtime;
 pub mod storage;
 pub mod suspended;
+pub mod token_tool;
 pub mod turn_clock;
 pub mod wall_clock;

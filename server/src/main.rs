@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use banter_server::args::{self, Command};
 use banter_server::config::Config;
-use banter_server::{log_tool, runtime};
+use banter_server::{log_tool, runtime, token_tool};
 use tracing_appender::non_blocking::NonBlockingBuilder;
 use tracing_subscriber::EnvFilter;
 
@@ -24,6 +24,7 @@ fn main() -> ExitCode {
         }
         Ok(Command::Run(config)) => serve(&config),
         Ok(Command::Log(task)) => log_tool::run(&task),
+        Ok(Command::Token(task)) => token_tool::run(&task),
         Err(error) => {
             eprintln!("banter: {error}");
             ExitCode::from(error.exit_code())

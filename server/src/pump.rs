@@ -9,6 +9,7 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use banter_chat::access::{NotProved, Proved, Proving};
 use banter_chat::address::{Core, Now};
 use banter_chat::histogram::Histogram;
 use banter_chat::limits::Limits;
@@ -18,6 +19,7 @@ use banter_log::reading::ReadFault;
 use glommio::io::PollableFd;
 use rustix::event::{EventfdFlags, eventfd};
 
+use crate::auth::AuthDesk;
 use crate::connections::Connections;
 use crate::control::{ToControl, ToCore};
 use crate::mesh::{Bell, Neighbour, Sleep};
@@ -50,6 +52,7 @@ pub struct Pump {
     connections: Connections,
     net: Net,
     disk: Option<Disk>,
+    auth: Option<AuthDesk>,
     neighbours: Vec<Neighbour>,
     bell: Arc<Bell>,
     inbox: flume::Receiver<ToCore>,
@@ -86,6 +89,8 @@ pub struct PumpParts {
     pub net: Net,
     /// Its hands on the log, where there is one.
     pub disk: Option<Disk>,
+    /// Who judges its connections' tokens, where they are asked for.
+    pub auth: Option<AuthDesk>,
     /// Its lanes.
     pub neighbours: Vec<Neighbour>,
     /// What wakes it.
@@ -127,7 +132,7 @@ impl Executor {
 impl Pump {
     /// At rest.
     pub fn new(parts: PumpParts) -> Self {
-        let PumpParts { core, shard, connections, net, disk, neighbours, bell, inbox, control, limits, started } =
+        let PumpParts { core, shard, connections, net, disk, auth, neighbours, bell, inbox, control, limits, started } =
             parts;
         Pump {
             core,
@@ -135,6 +140,7 @@ impl Pump {
             connections,
             net,
             disk,
+            auth,
             neighbours,
             bell,
             inbox,
@@ -412,6 +418,7 @@ impl Pump {
                     self.is_stopped = true;
                     self.net.stop_accepting();
                 }
+                ToCore::Proved(proved) => self.shard.proved(*proved),
                 ToCore::EpochsEnd(end) => self.shard.extend_epochs(end),
                 ToCore::Log(answer) => {
                     if let (Some(disk), Answer::Rewritten { segment }) = (&mut self.disk, &answer) {
@@ -506,6 +513,9 @@ impl Pump {
             if actions.is_empty() {
                 return;
             }
+            for proving in actions.prove {
+                self.prove(proving);
+            }
             for id in actions.resume {
                 self.connections.resume(id, &mut self.shard, &mut self.net);
             }
@@ -515,6 +525,17 @@ impl Pump {
             for id in actions.abort {
                 self.connections.abort(id, &mut self.shard, &mut self.net);
             }
+        }
+    }
+
+    /// Hands a token to who judges it.
+    fn prove(&mut self, proving: Proving) {
+        let judged = match &self.auth {
+            Some(auth) => auth.judge(proving),
+            None => Err(proving),
+        };
+        if let Err(proving) = judged {
+            self.shard.proved(Proved { proving, verdict: Err(NotProved::Unavailable) });
         }
     }
 

@@ -9,6 +9,7 @@ use std::sync::atomic::AtomicU32;
 use std::thread::JoinHandle;
 use std::time::Instant;
 
+use banter_chat::access::{Access, TokenAccess};
 use banter_chat::address::Core;
 use banter_chat::limits::Limits;
 use banter_chat::policy::{RoomPolicies, RoomPolicy};
@@ -25,7 +26,8 @@ use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
 use rustix::net::sockopt;
 use tracing_appender::non_blocking::ErrorCounter;
 
-use crate::config::{Config, LIMITS};
+use crate::auth::{self, AuthDesk, AuthFault};
+use crate::config::{Auth, Config, LIMITS};
 use crate::connections::{ConnectionLimits, Connections};
 use crate::control::{Control, ControlFault, CoreLink, ToControl, ToCore};
 use crate::host::{self, EpochFile, KILLED_PAUSE, KILLED_WAIT_MAX, Reserved};
@@ -68,6 +70,9 @@ pub enum RunFault {
         /// How to mend it.
         hint: &'static str,
     },
+    /// Tokens cannot be judged.
+    #[error("{0}")]
+    Auth(#[from] AuthFault),
     /// The log cannot be used.
     #[error("{0}")]
     Log(#[from] RecoveryFault),
@@ -92,7 +97,7 @@ impl RunFault {
     pub fn exit_code(&self) -> u8 {
         match self {
             RunFault::Host(fault) => fault.exit_code(),
-            RunFault::Log(_) => host::EXIT_CONFIG,
+            RunFault::Log(_) | RunFault::Auth(_) => host::EXIT_CONFIG,
             RunFault::Control(ControlFault::Core(_) | ControlFault::Hung(_)) => EXIT_CORE_FAILED,
             RunFault::Listen { .. } | RunFault::Core(_) | RunFault::System { .. } | RunFault::Control(_) => 1,
         }
@@ -111,6 +116,10 @@ pub fn run(config: &Config, log_lines: ErrorCounter, listening: impl FnOnce(Sock
     hear_signals(to_control.clone()).map_err(system("listening for signals"))?;
     let report = host::check(config)?;
     tracing::info!("{report}");
+    let (mut auth_desks, auth_inbox) = match &config.auth {
+        Auth::Open => (Vec::new(), None),
+        Auth::Token(auth) => auth::open(auth, config.cores.len()).map(|(desks, inbox)| (desks, Some(inbox)))?,
+    };
     let unix_ms = wall_clock::unix_ms();
     let mut epochs = EpochFile::open(&config.data)?;
     let (address, listeners) = listen(config.listen, config.cores.len())?;
@@ -133,6 +142,7 @@ pub fn run(config: &Config, log_lines: ErrorCounter, listening: impl FnOnce(Sock
             shard: shard_config(config, index as u16, reserved, log.as_mut()),
             log: log.as_ref().map(|log| (log.folder.clone(), to_keeper.clone())),
             sockets_max: report.connections_max().min(SOCKETS_MAX) as u32,
+            auth: (!auth_desks.is_empty()).then(|| auth_desks.remove(0)),
             limits: ConnectionLimits::of(&config.limits, config.origin_rule(), &connections_now),
             listener,
             neighbours,
@@ -143,6 +153,8 @@ pub fn run(config: &Config, log_lines: ErrorCounter, listening: impl FnOnce(Sock
         };
         threads.push(core.spawn(cpu)?);
     }
+    let auth = auth_inbox.map(|inbox| inbox.spawn(links.clone())).transpose();
+    auth.map_err(system("starting the thread that judges tokens"))?;
     let keeper_state = Arc::new(KeeperState::default());
     let keeper = log.map(|log| log.keep(config, &links, keeper_state.clone(), keeper_inbox)).transpose();
     let keeper = keeper.map_err(system("starting the log's keeper"))?;
@@ -274,6 +286,7 @@ impl OpenLog {
 struct CoreParts {
     shard: ShardConfig,
     sockets_max: u32,
+    auth: Option<AuthDesk>,
     limits: ConnectionLimits,
     /// The log's folder, and the end to its keeper.
     log: Option<(PathBuf, flume::Sender<ToKeeper>)>,
@@ -322,6 +335,7 @@ impl CoreParts {
             shard: Shard::new(self.shard),
             connections: Connections::new(core, self.limits, self.control.clone()),
             disk,
+            auth: self.auth,
             neighbours: self.neighbours,
             bell: self.bell,
             inbox: self.inbox,
@@ -341,11 +355,24 @@ fn shard_config(config: &Config, core: u16, reserved: Reserved, log: Option<&mut
         cores: config.cores.len() as u16,
         limits: config.limits,
         welcome: Welcome { limits, durability: config.durability.name(), features: KNOWN, run },
+        access: access(config),
         // The first of the run's epochs is for histories that turned out to be broken at its start.
         first_epoch: Epoch(run + 1 + u64::from(core)),
         epochs_end: Epoch(end),
         policies: config.rooms.clone(),
         journal: log.map(|log| log.journal(&config.limits, core.into())),
+    }
+}
+
+/// Whether connections prove who they are, as the cores have it.
+fn access(config: &Config) -> Access {
+    match &config.auth {
+        Auth::Open => Access::Open,
+        Auth::Token(auth) => Access::Token(TokenAccess {
+            defaults: config.room_rights.clone(),
+            leeway_seconds: auth.rules.leeway_seconds,
+            grace_ms: auth.grace_ms,
+        }),
     }
 }
 

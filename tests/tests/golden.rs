@@ -174,21 +174,21 @@ fn event_samples() -> Vec<Sample> {
     let (room, epoch, sequence) = (ROOM, EPOCH, SEQUENCE);
     let sample = |name, event, fields| Sample { name, says: Says::Event(event), fields };
     let limits = "frame_bytes_max 65536\nconnections_max 0\n";
-    let welcome = |features| {
+    let welcome = |features, expires_in_ms| {
         let (id, session, user, durability) = (Some(1), "5e55", USER, "memory");
-        Event::Welcome { id, session, user, durability, features, limits }
+        Event::Welcome { id, session, user, durability, features, limits, expires_in_ms }
     };
     let presence = |change, count| Event::Presence { room, change, count };
     vec![
         sample(
             "welcome",
-            welcome("feature-b\n"),
-            "id=1 session=5e55 user=ann durability=memory features=feature-b\n limits=frame_bytes_max 65536\nconnections_max 0\n",
+            welcome("feature-b\n", Some(900_000)),
+            "id=1 session=5e55 user=ann durability=memory features=feature-b\n limits=frame_bytes_max 65536\nconnections_max 0\n expires_in_ms=900000",
         ),
         sample(
             "welcome-base",
-            welcome(""),
-            "id=1 session=5e55 user=ann durability=memory features= limits=frame_bytes_max 65536\nconnections_max 0\n",
+            welcome("", None),
+            "id=1 session=5e55 user=ann durability=memory features= limits=frame_bytes_max 65536\nconnections_max 0\n expires_in_ms=none",
         ),
         sample(
             "joined",

@@ -172,6 +172,7 @@ impl Server {
                         durability: "memory",
                         features: "",
                         limits: LIMITS,
+                        expires_in_ms: None,
                     },
                 );
             }

@@ -42,6 +42,10 @@ fn every_request_is_read_with_all_and_with_none_of_its_optional_fields() {
     for (text, expected) in [
         (r#"{"type":"hello","user":"ann"}"#, hello(None, &[])),
         (r#"{"type":"hello","user":"ann","token":"t"}"#, hello(Some("t"), &[])),
+        (
+            r#"{"type":"hello","token":"t"}"#,
+            Ask::Hello { user: "".into(), token: Some("t".into()), features: FeatureNames::NONE },
+        ),
         (r#"{"type":"hello","user":"ann","features":[]}"#, hello(None, &[])),
         (
             r#"{"type":"hello","features":["ro\u006ces", "edits","edits"],"user":"ann"}"#,
@@ -319,11 +323,20 @@ fn every_event_is_written_as_documented() {
                 durability: "memory",
                 features: "edits\na \"b\"\n",
                 limits: "a_max 1\nb_ms 0\n",
+                expires_in_ms: Some(900_000),
             },
-            r#"{"type":"welcome","id":1,"session":"s","user":"ann","durability":"memory","features":["edits","a \"b\""],"limits":{"a_max":1,"b_ms":0}}"#,
+            r#"{"type":"welcome","id":1,"session":"s","user":"ann","durability":"memory","features":["edits","a \"b\""],"limits":{"a_max":1,"b_ms":0},"expires_in_ms":900000}"#,
         ),
         (
-            Event::Welcome { id: None, session: "s", user: "ann", durability: "memory", features: "", limits: "" },
+            Event::Welcome {
+                id: None,
+                session: "s",
+                user: "ann",
+                durability: "memory",
+                features: "",
+                limits: "",
+                expires_in_ms: None,
+            },
             r#"{"type":"welcome","session":"s","user":"ann","durability":"memory","features":[],"limits":{}}"#,
         ),
         (

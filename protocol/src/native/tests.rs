@@ -49,8 +49,24 @@ fn events(id: RequestId, page: &[u8]) -> Vec<Event<'_>> {
     let (room, epoch, sequence, user) = ("r", Epoch(7), Sequence(9), "ann");
     let [first, second] = messages();
     let mut events = vec![
-        Event::Welcome { id, session: "s", user, durability: "memory", features: "", limits: "a_max 1\n" },
-        Event::Welcome { id, session: "s", user, durability: "memory", features: "edits\nroles\n", limits: "" },
+        Event::Welcome {
+            id,
+            session: "s",
+            user,
+            durability: "memory",
+            features: "",
+            limits: "a_max 1\n",
+            expires_in_ms: None,
+        },
+        Event::Welcome {
+            id,
+            session: "s",
+            user,
+            durability: "memory",
+            features: "edits\nroles\n",
+            limits: "",
+            expires_in_ms: Some(5),
+        },
         Event::Joined { id, room, epoch, sequence, members: 3, durability: "synced" },
         Event::Posted { id, room, epoch, sequence, time_ms: 11, duplicate: false },
         Event::Posted { id, room, epoch, sequence, time_ms: 0, duplicate: true },
@@ -272,7 +288,7 @@ fn an_event_with_an_unknown_number_is_refused() {
     let closing = Event::Closing { code: ErrorCode::Draining, reconnect_after_ms: 1 };
     let presence = Event::Presence { room: "r", change: None, count: 1 };
     let signal = Event::Signal { room: "r", user: "u", body: body(BodyFormat::Bytes, b"") };
-    for (event, values) in [(code, [0, 17]), (closing, [0, 255]), (presence, [3, 255]), (signal, [2, 255])] {
+    for (event, values) in [(code, [0, 19]), (closing, [0, 255]), (presence, [3, 255]), (signal, [2, 255])] {
         let mut bytes = framed(|out| write_event(&event, out));
         for value in values {
             *bytes.last_mut().unwrap() = value;
@@ -294,7 +310,7 @@ fn a_client_hears_an_event_whose_number_only_a_later_server_knows() {
     let code = Event::Error { id: Some(4), code: ErrorCode::BadFrame, message: "m", retry_after_ms: None, scope: None };
     assert_eq!(heard_with(code.clone(), 1), event(code.clone()));
     let refusal = Heard::Refusal { id: Some(4), message: "m", retry_after_ms: None };
-    assert_eq!(heard_with(code, 17), format!("{refusal:?}"));
+    assert_eq!(heard_with(code, 19), format!("{refusal:?}"));
 
     let closing = Event::Closing { code: ErrorCode::Draining, reconnect_after_ms: 9 };
     assert_eq!(heard_with(closing, 255), format!("{:?}", Heard::Closing { reconnect_after_ms: 9 }));

@@ -1,6 +1,7 @@
 //! What can be wrong with a configuration, and where.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 /// Where a value was given.
@@ -38,6 +39,8 @@ pub enum Table {
     Limits,
     /// An entry of `[[rooms]]`.
     Rooms,
+    /// `[auth]`.
+    Auth,
 }
 
 impl Table {
@@ -47,6 +50,7 @@ impl Table {
             Table::Top => "every table",
             Table::Limits => "[limits]",
             Table::Rooms => "[[rooms]]",
+            Table::Auth => "[auth]",
         }
     }
 
@@ -56,6 +60,7 @@ impl Table {
             Table::Top => "",
             Table::Limits => " in [limits]",
             Table::Rooms => " in [[rooms]]",
+            Table::Auth => " in [auth]",
         }
     }
 }
@@ -126,6 +131,26 @@ pub enum ConfigFault {
         place: Place,
         /// What is wrong, and how to mend it.
         what: String,
+    },
+    /// `[auth]` as a whole means nothing.
+    #[error("{place}: {what}")]
+    Auth {
+        /// The file and the line.
+        place: Place,
+        /// What is wrong, and how to mend it.
+        what: String,
+    },
+    /// Everybody who reaches the address could be anybody.
+    #[error(
+        "listen = {listen} ({place}) is an address that others can reach, and whoever comes there is who it says and may \
+         read and write every room.\n  three ways out: ask for tokens (mode = \"token\" in [auth]: docs/access.md), listen on \
+         127.0.0.1 behind something that lets in whom it knows, or say --open if that is what you want"
+    )]
+    Open {
+        /// The address.
+        listen: SocketAddr,
+        /// Where it was given.
+        place: Place,
     },
     /// A path that TOML cannot say.
     #[error("cannot print the configuration: the data folder's name {0:?} is not UTF-8")]

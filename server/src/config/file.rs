@@ -8,6 +8,7 @@ use banter_protocol::origin::AllowedOrigin;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::auth::AUTH_KEYS;
 use super::cores::MUST_CORES;
 use super::rooms::ROOM_KEYS;
 use super::{
@@ -16,7 +17,7 @@ use super::{
 };
 
 /// The keys outside every table.
-const TOP_KEYS: [&str; 8] = ["listen", "data", "cores", "durability", "origins", "log", "limits", "rooms"];
+const TOP_KEYS: [&str; 9] = ["listen", "data", "cores", "durability", "origins", "log", "limits", "rooms", "auth"];
 
 /// What the text of such a file says.
 pub(super) fn settings(path: &Path, text: &str) -> Result<Settings, ConfigFault> {
@@ -49,6 +50,7 @@ impl Document<'_> {
                 "log" => settings.log = Some(self.text_value("log", value, MUST_LOG, parse_log)?),
                 "limits" => settings.limits = self.limits(value)?,
                 "rooms" => settings.rooms = self.rooms(value)?,
+                "auth" => settings.auth = Some(self.auth(value)?),
                 unknown => return Err(self.unknown_key(&key.span(), unknown, Table::Top)),
             }
         }
@@ -153,6 +155,7 @@ fn hint(key: &str, table: Table) -> String {
     const NEAR: f64 = 0.6;
     // Of equals the last wins: of keys in several other tables the one that holds for the whole server.
     let known = (ROOM_KEYS.iter().map(|name| (*name, Table::Rooms)))
+        .chain(AUTH_KEYS.iter().map(|name| (*name, Table::Auth)))
         .chain(TOP_KEYS.iter().map(|name| (*name, Table::Top)))
         .chain(LIMITS.iter().map(|limit| (limit.name, Table::Limits)));
     let nearest = known
@@ -165,6 +168,7 @@ fn hint(key: &str, table: Table) -> String {
         (Some((_, _, name, of)), _) => format!("did you mean \"{name}\"{}?", of.inside()),
         (None, Table::Top) => format!("the known ones are {}", TOP_KEYS.join(", ")),
         (None, Table::Limits) => "banter --help-limits lists the known ones".to_owned(),
+        (None, Table::Auth) => format!("the known ones are {}", AUTH_KEYS.join(", ")),
         (None, Table::Rooms) => format!("the known ones are {}", ROOM_KEYS.join(", ")),
     }
 }

@@ -3,12 +3,16 @@
 //! The first entry whose pattern matches a room's name wins. What an entry leaves out comes from the server's own
 //! values, which are known only when file and flags are one: so an entry is a [`RoomRule`] first, then a [`RoomPolicy`].
 
+use banter_access::grants::{RoomDefault, RoomDefaults};
+use banter_access::pattern::Pattern;
+use banter_access::rights::Rights;
 use banter_chat::policy::{Durability, RoomPattern, RoomPolicies, RoomPolicy};
 use banter_log::segment::Class;
 use banter_protocol::ids::RoomName;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::auth::Auth;
 use super::file::Document;
 use super::{ConfigFault, MUST_DURABILITY, Place, Table, parse_durability};
 
@@ -18,9 +22,12 @@ pub const ROOM_RULES_MAX: usize = 1_000;
 const HISTORY_MESSAGES_LARGEST: u64 = 1 << 30;
 
 /// The keys of an entry.
-pub(super) const ROOM_KEYS: [&str; 5] =
-    ["match", "durability", "history_messages_max", "retention_bytes", "retention_hours"];
+pub(super) const ROOM_KEYS: [&str; 6] =
+    ["match", "durability", "history_messages_max", "retention_bytes", "retention_hours", "users"];
 
+const MUST_RIGHTS: &str = "must be a list of rights, like [\"member\"] or [\"read\", \"history\"]";
+/// Stands for the asker's own name in a token's patterns. Here it would be a name like any other.
+const OWN_NAME: &str = "{user}";
 const MUST_ROOMS: &str = "must be tables, each under its own [[rooms]]";
 const MUST_MATCH: &str = "must be a room name of 1 to 128 bytes, in which * stands for any characters, like \"game-*\"";
 
@@ -39,6 +46,8 @@ pub struct RoomRule {
     pub retention_bytes: Option<u64>,
     /// `retention_hours`.
     pub retention_hours: Option<u32>,
+    /// `users`: what users may do there, whatever their tokens say.
+    pub users: Option<Rights>,
 }
 
 impl RoomRule {
@@ -61,10 +70,15 @@ pub(super) fn policies(rules: &[RoomRule], otherwise: RoomPolicy) -> RoomPolicie
 }
 
 /// A policy as the entry that says it.
-pub(super) fn entry(pattern: &RoomPattern, policy: &RoomPolicy) -> String {
+pub(super) fn entry(pattern: &RoomPattern, policy: &RoomPolicy, rights: &RoomDefaults) -> String {
+    let given = rights.entries.iter().find(|(given, _)| given.as_str() == pattern.as_str());
+    let users = given.filter(|(_, given)| !given.users.is_empty()).map_or_else(String::new, |(_, given)| {
+        let names: Vec<String> = given.users.names().map(|name| format!("\"{name}\"")).collect();
+        format!("users = [{}]\n", names.join(", "))
+    });
     format!(
         "\n[[rooms]]\nmatch = {}\ndurability = \"{}\"\nhistory_messages_max = {}\nretention_bytes = {}\n\
-         retention_hours = {}\n",
+         retention_hours = {}\n{users}",
         toml::Value::from(pattern.as_str()),
         policy.durability.name(),
         policy.history_messages_max,
@@ -105,6 +119,7 @@ impl Document<'_> {
             history_messages_max: None,
             retention_bytes: None,
             retention_hours: None,
+            users: None,
         };
         for (key, value) in table {
             match key.get_ref().as_ref() {
@@ -120,6 +135,7 @@ impl Document<'_> {
                     rule.retention_bytes = Some(self.number("retention_bytes", value, u64::MAX)?.value);
                 }
                 "retention_hours" => rule.retention_hours = Some(small("retention_hours", value, u32::MAX.into())?),
+                "users" => rule.users = Some(self.rights(value)?),
                 unknown => return Err(self.unknown_key(&key.span(), unknown, Table::Rooms)),
             }
         }
@@ -128,6 +144,51 @@ impl Document<'_> {
         rule.pattern = pattern.ok_or_else(|| ConfigFault::Rooms { place: rule.place.clone(), what: what() })?;
         Ok(rule)
     }
+}
+
+impl Document<'_> {
+    fn rights(&self, value: &Spanned<DeValue<'_>>) -> Result<Rights, ConfigFault> {
+        let list = value.get_ref().as_array().ok_or_else(|| self.wrong("users", value, MUST_RIGHTS))?;
+        let mut rights = Rights::NONE;
+        for item in list.iter() {
+            let parse = |text: &str| Rights::from_name(text).map_err(|unknown| format!("{MUST_RIGHTS}: {unknown}"));
+            rights |= self.text_value("users", item, MUST_RIGHTS, parse)?.value;
+        }
+        Ok(rights)
+    }
+}
+
+/// What the entries let users do who have proved who they are; where none says so, nothing.
+pub(super) fn rights(rules: &[RoomRule], auth: &Auth) -> Result<RoomDefaults, ConfigFault> {
+    let with_users = rules.iter().filter(|rule| rule.users.is_some()).count();
+    if *auth == Auth::Open {
+        return match rules.iter().find(|rule| rule.users.is_some()) {
+            None => Ok(RoomDefaults { entries: Vec::new(), otherwise: RoomDefault::PUBLIC }),
+            Some(rule) => {
+                let what = "`users` says what users may do who prove who they are: say mode = \"token\" in [auth]";
+                Err(ConfigFault::Rooms { place: rule.place.clone(), what: what.to_owned() })
+            }
+        };
+    }
+    let (mut entries, mut seen) = (Vec::new(), 0);
+    for rule in rules {
+        // Behind the last one that gives something nothing is left to be kept from anybody.
+        if seen == with_users {
+            break;
+        }
+        seen += usize::from(rule.users.is_some());
+        let pattern = Pattern::new(rule.pattern.as_str()).ok().filter(|pattern| !pattern.as_str().contains(OWN_NAME));
+        let pattern = pattern.ok_or_else(|| {
+            let what = format!(
+                "match = \"{}\" stands at or before an entry with `users`: there a pattern is a name, or a beginning with \
+                 one * at its end",
+                rule.pattern.as_str()
+            );
+            ConfigFault::Rooms { place: rule.place.clone(), what }
+        })?;
+        entries.push((pattern, RoomDefault { users: rule.users.unwrap_or(Rights::NONE), guests: Rights::NONE }));
+    }
+    Ok(RoomDefaults { entries, otherwise: RoomDefault::CLOSED })
 }
 
 /// A pattern keeps the rules of a room's name: one that breaks them matches no room.
@@ -181,7 +242,7 @@ mod tests {
         assert!(fault("[[rooms]]\nretention_hour = 1").ends_with("did you mean \"retention_hours\"?"));
         assert!(fault("[[rooms]]\nzzz = 1").ends_with(
             "the known ones are match, durability, history_messages_max, \
-             retention_bytes, retention_hours"
+             retention_bytes, retention_hours, users"
         ));
         assert!(fault("match = 'a'").ends_with("did you mean \"match\" in [[rooms]]?"));
     }
@@ -234,6 +295,26 @@ mod tests {
         for patterns in [["game-7", "game-*"], ["a*", "*a"], ["game-*", "*"], ["*-eu", "game-*"], ["a", "*"]] {
             assert_eq!(config(&entries(&patterns)).unwrap().rooms.rules.len(), 2, "{patterns:?}");
         }
+    }
+
+    #[test]
+    fn what_users_may_do_is_for_tokens_and_first_entries_keep_their_rooms() {
+        let token = "[auth]\nmode = 'token'\nsecret_file = 's'\n";
+        let text = format!("{token}[[rooms]]\nmatch = 'staff-*'\n[[rooms]]\nmatch = '*'\nusers = ['read', 'member']");
+        let rights = config(&text).unwrap().room_rights;
+        assert_eq!((rights.rights("lobby", "ann"), rights.rights("staff-1", "ann")), (Rights::MEMBER, Rights::NONE));
+        assert_eq!(config(token).unwrap().room_rights.rights("lobby", "ann"), Rights::NONE);
+        for (text, says) in [
+            ("[[rooms]]\nmatch = 'a'\nusers = ['read']".to_owned(), "say mode = \"token\" in [auth]"),
+            (format!("{token}[[rooms]]\nmatch = 'a'\nusers = 'read'"), "must be a list of rights"),
+            (format!("{token}[[rooms]]\nmatch = 'a'\nusers = ['admin']"), "admin"),
+            (format!("{token}[[rooms]]\nmatch = '*-x'\n[[rooms]]\nmatch = 'a'\nusers = ['read']"), "one * at its end"),
+            (format!("{token}[[rooms]]\nmatch = 'in-{{user}}'\nusers = ['read']"), "one * at its end"),
+        ] {
+            assert!(fault(&text).contains(says), "{text}: {}", fault(&text));
+        }
+        let behind = format!("{token}[[rooms]]\nmatch = 'a'\nusers = ['read']\n[[rooms]]\nmatch = '*-x'");
+        assert_eq!(config(&behind).unwrap().room_rights.rights("a", "ann"), Rights::READ);
     }
 
     #[test]

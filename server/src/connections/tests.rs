@@ -2,6 +2,7 @@
 
 use std::net::TcpListener;
 
+use banter_chat::access::Access;
 use banter_chat::address::Now;
 use banter_chat::limits::Limits;
 use banter_chat::policy::{Durability, RoomPolicies};
@@ -43,6 +44,7 @@ impl Rig {
             cores: 1,
             limits,
             welcome: Welcome { limits: String::new(), durability: "memory", features: KNOWN, run: 1 },
+            access: Access::Open,
             first_epoch: Epoch(1),
             epochs_end: Epoch(1 << 40),
             policies: RoomPolicies::all(Durability::Memory),

@@ -8,6 +8,7 @@ mod retention;
 
 use std::collections::VecDeque;
 
+use banter_chat::access::Access;
 use banter_chat::address::{ConnectionId, Core, Now};
 use banter_chat::parcel::{Down, Up};
 use banter_chat::sessions::Welcome;
@@ -147,6 +148,7 @@ impl World {
                 cores,
                 limits,
                 welcome: Welcome { limits: "a 1\n".to_owned(), durability: "memory", features: KNOWN, run },
+                access: Access::Open,
                 first_epoch: Epoch(run + 1 + u64::from(core)),
                 epochs_end,
                 policies: self.profile.policies.clone(),

@@ -127,6 +127,7 @@ impl<'a> Peer<'a> {
                     durability: "synced",
                     features: "",
                     limits: "",
+                    expires_in_ms: None,
                 });
             }
             Ask::Join { room, echo, from, .. } => {

@@ -179,7 +179,15 @@ impl Server {
                     let limits = self.limits();
                     let (limits, durability, agreed) = (&*limits, "memory", self.agreed);
                     self.said_features = features.lines();
-                    self.send(&Said::Welcome { id, session: "s1", user, durability, features: agreed, limits });
+                    self.send(&Said::Welcome {
+                        id,
+                        session: "s1",
+                        user,
+                        durability,
+                        features: agreed,
+                        limits,
+                        expires_in_ms: None,
+                    });
                 }
             },
             Ask::Join { room, from, .. } => self.join(id, room, *from),

@@ -1,0 +1,152 @@
+//! The thread that judges tokens: a check takes longer than a core's turn should, and a crowd that comes back brings many.
+//!
+//! ```text
+//!  core ─Proving─▶ AuthDesk (bounded) ─▶ thread: judge ─Proved─▶ core's inbox and bell
+//! ```
+
+use std::path::PathBuf;
+use std::thread::JoinHandle;
+
+use banter_access::keys::{KeyFault, Keys, LeftOut};
+use banter_access::self_test::{SelfTestFault, self_test};
+use banter_access::token::{self, Refusal, Rules};
+use banter_chat::access::{NotProved, Proved, Proving};
+use banter_chat::address::Core;
+
+use crate::config::TokenAuth;
+use crate::control::{CoreLink, ToCore};
+use crate::wall_clock;
+
+/// Tokens that wait to be judged at most, of all cores; above it who comes is told to come again.
+pub const TOKENS_WAITING_MAX: usize = 16_384;
+
+/// Why no token could be judged.
+#[derive(Debug, thiserror::Error)]
+pub enum AuthFault {
+    /// A file cannot be read.
+    #[error("cannot read {path}, which [auth] names: {error}", path = .path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        error: std::io::Error,
+    },
+    /// A file holds no key that is taken.
+    #[error("{path}, which [auth] names: {fault}", path = .path.display())]
+    Key {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        fault: KeyFault,
+    },
+    /// The environment holds no secret that is taken.
+    #[error("the environment variable {name}, which [auth] names as secret_env: {what}")]
+    Environment {
+        /// The variable.
+        name: String,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// The library does not do what it should.
+    #[error("tokens cannot be checked by this build: {0}")]
+    SelfTest(#[from] SelfTestFault),
+}
+
+/// Reads the keys that the configuration names.
+///
+/// # Errors
+/// One cannot be read, or is none.
+pub fn read_keys(auth: &TokenAuth) -> Result<Keys, AuthFault> {
+    let mut keys = Keys::new();
+    for path in &auth.keys {
+        let text =
+            std::fs::read_to_string(path).map_err(|error| AuthFault::Unreadable { path: path.clone(), error })?;
+        let left_out = keys.add_text(&text).map_err(|fault| AuthFault::Key { path: path.clone(), fault })?;
+        for LeftOut { kid, fault } in left_out {
+            let kid = kid.as_deref().unwrap_or("without a kid");
+            tracing::warn!("{}: the key {kid} is left out: {fault}", path.display());
+        }
+    }
+    if let Some(path) = &auth.secret_file {
+        let secret = read_secret(path)?;
+        keys.add_secret(&secret, None).map_err(|fault| AuthFault::Key { path: path.clone(), fault })?;
+    }
+    if let Some(name) = &auth.secret_env {
+        let environment = |what: String| AuthFault::Environment { name: name.clone(), what };
+        let secret = std::env::var_os(name).ok_or_else(|| environment("it is not set".to_owned()))?;
+        let added = keys.add_secret(std::os::unix::ffi::OsStrExt::as_bytes(&*secret), None);
+        added.map_err(|fault| environment(fault.to_string()))?;
+    }
+    Ok(keys)
+}
+
+/// The secret in a file: its bytes but for one line end, which editors and `echo` add.
+///
+/// # Errors
+/// It cannot be read.
+pub fn read_secret(path: &std::path::Path) -> Result<Vec<u8>, AuthFault> {
+    let mut secret = std::fs::read(path).map_err(|error| AuthFault::Unreadable { path: path.to_owned(), error })?;
+    if secret.last() == Some(&b'\n') {
+        secret.pop();
+    }
+    Ok(secret)
+}
+
+/// A core's end to the thread.
+#[derive(Clone)]
+pub struct AuthDesk {
+    core: Core,
+    asks: flume::Sender<(Core, Proving)>,
+}
+
+impl AuthDesk {
+    /// Has a token judged, unless too many wait: then it is given back.
+    ///
+    /// # Errors
+    /// The token.
+    pub fn judge(&self, proving: Proving) -> Result<(), Proving> {
+        self.asks.try_send((self.core, proving)).map_err(|full| full.into_inner().1)
+    }
+}
+
+/// The thread's end: made ahead of the cores, since each has a desk.
+pub struct AuthInbox {
+    asks: flume::Receiver<(Core, Proving)>,
+    keys: Keys,
+    rules: Rules,
+}
+
+/// Reads the keys, and makes a desk for each core.
+///
+/// # Errors
+/// The keys cannot be had, or nothing can check a token.
+pub fn open(auth: &TokenAuth, cores: usize) -> Result<(Vec<AuthDesk>, AuthInbox), AuthFault> {
+    self_test()?;
+    let keys = read_keys(auth)?;
+    tracing::info!("tokens are asked for, and checked with {} keys", keys.len());
+    let (asks, inbox) = flume::bounded(TOKENS_WAITING_MAX);
+    let desks = (0..cores).map(|core| AuthDesk { core: Core(core as u16), asks: asks.clone() }).collect();
+    Ok((desks, AuthInbox { asks: inbox, keys, rules: auth.rules.clone() }))
+}
+
+impl AuthInbox {
+    /// Starts the thread. It ends when no core has a desk any more.
+    ///
+    /// # Errors
+    /// No thread could be made.
+    pub fn spawn(self, cores: Vec<CoreLink>) -> std::io::Result<JoinHandle<()>> {
+        std::thread::Builder::new().name("auth".into()).spawn(move || {
+            while let Ok((core, proving)) = self.asks.recv() {
+                let now_seconds = wall_clock::unix_ms() / 1_000;
+                let judged = token::judge(&proving.token, &self.keys, &self.rules, now_seconds);
+                let verdict = judged.map(Box::new).map_err(|refusal| match refusal {
+                    Refusal::Expired { .. } => NotProved::Expired(refusal.to_string()),
+                    refusal => NotProved::Refused(refusal.to_string()),
+                });
+                if let Some(link) = cores.get(core.index()) {
+                    link.send(ToCore::Proved(Box::new(Proved { proving, verdict })));
+                }
+            }
+        })
+    }
+}

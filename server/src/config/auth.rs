@@ -1,0 +1,244 @@
+//! `[auth]`: whether connections prove who they are, with which keys, and what a token must say.
+
+use std::path::PathBuf;
+
+use banter_access::claims::ClaimPath;
+use banter_access::token::{LIFETIME_SECONDS_MAX, Rules};
+use toml::Spanned;
+use toml::de::DeValue;
+
+use super::file::Document;
+use super::{ConfigFault, Given, Table};
+
+/// The keys of `[auth]`.
+pub(super) const AUTH_KEYS: [&str; 10] = [
+    "mode",
+    "keys",
+    "secret_file",
+    "secret_env",
+    "issuer",
+    "audience",
+    "user_claim",
+    "rooms_claim",
+    "lifetime_hours_max",
+    "grace_ms",
+];
+/// Milliseconds from a token's end to that of its connection, unless told otherwise.
+pub const DEFAULT_GRACE_MS: u64 = 25_000;
+/// A month: a token that holds longer is a password.
+const LIFETIME_HOURS_LARGEST: u64 = 31 * 24;
+const GRACE_MS_LARGEST: u64 = 3_600_000;
+const SECONDS_AN_HOUR: u64 = 3_600;
+
+const MUST_AUTH: &str = "must be a table: [auth]";
+const MUST_MODE: &str = "must be \"open\" or \"token\"";
+const MUST_KEYS: &str = "must be a list of files with public keys, like [\"/etc/banter/app.pem\"]";
+const MUST_FILE: &str = "must be the path of a file, as a string";
+const MUST_ENV: &str = "must be the name of an environment variable, like \"BANTER_SECRET\"";
+const MUST_TEXT: &str = "must be a text that is not empty";
+const MUST_CLAIM: &str = "must be a claim, or a path to one with dots, like \"sub\" or \"banter.rooms\"";
+
+/// Whether connections prove who they are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Auth {
+    /// A user is who it says.
+    #[default]
+    Open,
+    /// A user is who its token says.
+    Token(Box<TokenAuth>),
+}
+
+/// Which tokens are taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenAuth {
+    /// Files with public keys: PEM, JWK or JWKS.
+    pub keys: Vec<PathBuf>,
+    /// A file that holds a secret.
+    pub secret_file: Option<PathBuf>,
+    /// An environment variable that holds a secret.
+    pub secret_env: Option<String>,
+    /// What a token must say.
+    pub rules: Rules,
+    /// Milliseconds from a token's end to that of its connection.
+    pub grace_ms: u64,
+}
+
+impl Auth {
+    /// As the file says it.
+    pub(super) fn to_toml(&self) -> String {
+        let Auth::Token(auth) = self else { return String::new() };
+        let text = |text: &str| toml::Value::from(text).to_string();
+        let path = |path: &PathBuf| text(&path.to_string_lossy());
+        let mut out = String::from("\n[auth]\nmode = \"token\"\n");
+        let keys: Vec<String> = auth.keys.iter().map(path).collect();
+        out.push_str(&format!("keys = [{}]\n", keys.join(", ")));
+        let Rules { issuer, audience, lifetime_seconds_max, user_claim, rooms_claim, .. } = &auth.rules;
+        let optional = [
+            ("secret_file", auth.secret_file.as_ref().map(path)),
+            ("secret_env", auth.secret_env.as_deref().map(text)),
+            ("issuer", issuer.as_deref().map(text)),
+            ("audience", audience.as_deref().map(text)),
+            ("user_claim", Some(text(user_claim.as_str()))),
+            ("rooms_claim", Some(text(rooms_claim.as_str()))),
+            ("lifetime_hours_max", Some((lifetime_seconds_max / SECONDS_AN_HOUR).to_string())),
+            ("grace_ms", Some(auth.grace_ms.to_string())),
+        ];
+        for (key, value) in optional.into_iter().filter_map(|(key, value)| Some((key, value?))) {
+            out.push_str(&format!("{key} = {value}\n"));
+        }
+        out
+    }
+}
+
+impl Document<'_> {
+    /// `[auth]`.
+    pub(super) fn auth(&self, value: &Spanned<DeValue<'_>>) -> Result<Given<Auth>, ConfigFault> {
+        let table = value.get_ref().as_table().ok_or_else(|| self.wrong("auth", value, MUST_AUTH))?;
+        let place = self.place(&value.span());
+        let mut is_token = None;
+        let mut auth = TokenAuth {
+            keys: Vec::new(),
+            secret_file: None,
+            secret_env: None,
+            rules: Rules { lifetime_seconds_max: LIFETIME_SECONDS_MAX, ..Rules::default() },
+            grace_ms: DEFAULT_GRACE_MS,
+        };
+        for (key, value) in table {
+            let name = key.get_ref().as_ref();
+            match name {
+                "mode" => is_token = Some(self.text_value(name, value, MUST_MODE, parse_mode)?.value),
+                "keys" => auth.keys = self.key_files(value)?,
+                "secret_file" => auth.secret_file = Some(self.text(name, value, MUST_FILE)?.into()),
+                "secret_env" => auth.secret_env = Some(self.text(name, value, MUST_ENV)?),
+                "issuer" => auth.rules.issuer = Some(self.text(name, value, MUST_TEXT)?.into()),
+                "audience" => auth.rules.audience = Some(self.text(name, value, MUST_TEXT)?.into()),
+                "user_claim" => auth.rules.user_claim = self.claim(name, value)?,
+                "rooms_claim" => auth.rules.rooms_claim = self.claim(name, value)?,
+                "lifetime_hours_max" => {
+                    let hours = self.number(name, value, LIFETIME_HOURS_LARGEST)?.value;
+                    if hours == 0 {
+                        return Err(self.wrong(name, value, "must be at least 1"));
+                    }
+                    auth.rules.lifetime_seconds_max = hours * SECONDS_AN_HOUR;
+                }
+                "grace_ms" => auth.grace_ms = self.number(name, value, GRACE_MS_LARGEST)?.value,
+                unknown => return Err(self.unknown_key(&key.span(), unknown, Table::Auth)),
+            }
+        }
+        let value = match is_token {
+            None => return Err(ConfigFault::Auth { place, what: format!("[auth] has no mode: it {MUST_MODE}") }),
+            Some(false) if auth.has_key() => {
+                let what =
+                    "[auth] has keys, and mode = \"open\" looks at none of them: say mode = \"token\"".to_owned();
+                return Err(ConfigFault::Auth { place, what });
+            }
+            Some(false) => Auth::Open,
+            Some(true) if !auth.has_key() => {
+                let what =
+                    "[auth] asks for tokens and has no key to check them with: say keys = [\"FILE\"], secret_file or \
+                            secret_env"
+                        .to_owned();
+                return Err(ConfigFault::Auth { place, what });
+            }
+            Some(true) => Auth::Token(Box::new(auth)),
+        };
+        Ok(Given { value, place })
+    }
+
+    fn key_files(&self, value: &Spanned<DeValue<'_>>) -> Result<Vec<PathBuf>, ConfigFault> {
+        let list = value.get_ref().as_array().ok_or_else(|| self.wrong("keys", value, MUST_KEYS))?;
+        list.iter().map(|item| self.text("keys", item, MUST_KEYS).map(PathBuf::from)).collect()
+    }
+
+    fn text(&self, key: &str, value: &Spanned<DeValue<'_>>, must: &str) -> Result<String, ConfigFault> {
+        let parse = |text: &str| if text.is_empty() { Err(must.to_owned()) } else { Ok(text.to_owned()) };
+        Ok(self.text_value(key, value, must, parse)?.value)
+    }
+
+    fn claim(&self, key: &str, value: &Spanned<DeValue<'_>>) -> Result<ClaimPath, ConfigFault> {
+        let parse = |text: &str| text.parse().map_err(|fault| format!("{MUST_CLAIM}: {fault}"));
+        Ok(self.text_value(key, value, MUST_CLAIM, parse)?.value)
+    }
+}
+
+impl TokenAuth {
+    fn has_key(&self) -> bool {
+        !self.keys.is_empty() || self.secret_file.is_some() || self.secret_env.is_some()
+    }
+}
+
+fn parse_mode(text: &str) -> Result<bool, String> {
+    match text {
+        "open" => Ok(false),
+        "token" => Ok(true),
+        _ => Err(MUST_MODE.to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{config, fault};
+    use super::*;
+
+    fn token(text: &str) -> TokenAuth {
+        match config(text).unwrap().auth {
+            Auth::Token(auth) => *auth,
+            Auth::Open => panic!("{text}"),
+        }
+    }
+
+    #[test]
+    fn without_a_word_users_are_who_they_say() {
+        assert_eq!(config("").unwrap().auth, Auth::Open);
+        assert_eq!(config("[auth]\nmode = 'open'").unwrap().auth, Auth::Open);
+    }
+
+    #[test]
+    fn what_is_said_of_tokens_holds_and_the_rest_has_defaults() {
+        let auth = token("[auth]\nmode = 'token'\nsecret_file = 's'");
+        assert_eq!((auth.secret_file, auth.grace_ms), (Some("s".into()), 25_000));
+        assert_eq!(auth.rules, Rules::default());
+        let auth = token(
+            "[auth]\nmode = 'token'\nkeys = ['a.pem', 'b.jwks']\nissuer = 'i'\naudience = 'a'\nuser_claim = 'x.y'\n\
+             rooms_claim = 'r'\nlifetime_hours_max = 2\ngrace_ms = 0\nsecret_env = 'E'",
+        );
+        assert_eq!(auth.keys, ["a.pem", "b.jwks"].map(PathBuf::from));
+        assert_eq!((auth.rules.issuer.as_deref(), auth.rules.audience.as_deref()), (Some("i"), Some("a")));
+        assert_eq!(auth.rules.user_claim.names().collect::<Vec<_>>(), ["x", "y"]);
+        assert_eq!((auth.rules.lifetime_seconds_max, auth.grace_ms), (7_200, 0));
+        assert_eq!(auth.secret_env.as_deref(), Some("E"));
+    }
+
+    #[test]
+    fn a_printed_auth_can_be_fed_back() {
+        let text = "[auth]\nmode = 'token'\nkeys = ['a\"b.pem']\nissuer = 'i'\nuser_claim = 'https://e.com/c.uid'\n\
+                    grace_ms = 7\nlifetime_hours_max = 3\n[[rooms]]\nmatch = 'lobby'\nusers = ['member']\n\
+                    [[rooms]]\nmatch = 'news-*'\nusers = ['read', 'history']";
+        let config = config(text).unwrap();
+        assert_eq!(super::super::tests::config(&config.to_toml().unwrap()).unwrap(), config);
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_told() {
+        for (text, says) in [
+            ("auth = 1", "banter.toml:1: auth must be a table: [auth]"),
+            ("[auth]\nkeys = ['a']", "[auth] has no mode"),
+            ("[auth]\nmode = 'jwt'", "banter.toml:2: mode must be \"open\" or \"token\", and is 'jwt'"),
+            ("[auth]\nmode = 'token'", "has no key to check them with"),
+            ("[auth]\nmode = 'token'\nkeys = []", "has no key to check them with"),
+            ("[auth]\nmode = 'open'\nsecret_env = 'A'", "looks at none of them"),
+            ("[auth]\nmode = 'token'\nkeys = 'a'", "keys must be a list of files"),
+            ("[auth]\nmode = 'token'\nkeys = [1]", "keys must be a list of files"),
+            ("[auth]\nmode = 'token'\nsecret_file = ''", "secret_file must be the path of a file"),
+            ("[auth]\nmode = 'token'\nsecret_env = 3", "secret_env must be the name"),
+            ("[auth]\nuser_claim = 'a..b'", "user_claim must be a claim"),
+            ("[auth]\nlifetime_hours_max = 0", "lifetime_hours_max must be at least 1"),
+            ("[auth]\nlifetime_hours_max = 745", "must be a whole number from 0 to 744"),
+            ("[auth]\nmod = 'token'", "unknown key \"mod\" in [auth]: did you mean \"mode\"?"),
+            ("[auth]\nzzz = 1", "the known ones are mode, keys"),
+            ("issuer = 'a'", "did you mean \"issuer\" in [auth]?"),
+        ] {
+            assert!(fault(text).contains(says), "{text}: {}", fault(text));
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! `banter token`: makes a token, and a link to the page with it.
+
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use banter_access::claims::ClaimPath;
+use banter_access::mint::{ClaimsToMint, MintFault, SigningKey, mint};
+use banter_access::pattern::Pattern;
+use banter_access::rights::Rights;
+use banter_protocol::ids::UserName;
+use clap::Args;
+
+use crate::auth::{AuthFault, read_secret};
+use crate::host::EXIT_CONFIG;
+use crate::wall_clock;
+
+/// Seconds that a token holds unless told otherwise: an hour.
+const TTL_SECONDS: u64 = 3_600;
+
+/// What the token is to say, and the key that signs it.
+#[derive(Clone, Debug, Args)]
+pub struct TokenTask {
+    /// Who it is for
+    #[arg(long, value_name = "NAME", value_parser = parse_user)]
+    user: UserName,
+    /// Rights in rooms: 'lobby=read,write', 'team-7-*=member', 'inbox-{user}=member'
+    #[arg(long = "room", value_name = "PATTERN=RIGHTS", value_parser = parse_grant)]
+    rooms: Vec<(Pattern, Rights)>,
+    /// How long it holds: 90s, 15m, 1h, 7d
+    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = parse_seconds)]
+    ttl: u64,
+    /// A file with a secret of at least 32 bytes: HS256
+    #[arg(long, value_name = "FILE", required_unless_present = "key", conflicts_with = "key")]
+    secret_file: Option<PathBuf>,
+    /// A private key, PEM of PKCS #8: RS256, ES256 or EdDSA by its kind
+    #[arg(long, value_name = "FILE")]
+    key: Option<PathBuf>,
+    /// The key's name, where the server has several
+    #[arg(long, value_name = "NAME")]
+    kid: Option<String>,
+    /// iss, as [auth] says it
+    #[arg(long, value_name = "TEXT")]
+    issuer: Option<String>,
+    /// aud, as [auth] says it
+    #[arg(long, value_name = "TEXT")]
+    audience: Option<String>,
+    /// Posts a second at most
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..))]
+    posts_per_second: Option<u16>,
+    /// Also print a link to the page of the server there, like http://127.0.0.1:7878
+    #[arg(long, value_name = "URL")]
+    page: Option<String>,
+}
+
+/// Why there is no token.
+#[derive(Debug, thiserror::Error)]
+enum TokenFault {
+    #[error("cannot read {path}: {error}", path = .path.display())]
+    Unreadable { path: PathBuf, error: io::Error },
+    #[error(transparent)]
+    Secret(#[from] AuthFault),
+    #[error("no token: {0}")]
+    Mint(#[from] MintFault),
+}
+
+/// Makes it, and says it on stdout.
+pub fn run(task: &TokenTask) -> ExitCode {
+    match made(task, wall_clock::unix_ms() / 1_000) {
+        Ok(token) => {
+            let link = task.page.as_deref().map(|page| link(page, &token));
+            let mut out = io::stdout().lock();
+            // Who has closed the pipe has read enough.
+            let _ = writeln!(out, "{token}").and_then(|()| link.map_or(Ok(()), |link| writeln!(out, "{link}")));
+            ExitCode::SUCCESS
+        }
+        Err(fault) => {
+            eprintln!("banter: {fault}");
+            ExitCode::from(EXIT_CONFIG)
+        }
+    }
+}
+
+fn made(task: &TokenTask, now_seconds: u64) -> Result<String, TokenFault> {
+    let key = match (&task.secret_file, &task.key) {
+        (Some(path), _) => SigningKey::from_secret(&read_secret(path)?)?,
+        (None, Some(path)) => {
+            let text =
+                std::fs::read_to_string(path).map_err(|error| TokenFault::Unreadable { path: path.clone(), error })?;
+            SigningKey::from_pem(&text)?
+        }
+        (None, None) => return Err(MintFault::KeyForm.into()),
+    };
+    let key = match &task.kid {
+        Some(kid) => key.with_kid(kid),
+        None => key,
+    };
+    let claims = ClaimsToMint {
+        rooms: task.rooms.clone(),
+        issuer: task.issuer.clone(),
+        audience: task.audience.clone(),
+        posts_per_second: task.posts_per_second,
+        user_claim: ClaimPath::subject(),
+        rooms_claim: ClaimPath::rooms(),
+        ..ClaimsToMint::new(task.user.as_str(), now_seconds, now_seconds.saturating_add(task.ttl))
+    };
+    Ok(mint(&key, &claims)?)
+}
+
+/// The page takes the token from behind the `#`, which no browser sends to a server.
+fn link(page: &str, token: &str) -> String {
+    format!("{}/#token={token}", page.trim_end_matches('/'))
+}
+
+fn parse_user(text: &str) -> Result<UserName, String> {
+    UserName::new(text).map_err(|fault| format!("no user can have this name: {fault}"))
+}
+
+fn parse_grant(text: &str) -> Result<(Pattern, Rights), String> {
+    let (pattern, rights) = text.rsplit_once('=').ok_or("it must be like 'lobby=read,write'")?;
+    let pattern = Pattern::new(pattern).map_err(|fault| fault.to_string())?;
+    let rights = Rights::parse(rights).map_err(|unknown| unknown.to_string())?;
+    Ok((pattern, rights))
+}
+
+fn parse_seconds(text: &str) -> Result<u64, String> {
+    let must = "it must be a number and a unit: 90s, 15m, 1h or 7d";
+    let (number, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or(must)?;
+    let unit_seconds = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => TTL_SECONDS,
+        "d" => 24 * TTL_SECONDS,
+        _ => return Err(must.to_owned()),
+    };
+    let number: u64 = number.parse().map_err(|_| must)?;
+    number.checked_mul(unit_seconds).filter(|&seconds| seconds > 0).ok_or_else(|| must.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use banter_access::keys::Keys;
+    use banter_access::token::{Rules, judge};
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        task: TokenTask,
+    }
+
+    fn task(line: &[&str]) -> Result<TokenTask, String> {
+        let parsed = Line::try_parse_from([&["token"], line].concat());
+        parsed.map(|line| line.task).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_token_says_what_was_asked_and_the_server_takes_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, secret) = (folder.path().join("secret"), "0123456789abcdef0123456789abcdef");
+        std::fs::write(&file, format!("{secret}\n")).unwrap();
+        let file = file.to_str().unwrap();
+        let line = ["--user", "ann", "--room", "lobby=read,write", "--room", "team-*=member", "--ttl", "15m"];
+        let token = made(&task(&[&line[..], &["--secret-file", file]].concat()).unwrap(), 1_000).unwrap();
+        let mut keys = Keys::new();
+        keys.add_secret(secret.as_bytes(), None).unwrap();
+        let proof = judge(&token, &keys, &Rules::default(), 1_000).unwrap();
+        assert_eq!((proof.user().as_str(), proof.expires_seconds()), ("ann", 1_900));
+        assert_eq!(proof.rights("lobby"), Rights::READ | Rights::WRITE);
+        assert_eq!((proof.rights("team-7"), proof.rights("other")), (Rights::MEMBER, Rights::NONE));
+        assert_eq!(link("http://127.0.0.1:7878/", "t"), "http://127.0.0.1:7878/#token=t");
+    }
+
+    #[test]
+    fn what_cannot_be_said_names_what_it_must_be() {
+        for (line, says) in [
+            (&["--user", "ann"][..], "--secret-file <FILE>"),
+            (&["--user", "", "--secret-file", "f"], "no user can have this name"),
+            (&["--user", "a", "--secret-file", "f", "--key", "g"], "cannot be used with"),
+            (&["--user", "a", "--secret-file", "f", "--room", "lobby"], "like 'lobby=read,write'"),
+            (&["--user", "a", "--secret-file", "f", "--room", "lobby=admin"], "admin"),
+            (&["--user", "a", "--secret-file", "f", "--room", "a*b=read"], "*"),
+            (&["--user", "a", "--secret-file", "f", "--ttl", "1"], "90s, 15m, 1h or 7d"),
+            (&["--user", "a", "--secret-file", "f", "--ttl", "0s"], "90s, 15m, 1h or 7d"),
+            (&["--user", "a", "--secret-file", "f", "--ttl", "ü"], "90s, 15m, 1h or 7d"),
+        ] {
+            let fault = task(line).expect_err(&line.join(" "));
+            assert!(fault.contains(says), "{line:?}: {fault}");
+        }
+    }
+}
