@@ -304,6 +304,10 @@ impl World {
         let now = LoggedAt::of(catalog, id).map(|now| LoggedAt { epoch: told.unwrap_or(now.epoch), ..now });
         let was_cut = crash == Crash::LedgerLost || (crash == Crash::PowerCut && !before.is_synced);
         let has_new_name = now.is_none_or(|now| now.epoch != before.at.epoch);
+        // What was cut, and lies on the disk still, hides what another class has before it, until it is cut again.
+        if before.has_other_class && before.may_come_back && now.is_some_and(|now| now.first > before.at.head) {
+            return;
+        }
         if has_new_name && (was_cut || before.has_other_level) {
             return;
         }

@@ -215,6 +215,11 @@ impl SimDisk {
         format!("the disk has {:?}", acts.collect::<Vec<_>>())
     }
 
+    /// Whether a write or a sync failed since the server started.
+    pub fn has_failed(&self) -> bool {
+        self.has_failed
+    }
+
     /// Whether nothing is under way.
     pub fn is_idle(&self) -> bool {
         self.pending.iter().all(VecDeque::is_empty)
