@@ -186,6 +186,14 @@ impl Keys {
         self.keys.len()
     }
 
+    /// How many have no `kid`, of the algorithm that has the most of those: tokens are tried with [`KEYS_TRIED_MAX`] of them.
+    pub fn without_kid(&self) -> usize {
+        let of = |algorithm: Algorithm| {
+            self.keys.iter().filter(|key| key.kid.is_none() && key.algorithm == algorithm).count()
+        };
+        Algorithm::ALL.into_iter().map(of).max().unwrap_or(0)
+    }
+
     /// Whether there is none, so that no token is good.
     pub fn is_empty(&self) -> bool {
         self.keys.is_empty()

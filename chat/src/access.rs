@@ -9,6 +9,7 @@
 //! - A connection is closed when its token has ended and `grace_ms` is over; from the end on it may only leave and read on.
 
 use std::collections::BTreeSet;
+use std::fmt;
 
 use banter_access::grants::{RoomDefaults, Sources};
 use banter_access::proof::Proof;
@@ -28,6 +29,8 @@ use crate::turn::Turn;
 pub const REFUSED_TOKENS_MAX: u8 = 3;
 /// The WebSocket close code of who has no token that holds, or whose token has ended: come back with another.
 pub const CLOSE_UNAUTHORIZED: u16 = 4_401;
+/// Connections that one turn ends since their tokens have ended: each leaves all of its rooms.
+const ENDS_A_TURN: usize = 64;
 /// When to try again where nothing can check a token just now, in milliseconds.
 const UNAVAILABLE_RETRY_AFTER_MS: u64 = 1_000;
 
@@ -53,7 +56,7 @@ pub struct TokenAccess {
 }
 
 /// A `hello` whose token is to be judged.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Proving {
     /// The connection.
     pub connection: ConnectionId,
@@ -65,6 +68,13 @@ pub struct Proving {
     pub token: Box<str>,
     /// What both sides know.
     pub agreed: Features,
+}
+
+/// Without the token, so that it can stand in a log.
+impl fmt::Debug for Proving {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Proving").field("connection", &self.connection).finish_non_exhaustive()
+    }
 }
 
 /// What became of it.
@@ -143,7 +153,7 @@ impl Sessions {
     }
 
     /// Tells why a token was not taken, and ends the connection with the last one that it may show.
-    fn refuse_token(&mut self, slot: usize, request: RequestId, refusal: &Refusal, turn: &mut Turn<'_>) {
+    pub(crate) fn refuse_token(&mut self, slot: usize, request: RequestId, refusal: &Refusal, turn: &mut Turn<'_>) {
         self.refuse(slot, request, refusal, turn);
         let session = &mut self.connections[slot];
         session.tokens_refused += 1;
@@ -171,7 +181,9 @@ impl Sessions {
 
     /// Ends connections whose tokens have ended long enough ago.
     pub(crate) fn end_expired(&mut self, turn: &mut Turn<'_>) {
-        while let Some(id) = self.ends.take_due(turn.now.unix_ms) {
+        // Many tokens may end in the same second; the others' turn comes with the next.
+        for _ in 0..ENDS_A_TURN {
+            let Some(id) = self.ends.take_due(turn.now.unix_ms) else { return };
             turn.counters.steps += 1;
             let error = Some((ErrorCode::Expired, "the token has ended: come back with a new one"));
             self.close(id, error, CLOSE_UNAUTHORIZED, "expired", turn);
@@ -235,6 +247,7 @@ pub(crate) fn must_have(rights: Rights, needed: Rights) -> Result<(), Refusal> {
     if rights.contains(needed) {
         return Ok(());
     }
-    let message = format!("your token does not give `{}` in this room", needed.minus(rights));
+    let lacking = needed.minus(rights);
+    let message = format!("this takes `{lacking}` in this room, which neither your token nor the server gives you");
     Err(Refusal::new(ErrorCode::Forbidden, message))
 }

@@ -1,6 +1,7 @@
 //! What a connection asks and is answered: checks each request, sends it to the core of its room, and writes the answer.
 
 use banter_access::rights::Rights;
+use banter_access::token::{self, TOKEN_BYTES_MAX};
 use banter_protocol::error_code::{ErrorCode, Scope};
 use banter_protocol::event::Event;
 use banter_protocol::fault::RequestFault;
@@ -87,9 +88,9 @@ impl Sessions {
             Ask::Fetch { room, from, limit } => self.fetch(slot, id, room, *from, *limit, turn),
             Ask::Members { room } => {
                 let room = room_name(room)?;
+                self.take_token(slot, Kind::Members, turn)?;
                 self.refuse_if_expired(slot, turn)?;
                 must_have(self.rights_in(slot, room.as_str()), Rights::PRESENCE)?;
-                self.take_token(slot, Kind::Members, turn)?;
                 let asker = self.peer_of(slot);
                 self.connections[slot].reserved_bytes += MEMBERS_ANSWER_BYTES;
                 self.send_up(slot, &room, turn, |room| Up::Members { room, asker, request: id });
@@ -123,8 +124,20 @@ impl Sessions {
             self.greet(slot, request, user, agreed, None);
             return Ok(());
         }
-        let token = token.ok_or_else(|| Refusal::new(ErrorCode::Unauthorized, "this server asks for a `token`"))?;
-        let connection = self.id_of(slot);
+        let refused = match token {
+            None => Some(Refusal::new(ErrorCode::Unauthorized, "this server asks for a `token`")),
+            // What waits to be judged is bounded by what a token may be.
+            Some(token) if token.len() > TOKEN_BYTES_MAX => {
+                Some(Refusal::new(ErrorCode::Unauthorized, token::Refusal::TooLong.to_string()))
+            }
+            Some(_) if user.is_empty() => None,
+            Some(_) => UserName::new(user).err().map(|fault| bad_request(format!("`user`: {fault}"))),
+        };
+        if let Some(refusal) = refused {
+            self.refuse_token(slot, request, &refusal, turn);
+            return Ok(());
+        }
+        let (connection, token) = (self.id_of(slot), token.unwrap_or_default());
         self.begin_proving(slot, Proving { connection, request, user: user.into(), token: token.into(), agreed }, turn);
         Ok(())
     }
@@ -232,10 +245,10 @@ impl Sessions {
     ) -> Result<(), Refusal> {
         let subscription = self.joined(slot, room)?;
         self.refuse_if_draining()?;
-        self.refuse_if_expired(slot, turn)?;
-        must_have(self.subscriptions[subscription as usize].rights, Rights::WRITE)?;
         let key = key.map(PostKey::new).transpose().map_err(|fault| bad_request(format!("`key`: {fault}")))?;
         self.take_token(slot, Kind::Post, turn)?;
+        self.refuse_if_expired(slot, turn)?;
+        must_have(self.subscriptions[subscription as usize].rights, Rights::WRITE)?;
         let author = self.peer_of(slot);
         let Some(user) = self.connections[slot].user.clone() else { return Ok(()) };
         let room = &self.rooms[self.subscriptions[subscription as usize].room as usize];
@@ -248,9 +261,9 @@ impl Sessions {
 
     fn signal(&mut self, slot: usize, room: &str, body: Body<'_>, turn: &mut Turn<'_>) -> Result<(), Refusal> {
         let subscription = self.joined(slot, room)?;
+        self.take_token(slot, Kind::Signal, turn)?;
         self.refuse_if_expired(slot, turn)?;
         must_have(self.subscriptions[subscription as usize].rights, Rights::SIGNAL)?;
-        self.take_token(slot, Kind::Signal, turn)?;
         let author = self.peer_of(slot);
         let Some(user) = self.connections[slot].user.clone() else { return Ok(()) };
         let room = &self.rooms[self.subscriptions[subscription as usize].room as usize];
@@ -269,9 +282,9 @@ impl Sessions {
         turn: &mut Turn<'_>,
     ) -> Result<(), Refusal> {
         let room = room_name(room)?;
+        self.take_token(slot, Kind::Fetch, turn)?;
         self.refuse_if_expired(slot, turn)?;
         must_have(self.rights_in(slot, room.as_str()), Rights::HISTORY)?;
-        self.take_token(slot, Kind::Fetch, turn)?;
         let messages_max = match limit {
             Some(0) => return Err(bad_request("`limit` must be at least 1")),
             Some(limit) => limit.min(self.limits.fetch_messages_max.into()) as u32,
@@ -298,10 +311,10 @@ impl Sessions {
         turn: &mut Turn<'_>,
     ) -> Result<(), Refusal> {
         self.refuse_if_draining()?;
+        self.take_token(slot, Kind::Join, turn)?;
         self.refuse_if_expired(slot, turn)?;
         let rights = self.rights_in(slot, room.as_str());
         must_have(rights, wish.needs())?;
-        self.take_token(slot, Kind::Join, turn)?;
         self.joins = self.joins.wrapping_add(1);
         let subscription = match self.subscription_of(slot, room.as_str()) {
             Some(subscription) => {

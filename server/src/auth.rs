@@ -6,8 +6,10 @@
 
 use std::path::PathBuf;
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
-use banter_access::keys::{KeyFault, Keys, LeftOut};
+use banter_access::keys::{KEYS_TRIED_MAX, KeyFault, Keys, LeftOut};
+use banter_access::proof::Proof;
 use banter_access::self_test::{SelfTestFault, self_test};
 use banter_access::token::{self, Refusal, Rules};
 use banter_chat::access::{NotProved, Proved, Proving};
@@ -17,6 +19,8 @@ use crate::config::TokenAuth;
 use crate::control::{CoreLink, ToCore};
 use crate::wall_clock;
 
+/// How long a token waits to be judged at most: whoever sent it will soon be gone.
+const WAIT_MAX: Duration = Duration::from_secs(2);
 /// Tokens that wait to be judged at most, of all cores; above it who comes is told to come again.
 pub const TOKENS_WAITING_MAX: usize = 16_384;
 
@@ -46,6 +50,15 @@ pub enum AuthFault {
         name: String,
         /// What is wrong with it.
         what: String,
+    },
+    /// More keys than are ever tried.
+    #[error(
+        "[auth] names {count} keys of one kind without a kid, and a token without one is tried with {KEYS_TRIED_MAX}: give them \
+         kids, as JWK or JWKS, or fewer"
+    )]
+    TooManyWithoutKid {
+        /// How many there are.
+        count: usize,
     },
     /// The library does not do what it should.
     #[error("tokens cannot be checked by this build: {0}")]
@@ -77,6 +90,10 @@ pub fn read_keys(auth: &TokenAuth) -> Result<Keys, AuthFault> {
         let added = keys.add_secret(std::os::unix::ffi::OsStrExt::as_bytes(&*secret), None);
         added.map_err(|fault| environment(fault.to_string()))?;
     }
+    let count = keys.without_kid();
+    if count > KEYS_TRIED_MAX {
+        return Err(AuthFault::TooManyWithoutKid { count });
+    }
     Ok(keys)
 }
 
@@ -96,8 +113,11 @@ pub fn read_secret(path: &std::path::Path) -> Result<Vec<u8>, AuthFault> {
 #[derive(Clone)]
 pub struct AuthDesk {
     core: Core,
-    asks: flume::Sender<(Core, Proving)>,
+    asks: flume::Sender<Waiting>,
 }
+
+/// A token that waits to be judged, since when, and for whose core.
+type Waiting = (Core, Instant, Proving);
 
 impl AuthDesk {
     /// Has a token judged, unless too many wait: then it is given back.
@@ -105,13 +125,13 @@ impl AuthDesk {
     /// # Errors
     /// The token.
     pub fn judge(&self, proving: Proving) -> Result<(), Proving> {
-        self.asks.try_send((self.core, proving)).map_err(|full| full.into_inner().1)
+        self.asks.try_send((self.core, Instant::now(), proving)).map_err(|full| full.into_inner().2)
     }
 }
 
 /// The thread's end: made ahead of the cores, since each has a desk.
 pub struct AuthInbox {
-    asks: flume::Receiver<(Core, Proving)>,
+    asks: flume::Receiver<Waiting>,
     keys: Keys,
     rules: Rules,
 }
@@ -130,19 +150,24 @@ pub fn open(auth: &TokenAuth, cores: usize) -> Result<(Vec<AuthDesk>, AuthInbox)
 }
 
 impl AuthInbox {
+    fn judge(&self, proving: &Proving) -> Result<Box<Proof>, NotProved> {
+        let judged = token::judge(&proving.token, &self.keys, &self.rules, wall_clock::unix_ms() / 1_000);
+        judged.map(Box::new).map_err(|refusal| match refusal {
+            Refusal::Expired { .. } => NotProved::Expired(refusal.to_string()),
+            refusal => NotProved::Refused(refusal.to_string()),
+        })
+    }
+
     /// Starts the thread. It ends when no core has a desk any more.
     ///
     /// # Errors
     /// No thread could be made.
     pub fn spawn(self, cores: Vec<CoreLink>) -> std::io::Result<JoinHandle<()>> {
         std::thread::Builder::new().name("auth".into()).spawn(move || {
-            while let Ok((core, proving)) = self.asks.recv() {
-                let now_seconds = wall_clock::unix_ms() / 1_000;
-                let judged = token::judge(&proving.token, &self.keys, &self.rules, now_seconds);
-                let verdict = judged.map(Box::new).map_err(|refusal| match refusal {
-                    Refusal::Expired { .. } => NotProved::Expired(refusal.to_string()),
-                    refusal => NotProved::Refused(refusal.to_string()),
-                });
+            while let Ok((core, since, proving)) = self.asks.recv() {
+                // Above what it can judge in time, it would judge only those who have gone.
+                let verdict =
+                    if since.elapsed() > WAIT_MAX { Err(NotProved::Unavailable) } else { self.judge(&proving) };
                 if let Some(link) = cores.get(core.index()) {
                     link.send(ToCore::Proved(Box::new(Proved { proving, verdict })));
                 }

@@ -404,11 +404,20 @@ impl Connections {
                     self.last_words(id.slot, http::refuse_slow(), net);
                     self.lingering.set(id, now_ms);
                 }
-                Stage::Open if is_ungreeted(id, shard) => {
-                    self.counters.failed_handshakes += 1;
-                    let error = Some((ErrorCode::TimedOut, "`hello` did not come within handshake_timeout_ms"));
-                    shard.handle(id, Input::Close { error, close_code: 1008, reason: "no hello in time" });
-                }
+                Stage::Open => match shard.sessions().session(id).map(|session| session.stage) {
+                    Some(session::Stage::Opened) => {
+                        self.counters.failed_handshakes += 1;
+                        let error = Some((ErrorCode::TimedOut, "`hello` did not come within handshake_timeout_ms"));
+                        shard.handle(id, Input::Close { error, close_code: 1008, reason: "no hello in time" });
+                    }
+                    Some(session::Stage::Proving) => {
+                        self.counters.failed_handshakes += 1;
+                        let message = "the token was not judged within handshake_timeout_ms";
+                        let error = Some((ErrorCode::Unavailable, message));
+                        shard.handle(id, Input::Close { error, close_code: 1013, reason: "not judged in time" });
+                    }
+                    _ => {}
+                },
                 // Who does not take the answer to a plain request gives the slot back all the same.
                 Stage::Asking | Stage::LastWords => self.lingering.set(id, now_ms),
                 _ => {}
@@ -427,12 +436,4 @@ impl Connections {
         let deadlines = [self.sends.next_due(), self.messages.next_due()];
         timers.into_iter().chain(deadlines).flatten().min()
     }
-}
-
-/// Whether a connection still has to say who it is.
-fn is_ungreeted(id: ConnectionId, shard: &Shard) -> bool {
-    shard
-        .sessions()
-        .session(id)
-        .is_some_and(|session| matches!(session.stage, session::Stage::Opened | session::Stage::Proving))
 }

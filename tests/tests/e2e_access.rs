@@ -148,10 +148,6 @@ fn what_proves_nothing_is_refused_and_a_third_time_closes() {
             assert_eq!(answer(&mut client, json!({"type": "join", "room": "lobby"})), "bad_request", "{name}");
             assert_eq!(answer(&mut client, json!({"type": "hello", "token": with(&|_| {})})), "welcome", "{name}");
         }
-        if name == "no token" {
-            // It tries nobody's patience: no check was made.
-            continue;
-        }
         for form in Form::ALL {
             let mut client = WireClient::connect(server.address(), form);
             for _ in 0..3 {
@@ -203,6 +199,10 @@ fn every_verb_takes_its_right_in_every_form() {
                 assert_eq!(answer(&mut client, fetch), judged(has(Rights::HISTORY), "page"), "{what}");
                 let members = json!({"type": "members", "room": room});
                 assert_eq!(answer(&mut client, members), judged(has(Rights::PRESENCE), "members"), "{what}");
+                // What was missed belongs to reading.
+                let after = json!({"type": "join", "room": room, "after": {"epoch": 1, "sequence": 0}});
+                assert_eq!(answer(&mut client, after), judged(has(Rights::READ), "wrong_epoch"), "{what}");
+                assert_eq!(answer(&mut client, join.clone()), judged(has(Rights::READ), "joined"), "{what}");
                 for (more, needed) in [("last", Rights::HISTORY), ("presence", Rights::PRESENCE)] {
                     let mut join = join.clone();
                     join[more] = if more == "last" { json!(5) } else { json!(true) };
@@ -311,6 +311,8 @@ fn a_key_that_cannot_be_had_ends_the_start_and_says_which() {
     };
     let short = file("short", "too short\n");
     let none = file("none.pem", "no key\n");
+    let key = file("key.pem", include_str!("../../access/tests/keys/ed25519-a.pub.pem"));
+    let keys = [key.as_str(); 5];
     for (auth, says) in [
         ("secret_file = '/nonexistent'".to_owned(), "cannot read /nonexistent"),
         (format!("secret_file = '{short}'"), "32"),
@@ -320,6 +322,7 @@ fn a_key_that_cannot_be_had_ends_the_start_and_says_which() {
             "BANTER_TEST_NOT_SET, which [auth] names as secret_env: it is not set",
         ),
         (String::new(), "has no key to check them with"),
+        (format!("keys = {keys:?}"), "names 5 keys of one kind without a kid"),
     ] {
         let config = file("banter.toml", &format!("listen = '127.0.0.1:0'\n[auth]\nmode = 'token'\n{auth}\n"));
         let data = folder.path().join("data");

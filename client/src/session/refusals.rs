@@ -30,9 +30,9 @@ impl<'a> Refusal<'a> {
 
     /// Whether it passes by itself, so that asking again makes sense.
     fn passes(&self) -> bool {
-        use ErrorCode::{Draining, LogFailed, LogFull, Overloaded, RateLimited};
+        use ErrorCode::{Draining, LogFailed, LogFull, Overloaded, RateLimited, Unavailable};
         match self.code {
-            Some(code) => matches!(code, RateLimited | Overloaded | LogFull | LogFailed | Draining),
+            Some(code) => matches!(code, RateLimited | Overloaded | LogFull | LogFailed | Draining | Unavailable),
             // The server says when to ask again, whatever it is about.
             None => self.retry_after.is_some(),
         }

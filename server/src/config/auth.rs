@@ -127,9 +127,9 @@ impl Document<'_> {
         }
         let value = match is_token {
             None => return Err(ConfigFault::Auth { place, what: format!("[auth] has no mode: it {MUST_MODE}") }),
-            Some(false) if auth.has_key() => {
-                let what =
-                    "[auth] has keys, and mode = \"open\" looks at none of them: say mode = \"token\"".to_owned();
+            Some(false) if table.len() > 1 => {
+                let what = "[auth] says what tokens must be, and mode = \"open\" asks for none: say mode = \"token\""
+                    .to_owned();
                 return Err(ConfigFault::Auth { place, what });
             }
             Some(false) => Auth::Open,
@@ -226,7 +226,7 @@ mod tests {
             ("[auth]\nmode = 'jwt'", "banter.toml:2: mode must be \"open\" or \"token\", and is 'jwt'"),
             ("[auth]\nmode = 'token'", "has no key to check them with"),
             ("[auth]\nmode = 'token'\nkeys = []", "has no key to check them with"),
-            ("[auth]\nmode = 'open'\nsecret_env = 'A'", "looks at none of them"),
+            ("[auth]\nmode = 'open'\nissuer = 'A'", "asks for none"),
             ("[auth]\nmode = 'token'\nkeys = 'a'", "keys must be a list of files"),
             ("[auth]\nmode = 'token'\nkeys = [1]", "keys must be a list of files"),
             ("[auth]\nmode = 'token'\nsecret_file = ''", "secret_file must be the path of a file"),
