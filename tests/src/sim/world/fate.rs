@@ -97,10 +97,12 @@ impl World {
         let is_logged = self.profile.policies.of(&name).durability.is_logged();
         let in_memory = rooms.iter().find(|room| room.id == id && is_logged).and_then(LoggedAt::of_memory);
         let is_above = in_memory.zip(in_log).is_some_and(|(memory, log)| memory.is_above(log));
-        // And what a failed sync refused may be there after all.
-        let is_above = is_above || self.disk.has_failed();
         // A room that came to another class has its new name in the log with its first message there.
         let in_memory = in_memory.filter(|memory| in_log.is_none_or(|log| !memory.is_renamed(log)));
+        // Of what was dropped memory may have some for as long as it lasts.
+        let in_memory = in_memory.filter(|_| self.profile.cuts_once_in == 0 || !is_above);
+        // What a failed sync refused may be there after all.
+        let is_above = is_above || self.disk.has_failed();
         // Where segments are dropped the log may have nothing left of what memory has.
         let at = if self.profile.cuts_once_in == 0 { in_memory.or(in_log) } else { in_log };
         let at = at?.with(in_log).with(in_memory);
