@@ -311,12 +311,23 @@ impl Catalog {
             return Added { hole: None, given_again: (!is_known).then_some((segment.id, part.first.previous())) };
         }
         let before = known.filter(|_| joint == Joint::GoesOn);
-        if let Some(before) = before.filter(|_| !is_chained) {
-            part.chain = self.chain_behind(&before);
+        let goes_on_from = before.map(|before| self.left_before(part, &before, is_chained).unwrap_or(before));
+        if let Some(there) = goes_on_from.filter(|_| !is_chained) {
+            part.chain = self.chain_behind(&there);
         }
-        self.insert_part(segment, part, epoch, before.map_or(part.first, |before| before.first.min(part.first)));
+        self.insert_part(segment, part, epoch, goes_on_from.map_or(part.first, |there| there.first.min(part.first)));
         let given_again = before.filter(|before| part.first <= before.head);
         Added { hole, given_again: given_again.map(|before| (before.newest, part.first.previous())) }
+    }
+
+    /// Where a room ended in a class that it left, if a part goes on from there: it names that, or begins where that ends and
+    /// before all that is known of the room since, of which nothing counts then.
+    fn left_before(&self, part: &Part, known: &KnownRoom, is_chained: bool) -> Option<KnownRoom> {
+        let goes_on = |left: &&KnownRoom| match is_chained {
+            true => left.newest == part.chain.before && left.head >= part.first.previous(),
+            false => part.first <= known.first && left.head == part.first.previous(),
+        };
+        self.elsewhere.get(&part.room)?.iter().rev().find(goes_on).copied()
     }
 
     fn insert_part(&mut self, segment: &SegmentHeader, part: &Part, epoch: Epoch, first: Sequence) {

@@ -43,6 +43,11 @@ const MENDED: &[(u64, u16, &str)] = &[
         1,
         "a block that a full disk had refused lay whole behind its segment's end: walked without its index, it cut the room off",
     ),
+    (
+        55_504,
+        2,
+        "what a power cut left behind a room's class, without the index that said so, hid what the room has in the class it left",
+    ),
 ];
 
 fn run(seed: u64, cores: u16, what: &str) -> banter_tests::sim::coverage::Coverage {

@@ -495,3 +495,21 @@ fn a_room_that_may_have_been_of_another_class_begins_no_epoch_again_that_it_had_
     assert_eq!(epochs(3), [4, 1], "what it got in run 3, say, may be gone");
     assert_eq!(epochs(7), [7, 1], "or what it was told since");
 }
+
+#[test]
+fn a_room_goes_on_from_the_class_that_it_left_where_nothing_of_what_came_between_counts() {
+    // Class A has 1 to 2; class B has what a power cut left of a later part, whose own index said that nothing of it counts and
+    // is lost; then the room went on behind 2.
+    let past = dropped(5, 5);
+    for is_chained in [false, true] {
+        let mut catalog = Catalog::default();
+        add_walked(&mut catalog, segment(1, 1), part(1, 1, 2), &past);
+        add_walked(&mut catalog, segment_in(2, 2, OTHER), part(1, 44, 51), &past);
+        assert_eq!(bounds(&catalog, 1), Some((44, 51)));
+        let mut next = Part { chain: behind(1, Class::SERVER), ..part(1, 3, 17) };
+        catalog.add_segment(segment(3, 3), 1, 17);
+        let added = catalog.add_any_part(&segment(3, 3), &mut next, is_chained, &past);
+        assert_eq!((bounds(&catalog, 1), next.chain.before), (Some((1, 17)), 1), "chained: {is_chained}");
+        assert_eq!(added.given_again, Some((2, Sequence(2))), "nothing of that part counts");
+    }
+}
