@@ -388,6 +388,26 @@ impl Rig {
         }
     }
 
+    /// Does so many rounds of reads, then cuts the segments up to one while the next reads are under way: those of them come to
+    /// nothing, or come all the same. Whether all was read before.
+    pub(crate) fn cut_in_the_midst(&mut self, rounds: u64, cut: u64, comes: bool) -> bool {
+        for _ in 0..rounds {
+            self.asks().into_iter().for_each(|ask| self.perform(ask));
+        }
+        let is_over = !self.done.is_empty();
+        let under_way = self.asks();
+        (1..=cut).for_each(|segment| self.cut(segment));
+        for ask in under_way {
+            match ask {
+                Ask::Read(range) if !comes && range.segment <= cut => {
+                    self.answer(Answer::Read { range, bytes: None });
+                }
+                ask => self.perform(ask),
+            }
+        }
+        is_over
+    }
+
     fn write(&mut self, segment: u64, offset: u64, block: &[u8]) {
         let file = self.files.get_mut(&segment).unwrap();
         file[offset as usize..offset as usize + block.len()].copy_from_slice(block);

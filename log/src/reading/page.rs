@@ -15,8 +15,12 @@ use crate::block;
 use crate::bytes::u16_at;
 use crate::erasure::{Bound, Erasure, Erasures};
 use crate::index::Mark;
-use crate::index::marks::{MARK_LEAP_BYTES, MARK_STRIDE_BYTES, MarkPiece, MarkSearch};
+use crate::index::marks::{MARK_LEAP_BYTES, MarkPiece, MarkSearch};
 use crate::record::{Record, RecordFault, RecordKind, room_tag};
+
+mod cost;
+
+use cost::{allowed_bytes, is_near, mean_bytes, near_bytes, own_share};
 
 /// Marks of an index in memory that are looked at in one go.
 const MARKS_AHEAD_MAX: usize = 64;
@@ -600,44 +604,7 @@ enum Looked {
     Later,
 }
 
-/// Bytes that may be read for a page that holds so many.
-fn allowed_bytes(bytes: u64) -> u64 {
-    READ_BYTES_FREE.saturating_add(bytes.saturating_mul(4))
-}
-
 fn mark_before(piece: &MarkPiece, sequence: Sequence) -> Option<Mark> {
     let behind = piece.marks.partition_point(|mark| mark.sequence <= sequence.0);
     behind.checked_sub(1).and_then(|at| piece.marks.get(at)).copied()
-}
-
-/// Whether what lies between a record and the next mark is read rather than leapt over: there is more than one of the room.
-fn is_near((sequence, offset): (u64, u64), next: &Mark) -> bool {
-    next.offset.saturating_sub(offset) <= 2 * MARK_STRIDE_BYTES && next.sequence > sequence.saturating_add(1)
-}
-
-/// Bytes from a record on up to the first mark that is to be leapt to, or that is behind the last wanted record.
-fn near_bytes(marks: &[Mark], next: u64, at: u64, target: u64) -> u64 {
-    let mut here = (next, at);
-    for mark in marks.iter().filter(|mark| mark.sequence > next) {
-        if here.0 > target || !is_near(here, mark) {
-            break;
-        }
-        here = (mark.sequence, mark.offset);
-    }
-    here.1.saturating_sub(at)
-}
-
-/// How much of what lies between the marks of a piece is the room's own.
-fn own_share(place: &Place, piece: &MarkPiece) -> f64 {
-    let (Some(first), Some(last)) = (piece.marks.first(), piece.marks.last()) else { return 1.0 };
-    let own_bytes = last.sequence.saturating_sub(first.sequence).saturating_mul(mean_bytes(place));
-    (own_bytes as f64 / last.offset.saturating_sub(first.offset).max(1) as f64).min(1.0)
-}
-
-fn mean_bytes(place: &Place) -> u64 {
-    (place.part.bytes / messages_in(place)).max(1)
-}
-
-fn messages_in(place: &Place) -> u64 {
-    place.part.last.next().0.saturating_sub(place.part.first.0).max(1)
 }

@@ -18,19 +18,7 @@ fn a_room_whose_part_is_cut_while_it_is_read_has_what_is_left() {
                 rig.done.clear();
                 rig.journal.read_page(want(1, 22));
                 rig.journal.begin_reads(&mut rig.done);
-                for _ in 0..at {
-                    rig.asks().into_iter().for_each(|ask| rig.perform(ask));
-                }
-                let under_way = rig.asks();
-                (1..=cut).for_each(|segment| rig.cut(segment));
-                for ask in under_way {
-                    match ask {
-                        Ask::Read(range) if !comes && range.segment <= cut => {
-                            rig.answer(Answer::Read { range, bytes: None });
-                        }
-                        ask => rig.perform(ask),
-                    }
-                }
+                rig.cut_in_the_midst(at, cut, comes);
                 rig.work();
                 let Done::Page { page: read, .. } = rig.done.remove(0) else { panic!("no page") };
                 let read = read.unwrap();

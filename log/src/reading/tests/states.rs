@@ -4,7 +4,7 @@ use banter_protocol::ids::RoomId;
 
 use super::*;
 use crate::index::Part;
-use crate::journal::{Answer, Ask, Done};
+use crate::journal::{Answer, Done};
 use crate::reading::{READ_BYTES_FREE, StateRead};
 use crate::rig::Spoil;
 use crate::state::STATE_BYTES_MAX;
@@ -213,20 +213,7 @@ fn a_state_whose_segment_is_cut_while_it_is_read_is_what_is_left_of_the_room() {
                     rig.done.clear();
                     rig.journal.read_state(RoomId::of("lobby"));
                     rig.journal.begin_reads(&mut rig.done);
-                    for _ in 0..at {
-                        rig.asks().into_iter().for_each(|ask| rig.perform(ask));
-                    }
-                    let is_over = !rig.done.is_empty();
-                    let under_way = rig.asks();
-                    (1..=cut).for_each(|segment| rig.cut(segment));
-                    for ask in under_way {
-                        match ask {
-                            Ask::Read(range) if !comes && range.segment <= cut => {
-                                rig.answer(Answer::Read { range, bytes: None });
-                            }
-                            ask => rig.perform(ask),
-                        }
-                    }
+                    let is_over = rig.cut_in_the_midst(at, cut, comes);
                     rig.work();
                     let Some(Done::State { state, .. }) = rig.done.pop() else { panic!("no state") };
                     let expected = if is_over || segment > cut { read(newest, segment) } else { Ok(None) };
