@@ -261,9 +261,11 @@ fn an_idle_server_uses_no_cpu() {
             (0..20).map(|index| WireClient::hello(server.address(), Form::ALL[index % 3], "idle")).collect();
         clients.iter_mut().for_each(|client| drop(client.join("room")));
         clients[0].post("room", Value::Null);
-        let before = server.cpu_time();
-        std::thread::sleep(std::time::Duration::from_secs(1));
-        let used = server.cpu_time() - before;
-        assert!(used.as_millis() <= 50, "{used:?} in a second");
+        // The log's files are still made ahead behind the first post; what spins never comes to rest.
+        wait_until("a second passes in which it uses at most 50 ms", || {
+            let before = server.cpu_time();
+            std::thread::sleep(std::time::Duration::from_secs(1));
+            (server.cpu_time() - before).as_millis() <= 50
+        });
     }
 }
