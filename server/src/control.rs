@@ -6,6 +6,7 @@
 //! - No core is waited for without bound: a question is answered with what came within [`ANSWER_MAX_MS`], a core owes one
 //!   report at most, and a stop ends at its deadlines.
 
+pub mod auth;
 mod epochs;
 mod survey;
 
@@ -20,7 +21,7 @@ use banter_protocol::ids::Epoch;
 use flume::{Receiver, RecvTimeoutError, Sender};
 use signal_hook::consts::SIGHUP;
 
-use crate::mesh::Bell;
+use crate::core::mesh::Bell;
 use crate::metrics::{CoreReport, ServerState};
 use crate::storage::files::SegmentFile;
 use epochs::EpochDesk;

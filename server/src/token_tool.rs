@@ -11,7 +11,7 @@ use banter_access::rights::Rights;
 use banter_protocol::ids::UserName;
 use clap::Args;
 
-use crate::auth::{AuthFault, read_secret};
+use crate::control::auth::{AuthFault, read_secret};
 use crate::host::EXIT_CONFIG;
 use crate::wall_clock;
 

@@ -8,7 +8,7 @@ use banter_chat::address::{ConnectionId, Core};
 use banter_log::journal::State;
 
 use super::{CoreLink, ToCore};
-use crate::http;
+use crate::core::http;
 use crate::metrics::{CoreReport, ServerState, render};
 
 /// Milliseconds that a core has to say what it counts. One that takes longer keeps its clients waiting too.

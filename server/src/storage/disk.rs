@@ -22,9 +22,9 @@ use glommio::io::{DmaFile, OpenOptions};
 use super::files::SegmentFile;
 use super::keeper::ToKeeper;
 use super::{index_path, segment_path};
-use crate::mesh::Bell;
-use crate::net::Net;
-use crate::net::append::{Append, Appended};
+use crate::core::mesh::Bell;
+use crate::core::net::Net;
+use crate::core::net::append::{Append, Appended};
 
 /// How long to wait before a read that failed is tried again, each time.
 const READ_PAUSES: [Duration; 2] = [Duration::from_millis(5), Duration::from_millis(50)];

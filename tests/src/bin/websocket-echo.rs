@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use banter_chat::fanout::Sending;
 use banter_protocol::http::{Head, parse_head, write_upgrade_response};
 use banter_protocol::websocket::{FrameKind, Incoming, Role, WebSocketReader, write_close, write_frame_header};
-use banter_server::net::{Net, NetEvent};
+use banter_server::core::net::{Net, NetEvent};
 
 /// Autobahn's largest messages have 16 MiB.
 const MESSAGE_BYTES_MAX: u64 = 32 * 1024 * 1024;

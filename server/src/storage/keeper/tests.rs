@@ -25,8 +25,8 @@ use super::super::ledger::{BootId, Found, LastRun, Ledger};
 use super::super::recovery::index_of;
 use super::super::{index_path, segment_path};
 use super::*;
+use crate::core::mesh::Bell;
 use crate::log_tool::made::{Made, Post};
-use crate::mesh::Bell;
 
 mod checkpointing;
 mod classes;

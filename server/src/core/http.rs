@@ -6,10 +6,10 @@ use banter_protocol::http::{HttpFault, HttpRequest, Upgrade, write_response, wri
 use banter_protocol::wire::{SUBPROTOCOL_JSON, SUBPROTOCOL_RKYV, WireForm};
 
 use crate::control::Question;
-use crate::doorway::Doorway;
+use crate::core::doorway::Doorway;
 
 /// The chat page, as one file.
-const PAGE: &[u8] = include_bytes!("../page/index.html");
+const PAGE: &[u8] = include_bytes!("../../page/index.html");
 
 /// What a request is answered.
 #[derive(Debug)]

@@ -19,16 +19,16 @@ use banter_log::reading::ReadFault;
 use glommio::io::PollableFd;
 use rustix::event::{EventfdFlags, eventfd};
 
-use crate::auth::AuthDesk;
-use crate::connections::Connections;
+use crate::control::auth::AuthDesk;
 use crate::control::{ToControl, ToCore};
-use crate::mesh::{Bell, Neighbour, Sleep};
+use crate::core::connections::Connections;
+use crate::core::mesh::{Bell, Neighbour, Sleep};
+use crate::core::net::pace::{ACCEPTS_AT_REST, AcceptPace};
+use crate::core::net::{Net, NetEvent};
+use crate::core::suspended::Suspended;
+use crate::core::turn_clock::TurnClock;
 use crate::metrics::CoreReport;
-use crate::net::pace::{ACCEPTS_AT_REST, AcceptPace};
-use crate::net::{Net, NetEvent};
 use crate::storage::disk::Disk;
-use crate::suspended::Suspended;
-use crate::turn_clock::TurnClock;
 use crate::wall_clock;
 
 /// Parcels that one turn takes from one lane, so that no neighbour keeps a core from its sockets.

@@ -8,7 +8,7 @@ use banter_chat::shard::{Input, Shard};
 use banter_protocol::error_code::ErrorCode;
 
 use super::{Connections, Stage};
-use crate::net::Net;
+use crate::core::net::Net;
 
 impl Connections {
     /// A send waits for the peer to take what was sent before.

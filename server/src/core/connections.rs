@@ -28,10 +28,10 @@ use banter_protocol::origin::OriginRule;
 use banter_protocol::wire::WireForm;
 
 use crate::control::{Asker, ToControl};
-use crate::doorway::Doorway;
-use crate::http::{self, HttpAnswer, Unwelcome};
+use crate::core::doorway::Doorway;
+use crate::core::http::{self, HttpAnswer, Unwelcome};
+use crate::core::net::Net;
 use crate::metrics::ShellCounters;
-use crate::net::Net;
 
 use deadline::{Deadline, UnderWay};
 use held::Held;

@@ -15,8 +15,8 @@ use banter_protocol::ingress::Incoming;
 use banter_protocol::websocket::{FrameKind, write_frame_header};
 
 use super::{Connections, Stage, held};
-use crate::http;
-use crate::net::Net;
+use crate::core::http;
+use crate::core::net::Net;
 
 /// Connections with more than their share that one turn reads. With all of them a thousand that flood a core would make
 /// its turns a thousand shares long; with these, a turn takes 1,024 requests of them, some milliseconds.

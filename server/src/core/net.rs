@@ -33,7 +33,7 @@ use io_uring::{IoUring, cqueue, opcode, squeue};
 use append::{Append, Appended};
 use buffers::{BUFFER_BYTES, BUFFER_GROUP, BufferRing, Received};
 
-use crate::mesh::Bell;
+use crate::core::mesh::Bell;
 
 /// Entries of the submission queue. A turn with more operations submits in parts.
 const SUBMISSIONS: u32 = 1_024;

@@ -1,0 +1,15 @@
+//! The data plane: what one core's thread does. Sockets and rooms are here, and nothing here waits for anybody.
+//!
+//! ```text
+//!  net (sockets) ─▶ connections (bytes ↔ requests) ─▶ pump ─▶ the shard of banter-chat
+//!                     └ http, doorway (upgrades)        └ mesh (lanes to the other cores, bells)
+//! ```
+
+pub mod connections;
+pub mod doorway;
+pub mod http;
+pub mod mesh;
+pub mod net;
+pub mod pump;
+pub mod suspended;
+pub mod turn_clock;
