@@ -19,9 +19,10 @@ const FIRST_SEEN: &[(u64, &[&str])] = &[
     (24, &["read failed", "read came to nothing", "segment cut by the plan"]),
     (24, &["segment left by the plan"]),
     (36, &["index mended", "keyed post refused for a read that failed", "table of an older segment unreadable"]),
-    (37, &["start refused", "proved block of an unsealed segment rotten"]),
+    (37, &["start refused", "proved block of an unsealed segment rotten", "keyed post made again behind a start"]),
+    (43, &["duplicate of an earlier run"]),
     (50, &["followed block rotten"]),
-    (64, &["index made again"]),
+    (51, &["index made again"]),
 ];
 
 /// What went wrong there once.

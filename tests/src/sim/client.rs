@@ -30,6 +30,17 @@ pub struct Client {
     /// Events that it was sent, but for the question whether it is there.
     pub heard: u64,
     posts: u64,
+    last_keyed: Option<LastKeyed>,
+}
+
+/// A keyed post that a client makes again once it has another connection, as one does that missed the answer.
+struct LastKeyed {
+    room: String,
+    key: String,
+    body: Vec<u8>,
+    /// The connection that it was asked on.
+    connection: u32,
+    asked_ms: u64,
 }
 
 /// One connection as its client knows it.
@@ -143,7 +154,16 @@ const NO_BODY: Body<'static> = Body { format: BodyFormat::Json, bytes: b"" };
 impl Client {
     /// A client that was never connected.
     pub fn new(number: usize, user: String) -> Self {
-        Client { number, user, connections: 0, connection: None, cursors: HashMap::new(), heard: 0, posts: 0 }
+        Client {
+            number,
+            user,
+            connections: 0,
+            connection: None,
+            cursors: HashMap::new(),
+            heard: 0,
+            posts: 0,
+            last_keyed: None,
+        }
     }
 
     fn voice(&self) -> Voice {
@@ -181,12 +201,28 @@ impl Client {
     ) -> Option<Wish> {
         let voice = self.voice();
         let rooms: Vec<String> = (0..profile.rooms).map(|room| format!("room-{room}")).collect();
-        let room = chance.pick(&rooms).clone();
+        let mut room = chance.pick(&rooms).clone();
         let connection = self.connection.as_mut()?;
         if !connection.greeted {
             connection.greeted = true;
             let ask = Ask::Hello { user: self.user.clone().into(), token: None, features: FeatureNames::NONE };
             return Some(connection.ask(Asked::Hello, ask, None));
+        }
+        let is_of_another_connection =
+            |last: &mut LastKeyed| profile.repeats_keys && last.connection < self.connections;
+        if let Some(last) = self.last_keyed.take_if(is_of_another_connection) {
+            if connection.readings.contains_key(&last.room) {
+                seen.saw("keyed post made again on another connection");
+                let is_behind_a_start = last.asked_ms < truth.keys.gone_ms();
+                seen.saw_times("keyed post made again behind a start", u64::from(is_behind_a_start));
+                return Some(self.post_with_key(last.room, last.key, last.body, truth));
+            }
+            room.clone_from(&last.room);
+            let is_joining = connection.asked.values().any(|asked| matches!(asked, Asked::Join { .. }));
+            self.last_keyed = Some(last);
+            if !is_joining && chance.once_in(2) {
+                return Some(self.wish_join(room, chance, seen));
+            }
         }
         let reads = connection.readings.contains_key(&room);
         let is_joining =
@@ -247,9 +283,6 @@ impl Client {
         // A key comes again with the same body, soon or later, and seldom with another.
         let number = if chance.once_in(4) { chance.below(1 + self.posts as usize / 3) as u64 } else { self.posts / 3 };
         let key = chance.once_in(3).then(|| format!("key-{number}"));
-        if let Some(key) = &key {
-            truth.keys.asked(&room, &self.user, key, now_ms);
-        }
         let text = match &key {
             Some(key) if chance.once_in(8) => format!("{} another {key}", self.number),
             Some(key) => format!("{} keyed {key}", self.user),
@@ -258,8 +291,30 @@ impl Client {
         let (format, body) =
             if is_raw && key.is_none() { (BodyFormat::Bytes, text) } else { (BodyFormat::Json, format!("\"{text}\"")) };
         let body = body.into_bytes();
-        let ask = Ask::Post { room: room.clone().into(), body: NO_BODY, key: key.clone().map(Into::into) };
-        connection.ask(Asked::Post { room, key, body: body.clone(), asked_ms: now_ms }, ask, Some((format, body)))
+        if let Some(key) = key {
+            return self.post_with_key(room, key, body, truth);
+        }
+        let ask = Ask::Post { room: room.clone().into(), body: NO_BODY, key: None };
+        connection.ask(Asked::Post { room, key: None, body: body.clone(), asked_ms: now_ms }, ask, Some((format, body)))
+    }
+
+    fn post_with_key(&mut self, room: String, key: String, body: Vec<u8>, truth: &mut Truth) -> Wish {
+        let asked_ms = truth.now_ms;
+        truth.keys.asked(&room, &self.user, &key, asked_ms);
+        self.last_keyed = Some(LastKeyed {
+            room: room.clone(),
+            key: key.clone(),
+            body: body.clone(),
+            connection: self.connections,
+            asked_ms,
+        });
+        let connection = self.connection.as_mut().expect("it is connected");
+        let ask = Ask::Post { room: room.clone().into(), body: NO_BODY, key: Some(key.clone().into()) };
+        connection.ask(
+            Asked::Post { room, key: Some(key), body: body.clone(), asked_ms },
+            ask,
+            Some((BodyFormat::Json, body)),
+        )
     }
 
     fn wish_fetch(&mut self, room: String, chance: &mut Seeded) -> Wish {

@@ -63,6 +63,11 @@ impl Keys {
         self.gone_ms = now_ms;
     }
 
+    /// When the server died last.
+    pub fn gone_ms(&self) -> u64 {
+        self.gone_ms
+    }
+
     /// Whether that place was known before the server died last.
     pub fn is_of_earlier_run(&self, room: &str, epoch: u64, sequence: u64) -> bool {
         let place = self.places.get(&(room.to_owned(), epoch)).and_then(|room| room.get(&sequence));

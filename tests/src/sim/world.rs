@@ -87,7 +87,7 @@ impl World {
     /// A server without connections.
     pub fn new(plan: Plan) -> Self {
         let mut chance = Seeded::new(plan.seed);
-        let profile = Profile::of(&mut chance);
+        let profile = Profile::of(&mut chance).numbered(plan.seed);
         profile.limits.check().expect("the limits of a profile fit each other");
         if plan.verbose {
             println!("{profile:#?}");
