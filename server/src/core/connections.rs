@@ -8,6 +8,7 @@ mod reading;
 mod tests;
 
 use std::collections::VecDeque;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -119,10 +120,12 @@ struct Connection {
     taken_turn: u16,
     /// It stands in the backlog.
     is_backlogged: bool,
+    /// Where it comes from; an IPv4 address is mapped, which spares a byte.
+    address: Ipv6Addr,
 }
 
 impl Connection {
-    fn new(frame_bytes_max: u32, generation: u32, stage: Stage) -> Self {
+    fn new(frame_bytes_max: u32, generation: u32, stage: Stage, address: Ipv6Addr) -> Self {
         let (send, message) = (UnderWay::default(), UnderWay::default());
         let ingress = Ingress::new(frame_bytes_max);
         Connection {
@@ -136,6 +139,7 @@ impl Connection {
             taken: 0,
             taken_turn: 0,
             is_backlogged: false,
+            address,
         }
     }
 }
@@ -201,10 +205,22 @@ impl Connections {
         self.table[slot as usize].stage = stage;
     }
 
-    /// A connection has that slot now.
-    pub fn accepted(&mut self, slot: u32, now_ms: u64, net: &mut Net) {
+    /// Where a connection comes from, in canonical form; none if it is gone.
+    pub fn address(&self, id: ConnectionId) -> Option<IpAddr> {
+        let is_there = self.is_current(id) && self.stage(id.slot) != Stage::Free;
+        is_there.then(|| self.address_of(id.slot))
+    }
+
+    fn address_of(&self, slot: u32) -> IpAddr {
+        let address = self.table.get(slot as usize).map_or(Ipv6Addr::UNSPECIFIED, |connection| connection.address);
+        IpAddr::V6(address).to_canonical()
+    }
+
+    /// A connection from that address has that slot now.
+    pub fn accepted(&mut self, slot: u32, address: IpAddr, now_ms: u64, net: &mut Net) {
         let frame_bytes_max = self.limits.frame_bytes_max;
-        self.table.grow_to_hold(slot as usize, || Connection::new(frame_bytes_max, 0, Stage::Free));
+        let free = || Connection::new(frame_bytes_max, 0, Stage::Free, Ipv6Addr::UNSPECIFIED);
+        self.table.grow_to_hold(slot as usize, free);
         self.counters.accepted += 1;
         let before = self.limits.connections_now.fetch_add(1, Ordering::Relaxed);
         let is_full = self.limits.connections_max != 0 && before >= self.limits.connections_max;
@@ -218,7 +234,8 @@ impl Connections {
         };
         let connection = &mut self.table[slot as usize];
         let generation = connection.generation.wrapping_add(1);
-        *connection = Connection::new(frame_bytes_max, generation, Stage::Handshake(unwelcome));
+        let address = mapped(address);
+        *connection = Connection::new(frame_bytes_max, generation, Stage::Handshake(unwelcome), address);
         if is_full && before >= self.limits.connections_max + UNWELCOME_MAX {
             self.close(slot, net);
         } else {
@@ -260,7 +277,7 @@ impl Connections {
 
     /// The peer broke the stream: it is told why, and the connection ends. Others notice nothing.
     fn fault(&mut self, slot: u32, fault: &PeerFault, shard: &mut Shard, net: &mut Net) {
-        tracing::debug!(slot, %fault, "a peer broke the stream");
+        tracing::debug!(address = %self.address_of(slot), %fault, "a peer broke the stream");
         if self.stage(slot) == Stage::Open {
             let message = fault.to_string();
             let (code, close_code) = (fault.error_code(), fault.close_code());
@@ -435,5 +452,13 @@ impl Connections {
         let timers = [self.handshakes.next_due(), self.lingering.next_due()];
         let deadlines = [self.sends.next_due(), self.messages.next_due()];
         timers.into_iter().chain(deadlines).flatten().min()
+    }
+}
+
+/// An address in the form that takes least place.
+fn mapped(address: IpAddr) -> Ipv6Addr {
+    match address {
+        IpAddr::V4(address) => address.to_ipv6_mapped(),
+        IpAddr::V6(address) => address,
     }
 }

@@ -1,5 +1,6 @@
 //! Which web pages a core lets open a WebSocket, and what its log says of those that it does not.
 
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use banter_protocol::http::HttpRequest;
@@ -24,15 +25,15 @@ impl Doorway {
         Doorway { rule, next_line: None, untold: 0 }
     }
 
-    /// Judges an upgrade.
+    /// Judges an upgrade that comes from that address.
     ///
     /// # Errors
     /// Why the page is not let in; the log says so too.
-    pub fn judge(&mut self, request: &HttpRequest<'_>) -> Result<(), OriginFault> {
+    pub fn judge(&mut self, request: &HttpRequest<'_>, address: IpAddr) -> Result<(), OriginFault> {
         self.rule.judge(request.origin, request.host).inspect_err(|fault| {
             let Some(untold) = self.refused(Instant::now()) else { return };
             let (origin, host) = (shown(request.origin), shown(request.host));
-            tracing::warn!(origin, host, untold, "a web page was refused: {fault}");
+            tracing::warn!(%address, origin, host, untold, "a web page was refused: {fault}");
         })
     }
 

@@ -1,5 +1,7 @@
 //! What the HTTP side answers: the page, health, and who may upgrade to a WebSocket and to which form.
 
+use std::net::IpAddr;
+
 use banter_protocol::error_code::{ErrorCode, Scope};
 use banter_protocol::event::Event;
 use banter_protocol::http::{HttpFault, HttpRequest, Upgrade, write_response, write_upgrade_response};
@@ -38,8 +40,13 @@ pub enum Unwelcome {
     Draining,
 }
 
-/// Answers a request.
-pub fn answer(request: &HttpRequest<'_>, unwelcome: Option<Unwelcome>, doorway: &mut Doorway) -> HttpAnswer {
+/// Answers a request that comes from that address.
+pub fn answer(
+    request: &HttpRequest<'_>,
+    address: IpAddr,
+    unwelcome: Option<Unwelcome>,
+    doorway: &mut Doorway,
+) -> HttpAnswer {
     let head_only = request.method == "HEAD";
     let text = |status, body: &str| HttpAnswer::Response(text(status, body, head_only));
     let asked = |question| HttpAnswer::Asked { question, head_only };
@@ -53,7 +60,7 @@ pub fn answer(request: &HttpRequest<'_>, unwelcome: Option<Unwelcome>, doorway: 
         "/" => HttpAnswer::Response(respond(200, "text/html; charset=utf-8", PAGE, head_only)),
         "/ws" => match request.upgrade {
             None => text(426, "/ws speaks WebSocket: connect with a WebSocket client\n"),
-            Some(upgrade) => match doorway.judge(request) {
+            Some(upgrade) => match doorway.judge(request, address) {
                 Ok(()) => answer_upgrade(&upgrade, unwelcome),
                 Err(fault) => HttpAnswer::Foreign(self::text(403, &format!("{fault}\n"), false)),
             },
@@ -139,6 +146,8 @@ fn respond(status: u16, kind: &str, body: &[u8], head_only: bool) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use banter_protocol::http::{Head, parse_head};
     use banter_protocol::origin::OriginRule;
 
@@ -146,7 +155,9 @@ mod tests {
 
     fn answer_to(head: &str, unwelcome: Option<Unwelcome>) -> HttpAnswer {
         match parse_head(head.as_bytes()) {
-            Ok(Head::Complete { request, .. }) => answer(&request, unwelcome, &mut Doorway::new(OriginRule::default())),
+            Ok(Head::Complete { request, .. }) => {
+                answer(&request, Ipv4Addr::LOCALHOST.into(), unwelcome, &mut Doorway::new(OriginRule::default()))
+            }
             other => panic!("{other:?}"),
         }
     }

@@ -18,9 +18,10 @@
 pub mod append;
 pub mod buffers;
 pub mod pace;
+pub mod peers;
 
 use std::io;
-use std::net::TcpListener;
+use std::net::{IpAddr, TcpListener};
 use std::os::fd::AsRawFd;
 use std::ptr::null_mut;
 use std::sync::Arc;
@@ -32,6 +33,7 @@ use io_uring::{IoUring, cqueue, opcode, squeue};
 
 use append::{Append, Appended};
 use buffers::{BUFFER_BYTES, BUFFER_GROUP, BufferRing, Received};
+use peers::PeerPlaces;
 
 use crate::core::mesh::Bell;
 
@@ -50,8 +52,8 @@ const HANDED_OVER_MAX: usize = 20;
 /// What happened to sockets.
 #[derive(Debug)]
 pub enum NetEvent {
-    /// A connection has that slot now.
-    Accepted(u32),
+    /// A connection from that address has that slot now.
+    Accepted(u32, IpAddr),
     /// No connection could be taken: try again later ([`Net::accept`]).
     AcceptFailed(io::Error),
     /// Bytes came; give the buffer back.
@@ -84,6 +86,7 @@ pub struct Net {
     listener: Option<TcpListener>,
     /// Accepts in flight.
     accepts: u32,
+    peers: PeerPlaces,
     append: Option<Append>,
     bell: Option<Arc<Bell>>,
     /// When the ring wakes by itself, on the caller's clock in milliseconds.
@@ -173,6 +176,7 @@ impl Net {
             sockets: Table::default(),
             listener: Some(listener),
             accepts: 0,
+            peers: PeerPlaces::default(),
             append: None,
             bell,
             wakes_ms: None,
@@ -198,11 +202,12 @@ impl Net {
     pub fn accept(&mut self, more: u32) {
         let Some(listener) = self.listener.as_ref().map(AsRawFd::as_raw_fd) else { return };
         for _ in 0..more {
-            let accept = opcode::Accept::new(Fd(listener), null_mut(), null_mut())
+            let peer = self.peers.take();
+            let accept = opcode::Accept::new(Fd(listener), peer.address, peer.bytes)
                 .file_index(Some(DestinationSlot::auto_target()))
                 .build();
             self.accepts += 1;
-            self.push(accept.user_data(Operation::Accept.user_data(0)));
+            self.push(accept.user_data(Operation::Accept.user_data(peer.place)));
         }
     }
 
@@ -213,9 +218,8 @@ impl Net {
 
     /// Takes no more connections; those in the kernel's queue are reset.
     pub fn stop_accepting(&mut self) {
-        if self.accepts > 0 {
-            let all = CancelBuilder::user_data(Operation::Accept.user_data(0)).all();
-            let cancel = opcode::AsyncCancel2::new(all).build();
+        for place in self.peers.all() {
+            let cancel = opcode::AsyncCancel::new(Operation::Accept.user_data(place)).build();
             self.push(cancel.user_data(Operation::Cancel.user_data(0)));
         }
         self.listener = None;
@@ -369,7 +373,7 @@ impl Net {
     fn push(&mut self, entry: squeue::Entry) {
         loop {
             // SAFETY: what an entry points to lives until its completion: bytes of sends in `sockets`, the block in
-            // `append`, the timeout in its box (copied at submit), buffers in `buffers`; all of them outlive the ring,
+            // `append`, addresses of peers in `peers` (which never moves them), the timeout in its box (copied at submit), buffers in `buffers`; all of them outlive the ring,
             // which is dropped first, after what was in flight has ended or its memory was given up (`drop`).
             if unsafe { self.ring.submission().push(&entry) }.is_ok() {
                 return;
@@ -434,7 +438,7 @@ impl Net {
     fn complete(&mut self, user_data: u64, result: i32, flags: u32, events: &mut Vec<NetEvent>) {
         let slot = user_data as u32;
         match Operation::ALL.get((user_data >> 32) as usize) {
-            Some(Operation::Accept) => self.accepted(result, events),
+            Some(Operation::Accept) => self.accepted(slot, result, events),
             Some(Operation::Receive) => self.received(slot, result, flags, events),
             Some(Operation::Send) => self.sent(slot, result, events),
             Some(Operation::Close) => {
@@ -457,8 +461,9 @@ impl Net {
         }
     }
 
-    fn accepted(&mut self, result: i32, events: &mut Vec<NetEvent>) {
+    fn accepted(&mut self, place: u32, result: i32, events: &mut Vec<NetEvent>) {
         self.accepts -= 1;
+        let peer = self.peers.read(place);
         if result < 0 {
             if self.listener.is_some() {
                 events.push(NetEvent::AcceptFailed(io::Error::from_raw_os_error(-result)));
@@ -469,7 +474,7 @@ impl Net {
         self.sockets.grow_to_hold(slot as usize, Socket::default);
         self.sockets[slot as usize] = Socket { is_wanted: true, ..Socket::default() };
         self.receive(slot);
-        events.push(NetEvent::Accepted(slot));
+        events.push(NetEvent::Accepted(slot, peer));
     }
 
     fn received(&mut self, slot: u32, result: i32, flags: u32, events: &mut Vec<NetEvent>) {

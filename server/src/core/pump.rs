@@ -377,9 +377,9 @@ impl Pump {
             NetEvent::GoesOn(slot) => connections.send_goes_on(slot, shard),
             NetEvent::Looked(slot, untaken_bytes) => connections.looked(slot, untaken_bytes, shard),
             NetEvent::Sent(slot) => connections.sent(slot, self.now.monotonic_ms, shard, net),
-            NetEvent::Accepted(slot) => {
+            NetEvent::Accepted(slot, address) => {
                 self.is_accept_failing = false;
-                connections.accepted(slot, self.now.monotonic_ms, net);
+                connections.accepted(slot, address, self.now.monotonic_ms, net);
             }
             NetEvent::Ended(slot) => connections.ended(slot, shard, net),
             NetEvent::Broken(slot) => connections.broken(slot, shard, net),

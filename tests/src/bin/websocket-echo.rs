@@ -116,7 +116,7 @@ fn serve(port: u16) -> std::io::Result<()> {
         net.reap(&mut events);
         for event in events.drain(..) {
             let slot = match event {
-                NetEvent::Accepted(slot) => {
+                NetEvent::Accepted(slot, _) => {
                     net.accept(1);
                     echoes.insert(slot, Echo::default());
                     continue;

@@ -155,7 +155,7 @@ impl Connections {
     }
 
     fn read_one(&mut self, slot: u32, bytes: &mut [u8], shard: &mut Shard, net: &mut Net) -> Result<usize, PeerFault> {
-        let id = self.id(slot);
+        let (id, address) = (self.id(slot), self.address_of(slot));
         let connection = &mut self.table[slot as usize];
         let stage = connection.stage;
         let (used, incoming) = connection.ingress.read(bytes)?;
@@ -185,7 +185,7 @@ impl Connections {
             Some(Incoming::NativeOpened) => self.native_opened(slot, stage, shard, net),
             Some(Incoming::Http(request)) => {
                 let Stage::Handshake(unwelcome) = stage else { return Ok(used) };
-                let answer = http::answer(&request, unwelcome, &mut self.doorway);
+                let answer = http::answer(&request, address, unwelcome, &mut self.doorway);
                 self.answer_http(slot, answer, shard, net);
             }
         }

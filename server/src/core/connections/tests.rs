@@ -1,6 +1,6 @@
 //! One core's connections without sockets: what is read of them, what is held, and when they are ended.
 
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, TcpListener};
 
 use banter_chat::access::Access;
 use banter_chat::address::Now;
@@ -20,6 +20,8 @@ const UPGRADE: &[u8] = b"GET /ws HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nCo
 const HELLO: &str = r#"{"type":"hello","user":"ann"}"#;
 /// Its answer may be so long that nothing more is read ahead of it.
 const FETCH: &str = r#"{"type":"fetch","id":1,"room":"lobby","after":0}"#;
+/// Where everybody comes from.
+const ANN: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 const PING: &str = r#"{"type":"ping","id":7}"#;
 
 /// A core whose peers take what is sent to them only when they are told to.
@@ -64,7 +66,7 @@ impl Rig {
 
     /// A WebSocket that has said hello and took the answer.
     fn greeted(&mut self, slot: u32) {
-        self.connections.accepted(slot, self.now_ms, &mut self.net);
+        self.connections.accepted(slot, ANN, self.now_ms, &mut self.net);
         self.receive(slot, UPGRADE);
         self.receive(slot, &text(HELLO));
         self.turn();
@@ -375,13 +377,14 @@ fn who_is_not_read_is_not_idle_nor_when_it_is_read_again() {
 #[test]
 fn an_idle_connection_is_small_here_too() {
     // The README's figure of bytes an idle connection stands on this and on the sizes in `chat` and `net`.
-    assert!(size_of::<Connection>() <= 72, "{}", size_of::<Connection>());
+    // Sixteen of them are its address.
+    assert!(size_of::<Connection>() <= 88, "{}", size_of::<Connection>());
 }
 
 #[test]
 fn nothing_is_read_or_kept_while_metrics_are_collected_and_last_words_are_said() {
     let mut rig = Rig::new(Limits::default());
-    rig.connections.accepted(0, 0, &mut rig.net);
+    rig.connections.accepted(0, ANN, 0, &mut rig.net);
     rig.receive(0, b"GET /metrics HTTP/1.1\r\nHost: h\r\n\r\nGET / HTTP/1.1\r\nHost: h\r\n\r\n");
     assert_eq!(rig.connections.stage(0), Stage::Asking);
     rig.receive(0, &[b'x'; 100_000]);
@@ -389,4 +392,20 @@ fn nothing_is_read_or_kept_while_metrics_are_collected_and_last_words_are_said()
     assert_eq!(rig.connections.stage(0), Stage::LastWords);
     rig.receive(0, &[b'x'; 100_000]);
     assert_eq!((rig.held_bytes(), rig.connections.counters.bytes_received > 200_000), (0, true));
+}
+
+#[test]
+fn where_a_connection_comes_from_is_known_while_it_is_there_and_not_of_the_one_before() {
+    let mut rig = Rig::new(Limits::default());
+    let addresses: [IpAddr; 2] = [ANN, "2001:db8::1".parse().unwrap()];
+    for address in addresses {
+        rig.connections.accepted(0, address, 0, &mut rig.net);
+        let id = rig.connections.id(0);
+        assert_eq!(rig.connections.address(id), Some(address));
+        rig.connections.closed(0);
+        assert_eq!(rig.connections.address(id), None);
+    }
+    rig.connections.accepted(0, ANN, 0, &mut rig.net);
+    let before = ConnectionId { generation: rig.connections.id(0).generation - 1, slot: 0 };
+    assert_eq!(rig.connections.address(before), None);
 }

@@ -22,7 +22,10 @@ fn connected(first: &[u8]) -> (Net, u32, TcpStream, usize) {
         net.submit_and_wait().unwrap();
         net.reap(&mut events);
     }
-    assert!(matches!(events[..], [NetEvent::Accepted(taken)] if taken == slot), "{events:?}");
+    assert!(
+        matches!(events[..], [NetEvent::Accepted(taken, address)] if taken == slot && address.is_loopback()),
+        "{events:?}"
+    );
     (net, slot, peer, sent_bytes)
 }
 
@@ -137,4 +140,37 @@ fn a_send_that_finds_room_is_done_and_waits_for_nobody() {
 fn an_idle_socket_is_small() {
     // The README's figure of bytes an idle connection stands on it.
     assert!(size_of::<Socket>() <= 48, "{}", size_of::<Socket>());
+}
+
+#[test]
+fn who_connects_is_told_with_the_accept_also_where_one_socket_takes_both_families() {
+    let listener = TcpListener::bind(("::", 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let mut net = Net::new(listener, 4, None).unwrap();
+    net.accept(2);
+    let _peers = [TcpStream::connect(("127.0.0.1", port)).unwrap(), TcpStream::connect(("::1", port)).unwrap()];
+    let mut events = Vec::new();
+    while events.len() < 2 {
+        net.submit_and_wait().unwrap();
+        net.reap(&mut events);
+    }
+    let of =
+        |event: &NetEvent| if let NetEvent::Accepted(_, address) = event { Some(address.to_string()) } else { None };
+    let mut addresses: Vec<_> = events.iter().filter_map(of).collect();
+    addresses.sort();
+    assert_eq!(addresses, ["127.0.0.1", "::1"]);
+}
+
+#[test]
+fn a_ring_that_stops_accepting_ends_every_accept_in_flight() {
+    let mut net = Net::new(TcpListener::bind(("127.0.0.1", 0)).unwrap(), 4, None).unwrap();
+    net.accept(100);
+    net.submit().unwrap();
+    net.stop_accepting();
+    let mut events = Vec::new();
+    while net.accepts() > 0 {
+        net.submit_and_wait().unwrap();
+        net.reap(&mut events);
+    }
+    assert!(events.is_empty(), "{events:?}");
 }
