@@ -106,6 +106,13 @@ impl Rooms {
         }
     }
 
+    /// Goes by other limits.
+    pub(crate) fn set_limits(&mut self, limits: Limits) {
+        let cores = self.lagged.len() as u32;
+        self.rooms_max = limits.rooms_max.div_ceil(cores) as usize;
+        self.limits = limits;
+    }
+
     /// Takes one parcel.
     pub fn handle(&mut self, parcel: Up, turn: &mut Turn<'_>) {
         turn.counters.steps += 1;

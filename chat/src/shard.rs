@@ -134,6 +134,14 @@ impl Shard {
         self.rooms.was_suspended(suspended_ms);
     }
 
+    /// Goes by other limits from now on, and tells newcomers these. Those that were built into something when the shard was
+    /// made, such as deadlines and the log, must be as they were.
+    pub fn set_limits(&mut self, limits: Limits, told: String) {
+        self.rooms.set_limits(limits);
+        self.sessions.limits = limits;
+        self.sessions.welcome.limits = told;
+    }
+
     /// A token was judged.
     pub fn proved(&mut self, proved: Proved) {
         let turn = &mut Turn::new(self.now, &mut self.lanes, &mut self.counters, &mut self.latencies);

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::fmt::Write;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 use banter_chat::limits::Limits;
@@ -24,14 +24,44 @@ use crate::token_tool::TokenTask;
 /// What the program is to do.
 #[derive(Debug)]
 pub enum Command {
-    /// Serve.
-    Run(Box<Config>),
+    /// Serve by this, which comes from there.
+    Run(Box<Config>, Box<Sources>),
     /// Check, write out or copy a log.
     Log(LogTask),
     /// Make a token.
     Token(Box<TokenTask>),
     /// Write this to stdout and end.
     Print(String),
+}
+
+/// Where a configuration comes from, so that it can be read again.
+#[derive(Clone, Debug, Default)]
+pub struct Sources {
+    /// What the command line said.
+    flags: Settings,
+    /// The file that it named.
+    file: Option<PathBuf>,
+}
+
+impl Sources {
+    /// Reads them again: the file as it is now, and the command line as it was.
+    ///
+    /// # Errors
+    /// The file cannot be read, or what it says does not hold.
+    pub fn read(&self) -> Result<Config, ArgsError> {
+        self.read_with(host::allowed_cpus)
+    }
+
+    /// The file that the command line named.
+    #[must_use]
+    pub fn file(&self) -> Option<&Path> {
+        self.file.as_deref()
+    }
+
+    fn read_with(&self, allowed_cpus: impl FnOnce() -> Result<Vec<usize>, HostFault>) -> Result<Config, ArgsError> {
+        let file = self.file.as_deref().map_or_else(|| Ok(Settings::default()), Settings::read)?;
+        Ok(self.flags.clone().over(file).resolve(&allowed_cpus()?)?)
+    }
 }
 
 /// Why the program cannot start.
@@ -170,10 +200,10 @@ fn parse_with(
     if flags.help_limits {
         return Ok(Command::Print(limits_help()));
     }
-    let file = flags.config.take().map_or_else(|| Ok(Settings::default()), |path| Settings::read(&path))?;
-    let print = flags.print_config;
-    let config = flags.settings(&matches).over(file).resolve(&allowed_cpus()?)?;
-    Ok(if print { Command::Print(config.to_toml()?) } else { Command::Run(Box::new(config)) })
+    let (print, file) = (flags.print_config, flags.config.take());
+    let sources = Sources { flags: flags.settings(&matches), file };
+    let config = sources.read_with(allowed_cpus)?;
+    Ok(if print { Command::Print(config.to_toml()?) } else { Command::Run(Box::new(config), Box::new(sources)) })
 }
 
 impl Flags {
@@ -242,8 +272,6 @@ fn limits_help() -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
 
     fn parse_line(line: &str) -> Result<Command, ArgsError> {
@@ -253,7 +281,7 @@ mod tests {
 
     fn config(line: &str) -> Config {
         match parse_line(line) {
-            Ok(Command::Run(config)) => *config,
+            Ok(Command::Run(config, _)) => *config,
             other => panic!("{line}: {other:?}"),
         }
     }

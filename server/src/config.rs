@@ -3,9 +3,11 @@
 //! A flag beats the file, the file beats the default. What a source said is a [`Settings`], in which every value
 //! remembers its [`Place`], so that a fault found after the merge can still say where the value came from.
 //!
-//! `file` reads the TOML, `rooms` its `[[rooms]]`, `cores` says which CPUs are meant, `fault` says what can be wrong.
+//! `file` reads the TOML, `rooms` its `[[rooms]]`, `cores` says which CPUs are meant, `fault` says what can be wrong, `changes`
+//! what a file that is read again changes.
 
 mod auth;
+mod changes;
 mod cores;
 mod fault;
 mod file;
@@ -22,6 +24,7 @@ use banter_log::segment::Class;
 use banter_protocol::origin::{AllowedOrigin, OriginRule};
 
 pub use auth::{Auth, TokenAuth};
+pub use changes::{Change, Changes, LIVE_LIMITS, merge};
 pub use cores::CoreChoice;
 pub use fault::{ConfigFault, Place, Table};
 pub use rooms::{ROOM_RULES_MAX, RoomRule};
@@ -107,6 +110,12 @@ limit_table! {
     run_bytes_per_core_max: u64 = "BYTES", "newest frames to send over all rooms of a core";
     lane_parcels_max: u32 = "COUNT", "parcels one lane between two cores holds";
     drain_timeout_ms: u32 = "MS", "a stopping server takes at most to deliver and close";
+}
+
+/// Every limit with its value, as `welcome` tells them.
+#[must_use]
+pub fn told_limits(limits: &Limits) -> String {
+    LIMITS.iter().map(|limit| format!("{} {}\n", limit.name, (limit.read)(limits))).collect()
 }
 
 const MUST_LISTEN: &str = "must be an IP address and a port, like \"127.0.0.1:7878\" or \"[::]:7878\"";

@@ -1,4 +1,4 @@
-//! The control plane: signals, questions about the whole server, and stopping, on a thread that is no core.
+//! The control plane: signals, reloads, questions about the whole server, and stopping, on a thread that is no core.
 //!
 //! Invariants:
 //! - Whatever comes is taken in any order, also before every core is ready, and only a core's fault ends the server
@@ -8,6 +8,7 @@
 
 pub mod auth;
 mod epochs;
+pub mod reload;
 mod survey;
 
 use std::sync::Arc;
@@ -25,6 +26,7 @@ use crate::core::mesh::Bell;
 use crate::metrics::{CoreReport, ServerState};
 use crate::storage::files::SegmentFile;
 use epochs::EpochDesk;
+use reload::{CoreReload, ReloadDesk};
 use survey::{Standing, Survey};
 
 pub use epochs::ExtendEpochs;
@@ -59,6 +61,11 @@ pub enum ToControl {
     },
     /// The operating system tells the server something.
     Signal(i32),
+    /// A stop takes at most so long from now on.
+    DrainTimeout {
+        /// In milliseconds.
+        drain_timeout_ms: u64,
+    },
 }
 
 /// To a core.
@@ -76,6 +83,8 @@ pub enum ToCore {
     EpochsEnd(Epoch),
     /// A token was judged.
     Proved(Box<Proved>),
+    /// Go by these values, and say so.
+    Reload(Box<CoreReload>),
     /// What the log's keeper did.
     Log(Answer),
     /// A segment is ready.
@@ -145,6 +154,7 @@ pub struct Control {
     stage: Stage,
     survey: Survey,
     epochs: EpochDesk,
+    reload: Option<ReloadDesk>,
     drain_timeout_ms: u64,
 }
 
@@ -153,12 +163,17 @@ impl Control {
     pub fn new(links: Vec<CoreLink>, server: ServerState, drain_timeout_ms: u64) -> Self {
         let survey = Survey::new(links.clone(), server);
         let cores = links.into_iter().map(|link| CoreState { link, stage: CoreStage::Starting }).collect();
-        Control { cores, stage: Stage::Starting, survey, epochs: EpochDesk::default(), drain_timeout_ms }
+        Control { cores, stage: Stage::Starting, survey, epochs: EpochDesk::default(), reload: None, drain_timeout_ms }
     }
 
     /// Cores that have given half of their epochs get more by this.
     pub fn extend_epochs_by(&mut self, extend: ExtendEpochs) {
         self.epochs = EpochDesk::new(extend);
+    }
+
+    /// SIGHUP asks there.
+    pub fn reload_by(&mut self, desk: ReloadDesk) {
+        self.reload = Some(desk);
     }
 
     /// Serves until a signal came and every core has ended. `listening` is called once every core accepts, unless the
@@ -197,10 +212,9 @@ impl Control {
                 self.reached(core, CoreStage::Ended { is_log_sealed }, now_ms);
             }
             ToControl::Failed(core, why) => return self.failed(core, why, now_ms),
-            ToControl::Signal(SIGHUP) => {
-                tracing::info!("SIGHUP: nothing is read again, and the server goes on; it takes a restart");
-            }
+            ToControl::Signal(SIGHUP) => self.reload(),
             ToControl::Signal(signal) => self.stop_by(signal, now_ms),
+            ToControl::DrainTimeout { drain_timeout_ms } => self.drain_timeout_ms = drain_timeout_ms,
             ToControl::Asked(asker) => self.survey.ask(asker, self.standing(), now_ms),
             ToControl::WantsEpochs(_) => {
                 let end = self.epochs.asked(now_ms);
@@ -209,6 +223,13 @@ impl Control {
             ToControl::Report(core, report) => self.survey.report(core, report, self.standing()),
         }
         Ok(())
+    }
+
+    /// Has the configuration read again; what comes of it is logged there.
+    fn reload(&self) {
+        if let Some(Err(fault)) = self.reload.as_ref().map(ReloadDesk::ask) {
+            tracing::warn!("SIGHUP: {fault}");
+        }
     }
 
     /// Does what is due.

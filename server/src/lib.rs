@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  main ─▶ args, config ─▶ host ─▶ runtime ─▶ core/     the data plane, a thread a core: sockets, lanes, turns
-//!                                     ├────▶ control/  the control plane: signals, tokens, questions about the whole server
+//!                                     ├────▶ control/  the control plane: signals, tokens, reloads, questions about the whole server
 //!                                     └────▶ storage/  the log's disk (on each core) and its keeper (a thread)
 //!           └▶ log_tool/ (checks, lists, writes out or copies a log), token_tool (makes tokens)
 //! ```
@@ -14,6 +14,7 @@ pub mod config;
 pub mod control;
 pub mod core;
 pub mod host;
+pub mod log_lines;
 pub mod log_tool;
 pub mod metrics;
 pub mod runtime;

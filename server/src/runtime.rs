@@ -24,16 +24,18 @@ use banter_protocol::features::KNOWN;
 use banter_protocol::ids::Epoch;
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
 use rustix::net::sockopt;
-use tracing_appender::non_blocking::ErrorCounter;
 
-use crate::config::{Auth, Config, LIMITS};
-use crate::control::auth::{self, AuthDesk, AuthFault};
+use crate::args::Sources;
+use crate::config::{Auth, Config, told_limits};
+use crate::control::auth::{self, AuthDesk, AuthFault, AuthInbox};
+use crate::control::reload::Reload;
 use crate::control::{Control, ControlFault, CoreLink, ToControl, ToCore};
 use crate::core::connections::{ConnectionLimits, Connections};
 use crate::core::mesh::{Bell, Neighbour, lanes};
 use crate::core::net::Net;
 use crate::core::pump::{Pump, PumpParts};
 use crate::host::{self, EpochFile, KILLED_PAUSE, KILLED_WAIT_MAX, Reserved};
+use crate::log_lines::LogLines;
 use crate::metrics::ServerState;
 use crate::storage;
 use crate::storage::disk::Disk;
@@ -104,12 +106,17 @@ impl RunFault {
     }
 }
 
-/// Runs a server until it is told to stop. `listening` is called with the address once every core accepts; `log_lines`
-/// counts the lines that could not be written.
+/// Runs a server until it is told to stop. `listening` is called with the address once every core accepts; a reload reads
+/// the sources again.
 ///
 /// # Errors
 /// When the host, the address or a core refuses.
-pub fn run(config: &Config, log_lines: ErrorCounter, listening: impl FnOnce(SocketAddr)) -> Result<(), RunFault> {
+pub fn run(
+    config: &Config,
+    sources: Sources,
+    log_lines: &LogLines,
+    listening: impl FnOnce(SocketAddr),
+) -> Result<(), RunFault> {
     let system = |doing| move |error| RunFault::System { doing, error };
     let (to_control, control_inbox) = flume::unbounded();
     // Ahead of everything else: a start may take a while, and a signal is to end it in order.
@@ -153,14 +160,27 @@ pub fn run(config: &Config, log_lines: ErrorCounter, listening: impl FnOnce(Sock
         };
         threads.push(core.spawn(cpu)?);
     }
+    let judge = auth_inbox.as_ref().map(AuthInbox::slot);
     let auth = auth_inbox.map(|inbox| inbox.spawn(links.clone())).transpose();
     auth.map_err(system("starting the thread that judges tokens"))?;
     let keeper_state = Arc::new(KeeperState::default());
     let keeper = log.map(|log| log.keep(config, &links, keeper_state.clone(), keeper_inbox)).transpose();
     let keeper = keeper.map_err(system("starting the log's keeper"))?;
-    let server = ServerState { keeper: keeper_state, log_lines, started_unix_s: unix_ms / 1_000 };
+    let server =
+        ServerState { keeper: keeper_state, log_lines: log_lines.dropped.clone(), started_unix_s: unix_ms / 1_000 };
+    let reload = Reload {
+        sources,
+        config: config.clone(),
+        connections_fit: report.connections_max(),
+        cores: links.clone(),
+        judge,
+        log: log_lines.filter.clone(),
+        control: to_control,
+    };
+    let (reload_desk, _) = reload.spawn().map_err(system("starting the thread that reloads"))?;
     let mut control = Control::new(links, server, config.limits.drain_timeout_ms.into());
     control.extend_epochs_by(Box::new(move || epochs.extend()));
+    control.reload_by(reload_desk);
     // Each of its faults ends the process with the threads of all cores: they are not waited for.
     control.run(&control_inbox, || listening(address))?;
     join(threads);
@@ -348,8 +368,7 @@ impl CoreParts {
 
 fn shard_config(config: &Config, core: u16, reserved: Reserved, log: Option<&mut OpenLog>) -> ShardConfig {
     let Reserved { run, end } = reserved;
-    let limits: String =
-        LIMITS.iter().map(|limit| format!("{} {}\n", limit.name, (limit.read)(&config.limits))).collect();
+    let limits = told_limits(&config.limits);
     ShardConfig {
         core: Core(core),
         cores: config.cores.len() as u16,

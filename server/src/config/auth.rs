@@ -64,16 +64,34 @@ pub struct TokenAuth {
 }
 
 impl Auth {
+    /// Its name in the file.
+    pub(super) fn mode(&self) -> &'static str {
+        match self {
+            Auth::Open => "open",
+            Auth::Token(_) => "token",
+        }
+    }
+
     /// As the file says it.
     pub(super) fn to_toml(&self) -> String {
-        let Auth::Token(auth) = self else { return String::new() };
+        if *self == Auth::Open {
+            return String::new();
+        }
+        let entries = self.entries().into_iter().filter_map(|(key, value)| Some(format!("{key} = {}\n", value?)));
+        format!("\n[auth]\n{}", entries.collect::<String>())
+    }
+
+    /// Keys and values as the file says them; none where a key is left out.
+    pub(super) fn entries(&self) -> Vec<(&'static str, Option<String>)> {
         let text = |text: &str| toml::Value::from(text).to_string();
         let path = |path: &PathBuf| text(&path.to_string_lossy());
-        let mut out = String::from("\n[auth]\nmode = \"token\"\n");
+        let mode = ("mode", Some(text(self.mode())));
+        let Auth::Token(auth) = self else { return vec![mode] };
         let keys: Vec<String> = auth.keys.iter().map(path).collect();
-        out.push_str(&format!("keys = [{}]\n", keys.join(", ")));
         let Rules { issuer, audience, lifetime_seconds_max, user_claim, rooms_claim, .. } = &auth.rules;
-        let optional = [
+        vec![
+            mode,
+            ("keys", Some(format!("[{}]", keys.join(", ")))),
             ("secret_file", auth.secret_file.as_ref().map(path)),
             ("secret_env", auth.secret_env.as_deref().map(text)),
             ("issuer", issuer.as_deref().map(text)),
@@ -82,11 +100,7 @@ impl Auth {
             ("rooms_claim", Some(text(rooms_claim.as_str()))),
             ("lifetime_hours_max", Some((lifetime_seconds_max / SECONDS_AN_HOUR).to_string())),
             ("grace_ms", Some(auth.grace_ms.to_string())),
-        ];
-        for (key, value) in optional.into_iter().filter_map(|(key, value)| Some((key, value?))) {
-            out.push_str(&format!("{key} = {value}\n"));
-        }
-        out
+        ]
     }
 }
 

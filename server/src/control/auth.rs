@@ -5,6 +5,7 @@
 //! ```
 
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -129,11 +130,57 @@ impl AuthDesk {
     }
 }
 
+/// What tokens are judged by.
+pub struct Judge {
+    keys: Keys,
+    rules: Rules,
+}
+
+impl Judge {
+    /// Reads the keys that the configuration names.
+    ///
+    /// # Errors
+    /// One cannot be read, or is none.
+    pub fn read(auth: &TokenAuth) -> Result<Self, AuthFault> {
+        Ok(Judge { keys: read_keys(auth)?, rules: auth.rules.clone() })
+    }
+
+    /// How many keys it has.
+    #[must_use]
+    pub fn keys(&self) -> usize {
+        self.keys.len()
+    }
+
+    fn judge(&self, proving: &Proving) -> Result<Box<Proof>, NotProved> {
+        let judged = token::judge(&proving.token, &self.keys, &self.rules, wall_clock::unix_ms() / 1_000);
+        judged.map(Box::new).map_err(|refusal| match refusal {
+            Refusal::Expired { .. } => NotProved::Expired(refusal.to_string()),
+            refusal => NotProved::Refused(refusal.to_string()),
+        })
+    }
+}
+
+/// Where the next judge lies until the thread takes it, ahead of the next token; one that was not taken is replaced. No mail,
+/// since where no token comes nothing would take any out.
+#[derive(Clone, Default)]
+pub struct JudgeSlot(Arc<Mutex<Option<Judge>>>);
+
+impl JudgeSlot {
+    /// Tokens that are looked at from now on are judged by this.
+    pub fn put(&self, judge: Judge) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(judge);
+    }
+
+    pub(super) fn take(&self) -> Option<Judge> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
 /// The thread's end: made ahead of the cores, since each has a desk.
 pub struct AuthInbox {
     asks: flume::Receiver<Waiting>,
-    keys: Keys,
-    rules: Rules,
+    judge: Judge,
+    next: JudgeSlot,
 }
 
 /// Reads the keys, and makes a desk for each core.
@@ -142,32 +189,33 @@ pub struct AuthInbox {
 /// The keys cannot be had, or nothing can check a token.
 pub fn open(auth: &TokenAuth, cores: usize) -> Result<(Vec<AuthDesk>, AuthInbox), AuthFault> {
     self_test()?;
-    let keys = read_keys(auth)?;
-    tracing::info!("tokens are asked for, and checked with {} keys", keys.len());
+    let judge = Judge::read(auth)?;
+    tracing::info!("tokens are asked for, and checked with {} keys", judge.keys());
     let (asks, inbox) = flume::bounded(TOKENS_WAITING_MAX);
     let desks = (0..cores).map(|core| AuthDesk { core: Core(core as u16), asks: asks.clone() }).collect();
-    Ok((desks, AuthInbox { asks: inbox, keys, rules: auth.rules.clone() }))
+    Ok((desks, AuthInbox { asks: inbox, judge, next: JudgeSlot::default() }))
 }
 
 impl AuthInbox {
-    fn judge(&self, proving: &Proving) -> Result<Box<Proof>, NotProved> {
-        let judged = token::judge(&proving.token, &self.keys, &self.rules, wall_clock::unix_ms() / 1_000);
-        judged.map(Box::new).map_err(|refusal| match refusal {
-            Refusal::Expired { .. } => NotProved::Expired(refusal.to_string()),
-            refusal => NotProved::Refused(refusal.to_string()),
-        })
+    /// Where the next judge is put.
+    #[must_use]
+    pub fn slot(&self) -> JudgeSlot {
+        self.next.clone()
     }
 
     /// Starts the thread. It ends when no core has a desk any more.
     ///
     /// # Errors
     /// No thread could be made.
-    pub fn spawn(self, cores: Vec<CoreLink>) -> std::io::Result<JoinHandle<()>> {
+    pub fn spawn(mut self, cores: Vec<CoreLink>) -> std::io::Result<JoinHandle<()>> {
         std::thread::Builder::new().name("auth".into()).spawn(move || {
             while let Ok((core, since, proving)) = self.asks.recv() {
+                if let Some(next) = self.next.take() {
+                    self.judge = next;
+                }
                 // Above what it can judge in time, it would judge only those who have gone.
                 let verdict =
-                    if since.elapsed() > WAIT_MAX { Err(NotProved::Unavailable) } else { self.judge(&proving) };
+                    if since.elapsed() > WAIT_MAX { Err(NotProved::Unavailable) } else { self.judge.judge(&proving) };
                 if let Some(link) = cores.get(core.index()) {
                     link.send(ToCore::Proved(Box::new(Proved { proving, verdict })));
                 }

@@ -183,6 +183,12 @@ impl Connections {
         }
     }
 
+    /// Goes by other limits and another rule for web pages; deadlines that were set stay.
+    pub fn reload(&mut self, limits: &Limits, origins: OriginRule) {
+        self.doorway.follow(origins.clone());
+        self.limits = ConnectionLimits::of(limits, origins, &self.limits.connections_now);
+    }
+
     /// A turn begins.
     pub fn begin_turn(&mut self, now_ms: u64) {
         self.turn = self.turn.wrapping_add(1);

@@ -25,6 +25,11 @@ impl Doorway {
         Doorway { rule, next_line: None, untold: 0 }
     }
 
+    /// Goes by another rule.
+    pub fn follow(&mut self, rule: OriginRule) {
+        self.rule = rule;
+    }
+
     /// Judges an upgrade that comes from that address.
     ///
     /// # Errors

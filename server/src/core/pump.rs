@@ -20,6 +20,7 @@ use glommio::io::PollableFd;
 use rustix::event::{EventfdFlags, eventfd};
 
 use crate::control::auth::AuthDesk;
+use crate::control::reload::CoreReload;
 use crate::control::{ToControl, ToCore};
 use crate::core::connections::Connections;
 use crate::core::mesh::{Bell, Neighbour, Sleep};
@@ -419,6 +420,7 @@ impl Pump {
                     self.net.stop_accepting();
                 }
                 ToCore::Proved(proved) => self.shard.proved(*proved),
+                ToCore::Reload(reload) => self.reload(*reload),
                 ToCore::EpochsEnd(end) => self.shard.extend_epochs(end),
                 ToCore::Log(answer) => {
                     if let (Some(disk), Answer::Rewritten { segment }) = (&mut self.disk, &answer) {
@@ -434,6 +436,15 @@ impl Pump {
                 }
             }
         }
+    }
+
+    fn reload(&mut self, reload: CoreReload) {
+        let CoreReload { limits, told_limits, origins, taken } = reload;
+        self.sends_per_turn_max = limits.sends_per_turn_max;
+        self.connections.reload(&limits, origins);
+        self.shard.set_limits(limits, told_limits);
+        // Who waits for it may have given up.
+        let _ = taken.send(self.core);
     }
 
     fn take_disk(&mut self) {

@@ -1,0 +1,182 @@
+//! What a configuration that is read again changes in the one in effect, and what of it waits for a restart.
+//!
+//! Invariant: what [`Changes::takes_effect`] names is in the configuration that [`merge`] gives, and what
+//! [`Changes::needs_restart`] names is there as it was.
+
+use banter_access::grants::{RoomDefault, RoomDefaults};
+use banter_chat::limits::Limits;
+use banter_chat::policy::{RoomPolicies, RoomPolicy};
+
+use super::{Auth, Config, LIMITS};
+
+/// Limits that are looked at each time they are needed, so that another value holds from there. All others were built into
+/// something when the server started: a table, a queue of deadlines, a file.
+pub const LIVE_LIMITS: [&str; 14] = [
+    "connections_max",
+    "rooms_max",
+    "rooms_per_connection_max",
+    "posts_per_second_max",
+    "signals_per_second_max",
+    "signals_per_room_per_second_max",
+    "joins_per_second_max",
+    "fetches_per_second_max",
+    "members_per_second_max",
+    "requests_per_turn_max",
+    "presence_members_max",
+    "sends_per_turn_max",
+    "fetch_messages_max",
+    "drain_timeout_ms",
+];
+/// Characters of a value that a change shows.
+const SHOWN_CHARS_MAX: usize = 200;
+
+/// One thing that differs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// Its key, with the table's name ahead of it: `limits.rooms_max`.
+    pub key: String,
+    /// What holds until then, as the file would say it, shortened.
+    pub from: String,
+    /// What was read, the same way.
+    pub to: String,
+}
+
+/// Everything that differs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// What holds from now on.
+    pub takes_effect: Vec<Change>,
+    /// What was read, and is not done before the server is started anew.
+    pub needs_restart: Vec<Change>,
+}
+
+/// When a value that was read holds.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum When {
+    Now,
+    Restart,
+}
+
+/// A value as it is compared and shown.
+struct Row {
+    key: String,
+    when: When,
+    value: String,
+}
+
+/// The configuration that holds behind a reload, and what it changes.
+#[must_use]
+pub fn merge(old: &Config, read: Config) -> (Config, Changes) {
+    let changes = compare(old, &read);
+    let merged = Config {
+        origins: read.origins,
+        log: read.log,
+        limits: live_limits(&old.limits, &read.limits),
+        auth: live_auth(&old.auth, read.auth),
+        ..old.clone()
+    };
+    (merged, changes)
+}
+
+/// No limit that is live is bounded by one that waits, so they hold together.
+fn live_limits(old: &Limits, read: &Limits) -> Limits {
+    let mut limits = *old;
+    for limit in LIMITS.iter().filter(|limit| LIVE_LIMITS.contains(&limit.name)) {
+        (limit.write)(&mut limits, (limit.read)(read));
+    }
+    limits
+}
+
+/// Keys and what tokens must say; how long a token's connection outlives it is the cores'.
+fn live_auth(old: &Auth, read: Auth) -> Auth {
+    match (old, read) {
+        (Auth::Token(old), Auth::Token(mut read)) => {
+            read.grace_ms = old.grace_ms;
+            Auth::Token(read)
+        }
+        (old, _) => old.clone(),
+    }
+}
+
+fn compare(old: &Config, read: &Config) -> Changes {
+    let (old_rows, mut changes) = (rows(old), Changes::default());
+    let is_same_mode = old.auth.mode() == read.auth.mode();
+    for row in rows(read) {
+        let from = old_rows.iter().find(|old| old.key == row.key).map_or("", |old| &old.value);
+        // What tokens must say and what they give means nothing where they are not asked for.
+        let is_of_tokens = row.key == "rooms.users" || (row.key.starts_with("auth.") && row.key != "auth.mode");
+        let counts = is_same_mode || !is_of_tokens;
+        if *from != row.value && counts {
+            let change = Change { key: row.key, from: shown(from), to: shown(&row.value) };
+            match row.when {
+                When::Now => changes.takes_effect.push(change),
+                When::Restart => changes.needs_restart.push(change),
+            }
+        }
+    }
+    changes
+}
+
+/// Every value. A field that is missing here does not compile: the pattern is exhaustive.
+fn rows(config: &Config) -> Vec<Row> {
+    let Config {
+        listen,
+        data,
+        cores,
+        durability,
+        origins,
+        log,
+        limits,
+        rooms,
+        auth,
+        room_rights,
+        accept_corruption: _,
+    } = config;
+    let row = |key: &str, when, value: String| Row { key: key.to_owned(), when, value };
+    let texts: Vec<String> = origins.iter().map(ToString::to_string).collect();
+    let mut rows = vec![
+        row("listen", When::Restart, listen.to_string()),
+        row("data", When::Restart, data.display().to_string()),
+        row("cores", When::Restart, format!("{cores:?}")),
+        row("durability", When::Restart, durability.name().to_owned()),
+        row("origins", When::Now, format!("{texts:?}")),
+        row("log", When::Now, log.clone()),
+        row("rooms", When::Restart, policies(rooms)),
+        row("rooms.users", When::Restart, rights(room_rights)),
+    ];
+    rows.extend(LIMITS.iter().map(|limit| {
+        let when = if LIVE_LIMITS.contains(&limit.name) { When::Now } else { When::Restart };
+        row(&format!("limits.{}", limit.name), when, (limit.read)(limits).to_string())
+    }));
+    rows.extend(auth.entries().into_iter().map(|(key, value)| {
+        let when = if matches!(key, "mode" | "grace_ms") { When::Restart } else { When::Now };
+        row(&format!("auth.{key}"), when, value.unwrap_or_else(|| "nothing".to_owned()))
+    }));
+    rows
+}
+
+/// A line an entry. Those at the end that say what holds without them are none: an entry may be there for its rights alone.
+fn policies(rooms: &RoomPolicies) -> String {
+    let line = |name: &str, policy: &RoomPolicy| {
+        let RoomPolicy { durability, history_messages_max, class } = policy;
+        format!("{name} {} {history_messages_max} {} {}\n", durability.name(), class.hours, class.bytes)
+    };
+    let told = rooms.rules.iter().rposition(|(_, policy)| *policy != rooms.otherwise).map_or(0, |last| last + 1);
+    rooms.rules[..told].iter().map(|(pattern, policy)| line(pattern.as_str(), policy)).collect()
+}
+
+fn rights(defaults: &RoomDefaults) -> String {
+    let line = |name: &str, given: &RoomDefault| format!("{name} {} {}\n", given.users, given.guests);
+    let entries = defaults.entries.iter().map(|(pattern, given)| line(pattern.as_str(), given));
+    entries.chain([line("", &defaults.otherwise)]).collect()
+}
+
+fn shown(value: &str) -> String {
+    match value.char_indices().nth(SHOWN_CHARS_MAX) {
+        Some((end, _)) => format!("{}…", &value[..end]),
+        None => value.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,110 @@
+//! Two configurations side by side: every value is told either as in effect or as waiting, and is what was told.
+
+use super::super::tests::config;
+use super::*;
+
+const TOKEN: &str = "[auth]\nmode = 'token'\nsecret_file = 's'\n";
+
+fn keys(changes: &[Change]) -> Vec<&str> {
+    changes.iter().map(|change| change.key.as_str()).collect()
+}
+
+fn merged(old: &str, read: &str) -> (Config, Changes) {
+    merge(&config(old).unwrap(), config(read).unwrap())
+}
+
+#[test]
+fn the_same_file_changes_nothing() {
+    let text = format!("origins = ['*']\n{TOKEN}[[rooms]]\nmatch = 'a'\nusers = ['read']\ndurability = 'memory'");
+    let (config, changes) = merged(&text, &text);
+    assert_eq!((changes, config), (Changes::default(), self::config(&text).unwrap()));
+}
+
+#[test]
+fn every_limit_is_live_or_told_as_waiting_for_a_restart() {
+    let old = config("").unwrap();
+    for limit in LIMITS {
+        // A segment is made of whole pages.
+        let step = if limit.name == "log_segment_bytes" { 4_096 } else { 1 };
+        let value = (limit.read)(&old.limits).max(20) + step;
+        let (merged, changes) = merged("", &format!("[limits]\n{} = {value}", limit.name));
+        let key = format!("limits.{}", limit.name);
+        let is_live = LIVE_LIMITS.contains(&limit.name);
+        let told = if is_live { &changes.takes_effect } else { &changes.needs_restart };
+        assert_eq!(keys(told), [key.as_str()], "{changes:?}");
+        assert_eq!(changes.takes_effect.len() + changes.needs_restart.len(), 1, "{changes:?}");
+        let holds = if is_live { value } else { (limit.read)(&old.limits) };
+        assert_eq!((limit.read)(&merged.limits), holds, "{key}");
+    }
+    for name in LIVE_LIMITS {
+        assert!(LIMITS.iter().any(|limit| limit.name == name), "{name} is no limit");
+    }
+}
+
+#[test]
+fn what_takes_effect_is_in_the_merged_configuration_and_the_rest_is_as_it_was() {
+    let old = format!("{TOKEN}[[rooms]]\nmatch = 'a'\nusers = ['read']");
+    let read = "listen = '127.0.0.1:9'\ndata = 'd'\ncores = 2\ndurability = 'memory'\norigins = ['https://a.com']\n\
+                log = 'warn'\n[limits]\nrooms_max = 5\nframe_bytes_max = 2048\n[auth]\nmode = 'token'\nkeys = ['k']\n\
+                secret_env = 'E'\nissuer = 'i'\naudience = 'a'\nuser_claim = 'u'\nrooms_claim = 'r'\nlifetime_hours_max = 2\n\
+                grace_ms = 1\n[[rooms]]\nmatch = 'b'\nusers = ['read']\nretention_hours = 3";
+    let (merged, changes) = merged(&old, read);
+    let (old, read) = (config(&old).unwrap(), config(read).unwrap());
+    let value = |config: &Config, key: &str| rows(config).into_iter().find(|row| row.key == key).map(|row| row.value);
+    for Change { key, .. } in &changes.takes_effect {
+        assert_eq!(value(&merged, key), value(&read, key), "{key}");
+    }
+    for Change { key, .. } in &changes.needs_restart {
+        assert_eq!(value(&merged, key), value(&old, key), "{key}");
+    }
+    let waiting =
+        ["listen", "data", "cores", "durability", "rooms", "rooms.users", "limits.frame_bytes_max", "auth.grace_ms"];
+    assert_eq!(keys(&changes.needs_restart), waiting);
+    let live =
+        ["origins", "log", "limits.rooms_max", "auth.keys", "auth.secret_file", "auth.secret_env", "auth.issuer"];
+    assert_eq!(keys(&changes.takes_effect)[..7], live);
+    // What waits is told again the next time.
+    assert_eq!(merge(&merged, read).1, Changes { takes_effect: Vec::new(), needs_restart: changes.needs_restart });
+}
+
+#[test]
+fn a_change_says_both_values() {
+    let (_, changes) = merged("log = 'info'", "log = 'debug'");
+    let change = Change { key: "log".to_owned(), from: "info".to_owned(), to: "debug".to_owned() };
+    assert_eq!(changes.takes_effect, [change]);
+    let (_, changes) = merged(TOKEN, &format!("{TOKEN}issuer = 'us'"));
+    assert_eq!((changes.takes_effect[0].from.as_str(), changes.takes_effect[0].to.as_str()), ("nothing", "\"us\""));
+    let long = format!("[{}]", "'https://a-rather-long-name.example.com',".repeat(100));
+    let (_, changes) = merged("", &format!("origins = {long}"));
+    assert_eq!(changes.takes_effect[0].to.chars().count(), SHOWN_CHARS_MAX + 1);
+}
+
+#[test]
+fn a_change_between_open_and_tokens_waits_as_a_whole() {
+    for (old, read) in [("", TOKEN), (TOKEN, "")] {
+        let (merged, changes) = merged(old, read);
+        assert_eq!((keys(&changes.needs_restart), keys(&changes.takes_effect)), (vec!["auth.mode"], vec![]));
+        assert_eq!(merged.auth, config(old).unwrap().auth);
+    }
+}
+
+#[test]
+fn an_entry_that_says_nothing_of_how_rooms_are_kept_changes_nothing_of_it() {
+    let kept = "[[rooms]]\nmatch = 'a'\ndurability = 'memory'\n";
+    let same = [kept.to_owned(), format!("{kept}[[rooms]]\nmatch = 'b'")];
+    assert_eq!(merged(&same[0], &same[1]).1, Changes::default());
+    // One ahead of an entry that does may hide rooms from it.
+    assert_eq!(keys(&merged(kept, &format!("[[rooms]]\nmatch = 'ab'\n{kept}")).1.needs_restart), ["rooms"]);
+}
+
+#[test]
+fn no_limit_that_is_live_is_bounded_by_one_that_waits() {
+    for limit in LIMITS {
+        for value in [1, 20, 1_000, 100_000, 10_000_000] {
+            // What a whole configuration may say holds also where half of it waits.
+            let Ok(read) = config(&format!("[limits]\n{} = {value}", limit.name)) else { continue };
+            let (merged, _) = merge(&config("").unwrap(), read);
+            assert_eq!(merged.limits.check(), Ok(()), "{} = {value}", limit.name);
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! Reading the configuration again while the server runs, on a thread of its own, since files may take long to read.
+//!
+//! ```text
+//!  SIGHUP, API ─▶ ReloadDesk (bounded) ─▶ thread: read, check, compare ─▶ log filter, keys ─▶ each core's inbox and bell
+//! ```
+//!
+//! Invariants:
+//! - Whole or not at all: everything that can fail is done before anything is changed.
+//! - Nobody is closed by it, and a core's turn does nothing for it that grows with connections or rooms.
+//! - Reloads are done one at a time, in the order in which they were asked for.
+
+use std::fmt;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use banter_chat::address::Core;
+use banter_chat::limits::Limits;
+use banter_protocol::origin::OriginRule;
+use flume::{Receiver, Sender};
+
+use crate::args::{ArgsError, Sources};
+use crate::config::{Auth, Change, Changes, Config, merge, told_limits};
+use crate::control::auth::{AuthFault, Judge, JudgeSlot};
+use crate::control::{CoreLink, ToControl, ToCore};
+use crate::log_lines::LogFilter;
+
+/// Asks that wait while one is done; above it there is no use in one more.
+const ASKS_WAITING_MAX: usize = 8;
+/// How long a core may take until it goes by the new values; one that hangs is named.
+const TAKEN_MAX: Duration = Duration::from_secs(2);
+
+/// What a reload did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reloaded {
+    /// What differs, and when it holds.
+    pub changes: Changes,
+    /// Keys that tokens are checked with from now on; none where no tokens are asked for.
+    pub keys: Option<usize>,
+    /// Cores that did not say within two seconds that they go by the new values; they will once they come to it.
+    pub silent_cores: Vec<Core>,
+}
+
+/// Why nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum ReloadFault {
+    /// The configuration does not hold.
+    #[error(transparent)]
+    Config(#[from] ArgsError),
+    /// Its keys do not.
+    #[error(transparent)]
+    Auth(#[from] AuthFault),
+    /// More connections than this process has descriptors for.
+    #[error(
+        "connections_max = {asked} is more than the {fit} that fit this process's descriptors: `ulimit -n` before a start, \
+         or LimitNOFILE= in the systemd unit"
+    )]
+    Connections {
+        /// What was read.
+        asked: u32,
+        /// What fits.
+        fit: u64,
+    },
+    /// Enough asks wait already, and the last of them will read what is there now.
+    #[error("{ASKS_WAITING_MAX} reloads wait already: ask again when they are done")]
+    Busy,
+    /// The server ends.
+    #[error("the server is stopping")]
+    Stopping,
+}
+
+/// What comes of an ask.
+pub type ReloadAnswer = Result<Reloaded, ReloadFault>;
+
+/// New values for a core.
+#[derive(Clone, Debug)]
+pub struct CoreReload {
+    /// The limits.
+    pub limits: Limits,
+    /// As `welcome` tells them.
+    pub told_limits: String,
+    /// Which web pages may open a WebSocket.
+    pub origins: OriginRule,
+    /// To be told once the core goes by them.
+    pub taken: Sender<Core>,
+}
+
+/// Where a reload is asked for. Clones ask the same thread.
+#[derive(Clone)]
+pub struct ReloadDesk(Sender<Sender<ReloadAnswer>>);
+
+impl ReloadDesk {
+    /// Asks for a reload, which reads what the files say from now on. What comes of it is told there; it need not be waited for.
+    ///
+    /// # Errors
+    /// Enough asks wait already, or the server ends.
+    pub fn ask(&self) -> Result<Receiver<ReloadAnswer>, ReloadFault> {
+        let (answer, answered) = flume::bounded(1);
+        match self.0.try_send(answer) {
+            Ok(()) => Ok(answered),
+            Err(flume::TrySendError::Full(_)) => Err(ReloadFault::Busy),
+            Err(flume::TrySendError::Disconnected(_)) => Err(ReloadFault::Stopping),
+        }
+    }
+}
+
+/// What a reload reads, compares with and hands new values to.
+pub struct Reload {
+    /// Where the configuration comes from.
+    pub sources: Sources,
+    /// The one in effect.
+    pub config: Config,
+    /// Connections that fit the process's descriptors.
+    pub connections_fit: u64,
+    /// The cores.
+    pub cores: Vec<CoreLink>,
+    /// Who judges tokens, where they are asked for.
+    pub judge: Option<JudgeSlot>,
+    /// What is logged.
+    pub log: LogFilter,
+    /// The control thread.
+    pub control: Sender<ToControl>,
+}
+
+impl Reload {
+    /// Starts the thread, which ends with the last desk.
+    ///
+    /// # Errors
+    /// No thread could be made.
+    pub fn spawn(mut self) -> std::io::Result<(ReloadDesk, JoinHandle<()>)> {
+        let (asks, inbox) = flume::bounded::<Sender<ReloadAnswer>>(ASKS_WAITING_MAX);
+        let thread = std::thread::Builder::new().name("reload".into()).spawn(move || {
+            for asker in inbox {
+                let answer = self.reload();
+                match &answer {
+                    Ok(reloaded) => tracing::info!("{reloaded}"),
+                    Err(fault) => tracing::error!("not reloaded, and nothing is changed: {fault}"),
+                }
+                // Who asked may have gone.
+                let _ = asker.send(answer);
+            }
+        })?;
+        Ok((ReloadDesk(asks), thread))
+    }
+
+    fn reload(&mut self) -> ReloadAnswer {
+        let (merged, changes) = merge(&self.config, self.sources.read()?);
+        let asked = merged.limits.connections_max;
+        if u64::from(asked) > self.connections_fit {
+            return Err(ReloadFault::Connections { asked, fit: self.connections_fit });
+        }
+        let judge = match (&merged.auth, &self.judge) {
+            (Auth::Token(auth), Some(_)) => Some(Judge::read(auth)?),
+            _ => None,
+        };
+        // From here on nothing can fail.
+        let keys = judge.as_ref().map(Judge::keys);
+        self.log.set(&merged.log);
+        if let (Some(slot), Some(judge)) = (&self.judge, judge) {
+            slot.put(judge);
+        }
+        let drain_timeout_ms = merged.limits.drain_timeout_ms.into();
+        let _ = self.control.send(ToControl::DrainTimeout { drain_timeout_ms });
+        let silent_cores = self.tell_cores(&merged);
+        self.config = merged;
+        Ok(Reloaded { changes, keys, silent_cores })
+    }
+
+    /// Says which cores have not taken it in time.
+    fn tell_cores(&self, config: &Config) -> Vec<Core> {
+        let (taken, takes) = flume::bounded(self.cores.len());
+        let (limits, told_limits) = (config.limits, told_limits(&config.limits));
+        let reload = CoreReload { limits, told_limits, origins: config.origin_rule(), taken };
+        self.cores.iter().for_each(|core| core.send(ToCore::Reload(Box::new(reload.clone()))));
+        drop(reload);
+        let deadline = Instant::now() + TAKEN_MAX;
+        let mut silent: Vec<Core> = (0..self.cores.len()).map(|core| Core(core as u16)).collect();
+        while let Ok(core) = takes.recv_deadline(deadline) {
+            silent.retain(|&silent| silent != core);
+        }
+        silent
+    }
+}
+
+impl fmt::Display for Reloaded {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let list = |changes: &[Change]| {
+            let each = changes.iter().map(|Change { key, from, to }| format!("{key}: {from:?} -> {to:?}"));
+            if changes.is_empty() { "nothing".to_owned() } else { each.collect::<Vec<_>>().join(", ") }
+        };
+        let Changes { takes_effect, needs_restart } = &self.changes;
+        write!(out, "reloaded; new: {}; waits for a restart: {}", list(takes_effect), list(needs_restart))?;
+        if let Some(keys) = self.keys {
+            write!(out, "; tokens are checked with {keys} keys")?;
+        }
+        if !self.silent_cores.is_empty() {
+            let cores = super::survey::list_cores(self.silent_cores.iter().map(|core| core.index()));
+            write!(out, "; {cores} did not take it within {} s", TAKEN_MAX.as_secs())?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,151 @@
+//! Reloads with cores that are channels, and files that change in between.
+
+use std::path::{Path, PathBuf};
+
+use tempfile::TempDir;
+
+use super::*;
+use crate::args::{self, Command};
+use crate::core::mesh::Bell;
+
+const SECRET: &str = "0123456789abcdef0123456789abcdef";
+
+/// A reload whose cores take what they are told, and its file.
+struct Rig {
+    folder: TempDir,
+    reload: Reload,
+    cores: Vec<Receiver<ToCore>>,
+    control: Receiver<ToControl>,
+}
+
+impl Rig {
+    fn new(config: &str) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("banter.toml");
+        std::fs::write(folder.path().join("secret"), SECRET).expect("a file");
+        write(&file, folder.path(), config);
+        let line = ["banter", "--config", file.to_str().expect("text")].map(Into::into);
+        let Ok(Command::Run(config, sources)) = args::parse(line) else { panic!("{config}") };
+        let (links, cores) = (0..2).map(|_| core()).unzip();
+        let (to_control, control) = flume::unbounded();
+        let reload = Reload {
+            sources: *sources,
+            config: *config,
+            connections_fit: 1_000,
+            cores: links,
+            judge: Some(JudgeSlot::default()),
+            log: LogFilter::idle(),
+            control: to_control,
+        };
+        Rig { folder, reload, cores, control }
+    }
+
+    fn file(&self) -> PathBuf {
+        self.folder.path().join("banter.toml")
+    }
+
+    /// Reloads with that file, while every core takes what it is told; what was told to them. Without a reload they are told to stop.
+    fn reload(&mut self, config: &str) -> (ReloadAnswer, Vec<CoreReload>) {
+        write(&self.file(), self.folder.path(), config);
+        let cores = self.cores.clone();
+        let takers = std::thread::spawn(move || cores.iter().enumerate().filter_map(take).collect());
+        let answer = self.reload.reload();
+        if answer.is_err() {
+            self.reload.cores.iter().for_each(|core| core.send(ToCore::Stop));
+        }
+        (answer, takers.join().expect("cores take"))
+    }
+}
+
+fn core() -> (CoreLink, Receiver<ToCore>) {
+    let (messages, inbox) = flume::unbounded();
+    (CoreLink { messages, bell: Bell::new().expect("a descriptor") }, inbox)
+}
+
+fn write(file: &Path, folder: &Path, config: &str) {
+    std::fs::write(file, config.replace("FOLDER", folder.to_str().expect("text"))).expect("a file");
+}
+
+fn take((index, core): (usize, &Receiver<ToCore>)) -> Option<CoreReload> {
+    let Ok(ToCore::Reload(reload)) = core.recv() else { return None };
+    reload.taken.send(Core(index as u16)).expect("it is waited for");
+    Some(*reload)
+}
+
+#[test]
+fn every_core_goes_by_what_was_read_and_says_so() {
+    let mut rig = Rig::new("");
+    let (answer, told) = rig.reload("origins = ['https://a.com']\n[limits]\nrooms_max = 7\ndrain_timeout_ms = 500");
+    let reloaded = answer.expect("it holds");
+    assert_eq!((reloaded.silent_cores.as_slice(), reloaded.keys), (&[][..], None));
+    assert_eq!(reloaded.changes.takes_effect.len(), 3);
+    assert_eq!(told.len(), 2);
+    for core in told {
+        assert_eq!((core.limits.rooms_max, core.origins.allowed.len()), (7, 1));
+        assert!(core.told_limits.contains("rooms_max 7\n"), "{}", core.told_limits);
+    }
+    let ToControl::DrainTimeout { drain_timeout_ms } = rig.control.recv().unwrap() else { panic!("the drain's") };
+    assert_eq!(drain_timeout_ms, 500);
+    // The next one is compared with it.
+    let (answer, _) = rig.reload("[limits]\nrooms_max = 7");
+    let keys: Vec<_> = answer.unwrap().changes.takes_effect.into_iter().map(|change| change.key).collect();
+    assert_eq!(keys, ["origins", "limits.drain_timeout_ms"]);
+}
+
+#[test]
+fn what_does_not_hold_changes_nothing_at_all() {
+    let good = "[auth]\nmode = 'token'\nsecret_file = 'FOLDER/secret'\n";
+    let mut rig = Rig::new(good);
+    for (config, says) in [
+        ("lisen = 1".to_owned(), "unknown key"),
+        ("[limits]\nrooms_max = 0".to_owned(), "rooms_max must be"),
+        ("[limits]\nconnections_max = 1001".to_owned(), "connections_max = 1001 is more than the 1000"),
+        (format!("log = 'debug'\n{good}keys = ['FOLDER/none']"), "cannot read"),
+        (format!("log = 'debug'\n{good}secret_env = 'BANTER_NO_SUCH_SECRET'"), "it is not set"),
+    ] {
+        let (answer, told) = rig.reload(&config);
+        let fault = answer.expect_err(&config).to_string();
+        assert!(fault.contains(says), "{config}: {fault}");
+        assert!(told.is_empty() && rig.control.is_empty(), "{config}");
+        assert!(rig.reload.judge.as_ref().is_some_and(|slot| slot.take().is_none()), "{config}");
+        assert_eq!(rig.reload.config.log, "info", "{config}");
+    }
+    std::fs::remove_file(rig.file()).unwrap();
+    assert!(matches!(rig.reload.reload(), Err(ReloadFault::Config(_))));
+}
+
+#[test]
+fn keys_are_read_anew_although_the_configuration_is_the_same() {
+    let text = "[auth]\nmode = 'token'\nsecret_file = 'FOLDER/secret'\n";
+    let mut rig = Rig::new(text);
+    let (answer, _) = rig.reload(text);
+    assert_eq!(answer.unwrap(), Reloaded { keys: Some(1), ..Reloaded::default() });
+    assert!(rig.reload.judge.as_ref().is_some_and(|slot| slot.take().is_some()));
+}
+
+#[test]
+fn asks_above_the_bound_and_behind_the_end_are_told_so() {
+    let (asks, inbox) = flume::bounded(1);
+    let desk = ReloadDesk(asks);
+    let _first = desk.ask().expect("a place");
+    assert!(matches!(desk.ask(), Err(ReloadFault::Busy)));
+    drop(inbox);
+    assert!(matches!(desk.ask(), Err(ReloadFault::Stopping)));
+}
+
+#[test]
+fn what_was_done_is_said_in_one_line() {
+    let change = |key: &str, from: &str, to: &str| Change { key: key.into(), from: from.into(), to: to.into() };
+    let changes = Changes {
+        takes_effect: vec![change("log", "info", "a\nb")],
+        needs_restart: vec![change("cores", "[0]", "[0, 1]")],
+    };
+    let reloaded = Reloaded { changes, keys: Some(2), silent_cores: vec![Core(1)] };
+    assert_eq!(
+        reloaded.to_string(),
+        "reloaded; new: log: \"info\" -> \"a\\nb\"; waits for a restart: cores: \"[0]\" -> \"[0, 1]\"; tokens are checked with 2 \
+         keys; core 1 did not take it within 2 s"
+    );
+    let nothing = "reloaded; new: nothing; waits for a restart: nothing";
+    assert_eq!(Reloaded::default().to_string(), nothing);
+}
