@@ -1,7 +1,6 @@
 //! What a connection asks and is answered: checks each request, sends it to the core of its room, and writes the answer.
 
 use banter_access::rights::Rights;
-use banter_access::token::{self, TOKEN_BYTES_MAX};
 use banter_protocol::error_code::{ErrorCode, Scope};
 use banter_protocol::event::Event;
 use banter_protocol::fault::RequestFault;
@@ -10,10 +9,11 @@ use banter_protocol::ids::{Cursor, PostKey, RequestId, RoomId, RoomName, Sequenc
 use banter_protocol::request::{Ask, Body, FetchFrom, JoinFrom, Request};
 use bytes::Bytes;
 
-use crate::access::{Access, Proving, must_have};
+use crate::access::{Access, must_have};
 use crate::address::{ConnectionId, SubscriptionId, core_of};
 use crate::local_room::LocalRoom;
 use crate::parcel::{Answer, FetchAsk, JoinAsk, OwnedBody, Refusal, Up};
+use crate::proving::{Purpose, must_be_short};
 use crate::rates::Kind;
 use crate::session::{ReadState, Stage, Subscription};
 use crate::sessions::Sessions;
@@ -81,7 +81,7 @@ impl Sessions {
                 posted => posted,
             },
             Ask::Signal { room, body } => self.signal(slot, room, *body, turn),
-            Ask::Join { room, from, echo, presence } => {
+            Ask::Join { room, from, echo, presence, token: None } => {
                 let wish = JoinWish { from: *from, echo: *echo, presence: *presence };
                 self.join(slot, id, &room_name(room)?, wish, turn)
             }
@@ -102,6 +102,8 @@ impl Sessions {
                 self.leave(slot, subscription, Some(id), turn);
                 Ok(())
             }
+            Ask::Join { .. } => Err(bad_request("`token` of a `join` is not taken in this version")),
+            Ask::Renew { token } => self.renew(slot, id, token, turn),
             Ask::Ping => {
                 self.connections[slot].write(&Event::Pong { id });
                 self.mark_ready(slot);
@@ -124,21 +126,23 @@ impl Sessions {
             self.greet(slot, request, user, agreed, None);
             return Ok(());
         }
-        let refused = match token {
-            None => Some(Refusal::new(ErrorCode::Unauthorized, "this server asks for a `token`")),
-            // What waits to be judged is bounded by what a token may be.
-            Some(token) if token.len() > TOKEN_BYTES_MAX => {
-                Some(Refusal::new(ErrorCode::Unauthorized, token::Refusal::TooLong.to_string()))
-            }
-            Some(_) if user.is_empty() => None,
-            Some(_) => UserName::new(user).err().map(|fault| bad_request(format!("`user`: {fault}"))),
-        };
-        if let Some(refusal) = refused {
-            self.refuse_token(slot, request, &refusal, turn);
-            return Ok(());
+        match must_prove(user, token) {
+            Ok(token) => self.begin_proving(slot, request, token, Purpose::Hello { user: user.into(), agreed }, turn),
+            Err(refusal) => self.refuse_token(slot, request, &refusal, turn),
         }
-        let (connection, token) = (self.id_of(slot), token.unwrap_or_default());
-        self.begin_proving(slot, Proving { connection, request, user: user.into(), token: token.into(), agreed }, turn);
+        Ok(())
+    }
+
+    fn renew(&mut self, slot: usize, request: RequestId, token: &str, turn: &mut Turn<'_>) -> Result<(), Refusal> {
+        if self.access == Access::Open {
+            return Err(bad_request("this server asks for no token, so there is none to renew"));
+        }
+        // A signature is checked for it: as costly as a join, and as often at most.
+        self.take_token(slot, Kind::Join, turn)?;
+        match must_be_short(token) {
+            Ok(()) => self.begin_proving(slot, request, token, Purpose::Renew, turn),
+            Err(refusal) => self.refuse_token(slot, request, &refusal, turn),
+        }
         Ok(())
     }
 
@@ -326,6 +330,7 @@ impl Sessions {
         let reading = &mut self.subscriptions[subscription as usize];
         reading.join = self.joins;
         reading.rights = rights;
+        reading.ended_by = None;
         reading.state = ReadState::Joining;
         let epoch = self.rooms[reading.room as usize].epoch;
         let read_already = reading.is_placed.then_some(Cursor { epoch, sequence: reading.sequence });
@@ -372,6 +377,7 @@ impl Sessions {
             presence: false,
             told: 0,
             is_pending: false,
+            ended_by: None,
             rights: Rights::NONE,
             position: 0,
             sequence: Sequence(0),
@@ -418,6 +424,7 @@ impl Sessions {
             }
         };
         self.release(slot, reserved);
+        let answer = self.judge_answer(slot, answer);
         let session = &mut self.connections[slot];
         session.posts_open -= u32::from(matches!(answer, Answer::Posted { .. } | Answer::PostRefused(_)));
         if !session.is_open() {
@@ -442,6 +449,19 @@ impl Sessions {
         self.resume_if_light(slot);
     }
 
+    /// A right that ended while a page or a list was on its way stops it.
+    fn judge_answer(&self, slot: usize, answer: Answer) -> Answer {
+        let (room, needed) = match &answer {
+            Answer::Page { room, .. } => (room, Rights::HISTORY),
+            Answer::Members { room, .. } => (room, Rights::PRESENCE),
+            _ => return answer,
+        };
+        match must_have(self.rights_in(slot, room.as_str()), needed) {
+            Ok(()) => answer,
+            Err(refusal) => Answer::Refused(refusal),
+        }
+    }
+
     /// An answer came: its room in the outbox is free again.
     pub(crate) fn release(&mut self, slot: usize, reserved_bytes: u32) {
         let session = &mut self.connections[slot];
@@ -459,6 +479,18 @@ impl Sessions {
 
 fn room_name(room: &str) -> Result<RoomName, Refusal> {
     RoomName::new(room).map_err(|fault| Refusal::new(ErrorCode::RoomNameInvalid, format!("`room`: {fault}")))
+}
+
+/// The token of a `hello` that is worth judging.
+fn must_prove<'t>(user: &str, token: Option<&'t str>) -> Result<&'t str, Refusal> {
+    let Some(token) = token else {
+        return Err(Refusal::new(ErrorCode::Unauthorized, "this server asks for a `token`"));
+    };
+    must_be_short(token)?;
+    if !user.is_empty() {
+        UserName::new(user).map_err(|fault| bad_request(format!("`user`: {fault}")))?;
+    }
+    Ok(token)
 }
 
 fn bad_request(message: impl Into<std::borrow::Cow<'static, str>>) -> Refusal {

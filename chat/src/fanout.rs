@@ -1,5 +1,6 @@
 //! What comes down to the connections of a core: joins, pages, messages, signals, presence; and what each is sent next.
 
+use banter_access::rights::Rights;
 use banter_chunk::ChunkSlice;
 use banter_protocol::event::Event;
 use banter_protocol::features::Features;
@@ -237,15 +238,21 @@ impl Sessions {
         }
         let &Joined { echo, presence, id, request, epoch, head, members, .. } = joined;
         let (room, durability) = (joined.room.as_str(), joined.durability.name());
+        let reading = self.subscription_of(slot, room);
+        // One that was left while it was on its way is none; the room hears of that next.
+        let reading = reading.filter(|&reading| !is_earlier(id.join, self.subscriptions[reading as usize].first_join));
+        if let Some(subscription) = reading
+            && let Some(code) = self.subscriptions[subscription as usize].ended_by
+        {
+            let is_newest = self.subscriptions[subscription as usize].join == id.join;
+            return self.refuse_ended(subscription, (request, code), (is_newest, true), turn);
+        }
         self.connections[slot].write(&Event::Joined { id: request, room, epoch, sequence: head, members, durability });
         self.mark_ready(slot);
-        let Some(subscription) = self.subscription_of(slot, room) else { return };
+        let Some(subscription) = reading else { return };
         let reading = &mut self.subscriptions[subscription as usize];
-        if is_earlier(id.join, reading.first_join) {
-            return; // Left while it was on its way; the room hears of that next.
-        }
         reading.echo = echo;
-        reading.presence = presence;
+        reading.presence = presence && reading.rights.contains(Rights::PRESENCE);
         // `members` is newer than what was left out.
         reading.told = self.rooms[reading.room as usize].told_by_now();
         reading.sequence = page.after;
@@ -275,11 +282,17 @@ impl Sessions {
     ) {
         let Some(slot) = self.slot_of(to) else { return };
         self.release(slot, self.page_answer_bytes());
+        self.resume_if_light(slot);
+        let reading = self.reading(to, id);
+        if let Some((_, subscription)) = reading
+            && let Some(code) = self.subscriptions[subscription as usize].ended_by
+        {
+            return self.refuse_ended(subscription, (request, code), (true, false), turn);
+        }
         if self.connections[slot].is_open() {
             self.refuse(slot, request, refusal, turn);
         }
-        self.resume_if_light(slot);
-        let Some((_, subscription)) = self.reading(to, id) else { return };
+        let Some((_, subscription)) = reading else { return };
         if self.subscriptions[subscription as usize].is_placed {
             // It read the room before, and goes on from where it was.
             self.fall_behind(subscription, turn);

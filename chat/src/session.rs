@@ -2,6 +2,7 @@
 
 use banter_access::proof::Proof;
 use banter_access::rights::Rights;
+use banter_protocol::error_code::ErrorCode;
 use banter_protocol::event::Event;
 use banter_protocol::features::Features;
 use banter_protocol::ids::{Sequence, UserName};
@@ -85,6 +86,8 @@ pub enum Stage {
     Proving,
     /// It may ask.
     Greeted,
+    /// A token that it showed later is being judged: it is not read, and all else goes on.
+    Reproving,
     /// What is in the outbox is still sent, and then it ends.
     Closing,
     /// The shell was told to end it.
@@ -127,7 +130,7 @@ impl Session {
 
     /// Whether events may still be written to it.
     pub fn is_open(&self) -> bool {
-        matches!(self.stage, Stage::Opened | Stage::Proving | Stage::Greeted)
+        matches!(self.stage, Stage::Opened | Stage::Proving | Stage::Greeted | Stage::Reproving)
     }
 
     /// Appends an event to the outbox.
@@ -174,6 +177,8 @@ pub struct Subscription {
     pub told: u32,
     /// It stands in its connection's `pending`.
     pub is_pending: bool,
+    /// Why it ends as soon as the join that is on its way is answered.
+    pub ended_by: Option<ErrorCode>,
     /// What its connection may do in the room.
     pub rights: Rights,
     /// Where it is in the run, while it is live.

@@ -20,17 +20,18 @@ use banter_protocol::wire::WireForm;
 use rustc_hash::FxHashMap;
 use slab::Slab;
 
-use crate::access::{Access, Ends, Proving};
+use crate::access::{Access, Ends};
 use crate::address::{ConnectionId, Core, Now, Peer, core_of};
 use crate::catching::Tickets;
 use crate::fanout::SIGNALS_A_TURN;
 use crate::latencies::PageSource;
 use crate::limits::Limits;
 use crate::local_room::LocalRoom;
+use crate::orders::Orders;
 use crate::pages::READ_RETRY_AFTER_MS;
 use crate::parcel::{Refusal, Up};
+use crate::proving::Proving;
 use crate::rates::Rates;
-use crate::reconnect::reconnect_after_ms;
 use crate::rooms::page_bytes_max;
 use crate::session::{ReadState, Session, Stage, Subscription};
 use crate::table::Table;
@@ -42,8 +43,6 @@ use crate::walk::{Dirty, Sweep};
 pub const CLOSING_MS_MAX: u64 = 5_000;
 /// Milliseconds between two looks at the runs that had frames.
 const SWEEP_INTERVAL_MS: u64 = 500;
-/// Connections that one turn tells that the server stops.
-const CONNECTIONS_A_TURN: usize = 256;
 
 /// The connections of one core, and the rooms that they read.
 pub struct Sessions {
@@ -54,6 +53,8 @@ pub struct Sessions {
     pub(crate) access: Access,
     /// When the tokens of connections end.
     pub(crate) ends: Ends,
+    /// What was ordered about them from outside.
+    pub(crate) orders: Orders,
     /// The time of the last tick.
     pub(crate) now: Now,
     pub(crate) connections: Table<Session>,
@@ -88,13 +89,13 @@ pub struct Sessions {
     closing: Timers<ConnectionId>,
     /// Connections whose page could not be read, until it is asked for again.
     pub(crate) unread: Timers<(ConnectionId, PageSource)>,
-    open_count: usize,
-    draining: bool,
-    drained_cores: u16,
+    pub(crate) open_count: usize,
+    pub(crate) draining: bool,
+    pub(crate) drained_cores: u16,
     /// Connections from here on are still to be told that the server stops.
-    untold_from: Option<usize>,
+    pub(crate) untold_from: Option<usize>,
     /// Connections from here on are still to be looked at for their end.
-    unended_from: Option<usize>,
+    pub(crate) unended_from: Option<usize>,
 }
 
 /// What `welcome` and `joined` tell of the server.
@@ -144,6 +145,7 @@ impl Sessions {
             welcome,
             access,
             ends: Ends::default(),
+            orders: Orders::default(),
             now: Now::default(),
             connections: Table::default(),
             subscriptions: Slab::new(),
@@ -424,7 +426,7 @@ impl Sessions {
         let quarter = u64::from(self.limits.outbox_bytes_max / 4);
         let id = self.id_of(slot);
         let session = &mut self.connections[slot];
-        let is_held = session.lane_waits > 0 || session.stage == Stage::Proving;
+        let is_held = session.lane_waits > 0 || matches!(session.stage, Stage::Proving | Stage::Reproving);
         if session.is_paused && !is_held && session.is_open() && session.waiting_bytes() <= quarter {
             self.unpause(slot);
             self.actions.resume.push(id);
@@ -461,6 +463,7 @@ impl Sessions {
             self.sweep_due_ms = now_ms + SWEEP_INTERVAL_MS;
         }
         self.now = turn.now;
+        self.follow_orders(turn);
         self.end_expired(turn);
         self.ask_unread(turn);
         self.sweep_runs(turn);
@@ -477,6 +480,7 @@ impl Sessions {
             || !self.walked.is_empty()
             || self.sweep.is_some()
             || self.sweeps_left > 0
+            || self.orders.is_busy()
             || self.untold_from.is_some()
             || self.unended_from.is_some()
     }
@@ -512,66 +516,6 @@ impl Sessions {
         if let Some(idle) = &mut self.idle {
             idle.set(id, turn.now.monotonic_ms);
         }
-    }
-
-    /// The server stops: everybody is told when to come back; posts are refused by the rooms.
-    pub fn drain(&mut self) {
-        if self.draining {
-            return;
-        }
-        self.draining = true;
-        self.untold_from = Some(0);
-    }
-
-    /// Tells a part of the connections that the server stops, or looks whether they can end; the others in later turns.
-    fn go_on_draining(&mut self, turn: &mut Turn<'_>) {
-        if let Some(from) = self.untold_from.take() {
-            self.untold_from = self.each_open(from, turn, |this, slot| this.tell_closing(slot));
-        } else if let Some(from) = self.unended_from.take() {
-            self.unended_from = self.each_open(from, turn, |_, _| {});
-        }
-    }
-
-    /// Does something with the open connections from that one on, and says from where to go on in the next turn.
-    fn each_open(&mut self, from: usize, turn: &mut Turn<'_>, mut act: impl FnMut(&mut Self, usize)) -> Option<usize> {
-        let end = self.connections.len().min(from + CONNECTIONS_A_TURN);
-        for slot in from..end {
-            turn.counters.steps += 1;
-            if self.connections[slot].is_open() {
-                act(self, slot);
-                self.mark_ready(slot);
-            }
-        }
-        (end < self.connections.len()).then_some(end)
-    }
-
-    fn tell_closing(&mut self, slot: usize) {
-        let reconnect_after_ms = reconnect_after_ms(slot, self.open_count);
-        self.connections[slot].write(&Event::Closing { code: ErrorCode::Draining, reconnect_after_ms });
-    }
-
-    /// A core has sent its last batch; with the last core's word connections end as they are flushed.
-    pub(crate) fn core_drained(&mut self) {
-        self.drained_cores += 1;
-        if self.drained_cores >= self.cores {
-            self.unended_from = Some(0);
-        }
-    }
-
-    /// Whether a connection with nothing left to send is to end.
-    pub(crate) fn ends_when_flushed(&self, slot: usize) -> bool {
-        let session = &self.connections[slot];
-        self.drained_cores >= self.cores
-            && self.untold_from.is_none()
-            && session.is_open()
-            && session.behind == 0
-            && session.reserved_bytes == 0
-            && session.is_flushed()
-    }
-
-    /// Whether the server is stopping.
-    pub fn is_draining(&self) -> bool {
-        self.draining
     }
 
     /// Connections that are not gone.

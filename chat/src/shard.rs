@@ -7,15 +7,16 @@
 //!
 //! Where the room is this core's own, the lane is a queue in here, and the way is the same.
 
+use banter_access::revocation::{Revocation, RevocationsFull, Subject};
 use banter_log::journal::{Answer as DiskAnswer, Ask as DiskAsk, Journal, JournalParts};
 use banter_log::reading::ReadFault;
 use banter_protocol::error_code::ErrorCode;
 use banter_protocol::fault::RequestFault;
-use banter_protocol::ids::Epoch;
+use banter_protocol::ids::{Epoch, RoomId, RoomName, UserName};
 use banter_protocol::request::Request;
 use banter_protocol::wire::WireForm;
 
-use crate::access::{Access, Proved};
+use crate::access::Access;
 use crate::address::{ConnectionId, Core, Now};
 use crate::counters::Counters;
 use crate::erasing::Begun;
@@ -23,8 +24,10 @@ use crate::fanout::Sending;
 use crate::lanes::{Lanes, Outgoing};
 use crate::latencies::Latencies;
 use crate::limits::Limits;
+use crate::orders::{OrdersFull, Parting};
 use crate::parcel::{Down, Up};
 use crate::policy::RoomPolicies;
+use crate::proving::Proved;
 use crate::rooms::{Rooms, RoomsParts};
 use crate::sessions::{Actions, Sessions, Welcome};
 use crate::turn::Turn;
@@ -146,6 +149,44 @@ impl Shard {
     pub fn proved(&mut self, proved: Proved) {
         let turn = &mut Turn::new(self.now, &mut self.lanes, &mut self.counters, &mut self.latencies);
         self.sessions.proved(proved, turn);
+    }
+
+    /// A revocation was told: tokens that it names are refused from here on, also those that are being judged, and
+    /// connections that go by them are ended in this turn and the next ones. Says whether it is new. Ranges of addresses are
+    /// kept and not looked for here, since a shard knows none.
+    ///
+    /// # Errors
+    /// When there are as many as there may be.
+    pub fn revoke(&mut self, revocation: &Revocation) -> Result<bool, RevocationsFull> {
+        self.sessions.revoke(revocation, self.now.unix_ms / 1_000)
+    }
+
+    /// Takes back every revocation of exactly that subject, and says how many there were. Who was ended by it may come back.
+    pub fn lift(&mut self, subject: &Subject) -> usize {
+        self.sessions.lift(subject)
+    }
+
+    /// Ends every connection of a user on this core, in this turn and the next ones.
+    ///
+    /// # Errors
+    /// When as many orders wait as may: try again.
+    pub fn disconnect(&mut self, user: &UserName, parting: Parting) -> Result<(), OrdersFull> {
+        self.sessions.disconnect(user, parting)
+    }
+
+    /// Ends a user's readings of a room on this core, in this turn and the next ones: each connection is told `removed` with
+    /// `kicked`, and may join again if it has the right.
+    ///
+    /// # Errors
+    /// When as many orders wait as may: try again.
+    pub fn kick(&mut self, room: &RoomName, user: &UserName) -> Result<(), OrdersFull> {
+        self.sessions.kick(RoomId::of(room.as_str()), user)
+    }
+
+    /// The configuration gives others rights from here on. What connections read by a right that is gone ends in this turn
+    /// and the next ones. `false`: nothing has changed, since whether tokens are asked for is said at the start alone.
+    pub fn set_access(&mut self, access: Access) -> bool {
+        self.sessions.set_access(access)
     }
 
     /// Something happened to a connection.

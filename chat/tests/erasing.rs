@@ -69,7 +69,10 @@ impl Server {
         let id = ConnectionId { slot, generation: 1 };
         self.shard.handle(id, Input::Opened { form: WireForm::Native, preface: &[] });
         self.ask(slot, Ask::Hello { user: user.into(), token: None, features: FeatureNames::NONE });
-        self.ask(slot, Ask::Join { room: "lobby".into(), from: JoinFrom::Now, echo: true, presence: false });
+        self.ask(
+            slot,
+            Ask::Join { room: "lobby".into(), from: JoinFrom::Now, echo: true, presence: false, token: None },
+        );
         self.rest();
         self.heard.clear();
     }
@@ -210,7 +213,10 @@ fn who_joins_or_fetches_is_told_a_gap_in_logged_rooms_and_in_those_in_memory() {
             assert_eq!(server.hear(0), ["2 2", "gap 3-3"]);
         }
         server.ask(0, Ask::Leave { room: "lobby".into() });
-        server.ask(0, Ask::Join { room: "lobby".into(), from: JoinFrom::Last(3), echo: true, presence: false });
+        server.ask(
+            0,
+            Ask::Join { room: "lobby".into(), from: JoinFrom::Last(3), echo: true, presence: false, token: None },
+        );
         server.rest();
         assert_eq!(server.hear(0), ["joined 5", "gap 3-3", "4 4", "5 5"]);
     }

@@ -102,7 +102,8 @@ impl One {
     }
 
     fn join(&mut self, id: ConnectionId, room: &str) {
-        let ask = Ask::Join { room: room.to_owned().into(), from: JoinFrom::Now, echo: true, presence: false };
+        let ask =
+            Ask::Join { room: room.to_owned().into(), from: JoinFrom::Now, echo: true, presence: false, token: None };
         self.ask(id, 1, ask);
     }
 

@@ -227,7 +227,7 @@ fn limits() -> Limits {
 
 fn join(sequence: u64, echo: bool) -> Ask<'static> {
     let from = JoinFrom::After(Cursor { epoch: EPOCH, sequence: Sequence(sequence) });
-    Ask::Join { room: ROOM.into(), from, echo, presence: false }
+    Ask::Join { room: ROOM.into(), from, echo, presence: false, token: None }
 }
 
 fn fetch(from: FetchFrom, limit: Option<u64>) -> Ask<'static> {

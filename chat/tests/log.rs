@@ -21,7 +21,10 @@ fn server(policies: RoomPolicies) -> Server {
 
 fn join_after(server: &mut Server, epoch: u64, sequence: u64) {
     let cursor = Cursor { epoch: Epoch(epoch), sequence: Sequence(sequence) };
-    server.ask(5, Ask::Join { room: "lobby".into(), from: JoinFrom::After(cursor), echo: true, presence: false });
+    server.ask(
+        5,
+        Ask::Join { room: "lobby".into(), from: JoinFrom::After(cursor), echo: true, presence: false, token: None },
+    );
     server.rest();
 }
 
@@ -97,7 +100,7 @@ fn a_class_without_a_segment_waits_alone_and_not_for_ever() {
     server.disk.withheld = Some(class);
     server.join();
     server.rest();
-    server.ask(2, Ask::Join { room: "game".into(), from: JoinFrom::Now, echo: false, presence: false });
+    server.ask(2, Ask::Join { room: "game".into(), from: JoinFrom::Now, echo: false, presence: false, token: None });
     server.rest();
     server.heard.clear();
     server.room = "game";
@@ -120,7 +123,7 @@ fn on_a_full_disk_what_is_left_of_the_segment_takes_every_post_that_fits_it() {
     server.disk.has_no_space = true;
     server.join();
     server.rest();
-    server.ask(2, Ask::Join { room: "hall".into(), from: JoinFrom::Now, echo: false, presence: false });
+    server.ask(2, Ask::Join { room: "hall".into(), from: JoinFrom::Now, echo: false, presence: false, token: None });
     server.rest();
     let large = format!("\"{}\"", "x".repeat(60_000));
     for number in 1..=14 {

@@ -192,7 +192,7 @@ fn roomy() -> Limits {
 }
 
 fn join(room: &str, from: JoinFrom) -> Ask<'_> {
-    Ask::Join { room: room.into(), from, echo: true, presence: false }
+    Ask::Join { room: room.into(), from, echo: true, presence: false, token: None }
 }
 
 fn post(room: &str) -> Ask<'_> {
@@ -257,7 +257,12 @@ fn a_refused_join_changes_neither_echo_nor_presence() {
     let mut pair = Pair::new(roomy());
     let a = room("a");
     let (ann, bob) = (pair.open(HERE, 0, "ann"), pair.open(HERE, 1, "bob"));
-    pair.ask(HERE, bob, 1, Ask::Join { room: a.as_str().into(), from: JoinFrom::Now, echo: true, presence: true });
+    pair.ask(
+        HERE,
+        bob,
+        1,
+        Ask::Join { room: a.as_str().into(), from: JoinFrom::Now, echo: true, presence: true, token: None },
+    );
     pair.rest();
     pair.ask(HERE, ann, 1, join(&a, JoinFrom::Now));
     pair.rest();
@@ -265,7 +270,7 @@ fn a_refused_join_changes_neither_echo_nor_presence() {
         HERE,
         ann,
         2,
-        Ask::Join { room: a.as_str().into(), from: after(WRONG_EPOCH, 0), echo: false, presence: true },
+        Ask::Join { room: a.as_str().into(), from: after(WRONG_EPOCH, 0), echo: false, presence: true, token: None },
     );
     pair.rest();
     pair.hear(HERE, ann);
@@ -284,7 +289,7 @@ fn presence_that_was_left_out_is_not_told_to_who_no_longer_asks() {
     let mut pair = Pair::new(roomy());
     let a = room("a");
     let (ann, bob) = (pair.open(HERE, 0, "ann"), pair.open(HERE, 1, "bob"));
-    let watch = || Ask::Join { room: a.as_str().into(), from: JoinFrom::Now, echo: true, presence: true };
+    let watch = || Ask::Join { room: a.as_str().into(), from: JoinFrom::Now, echo: true, presence: true, token: None };
     pair.ask(HERE, ann, 1, watch());
     pair.rest();
     // Bob's coming is on its way down while ann joins again: it is left out, and owed to her as a count.
@@ -312,7 +317,7 @@ fn who_joins_again_to_change_a_wish_misses_nothing_that_is_on_its_way() {
         pair.ask(HERE, bob, 2, post(&a));
         pair.turn(HERE);
         pair.turn(THERE);
-        pair.ask(HERE, ann, 2, Ask::Join { room: a.as_str().into(), from, echo: true, presence: true });
+        pair.ask(HERE, ann, 2, Ask::Join { room: a.as_str().into(), from, echo: true, presence: true, token: None });
         pair.rest();
         assert_eq!(pair.hear(HERE, ann), ["2 joined a 101/1", "message a 1"]);
     }
@@ -322,7 +327,7 @@ fn who_joins_again_to_change_a_wish_misses_nothing_that_is_on_its_way() {
 fn who_was_told_the_members_by_its_join_is_told_no_older_number_behind_it() {
     let mut pair = Pair::new(roomy());
     let a = room("a");
-    let watch = || Ask::Join { room: a.as_str().into(), from: JoinFrom::Now, echo: true, presence: true };
+    let watch = || Ask::Join { room: a.as_str().into(), from: JoinFrom::Now, echo: true, presence: true, token: None };
     let (bob, before) = (pair.open(HERE, 0, "bob"), pair.open(HERE, 1, "ann"));
     let after = pair.open(HERE, 2, "ann");
     pair.ask(HERE, bob, 1, watch());
@@ -347,7 +352,7 @@ fn members_is_as_new_as_every_presence_that_came_before_it() {
         let mut pair = Pair::new(roomy());
         let a = room("a");
         let (ann, bob) = (pair.open(HERE, 0, "ann"), pair.open(HERE, 1, "bob"));
-        let watch = Ask::Join { room: a.as_str().into(), from: JoinFrom::Now, echo: true, presence: true };
+        let watch = Ask::Join { room: a.as_str().into(), from: JoinFrom::Now, echo: true, presence: true, token: None };
         pair.ask(HERE, bob, 1, watch);
         pair.rest();
         pair.hear(HERE, bob);
@@ -480,7 +485,12 @@ fn a_core_comes_back_for_the_count_that_its_own_connections_caused() {
     let mut pair = Pair::new(limits);
     let a = room("a");
     let (ann, bob) = (pair.open(THERE, 0, "ann"), pair.open(THERE, 1, "bob"));
-    pair.ask(THERE, ann, 1, Ask::Join { room: a.as_str().into(), from: JoinFrom::Now, echo: true, presence: true });
+    pair.ask(
+        THERE,
+        ann,
+        1,
+        Ask::Join { room: a.as_str().into(), from: JoinFrom::Now, echo: true, presence: true, token: None },
+    );
     pair.rest();
     pair.ask(THERE, bob, 1, join(&a, JoinFrom::Now));
     pair.turn(THERE);

@@ -115,6 +115,12 @@ impl Client {
         self.session.leave(room);
     }
 
+    /// Goes on with another token of the same user: see [`Session::renew`]. It goes out with the next
+    /// [`Client::next_event`]; what the server says to it is an event.
+    pub fn renew(&mut self, token: String) {
+        self.session.renew(token);
+    }
+
     /// Takes a post, which goes out with the next [`Client::next_event`]; its acknowledgement is an event.
     ///
     /// # Errors

@@ -25,6 +25,26 @@ pub enum Event {
         durability: String,
         /// Those of [`crate::Options::features`] that the server knows too, and thus what may come on this connection.
         features: Vec<FeatureName>,
+        /// When the token ends, where the server asks for one.
+        expires_in: Option<Duration>,
+    },
+    /// The token ends soon: [`crate::Session::renew`] with a new one. Told once of each.
+    Expiring {
+        /// When.
+        expires_in: Duration,
+    },
+    /// The server goes by the token that [`crate::Session::renew`] gave it.
+    Renewed {
+        /// When that one ends.
+        expires_in: Duration,
+    },
+    /// The server ended the reading of a room: it is not joined any more, over no later connection either. Its posts that
+    /// were not acknowledged are refused; the server may have them all the same.
+    Removed {
+        /// The room.
+        room: RoomName,
+        /// Why; none: a code that only a later server knows.
+        code: Option<ErrorCode>,
     },
     /// A room is joined, or joined again after a cut.
     Joined {
@@ -215,6 +235,8 @@ pub enum Refused {
     Post(Ticket),
     /// A page or a list of members.
     Ask(AskId),
+    /// A token that was to follow on another.
+    Renew,
     /// Something else that was asked, a signal for instance.
     Other,
 }

@@ -13,6 +13,8 @@
 //! - a post that the server's log could not take is kept and tried again, and you are told once ([`Event::Postponed`]);
 //! - your own message is known by its key: [`Session::key_of`] its ticket, [`Message::key`], [`Posted::key`];
 //! - what only a later server says is passed over, and a code that is unknown refuses one request and nothing else;
+//! - a token that is given with [`Session::renew`] holds for this connection and the next ones; [`Event::Expiring`] says
+//!   when it is time, and [`Event::Removed`] which rooms it does not let you read any more;
 //! - reconnecting waits longer each time, at random, and never sooner than the server advised.
 //!
 //! What it does not keep: an ask for a page or for members ([`Session::fetch`], [`Session::members`]) goes out now or not

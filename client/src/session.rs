@@ -24,6 +24,7 @@
 mod asking;
 mod incoming;
 mod refusals;
+mod renewing;
 #[cfg(test)]
 mod tests;
 
@@ -79,6 +80,9 @@ enum Asked {
     Hello,
     Join(RoomName),
     Post(RoomName, Ticket),
+    Leave,
+    /// With the token that held before.
+    Renew(Option<String>),
 }
 
 /// See the module.
@@ -152,7 +156,8 @@ impl Session {
     pub fn leave(&mut self, room: &str) {
         let Some((name, left)) = self.rooms.remove_entry(room) else { return };
         if matches!(self.link, LinkState::Open { .. }) && left.state != State::Wanted {
-            self.send(None, Ask::Leave { room: room.into() });
+            let id = self.number(Asked::Leave);
+            self.send(id, Ask::Leave { room: room.into() });
         }
         // The answer to a join under way is no answer to the next one.
         self.asked.retain(|_, asked| !matches!(asked, Asked::Join(asked) if *asked == name));
@@ -348,7 +353,7 @@ impl Session {
         // Echo always: with its own posts among the others a session can check that the sequence is dense.
         let (from, presence) = (room.join_from(), room.join.presence);
         let id = self.number(Asked::Join(name.clone()));
-        self.send(id, Ask::Join { room: name.as_str().into(), from, echo: true, presence });
+        self.send(id, Ask::Join { room: name.as_str().into(), from, echo: true, presence, token: None });
     }
 
     /// Sends a room's posts that the connection does not have yet, as many as may be in flight, when that is possible.

@@ -168,7 +168,7 @@ impl Writer {
                     },
                     out,
                 );
-                let join = Ask::Join { room: room.into(), from, echo, presence: false };
+                let join = Ask::Join { room: room.into(), from, echo, presence: false, token: None };
                 self.native(&Request { id: Some(2), ask: join }, out);
             }
         }

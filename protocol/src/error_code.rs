@@ -40,11 +40,15 @@ pub enum ErrorCode {
     Expired = 17,
     /// What would check the token cannot just now.
     Unavailable = 18,
+    /// The token, its session or its user was revoked.
+    Revoked = 19,
+    /// Somebody who may do that has ended it.
+    Kicked = 20,
 }
 
 impl ErrorCode {
     /// Every code, in the order of its number.
-    pub const ALL: [ErrorCode; 18] = [
+    pub const ALL: [ErrorCode; 20] = [
         ErrorCode::BadFrame,
         ErrorCode::FrameTooLarge,
         ErrorCode::BadRequest,
@@ -63,6 +67,8 @@ impl ErrorCode {
         ErrorCode::TimedOut,
         ErrorCode::Expired,
         ErrorCode::Unavailable,
+        ErrorCode::Revoked,
+        ErrorCode::Kicked,
     ];
 
     /// The code as clients read it.
@@ -86,6 +92,8 @@ impl ErrorCode {
             ErrorCode::TimedOut => "timed_out",
             ErrorCode::Expired => "expired",
             ErrorCode::Unavailable => "unavailable",
+            ErrorCode::Revoked => "revoked",
+            ErrorCode::Kicked => "kicked",
         }
     }
 
@@ -149,7 +157,7 @@ mod tests {
             assert_eq!(ErrorCode::from_name(code.as_str()), Some(code));
         }
         assert_eq!(ErrorCode::from_number(0), None);
-        assert_eq!(ErrorCode::from_number(19), None);
+        assert_eq!(ErrorCode::from_number(21), None);
     }
 
     #[test]

@@ -88,6 +88,25 @@ pub enum Event<'a> {
         /// The room.
         room: &'a str,
     },
+    /// The answer to `renew`.
+    Renewed {
+        /// The request.
+        id: RequestId,
+        /// Milliseconds until the new token ends.
+        expires_in_ms: u64,
+    },
+    /// The connection's token ends soon: `renew`.
+    Expiring {
+        /// Milliseconds until then.
+        in_ms: u64,
+    },
+    /// The connection reads the room no longer, and did not ask for that.
+    Removed {
+        /// The room.
+        room: &'a str,
+        /// Why.
+        code: ErrorCode,
+    },
     /// The answer to `ping`.
     Pong {
         /// The request.

@@ -61,6 +61,8 @@ frame_kinds! {
     Leave = 7,
     /// Request: is anybody there.
     Ping = 8,
+    /// Request: go on with another token.
+    Renew = 9,
     /// Event: answer to hello.
     Welcome = 65,
     /// Event: answer to join.
@@ -93,6 +95,12 @@ frame_kinds! {
     Change = 79,
     /// Kept in the log, and never sent: the state of a room.
     State = 80,
+    /// Event: answer to renew.
+    Renewed = 81,
+    /// Event: the token ends soon.
+    Expiring = 82,
+    /// Event: a room is read no longer.
+    Removed = 83,
 }
 
 impl FrameKind {

@@ -155,10 +155,12 @@ impl<'a> Fields<'a> {
                 from: self.take_join_from()?,
                 echo: self.echo.take().unwrap_or(true),
                 presence: self.presence.take().unwrap_or(false),
+                token: text(&mut self.token),
             },
             "fetch" => Ask::Fetch { room: self.take_room()?, from: self.take_fetch_from()?, limit: self.limit.take() },
             "members" => Ask::Members { room: self.take_room()? },
             "leave" => Ask::Leave { room: self.take_room()? },
+            "renew" => Ask::Renew { token: text(&mut self.token).ok_or("`renew` needs `token`")? },
             "ping" => Ask::Ping,
             other => return Err(format!("`type` is unknown: {other:?}")),
         })
@@ -400,6 +402,13 @@ pub fn write_event_to(event: &Event<'_>, agreed: Features, out: &mut Vec<u8>) {
             object.end();
         }
         Event::Left { id, room } => Object::event(out, "left").id(id).text("room", room).end(),
+        Event::Renewed { id, expires_in_ms } => {
+            Object::event(out, "renewed").id(id).number("expires_in_ms", expires_in_ms).end();
+        }
+        Event::Expiring { in_ms } => Object::event(out, "expiring").number("in_ms", in_ms).end(),
+        Event::Removed { room, code } => {
+            Object::event(out, "removed").text("room", room).text("code", code.as_str()).end();
+        }
         Event::Pong { id } => Object::event(out, "pong").id(id).end(),
         Event::Message(ref message) => write_message(message, out),
         Event::Signal { room, user, body } => {

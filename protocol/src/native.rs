@@ -7,7 +7,6 @@
 use rkyv::api::low::{self, LowSerializer};
 use rkyv::rancor::Failure;
 use rkyv::ser::allocator::SubAllocator;
-use rkyv::with::InlineAsBox;
 use rkyv::{Archive, Serialize};
 
 use crate::error_code::{ErrorCode, Scope};
@@ -18,246 +17,7 @@ use crate::frame::{Frame, FrameHeader, FrameKind, HEADER_BYTES};
 use crate::ids::{Cursor, Epoch, RequestId, Sequence};
 use crate::request::{Ask, Body, BodyFormat, FetchFrom, JoinFrom, Request};
 
-/// The archived types, as docs/protocol.md lays them out.
-mod archive {
-    #![allow(missing_docs, reason = "rkyv's derive writes undocumented items")]
-    use super::*;
-
-    /// What most requests hold.
-    #[derive(Archive, Serialize)]
-    pub struct RoomRequest<'a> {
-        pub id: Option<u64>,
-        #[rkyv(with = InlineAsBox)]
-        pub room: &'a str,
-    }
-
-    #[derive(Archive, Serialize)]
-    pub struct Hello<'a> {
-        pub id: Option<u64>,
-        #[rkyv(with = InlineAsBox)]
-        pub user: &'a str,
-        /// Empty: none.
-        #[rkyv(with = InlineAsBox)]
-        pub token: &'a str,
-        /// Names, each ended by a line feed.
-        #[rkyv(with = InlineAsBox)]
-        pub features: &'a str,
-    }
-
-    #[derive(Archive, Serialize)]
-    pub struct Join<'a> {
-        pub id: Option<u64>,
-        #[rkyv(with = InlineAsBox)]
-        pub room: &'a str,
-        /// 0 now, 1 last `count`, 2 after the cursor.
-        pub from: u8,
-        pub count: u64,
-        pub epoch: u64,
-        pub sequence: u64,
-        pub echo: bool,
-        pub presence: bool,
-    }
-
-    #[derive(Archive, Serialize)]
-    pub struct Post<'a> {
-        pub id: Option<u64>,
-        #[rkyv(with = InlineAsBox)]
-        pub room: &'a str,
-        /// Empty: none.
-        #[rkyv(with = InlineAsBox)]
-        pub key: &'a str,
-        /// 0 bytes, 1 JSON.
-        pub format: u8,
-        #[rkyv(with = InlineAsBox)]
-        pub body: &'a [u8],
-    }
-
-    #[derive(Archive, Serialize)]
-    pub struct Fetch<'a> {
-        pub id: Option<u64>,
-        #[rkyv(with = InlineAsBox)]
-        pub room: &'a str,
-        /// 0 before, 1 after.
-        pub from: u8,
-        pub sequence: u64,
-        pub limit: Option<u64>,
-    }
-
-    #[derive(Archive, Serialize)]
-    pub struct TellSignal<'a> {
-        pub id: Option<u64>,
-        #[rkyv(with = InlineAsBox)]
-        pub room: &'a str,
-        pub format: u8,
-        #[rkyv(with = InlineAsBox)]
-        pub body: &'a [u8],
-    }
-
-    #[derive(Archive, Serialize)]
-    pub struct Plain {
-        pub id: Option<u64>,
-    }
-
-    #[derive(Archive, Serialize)]
-    pub struct Welcome<'a> {
-        pub id: Option<u64>,
-        #[rkyv(with = InlineAsBox)]
-        pub session: &'a str,
-        #[rkyv(with = InlineAsBox)]
-        pub user: &'a str,
-        #[rkyv(with = InlineAsBox)]
-        pub durability: &'a str,
-        /// Names, each ended by a line feed.
-        #[rkyv(with = InlineAsBox)]
-        pub features: &'a str,
-        #[rkyv(with = InlineAsBox)]
-        pub limits: &'a str,
-        pub expires_in_ms: Option<u64>,
-    }
-
-    #[derive(Archive, Serialize)]
-    pub struct Joined<'a> {
-        pub id: Option<u64>,
-        #[rkyv(with = InlineAsBox)]
-        pub room: &'a str,
-        #[rkyv(with = InlineAsBox)]
-        pub durability: &'a str,
-        pub epoch: u64,
-        pub sequence: u64,
-        pub members: u64,
-    }
-
-    #[derive(Archive, Serialize)]
-    pub struct Posted<'a> {
-        pub id: Option<u64>,
-        #[rkyv(with = InlineAsBox)]
-        pub room: &'a str,
-        pub epoch: u64,
-        pub sequence: u64,
-        pub time_ms: u64,
-        pub duplicate: bool,
-    }
-
-    #[derive(Archive, Serialize)]
-    pub struct Page<'a> {
-        pub id: Option<u64>,
-        #[rkyv(with = InlineAsBox)]
-        pub room: &'a str,
-        pub epoch: u64,
-        pub more: bool,
-        #[rkyv(with = InlineAsBox)]
-        pub messages: &'a [u8],
-    }
-
-    #[derive(Archive, Serialize)]
-    pub struct Members<'a> {
-        pub id: Option<u64>,
-        #[rkyv(with = InlineAsBox)]
-        pub room: &'a str,
-        pub count: u64,
-        #[rkyv(with = InlineAsBox)]
-        pub users: &'a str,
-    }
-
-    #[derive(Archive, Serialize)]
-    pub struct MessageArchive<'a> {
-        pub epoch: u64,
-        pub sequence: u64,
-        pub time_ms: u64,
-        #[rkyv(with = InlineAsBox)]
-        pub room: &'a str,
-        #[rkyv(with = InlineAsBox)]
-        pub user: &'a str,
-        /// Empty: none.
-        #[rkyv(with = InlineAsBox)]
-        pub key: &'a str,
-        #[rkyv(with = InlineAsBox)]
-        pub body: &'a [u8],
-        pub format: u8,
-    }
-
-    #[derive(Archive, Serialize)]
-    pub struct Signal<'a> {
-        #[rkyv(with = InlineAsBox)]
-        pub room: &'a str,
-        #[rkyv(with = InlineAsBox)]
-        pub user: &'a str,
-        #[rkyv(with = InlineAsBox)]
-        pub body: &'a [u8],
-        pub format: u8,
-    }
-
-    #[derive(Archive, Serialize)]
-    pub struct Presence<'a> {
-        #[rkyv(with = InlineAsBox)]
-        pub room: &'a str,
-        /// Empty: counts only.
-        #[rkyv(with = InlineAsBox)]
-        pub user: &'a str,
-        pub count: u64,
-        /// 0 counts only, 1 joined, 2 left.
-        pub state: u8,
-    }
-
-    #[derive(Archive, Serialize)]
-    pub struct Gap<'a> {
-        #[rkyv(with = InlineAsBox)]
-        pub room: &'a str,
-        pub epoch: u64,
-        pub from: u64,
-        pub to: u64,
-    }
-
-    #[derive(Archive, Serialize)]
-    pub struct ChangeArchive<'a> {
-        pub epoch: u64,
-        pub sequence: u64,
-        pub time_ms: u64,
-        #[rkyv(with = InlineAsBox)]
-        pub room: &'a str,
-        #[rkyv(with = InlineAsBox)]
-        pub user: &'a str,
-        /// The place that it is about; 0: none.
-        pub target: u64,
-        #[rkyv(with = InlineAsBox)]
-        pub body: &'a [u8],
-        /// Which kind of change.
-        pub what: u8,
-    }
-
-    #[derive(Archive, Serialize)]
-    pub struct StateArchive<'a> {
-        pub epoch: u64,
-        pub sequence: u64,
-        pub time_ms: u64,
-        #[rkyv(with = InlineAsBox)]
-        pub room: &'a str,
-        #[rkyv(with = InlineAsBox)]
-        pub body: &'a [u8],
-    }
-
-    #[derive(Archive, Serialize)]
-    pub struct Closing {
-        pub reconnect_after_ms: u64,
-        pub code: u8,
-    }
-
-    #[derive(Archive, Serialize)]
-    pub struct Error<'a> {
-        pub id: Option<u64>,
-        #[rkyv(with = InlineAsBox)]
-        pub message: &'a str,
-        pub retry_after_ms: Option<u64>,
-        /// 0: none.
-        pub scope: u8,
-        pub code: u8,
-    }
-
-    #[derive(Archive, Serialize)]
-    pub struct KeepAlive {
-        pub reserved: u8,
-    }
-}
+mod archive;
 
 /// Appends one frame to `out`.
 fn write<T>(kind: FrameKind, value: &T, out: &mut Vec<u8>)
@@ -285,14 +45,15 @@ pub fn write_request(request: &Request<'_>, out: &mut Vec<u8>) {
             let (token, features) = (token.as_deref().unwrap_or(""), &*features.lines());
             write(FrameKind::Hello, &archive::Hello { id, user, token, features }, out);
         }
-        Ask::Join { room, from, echo, presence } => {
+        Ask::Join { room, from, echo, presence, token } => {
             let (from, count, cursor) = match *from {
                 JoinFrom::Now => (0, 0, Cursor { epoch: Epoch(0), sequence: Sequence(0) }),
                 JoinFrom::Last(count) => (1, count, Cursor { epoch: Epoch(0), sequence: Sequence(0) }),
                 JoinFrom::After(cursor) => (2, 0, cursor),
             };
             let (epoch, sequence) = (cursor.epoch.0, cursor.sequence.0);
-            let join = archive::Join { id, room, from, count, epoch, sequence, echo: *echo, presence: *presence };
+            let (echo, presence, token) = (*echo, *presence, token.as_deref().unwrap_or(""));
+            let join = archive::Join { id, room, from, count, epoch, sequence, echo, presence, token };
             write(FrameKind::Join, &join, out);
         }
         Ask::Post { room, body, key } => {
@@ -313,6 +74,7 @@ pub fn write_request(request: &Request<'_>, out: &mut Vec<u8>) {
         }
         Ask::Members { room } => write(FrameKind::AskMembers, &archive::RoomRequest { id, room }, out),
         Ask::Leave { room } => write(FrameKind::Leave, &archive::RoomRequest { id, room }, out),
+        Ask::Renew { token } => write(FrameKind::Renew, &archive::Renew { id, token }, out),
         Ask::Ping => write(FrameKind::Ping, &archive::Plain { id }, out),
     }
 }
@@ -366,7 +128,8 @@ pub fn read_request(frame: Frame<'_>) -> Result<Request<'_>, RequestFault> {
                 }),
                 _ => return Err(fault(id, "join: `from` must be 0, 1 or 2")),
             };
-            (id, Ask::Join { room: (&*join.room).into(), from, echo: join.echo, presence: join.presence })
+            let (room, token) = ((&*join.room).into(), optional(&join.token).map(Into::into));
+            (id, Ask::Join { room, from, echo: join.echo, presence: join.presence, token })
         }
         FrameKind::Post => {
             let post = access!(Post, frame.payload).map_err(broken)?;
@@ -397,6 +160,10 @@ pub fn read_request(frame: Frame<'_>) -> Result<Request<'_>, RequestFault> {
         FrameKind::Leave => {
             let request = access!(RoomRequest, frame.payload).map_err(broken)?;
             (number(&request.id), Ask::Leave { room: (&*request.room).into() })
+        }
+        FrameKind::Renew => {
+            let renew = access!(Renew, frame.payload).map_err(broken)?;
+            (number(&renew.id), Ask::Renew { token: (&*renew.token).into() })
         }
         FrameKind::Ping => (number(&access!(plain Plain, frame.payload).map_err(broken)?.id), Ask::Ping),
         _ => return Err(fault(None, "this kind of frame is an event, which only the server sends")),
@@ -447,6 +214,13 @@ pub fn write_event_to(event: &Event<'_>, agreed: Features, out: &mut Vec<u8>) {
             write(FrameKind::Members, &archive::Members { id, room, count, users }, out);
         }
         Event::Left { id, room } => write(FrameKind::Left, &archive::RoomRequest { id, room }, out),
+        Event::Renewed { id, expires_in_ms } => {
+            write(FrameKind::Renewed, &archive::Renewed { id, expires_in_ms }, out);
+        }
+        Event::Expiring { in_ms } => write(FrameKind::Expiring, &archive::Expiring { in_ms }, out),
+        Event::Removed { room, code } => {
+            write(FrameKind::Removed, &archive::Removed { room, code: code as u8 }, out);
+        }
         Event::Pong { id } => write(FrameKind::Pong, &archive::Plain { id }, out),
         Event::Message(ref message) => write_message(message, out),
         Event::Signal { room, user, body } => {
@@ -578,6 +352,18 @@ pub fn read_event(frame: Frame<'_>) -> Result<Event<'_>, PeerFault> {
         FrameKind::Left => {
             let left = access!(RoomRequest, payload).map_err(broken)?;
             Event::Left { id: number(&left.id), room: &left.room }
+        }
+        FrameKind::Renewed => {
+            let renewed = access!(plain Renewed, payload).map_err(broken)?;
+            Event::Renewed { id: number(&renewed.id), expires_in_ms: renewed.expires_in_ms.into() }
+        }
+        FrameKind::Expiring => {
+            Event::Expiring { in_ms: access!(plain Expiring, payload).map_err(broken)?.in_ms.into() }
+        }
+        FrameKind::Removed => {
+            let removed = access!(Removed, payload).map_err(broken)?;
+            let code = ErrorCode::from_number(removed.code).ok_or(PeerFault::Archive)?;
+            Event::Removed { room: &removed.room, code }
         }
         FrameKind::Pong => Event::Pong { id: number(&access!(plain Plain, payload).map_err(broken)?.id) },
         FrameKind::Message => Event::Message(read_message_payload(payload)?),

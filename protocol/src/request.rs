@@ -34,6 +34,8 @@ pub enum Ask<'a> {
         echo: bool,
         /// Whether it wants to hear who comes and goes.
         presence: bool,
+        /// Proof of what may be done in this room, beside that of the connection.
+        token: Option<Text<'a>>,
     },
     /// Say something in a joined room.
     Post {
@@ -69,6 +71,11 @@ pub enum Ask<'a> {
     Leave {
         /// The room.
         room: Text<'a>,
+    },
+    /// Go on with another token of the same user.
+    Renew {
+        /// The proof.
+        token: Text<'a>,
     },
     /// Is anybody there.
     Ping,

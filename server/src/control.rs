@@ -14,8 +14,8 @@ mod survey;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use banter_chat::access::Proved;
 use banter_chat::address::{ConnectionId, Core};
+use banter_chat::proving::Proved;
 use banter_log::journal::Answer;
 use banter_log::segment::SegmentHeader;
 use banter_protocol::ids::Epoch;

@@ -347,3 +347,59 @@ fn the_programs_own_token_comes_in() {
     client.join("lobby");
     assert_eq!(client.post("lobby", json!("hi"))["type"], "posted");
 }
+
+#[test]
+fn a_connection_goes_on_with_a_new_token_and_reads_no_longer_what_it_does_not_give() {
+    let setup = Setup::new("", "");
+    for &cores in core_counts() {
+        let server = setup.start(cores);
+        for form in Form::ALL {
+            // The first holds for less than a minute: that it ends soon is told behind half of its lifetime.
+            let now = now_seconds();
+            let rooms = [("lobby", Rights::MEMBER), ("staff", Rights::MEMBER), ("news", Rights::READ)];
+            let first = ClaimsToMint { issued_seconds: now - 40, expires_seconds: now + 30, ..claims("ann", &rooms) };
+            let mut client = come_in(&server, form, &signed(SECRET, &first));
+            let mut other = come_in(&server, Form::Json, &token("bob", &[("*", Rights::MEMBER)]));
+            let in_ms = client.take_type("expiring")["in_ms"].as_u64().expect("a number");
+            assert!((20_000..=30_000).contains(&in_ms), "{in_ms}");
+            for room in ["lobby", "staff", "news"] {
+                client.join(room);
+                other.join(room);
+            }
+            let renew = |token: String| json!({"type": "renew", "token": token});
+            assert_eq!(answer(&mut client, renew(token("bob", &[("*", Rights::MEMBER)]))), "forbidden", "{form:?}");
+            assert_eq!(answer(&mut client, renew(signed(OTHER_SECRET, &first))), "unauthorized", "{form:?}");
+            assert_eq!(answer(&mut client, json!({"type": "post", "room": "news", "body": 1})), "forbidden");
+            client.post("staff", json!("still"));
+            other.take_type("message");
+            client.take_type("message");
+
+            let next = [("lobby", Rights::READ), ("news", Rights::MEMBER)];
+            let renewed = client.ask(renew(token("ann", &next)));
+            assert_eq!(renewed["type"], "renewed", "{renewed}");
+            assert!((500_000..=600_000).contains(&renewed["expires_in_ms"].as_u64().expect("a number")), "{renewed}");
+            let removed = client.next_event();
+            assert_eq!(removed, json!({"type": "removed", "room": "staff", "code": "forbidden"}), "{form:?}");
+            assert_eq!(answer(&mut client, json!({"type": "post", "room": "lobby", "body": 1})), "forbidden");
+            assert_eq!(answer(&mut client, json!({"type": "join", "room": "staff"})), "forbidden");
+            assert_eq!(answer(&mut client, json!({"type": "post", "room": "staff", "body": 1})), "not_joined");
+            client.post("news", json!("now"));
+            client.take_type("message");
+            other.post("staff", json!("without ann"));
+            other.post("lobby", json!("for all"));
+            assert_eq!(client.next_event()["body"], "for all", "{form:?}");
+            let there = other.ask(json!({"type": "members", "room": "staff"}));
+            assert_eq!(there["users"], json!(["bob"]), "{form:?}");
+        }
+    }
+}
+
+#[test]
+fn where_no_token_is_asked_for_none_is_renewed() {
+    let server = ServerProcess::start(1, &["--durability", "memory"]);
+    let mut client = WireClient::hello(server.address(), Form::Json, "ann");
+    assert_eq!(answer(&mut client, json!({"type": "renew", "token": "t"})), "bad_request");
+    let room_token = json!({"type": "join", "room": "lobby", "token": "t"});
+    assert_eq!(answer(&mut client, room_token), "bad_request");
+    client.join("lobby");
+}

@@ -77,7 +77,7 @@ fn features() -> FeatureNames<'static> {
 fn request_samples() -> Vec<Sample> {
     let room = || ROOM.into();
     let after = Cursor { epoch: EPOCH, sequence: SEQUENCE };
-    let join = |from, echo, presence| Ask::Join { room: room(), from, echo, presence };
+    let join = |from, echo, presence| Ask::Join { room: room(), from, echo, presence, token: None };
     let sample = |name, says, fields| Sample { name, says, fields };
     vec![
         sample(
@@ -101,7 +101,7 @@ fn request_samples() -> Vec<Sample> {
         sample(
             "join-now",
             request(2, join(JoinFrom::Now, true, false), r#"{"type":"join","id":2,"room":"lobby"}"#),
-            "id=2 room=lobby from=0 count=0 epoch=0 sequence=0 echo=1 presence=0",
+            "id=2 room=lobby from=0 count=0 epoch=0 sequence=0 echo=1 presence=0 token=",
         ),
         sample(
             "join-last",
@@ -110,7 +110,7 @@ fn request_samples() -> Vec<Sample> {
                 join(JoinFrom::Last(50), false, false),
                 r#"{"type":"join","id":2,"room":"lobby","last":50,"echo":false}"#,
             ),
-            "id=2 room=lobby from=1 count=50 epoch=0 sequence=0 echo=0 presence=0",
+            "id=2 room=lobby from=1 count=50 epoch=0 sequence=0 echo=0 presence=0 token=",
         ),
         sample(
             "join-after",
@@ -119,7 +119,22 @@ fn request_samples() -> Vec<Sample> {
                 join(JoinFrom::After(after), false, true),
                 r#"{"type":"join","id":2,"room":"lobby","after":{"epoch":4822678189205111,"sequence":16909060},"echo":false,"presence":true}"#,
             ),
-            "id=2 room=lobby from=2 count=0 epoch=4822678189205111 sequence=16909060 echo=0 presence=1",
+            "id=2 room=lobby from=2 count=0 epoch=4822678189205111 sequence=16909060 echo=0 presence=1 token=",
+        ),
+        sample(
+            "join-token",
+            request(
+                2,
+                Ask::Join {
+                    room: room(),
+                    from: JoinFrom::Now,
+                    echo: true,
+                    presence: false,
+                    token: Some("t0ken".into()),
+                },
+                r#"{"type":"join","id":2,"room":"lobby","token":"t0ken"}"#,
+            ),
+            "id=2 room=lobby from=0 count=0 epoch=0 sequence=0 echo=1 presence=0 token=t0ken",
         ),
         sample(
             "post",
@@ -166,6 +181,11 @@ fn request_samples() -> Vec<Sample> {
             request(6, Ask::Leave { room: room() }, r#"{"type":"leave","id":6,"room":"lobby"}"#),
             "id=6 room=lobby",
         ),
+        sample(
+            "renew",
+            request(9, Ask::Renew { token: "t0ken".into() }, r#"{"type":"renew","id":9,"token":"t0ken"}"#),
+            "id=9 token=t0ken",
+        ),
         sample("ping", request(7, Ask::Ping, r#"{"type":"ping","id":7}"#), "id=7"),
     ]
 }
@@ -211,6 +231,9 @@ fn event_samples() -> Vec<Sample> {
             "id=5 room=lobby count=3 users=ann\nbob\nzoë\n",
         ),
         sample("left", Event::Left { id: Some(6), room }, "id=6 room=lobby"),
+        sample("renewed", Event::Renewed { id: Some(9), expires_in_ms: 900_000 }, "id=9 expires_in_ms=900000"),
+        sample("expiring", Event::Expiring { in_ms: 60_000 }, "in_ms=60000"),
+        sample("removed", Event::Removed { room, code: ErrorCode::Forbidden }, "room=lobby code=7"),
         sample("pong", Event::Pong { id: Some(7) }, "id=7"),
         sample(
             "message",

@@ -222,7 +222,10 @@ impl Server {
     }
 
     pub fn join(&mut self) {
-        self.ask(1, Ask::Join { room: self.room.into(), from: JoinFrom::Now, echo: false, presence: false });
+        self.ask(
+            1,
+            Ask::Join { room: self.room.into(), from: JoinFrom::Now, echo: false, presence: false, token: None },
+        );
     }
 
     /// Leaves the room for another one.

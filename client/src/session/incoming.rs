@@ -52,6 +52,7 @@ impl Session {
             Heard::Refusal { id, message, retry_after_ms } => {
                 return self.handle_refusal(now, id, &Refusal::new(None, message, retry_after_ms));
             }
+            Heard::Removed { room } => self.handle_removed(room, None),
             Heard::Closing { reconnect_after_ms } => self.handle_closing(reconnect_after_ms),
         }
         Ok(())
@@ -59,8 +60,8 @@ impl Session {
 
     fn handle_event(&mut self, now: Duration, event: Said<'_>) -> Result<(), Lost> {
         match event {
-            Said::Welcome { session, durability, features, limits, .. } => {
-                self.handle_welcome(now, session, durability, features, limits);
+            Said::Welcome { session, durability, features, limits, expires_in_ms, .. } => {
+                self.handle_welcome(now, (session, durability), features, limits, expires_in_ms);
             }
             Said::Joined { id, epoch, sequence, members, durability, .. } => {
                 return self.handle_joined(id, Cursor { epoch, sequence }, members, durability);
@@ -89,12 +90,25 @@ impl Session {
             Said::Page { id, epoch, messages, more, .. } => return self.handle_page(id, epoch, messages, more),
             Said::Members { id, count, users, .. } => self.handle_members(id, count, users),
             Said::KeepAlive => self.send(None, Ask::Ping),
-            Said::Left { .. } | Said::Pong { .. } => {}
+            Said::Renewed { id, expires_in_ms } => self.handle_renewed(id, expires_in_ms),
+            Said::Expiring { in_ms } => {
+                self.events.push_back(Event::Expiring { expires_in: Duration::from_millis(in_ms) });
+            }
+            Said::Removed { room, code } => self.handle_removed(room, Some(code)),
+            Said::Left { id, .. } => drop(id.and_then(|id| self.asked.remove(&id))),
+            Said::Pong { .. } => {}
         }
         Ok(())
     }
 
-    fn handle_welcome(&mut self, now: Duration, session: &str, durability: &str, features: &str, limits: &str) {
+    fn handle_welcome(
+        &mut self,
+        now: Duration,
+        (session, durability): (&str, &str),
+        features: &str,
+        limits: &str,
+        expires_in_ms: Option<u64>,
+    ) {
         if !matches!(self.link, LinkState::Greeting { .. }) {
             return;
         }
@@ -109,7 +123,8 @@ impl Session {
         let (session, durability) = (session.to_owned(), durability.to_owned());
         let is_agreed = |name: &&FeatureName| features.lines().any(|agreed| agreed == name.as_str());
         let features = self.options.features.iter().filter(is_agreed).cloned().collect();
-        self.events.push_back(Event::Connected { session, limits, durability, features });
+        let expires_in = expires_in_ms.map(Duration::from_millis);
+        self.events.push_back(Event::Connected { session, limits, durability, features, expires_in });
         let names: Vec<_> = self.rooms.keys().cloned().collect();
         names.iter().for_each(|name| self.ask_to_join(name));
     }

@@ -29,7 +29,7 @@ impl<'a> Refusal<'a> {
     }
 
     /// Whether it passes by itself, so that asking again makes sense.
-    fn passes(&self) -> bool {
+    pub(super) fn passes(&self) -> bool {
         use ErrorCode::{Draining, LogFailed, LogFull, Overloaded, RateLimited, Unavailable};
         match self.code {
             Some(code) => matches!(code, RateLimited | Overloaded | LogFull | LogFailed | Draining | Unavailable),
@@ -44,12 +44,15 @@ impl Session {
         let Some(id) = id else {
             // It concerns the stream, which the server closes next.
             self.tell_refused(Refused::Session, refusal);
-            return Ok(());
+            // The next connection's `hello` would show what does not hold any more.
+            return if refusal.code == Some(ErrorCode::Revoked) { Err(Why::Refused) } else { Ok(()) };
         };
         match self.asked.remove(&id) {
             Some(Asked::Hello) => return Err(self.refuse_hello(refusal)),
             Some(Asked::Join(name)) => self.handle_join_refused(now, name, refusal),
             Some(Asked::Post(name, ticket)) => self.handle_post_refused(now, &name, ticket, refusal),
+            Some(Asked::Renew(before)) => self.handle_renewal_refused(before, refusal),
+            Some(Asked::Leave) => {} // The server had taken the session out of the room already.
             None if self.asks.remove(AskId(id)) => self.tell_refused(Refused::Ask(AskId(id)), refusal),
             None => self.tell_refused(Refused::Other, refusal),
         }
@@ -142,7 +145,7 @@ impl Session {
         self.refuse_post(name, ticket, &Refusal::new(Some(ErrorCode::FrameTooLarge), &message, None));
     }
 
-    fn tell_refused(&mut self, what: Refused, refusal: &Refusal<'_>) {
+    pub(super) fn tell_refused(&mut self, what: Refused, refusal: &Refusal<'_>) {
         let Refusal { code, message, retry_after } = *refusal;
         self.events.push_back(Event::Refused { what, code, message: message.to_owned(), retry_after });
     }

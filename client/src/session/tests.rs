@@ -4,6 +4,7 @@ mod asking;
 mod fake;
 mod in_flight;
 mod later_server;
+mod renewing;
 
 use std::time::Duration;
 

@@ -302,7 +302,7 @@ fn own(incoming: Incoming<'_>) -> Owned {
             Ask::Fetch { room, .. } => Owned::Fetch(request.id, room.into_owned()),
             Ask::Members { room } => Owned::Members(request.id, room.into_owned()),
             Ask::Leave { room } => Owned::Leave(request.id, room.into_owned()),
-            Ask::Signal { .. } => Owned::Nothing,
+            Ask::Signal { .. } | Ask::Renew { .. } => Owned::Nothing,
         },
         Incoming::NativeOpened | Incoming::Ping(_) | Incoming::Pong => Owned::Nothing,
         other => panic!("{other:?} {:?}", FrameKind::Text),

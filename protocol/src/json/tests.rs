@@ -38,7 +38,7 @@ fn written(event: &Event<'_>) -> String {
 fn every_request_is_read_with_all_and_with_none_of_its_optional_fields() {
     let room = Text::Borrowed("lobby");
     let cursor = Cursor { epoch: Epoch(7), sequence: Sequence(9) };
-    let join = |from, echo, presence| Ask::Join { room: "lobby".into(), from, echo, presence };
+    let join = |from, echo, presence| Ask::Join { room: "lobby".into(), from, echo, presence, token: None };
     for (text, expected) in [
         (r#"{"type":"hello","user":"ann"}"#, hello(None, &[])),
         (r#"{"type":"hello","user":"ann","token":"t"}"#, hello(Some("t"), &[])),
@@ -79,7 +79,12 @@ fn every_request_is_read_with_all_and_with_none_of_its_optional_fields() {
         ),
         (r#"{"type":"signal","room":"lobby","body":{}}"#, Ask::Signal { room: room.clone(), body: json("{}") }),
         (r#"{"type":"members","room":"lobby"}"#, Ask::Members { room: room.clone() }),
-        (r#"{"type":"leave","room":"lobby"}"#, Ask::Leave { room }),
+        (r#"{"type":"leave","room":"lobby"}"#, Ask::Leave { room: room.clone() }),
+        (
+            r#"{"type":"join","room":"lobby","token":"t"}"#,
+            Ask::Join { room, from: JoinFrom::Now, echo: true, presence: false, token: Some("t".into()) },
+        ),
+        (r#"{"type":"renew","token":"t"}"#, Ask::Renew { token: "t".into() }),
         (r#"{"type":"ping"}"#, Ask::Ping),
     ] {
         assert_eq!(read_request(text), Ok(Request { id: None, ask: expected.clone() }), "{text}");
@@ -93,7 +98,10 @@ fn every_request_is_read_with_all_and_with_none_of_its_optional_fields() {
 #[test]
 fn an_optional_field_may_be_null() {
     let text = r#"{"type":"join","room":"r","after":null,"last":null,"echo":null,"presence":null}"#;
-    assert_eq!(ask(text), Ask::Join { room: "r".into(), from: JoinFrom::Now, echo: true, presence: false });
+    assert_eq!(
+        ask(text),
+        Ask::Join { room: "r".into(), from: JoinFrom::Now, echo: true, presence: false, token: None }
+    );
     assert_eq!(
         ask(r#"{"type":"post","room":"r","body":0,"key":null}"#),
         Ask::Post { room: "r".into(), body: json("0"), key: None }
@@ -367,6 +375,10 @@ fn every_event_is_written_as_documented() {
             r#"{"type":"members","room":"r","count":0,"users":[]}"#,
         ),
         (Event::Left { id: Some(6), room: "r" }, r#"{"type":"left","id":6,"room":"r"}"#),
+        (Event::Renewed { id: Some(9), expires_in_ms: 900_000 }, r#"{"type":"renewed","id":9,"expires_in_ms":900000}"#),
+        (Event::Renewed { id: None, expires_in_ms: 0 }, r#"{"type":"renewed","expires_in_ms":0}"#),
+        (Event::Expiring { in_ms: 60_000 }, r#"{"type":"expiring","in_ms":60000}"#),
+        (Event::Removed { room: "r", code: ErrorCode::Kicked }, r#"{"type":"removed","room":"r","code":"kicked"}"#),
         (Event::Pong { id: Some(JSON_INTEGER_MAX) }, r#"{"type":"pong","id":9007199254740991}"#),
         (Event::Pong { id: None }, r#"{"type":"pong"}"#),
         (Event::Message(message), first_text),

@@ -25,6 +25,11 @@ pub enum Heard<'a> {
         /// When to try again, where that helps.
         retry_after_ms: Option<u64>,
     },
+    /// A `removed` whose code it does not name: the room is read no longer, for whatever reason.
+    Removed {
+        /// The room.
+        room: &'a str,
+    },
     /// A `closing` whose code it does not name: the server closes, for whatever reason.
     Closing {
         /// When to come back.
@@ -49,6 +54,7 @@ fn read_beside_numbers(frame: Frame<'_>) -> Result<Heard<'_>, PeerFault> {
         FrameKind::Message => Ok(Heard::Event(Event::Message(read_message_as(frame.payload, format_or_bytes)?))),
         FrameKind::Signal => read_signal(frame.payload),
         FrameKind::Presence => read_presence(frame.payload),
+        FrameKind::Removed => read_removed(frame.payload),
         FrameKind::Closing => read_closing(frame.payload),
         FrameKind::Error => read_refusal(frame.payload),
         _ => Err(PeerFault::Archive),
@@ -69,6 +75,11 @@ fn read_signal(payload: &[u8]) -> Result<Heard<'_>, PeerFault> {
 fn read_presence(payload: &[u8]) -> Result<Heard<'_>, PeerFault> {
     let presence = access!(Presence, payload).map_err(|_| PeerFault::Archive)?;
     Ok(Heard::Event(Event::Presence { room: &presence.room, change: None, count: presence.count.into() }))
+}
+
+fn read_removed(payload: &[u8]) -> Result<Heard<'_>, PeerFault> {
+    let removed = access!(Removed, payload).map_err(|_| PeerFault::Archive)?;
+    Ok(Heard::Removed { room: &removed.room })
 }
 
 fn read_closing(payload: &[u8]) -> Result<Heard<'_>, PeerFault> {

@@ -16,7 +16,7 @@ fn features(lines: &str) -> FeatureNames<'_> {
 /// Every kind of request, with all of its optional fields and with none.
 fn asks() -> Vec<Ask<'static>> {
     let room = || "a room, ü";
-    let join = |from, echo, presence| Ask::Join { room: room().into(), from, echo, presence };
+    let join = |from, echo, presence| Ask::Join { room: room().into(), from, echo, presence, token: None };
     let json = body(BodyFormat::Json, b" {\"a\": [1.0e5, \"\\u0041\"]}");
     vec![
         Ask::Hello { user: "ann".into(), token: None, features: FeatureNames::NONE },
@@ -33,6 +33,9 @@ fn asks() -> Vec<Ask<'static>> {
         Ask::Signal { room: room().into(), body: body(BodyFormat::Bytes, b"") },
         Ask::Members { room: room().into() },
         Ask::Leave { room: room().into() },
+        Ask::Join { room: room().into(), from: JoinFrom::Now, echo: true, presence: true, token: Some("t".into()) },
+        Ask::Renew { token: "t".into() },
+        Ask::Renew { token: "".into() },
         Ask::Ping,
     ]
 }
@@ -74,6 +77,9 @@ fn events(id: RequestId, page: &[u8]) -> Vec<Event<'_>> {
         Event::Page { id, room, epoch, messages: b"", more: false },
         Event::Members { id, room, count: 200, users: "ann\nbob\n" },
         Event::Left { id, room },
+        Event::Renewed { id, expires_in_ms: 5 },
+        Event::Expiring { in_ms: u64::MAX },
+        Event::Removed { room, code: ErrorCode::Forbidden },
         Event::Pong { id },
         Event::Message(first),
         Event::Message(second),
@@ -234,12 +240,12 @@ fn no_changed_byte_panics() {
 #[test]
 fn a_number_out_of_range_is_refused_with_the_id() {
     // The bytes stand at fixed offsets from the end: docs/protocol.md lists them.
-    let join = Ask::Join { room: "r".into(), from: JoinFrom::Now, echo: true, presence: true };
+    let join = Ask::Join { room: "r".into(), from: JoinFrom::Now, echo: true, presence: true, token: None };
     let fetch = Ask::Fetch { room: "r".into(), from: FetchFrom::Before(Sequence(1)), limit: None };
     let post = Ask::Post { room: "r".into(), body: body(BodyFormat::Bytes, b"{"), key: None };
     let signal = Ask::Signal { room: "r".into(), body: body(BodyFormat::Bytes, b"{") };
     for (ask, from_end, value, named) in [
-        (join, 27, 3, "`from`"),
+        (join, 35, 3, "`from`"),
         (fetch, 18, 2, "`from`"),
         (post.clone(), 9, 2, "`format`"),
         (post, 9, 1, "JSON"),
@@ -286,9 +292,12 @@ fn features_above_their_limits_are_refused_with_the_id_and_the_limit() {
 fn an_event_with_an_unknown_number_is_refused() {
     let code = Event::Error { id: None, code: ErrorCode::BadFrame, message: "", retry_after_ms: None, scope: None };
     let closing = Event::Closing { code: ErrorCode::Draining, reconnect_after_ms: 1 };
+    let removed = Event::Removed { room: "r", code: ErrorCode::Forbidden };
     let presence = Event::Presence { room: "r", change: None, count: 1 };
     let signal = Event::Signal { room: "r", user: "u", body: body(BodyFormat::Bytes, b"") };
-    for (event, values) in [(code, [0, 19]), (closing, [0, 255]), (presence, [3, 255]), (signal, [2, 255])] {
+    for (event, values) in
+        [(code, [0, 200]), (removed, [0, 200]), (closing, [0, 255]), (presence, [3, 255]), (signal, [2, 255])]
+    {
         let mut bytes = framed(|out| write_event(&event, out));
         for value in values {
             *bytes.last_mut().unwrap() = value;
@@ -310,10 +319,13 @@ fn a_client_hears_an_event_whose_number_only_a_later_server_knows() {
     let code = Event::Error { id: Some(4), code: ErrorCode::BadFrame, message: "m", retry_after_ms: None, scope: None };
     assert_eq!(heard_with(code.clone(), 1), event(code.clone()));
     let refusal = Heard::Refusal { id: Some(4), message: "m", retry_after_ms: None };
-    assert_eq!(heard_with(code, 19), format!("{refusal:?}"));
+    assert_eq!(heard_with(code, 200), format!("{refusal:?}"));
 
     let closing = Event::Closing { code: ErrorCode::Draining, reconnect_after_ms: 9 };
     assert_eq!(heard_with(closing, 255), format!("{:?}", Heard::Closing { reconnect_after_ms: 9 }));
+
+    let removed = Event::Removed { room: "r", code: ErrorCode::Forbidden };
+    assert_eq!(heard_with(removed, 200), format!("{:?}", Heard::Removed { room: "r" }));
 
     let change = Some(("ann", PresenceState::Joined));
     let presence = |change| Event::Presence { room: "r", change, count: 7 };

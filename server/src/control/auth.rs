@@ -13,8 +13,8 @@ use banter_access::keys::{KEYS_TRIED_MAX, KeyFault, Keys, LeftOut};
 use banter_access::proof::Proof;
 use banter_access::self_test::{SelfTestFault, self_test};
 use banter_access::token::{self, Refusal, Rules};
-use banter_chat::access::{NotProved, Proved, Proving};
 use banter_chat::address::Core;
+use banter_chat::proving::{NotProved, Proved, Proving};
 
 use crate::config::TokenAuth;
 use crate::control::{CoreLink, ToCore};

@@ -9,10 +9,10 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use banter_chat::access::{NotProved, Proved, Proving};
 use banter_chat::address::{Core, Now};
 use banter_chat::histogram::Histogram;
 use banter_chat::limits::Limits;
+use banter_chat::proving::{NotProved, Proved, Proving};
 use banter_chat::shard::Shard;
 use banter_log::journal::{Answer, Journal};
 use banter_log::reading::ReadFault;

@@ -268,7 +268,7 @@ impl Client {
             (_, None) => JoinFrom::Last(1_000_000),
         };
         let (echo, presence) = (!chance.once_in(3), chance.once_in(2));
-        let ask = Ask::Join { room: room.clone().into(), from, echo, presence };
+        let ask = Ask::Join { room: room.clone().into(), from, echo, presence, token: None };
         let connection = self.connection.as_mut().expect("it is connected");
         let is_asked_about = |asked: &Asked| matches!(asked, Asked::Join { room: other, .. } | Asked::Leave { room: other } if *other == room);
         let goes_on = connection.readings.contains_key(&room) && !connection.asked.values().any(is_asked_about);

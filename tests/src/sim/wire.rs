@@ -196,6 +196,9 @@ fn from_frame(frame: Frame<'_>) -> Heard {
         }
         Event::Closing { .. } => Heard::Closing,
         Event::Error { id, code, retry_after_ms, .. } => Heard::Error { id, code, retry_after_ms },
+        Event::Renewed { .. } | Event::Expiring { .. } | Event::Removed { .. } => {
+            panic!("no tokens are asked for here")
+        }
         Event::KeepAlive => Heard::KeepAlive,
     }
 }

@@ -56,6 +56,10 @@ pub struct Server {
     out: Vec<u8>,
     /// The features of the last `hello`, and what is answered to it: names, each ended by a line feed.
     pub said_features: String,
+    /// The token of the last hello.
+    pub said_token: Option<String>,
+    /// A leave is answered `not_joined`.
+    pub refuse_leaves: bool,
     pub agreed: &'static str,
     /// The number of a code and `retry_after_ms`; the same of the other kinds of request.
     pub refuse_next_post: Option<(u8, Option<u64>)>,
@@ -173,12 +177,13 @@ impl Server {
 
     fn answer(&mut self, id: RequestId, ask: &Ask<'_>) {
         match ask {
-            Ask::Hello { user, features, .. } => match self.refuse_hello {
+            Ask::Hello { user, features, token } => match self.refuse_hello {
                 Some(number) => self.refuse(id, number, None),
                 None => {
                     let limits = self.limits();
                     let (limits, durability, agreed) = (&*limits, "memory", self.agreed);
                     self.said_features = features.lines();
+                    self.said_token = token.as_deref().map(str::to_owned);
                     self.send(&Said::Welcome {
                         id,
                         session: "s1",
@@ -192,6 +197,7 @@ impl Server {
             },
             Ask::Join { room, from, .. } => self.join(id, room, *from),
             Ask::Post { room, body, key } => self.post(id, room, *body, key.as_deref().unwrap()),
+            Ask::Leave { .. } if self.refuse_leaves => self.refuse(id, ErrorCode::NotJoined as u8, None),
             Ask::Leave { room } => {
                 self.room(room).has_reader = false;
                 self.send(&Said::Left { id, room });
@@ -200,6 +206,10 @@ impl Server {
                 self.pings += 1;
                 self.send(&Said::Pong { id });
             }
+            Ask::Renew { token } => match self.refuse_next_ask.take() {
+                Some((number, retry_after_ms)) => self.refuse(id, number, retry_after_ms),
+                None => self.send(&Said::Renewed { id, expires_in_ms: token.len() as u64 }),
+            },
             Ask::Signal { .. } => self.signals += 1,
             Ask::Fetch { .. } | Ask::Members { .. } if self.is_mute => {}
             Ask::Fetch { room, from, limit } => self.fetch(id, room, *from, *limit),

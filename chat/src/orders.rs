@@ -1,0 +1,264 @@
+//! What is ordered from outside about connections that are there: revocations, disconnects, kicks, new rights for everybody.
+//!
+//! An order is one walk over the connections, or over what they read, in slices of [`LOOKS_A_TURN`]. So a connection keeps
+//! nothing for it, and no turn is long. Orders of one kind that come while a walk is under way share the next one.
+//!
+//! Invariants:
+//! - Who is there when an order comes is looked at behind it: walks go from the last place to the first, and where a reading
+//!   goes, the last of its room takes its place, which was looked at already, or is still to come as it was.
+//! - A newcomer was judged by revocations and rights when it came. One who comes back in the midst of a walk that disconnects
+//!   its user may be disconnected once more.
+//! - What waits is bounded: [`ORDERS_WAITING_MAX`], and of revocations by how many there may be.
+
+use std::collections::VecDeque;
+
+use banter_access::proof::Proof;
+use banter_access::revocation::{Revocation, Revocations, RevocationsFull, Subject};
+use banter_protocol::error_code::ErrorCode;
+use banter_protocol::ids::{RequestId, RoomId, UserName};
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use crate::access::Access;
+use crate::parcel::Refusal;
+use crate::sessions::Sessions;
+use crate::turn::Turn;
+
+/// Connections and readings that a turn looks at for orders. One look is up to a microsecond.
+const LOOKS_A_TURN: usize = 1_024;
+/// Disconnects and kicks that wait for their walk at most.
+pub const ORDERS_WAITING_MAX: usize = 65_536;
+/// The WebSocket close code of who was revoked: do not come back with this token.
+pub const CLOSE_REVOKED: u16 = 4_403;
+/// The WebSocket close code of whom somebody else has disconnected: come back after a random wait.
+pub const CLOSE_KICKED: u16 = 4_405;
+
+/// What a connection is told that somebody else ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Parting {
+    /// The code of its `error`.
+    pub code: ErrorCode,
+    /// For people.
+    pub message: &'static str,
+    /// The WebSocket close code.
+    pub close_code: u16,
+}
+
+impl Parting {
+    /// Its token holds no longer.
+    pub const REVOKED: Parting = Parting {
+        code: ErrorCode::Revoked,
+        message: "the token was revoked: do not come back with it",
+        close_code: CLOSE_REVOKED,
+    };
+    /// It may come back.
+    pub const KICKED: Parting = Parting {
+        code: ErrorCode::Kicked,
+        message: "the connection was ended by the server's operator or its backend",
+        close_code: CLOSE_KICKED,
+    };
+}
+
+/// As many orders wait as may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{ORDERS_WAITING_MAX} disconnects and kicks wait on this core: try again")]
+pub struct OrdersFull;
+
+/// A walk that waits for the one under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Waiting {
+    Revoked,
+    Rights,
+    Disconnects,
+    Kicks(RoomId),
+}
+
+/// A walk under way: everything below that place is still to be looked at.
+struct Walk {
+    below: usize,
+    over: Over,
+}
+
+/// Over what a walk goes, and for what.
+enum Over {
+    /// Connections whose tokens may be revoked.
+    Revoked,
+    /// All readings: the rights that everybody has may be others.
+    Rights,
+    /// Connections of these users.
+    Disconnects(FxHashMap<UserName, Parting>),
+    /// The readings of a room, of these users.
+    Kicks(RoomId, FxHashSet<UserName>),
+}
+
+/// The orders of a core.
+#[derive(Default)]
+pub(crate) struct Orders {
+    revocations: Revocations,
+    /// Each once.
+    waiting: VecDeque<Waiting>,
+    has_revoked: bool,
+    has_rights: bool,
+    disconnects: FxHashMap<UserName, Parting>,
+    kicks: FxHashMap<RoomId, FxHashSet<UserName>>,
+    /// Disconnects and kicks that wait.
+    count: usize,
+    walk: Option<Walk>,
+}
+
+impl Orders {
+    pub(crate) fn is_busy(&self) -> bool {
+        self.walk.is_some() || !self.waiting.is_empty()
+    }
+
+    fn check_space(&self) -> Result<(), OrdersFull> {
+        if self.count < ORDERS_WAITING_MAX { Ok(()) } else { Err(OrdersFull) }
+    }
+}
+
+impl Sessions {
+    /// A revocation was told: it holds from here on, and those that it names are ended in this turn and the next ones.
+    pub(crate) fn revoke(&mut self, revocation: &Revocation, now_seconds: u64) -> Result<bool, RevocationsFull> {
+        let is_new = self.orders.revocations.add(revocation, now_seconds)?;
+        if is_new && !std::mem::replace(&mut self.orders.has_revoked, true) {
+            self.orders.waiting.push_back(Waiting::Revoked);
+        }
+        Ok(is_new)
+    }
+
+    pub(crate) fn lift(&mut self, subject: &Subject) -> usize {
+        self.orders.revocations.lift(subject)
+    }
+
+    /// The revocations that were told.
+    pub fn revocations(&self) -> &Revocations {
+        &self.orders.revocations
+    }
+
+    pub(crate) fn is_revoked(&self, proof: &Proof, turn: &Turn<'_>) -> bool {
+        self.orders.revocations.judge(proof, turn.now.unix_ms / 1_000).is_some()
+    }
+
+    pub(crate) fn disconnect(&mut self, user: &UserName, parting: Parting) -> Result<(), OrdersFull> {
+        let orders = &mut self.orders;
+        orders.check_space()?;
+        if orders.disconnects.is_empty() {
+            orders.waiting.push_back(Waiting::Disconnects);
+        }
+        orders.count += usize::from(orders.disconnects.insert(user.clone(), parting).is_none());
+        Ok(())
+    }
+
+    pub(crate) fn kick(&mut self, room: RoomId, user: &UserName) -> Result<(), OrdersFull> {
+        let orders = &mut self.orders;
+        orders.check_space()?;
+        let users = orders.kicks.entry(room).or_default();
+        if users.is_empty() {
+            orders.waiting.push_back(Waiting::Kicks(room));
+        }
+        orders.count += usize::from(users.insert(user.clone()));
+        Ok(())
+    }
+
+    /// The configuration gives others rights from here on.
+    pub(crate) fn set_access(&mut self, access: Access) -> bool {
+        if matches!(self.access, Access::Open) != matches!(access, Access::Open) {
+            return false;
+        }
+        self.access = access;
+        if !std::mem::replace(&mut self.orders.has_rights, true) {
+            self.orders.waiting.push_back(Waiting::Rights);
+        }
+        true
+    }
+
+    /// Goes on with what was ordered, as far as this turn may.
+    pub(crate) fn follow_orders(&mut self, turn: &mut Turn<'_>) {
+        let mut looks = LOOKS_A_TURN;
+        while looks > 0
+            && let Some(mut walk) = self.orders.walk.take().or_else(|| self.begin_walk())
+        {
+            while looks > 0 && walk.below > 0 {
+                walk.below -= 1;
+                turn.counters.steps += 1;
+                let ended = self.look_for(&walk, turn);
+                looks = looks.saturating_sub(1 + ended);
+            }
+            if walk.below > 0 {
+                self.orders.walk = Some(walk);
+            }
+        }
+    }
+
+    fn begin_walk(&mut self) -> Option<Walk> {
+        let orders = &mut self.orders;
+        let (below, over) = match orders.waiting.pop_front()? {
+            Waiting::Revoked => {
+                orders.has_revoked = false;
+                (self.connections.len(), Over::Revoked)
+            }
+            Waiting::Rights => {
+                orders.has_rights = false;
+                (self.subscriptions.capacity(), Over::Rights)
+            }
+            Waiting::Disconnects => {
+                let users = std::mem::take(&mut orders.disconnects);
+                orders.count -= users.len();
+                (self.connections.len(), Over::Disconnects(users))
+            }
+            Waiting::Kicks(room) => {
+                let users = orders.kicks.remove(&room).unwrap_or_default();
+                orders.count -= users.len();
+                let here = self.room_by_id.get(&room).map(|&here| self.rooms[here as usize].subscriptions.len());
+                (here.unwrap_or(0), Over::Kicks(room, users))
+            }
+        };
+        Some(Walk { below, over })
+    }
+
+    /// Looks at the walk's place, and says how many readings it ended there.
+    fn look_for(&mut self, walk: &Walk, turn: &mut Turn<'_>) -> usize {
+        match &walk.over {
+            Over::Revoked => self.end_if_revoked(walk.below, turn),
+            Over::Rights => usize::from(
+                self.subscriptions.contains(walk.below)
+                    && self.judge_reading(walk.below as u32, ErrorCode::Forbidden, turn),
+            ),
+            Over::Disconnects(users) => {
+                let user = self.connections[walk.below].user.as_ref();
+                let parting = user.and_then(|user| users.get(user)).copied();
+                parting.map_or(0, |parting| self.part_from(walk.below, parting, turn))
+            }
+            Over::Kicks(room, users) => self.kick_if_of(*room, users, walk.below, turn),
+        }
+    }
+
+    fn end_if_revoked(&mut self, slot: usize, turn: &mut Turn<'_>) -> usize {
+        let is_revoked = self.connections[slot].proof.as_deref().is_some_and(|proof| self.is_revoked(proof, turn));
+        if is_revoked { self.part_from(slot, Parting::REVOKED, turn) } else { 0 }
+    }
+
+    fn kick_if_of(&mut self, room: RoomId, users: &FxHashSet<UserName>, at: usize, turn: &mut Turn<'_>) -> usize {
+        let Some(&here) = self.room_by_id.get(&room) else { return 0 };
+        let Some(&subscription) = self.rooms[here as usize].subscriptions.get(at) else { return 0 };
+        let slot = self.subscriptions[subscription as usize].connection as usize;
+        if !self.connections[slot].user.as_ref().is_some_and(|user| users.contains(user)) {
+            return 0;
+        }
+        self.end_reading(subscription, ErrorCode::Kicked, turn);
+        1
+    }
+
+    /// Ends a connection; as many readings as it had.
+    fn part_from(&mut self, slot: usize, parting: Parting, turn: &mut Turn<'_>) -> usize {
+        let readings = self.connections[slot].subscriptions.len();
+        let error = Some((parting.code, parting.message));
+        self.close(self.id_of(slot), error, parting.close_code, parting.code.as_str(), turn);
+        readings
+    }
+
+    /// Ends a connection with the answer to its request.
+    pub(crate) fn part(&mut self, slot: usize, request: RequestId, parting: Parting, turn: &mut Turn<'_>) {
+        self.refuse(slot, request, &Refusal::new(parting.code, parting.message), turn);
+        self.close(self.id_of(slot), None, parting.close_code, parting.code.as_str(), turn);
+    }
+}
