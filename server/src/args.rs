@@ -18,8 +18,10 @@ use crate::config::{
     parse_durability, parse_listen, parse_log,
 };
 use crate::host::{self, HostFault};
+use crate::init_tool::InitTask;
+use crate::key_tool::KeyTask;
 use crate::log_tool::LogTask;
-use crate::token_tool::TokenTask;
+use crate::token_tool::TokenLine;
 
 /// What the program is to do.
 #[derive(Debug)]
@@ -28,8 +30,12 @@ pub enum Command {
     Run(Box<Config>, Box<Sources>),
     /// Check, write out or copy a log.
     Log(LogTask),
-    /// Make a token.
-    Token(Box<TokenTask>),
+    /// Make a token, or look at one.
+    Token(Box<TokenLine>),
+    /// Make keys.
+    Key(KeyTask),
+    /// Make a folder for a start.
+    Init(InitTask),
     /// Write this to stdout and end.
     Print(String),
 }
@@ -95,7 +101,7 @@ impl ArgsError {
     name = "banter",
     bin_name = "banter",
     version,
-    override_usage = "banter [OPTIONS], or banter log|token … (with --help)",
+    override_usage = "banter [OPTIONS], or banter init|key|token|log … (with --help)",
     args_conflicts_with_subcommands = true,
     disable_help_subcommand = true,
     after_help = "The flags up to --log are also keys of the file. Every limit is a flag too\n\
@@ -168,7 +174,19 @@ enum Tool {
                       what `users`\nof [[rooms]] gives holds. Exit code: 0 made, 2 wrong arguments, 78 the key cannot be \
                       had."
     )]
-    Token(Box<TokenTask>),
+    Token(Box<TokenLine>),
+    /// Makes keys
+    #[command(hide = true, disable_help_subcommand = true)]
+    Key {
+        #[command(subcommand)]
+        task: KeyTask,
+    },
+    /// Makes a configuration for production and a key pair, and says what to do next
+    #[command(
+        hide = true,
+        after_help = "Nothing is ever overwritten. Exit code: 0 made, 2 wrong arguments, 78 it cannot be made."
+    )]
+    Init(InitTask),
 }
 
 /// A limit's flag, in the order of [`LIMITS`]: its name with dashes.
@@ -194,7 +212,9 @@ fn parse_with(
     let mut flags = Flags::from_arg_matches(&matches).map_err(|error| ArgsError::Usage(usage_text(&error)))?;
     match flags.tool.take() {
         Some(Tool::Log { task }) => return Ok(Command::Log(task)),
-        Some(Tool::Token(task)) => return Ok(Command::Token(task)),
+        Some(Tool::Token(line)) => return Ok(Command::Token(line)),
+        Some(Tool::Key { task }) => return Ok(Command::Key(task)),
+        Some(Tool::Init(task)) => return Ok(Command::Init(task)),
         None => {}
     }
     if flags.help_limits {

@@ -4,7 +4,8 @@
 //!  main ─▶ args, config ─▶ host ─▶ runtime ─▶ core/     the data plane, a thread a core: sockets, lanes, turns
 //!                                     ├────▶ control/  the control plane: signals, tokens, reloads, questions about the whole server
 //!                                     └────▶ storage/  the log's disk (on each core) and its keeper (a thread)
-//!           └▶ log_tool/ (checks, lists, writes out or copies a log), token_tool (makes tokens)
+//!           └▶ log_tool/ (checks, lists, writes out or copies a log), token_tool (makes tokens and
+//!              looks at them), key_tool, init_tool (make keys, and a folder for a start)
 //! ```
 //!
 //! `unsafe` is in `core/net.rs`, `core/net/buffers.rs` and `host/system.rs`.
@@ -14,6 +15,8 @@ pub mod config;
 pub mod control;
 pub mod core;
 pub mod host;
+pub mod init_tool;
+pub mod key_tool;
 pub mod log_lines;
 pub mod log_tool;
 pub mod metrics;

@@ -1,4 +1,6 @@
-//! `banter token`: makes a token, and a link to the page with it.
+//! `banter token`: makes a token, and a link to the page with it; or looks at one (`inspect`).
+
+mod inspect;
 
 use std::io::{self, Write as _};
 use std::path::PathBuf;
@@ -9,14 +11,39 @@ use banter_access::mint::{ClaimsToMint, MintFault, SigningKey, mint};
 use banter_access::pattern::Pattern;
 use banter_access::rights::Rights;
 use banter_protocol::ids::UserName;
-use clap::Args;
+use clap::{Args, Subcommand};
 
 use crate::control::auth::{AuthFault, read_secret};
 use crate::host::EXIT_CONFIG;
 use crate::wall_clock;
 
+/// The exit code of arguments that do not hold.
+const EXIT_USAGE: u8 = 2;
 /// Seconds that a token holds unless told otherwise: an hour.
 const TTL_SECONDS: u64 = 3_600;
+
+pub use inspect::InspectTask;
+
+/// What to do with tokens: make one, if nothing else is said.
+#[derive(Clone, Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true, disable_help_subcommand = true)]
+pub struct TokenLine {
+    #[command(subcommand)]
+    tool: Option<TokenTool>,
+    #[command(flatten)]
+    task: Option<TokenTask>,
+}
+
+/// What to do with tokens besides making one.
+#[derive(Clone, Debug, Subcommand)]
+enum TokenTool {
+    /// Says what a token claims, which key takes it, and why a server would refuse it
+    #[command(
+        after_help = "Exit code: 0 it would be taken, 1 it would be refused, 2 wrong arguments, 78 the configuration or a key \
+                            cannot be had.\nNo server has to run, and whether a token was revoked is not known here."
+    )]
+    Inspect(InspectTask),
+}
 
 /// What the token is to say, and the key that signs it.
 #[derive(Clone, Debug, Args)]
@@ -64,8 +91,18 @@ enum TokenFault {
     Mint(#[from] MintFault),
 }
 
+/// Does what the line says.
+pub fn run(line: &TokenLine) -> ExitCode {
+    match (&line.tool, &line.task) {
+        (Some(TokenTool::Inspect(task)), _) => inspect::run(task),
+        (None, Some(task)) => make(task),
+        // The arguments say what is missing before it comes to this.
+        (None, None) => ExitCode::from(EXIT_USAGE),
+    }
+}
+
 /// Makes it, and says it on stdout.
-pub fn run(task: &TokenTask) -> ExitCode {
+fn make(task: &TokenTask) -> ExitCode {
     match made(task, wall_clock::unix_ms() / 1_000) {
         Ok(token) => {
             let link = task.page.as_deref().map(|page| link(page, &token));
@@ -148,12 +185,12 @@ mod tests {
     #[derive(Parser)]
     struct Line {
         #[command(flatten)]
-        task: TokenTask,
+        line: TokenLine,
     }
 
     fn task(line: &[&str]) -> Result<TokenTask, String> {
         let parsed = Line::try_parse_from([&["token"], line].concat());
-        parsed.map(|line| line.task).map_err(|error| error.to_string())
+        parsed.map(|line| line.line.task.expect("one is to be made")).map_err(|error| error.to_string())
     }
 
     #[test]

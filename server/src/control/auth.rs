@@ -4,7 +4,9 @@
 //!  core ─Proving─▶ AuthDesk (bounded) ─▶ thread: judge ─Proved─▶ core's inbox and bell
 //! ```
 
-use std::path::PathBuf;
+use std::fmt;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -66,31 +68,74 @@ pub enum AuthFault {
     SelfTest(#[from] SelfTestFault),
 }
 
+/// A place that keys come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeySource {
+    /// A file with public keys.
+    File(PathBuf),
+    /// A file with a secret.
+    SecretFile(PathBuf),
+    /// An environment variable with a secret.
+    SecretEnv(String),
+}
+
+impl KeySource {
+    /// All that the configuration names.
+    #[must_use]
+    pub fn all(auth: &TokenAuth) -> Vec<Self> {
+        let files = auth.keys.iter().cloned().map(KeySource::File);
+        let secret = auth.secret_file.iter().cloned().map(KeySource::SecretFile);
+        files.chain(secret).chain(auth.secret_env.iter().cloned().map(KeySource::SecretEnv)).collect()
+    }
+
+    /// Reads its keys, beside those that are there.
+    ///
+    /// # Errors
+    /// It cannot be read, or holds none.
+    pub fn read(&self, keys: &mut Keys) -> Result<(), AuthFault> {
+        match self {
+            KeySource::File(path) => read_file(path, keys),
+            KeySource::SecretFile(path) => {
+                let secret = read_secret(path)?;
+                keys.add_secret(&secret, None).map_err(|fault| AuthFault::Key { path: path.clone(), fault })
+            }
+            KeySource::SecretEnv(name) => {
+                let environment = |what: String| AuthFault::Environment { name: name.clone(), what };
+                let secret = std::env::var_os(name).ok_or_else(|| environment("it is not set".to_owned()))?;
+                keys.add_secret(secret.as_bytes(), None).map_err(|fault| environment(fault.to_string()))
+            }
+        }
+    }
+}
+
+impl fmt::Display for KeySource {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            KeySource::File(path) => write!(out, "{}", path.display()),
+            KeySource::SecretFile(path) => write!(out, "{}, secret_file", path.display()),
+            KeySource::SecretEnv(name) => write!(out, "the environment variable {name}, secret_env"),
+        }
+    }
+}
+
+fn read_file(path: &Path, keys: &mut Keys) -> Result<(), AuthFault> {
+    let path = || path.to_owned();
+    let text = std::fs::read_to_string(path()).map_err(|error| AuthFault::Unreadable { path: path(), error })?;
+    let left_out = keys.add_text(&text).map_err(|fault| AuthFault::Key { path: path(), fault })?;
+    for LeftOut { kid, fault } in left_out {
+        let kid = kid.as_deref().unwrap_or("without a kid");
+        tracing::warn!("{}: the key {kid} is left out: {fault}", path().display());
+    }
+    Ok(())
+}
+
 /// Reads the keys that the configuration names.
 ///
 /// # Errors
 /// One cannot be read, or is none.
 pub fn read_keys(auth: &TokenAuth) -> Result<Keys, AuthFault> {
     let mut keys = Keys::new();
-    for path in &auth.keys {
-        let text =
-            std::fs::read_to_string(path).map_err(|error| AuthFault::Unreadable { path: path.clone(), error })?;
-        let left_out = keys.add_text(&text).map_err(|fault| AuthFault::Key { path: path.clone(), fault })?;
-        for LeftOut { kid, fault } in left_out {
-            let kid = kid.as_deref().unwrap_or("without a kid");
-            tracing::warn!("{}: the key {kid} is left out: {fault}", path.display());
-        }
-    }
-    if let Some(path) = &auth.secret_file {
-        let secret = read_secret(path)?;
-        keys.add_secret(&secret, None).map_err(|fault| AuthFault::Key { path: path.clone(), fault })?;
-    }
-    if let Some(name) = &auth.secret_env {
-        let environment = |what: String| AuthFault::Environment { name: name.clone(), what };
-        let secret = std::env::var_os(name).ok_or_else(|| environment("it is not set".to_owned()))?;
-        let added = keys.add_secret(std::os::unix::ffi::OsStrExt::as_bytes(&*secret), None);
-        added.map_err(|fault| environment(fault.to_string()))?;
-    }
+    KeySource::all(auth).iter().try_for_each(|source| source.read(&mut keys))?;
     let count = keys.without_kid();
     if count > KEYS_TRIED_MAX {
         return Err(AuthFault::TooManyWithoutKid { count });
@@ -102,7 +147,7 @@ pub fn read_keys(auth: &TokenAuth) -> Result<Keys, AuthFault> {
 ///
 /// # Errors
 /// It cannot be read.
-pub fn read_secret(path: &std::path::Path) -> Result<Vec<u8>, AuthFault> {
+pub fn read_secret(path: &Path) -> Result<Vec<u8>, AuthFault> {
     let mut secret = std::fs::read(path).map_err(|error| AuthFault::Unreadable { path: path.to_owned(), error })?;
     if secret.last() == Some(&b'\n') {
         secret.pop();

@@ -1,0 +1,175 @@
+//! `banter init`: a folder with all that a server for production needs, and the word on what to do next.
+
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Args;
+
+use crate::host::EXIT_CONFIG;
+use crate::key_tool::{KeyFileFault, KeyFiles, KeyKind, KeyPair, MODE_PUBLIC, write_new};
+
+/// Whom tokens are made for, unless the configuration is changed.
+const AUDIENCE: &str = "banter";
+
+/// Where it is to be.
+#[derive(Clone, Debug, Args)]
+pub struct InitTask {
+    /// The folder, made if needed
+    #[arg(value_name = "DIR", default_value = ".")]
+    folder: PathBuf,
+    /// The kind of the key pair: ed25519 is for EdDSA, p256 for ES256
+    #[arg(long, value_name = "KIND", default_value = "ed25519")]
+    kind: KeyKind,
+}
+
+/// Why there is nothing.
+#[derive(Debug, thiserror::Error)]
+enum InitFault {
+    #[error("cannot make the folder {path}: {error}", path = .path.display())]
+    Folder { path: PathBuf, error: io::Error },
+    #[error("the folder's name {0:?} is not UTF-8, and the configuration has to say it")]
+    NotText(PathBuf),
+    #[error(transparent)]
+    File(#[from] KeyFileFault),
+}
+
+/// What was made.
+struct Made {
+    folder: String,
+    keys: KeyFiles,
+    config: PathBuf,
+}
+
+/// Makes it, and says what it made and what comes next.
+pub fn run(task: &InitTask) -> ExitCode {
+    match made(task) {
+        Ok(made) => {
+            // Who has closed the pipe has read enough.
+            let _ = io::stdout().lock().write_all(made.said().as_bytes());
+            ExitCode::SUCCESS
+        }
+        Err(fault) => {
+            eprintln!("banter: {fault}");
+            ExitCode::from(EXIT_CONFIG)
+        }
+    }
+}
+
+fn made(task: &InitTask) -> Result<Made, InitFault> {
+    let fault = |error| InitFault::Folder { path: task.folder.clone(), error };
+    std::fs::create_dir_all(&task.folder).map_err(fault)?;
+    // As seen from everywhere: the server may be started in another folder.
+    let path = task.folder.canonicalize().map_err(fault)?;
+    let folder = path.to_str().ok_or_else(|| InitFault::NotText(path.clone()))?.to_owned();
+    let made = Made { keys: KeyFiles::of(&path.join("app")), config: path.join("banter.toml"), folder };
+    // The configuration comes first: where it stands already, no key is made beside it.
+    write_new(&made.config, &made.configuration(), MODE_PUBLIC)?;
+    KeyPair::make(task.kind).and_then(|pair| pair.write(&made.keys)).inspect_err(|_| {
+        // It is this call's own, and nobody has it.
+        let _ = std::fs::remove_file(&made.config);
+    })?;
+    Ok(made)
+}
+
+impl Made {
+    fn configuration(&self) -> String {
+        let text = |path: &Path| toml::Value::from(path.to_string_lossy().as_ref()).to_string();
+        let (data, public) = (text(&Path::new(&self.folder).join("data")), text(&self.keys.public));
+        format!(
+            r#"# A server for production, as `banter init` made it. docs/configuration.md says what each key means.
+
+# A proxy that does TLS stands before it and forwards to this address.
+listen = "127.0.0.1:7878"
+data = {data}
+# Web pages that may connect, beside the server's own: ["https://app.example.com"]
+origins = []
+
+[auth]
+mode = "token"
+# Public keys; your backend signs with the private one. Several while you change it.
+keys = [{public}]
+# Tokens have "aud": "{AUDIENCE}", so that none is taken that was made for something else.
+audience = "{AUDIENCE}"
+lifetime_hours_max = 24
+
+# What every user may do in a room, whatever its token says. Nobody may do anything that neither of the two gives.
+# [[rooms]]
+# match = "news"
+# users = ["read", "history"]
+"#
+        )
+    }
+
+    fn said(&self) -> String {
+        let Made { keys: KeyFiles { private, public }, config, .. } = self;
+        let (file, key) = (quoted(config), quoted(private));
+        format!(
+            "{config}  the configuration\n{private}  the private key, for your backend alone: it makes tokens (mode 0600)\n{public}  \
+             the public key, which the configuration names\n\nNext:\n  banter --config {file}\n  banter token --key {key} \
+             --audience {AUDIENCE} --user ann --room 'lobby=member' --page http://127.0.0.1:7878\n  banter token inspect \
+             --config {file} TOKEN\n",
+            config = config.display(),
+            private = private.display(),
+            public = public.display(),
+        )
+    }
+}
+
+/// A path as a shell takes it for one word.
+fn quoted(path: &Path) -> String {
+    let text = path.to_string_lossy();
+    let is_plain = |character: char| character.is_ascii_alphanumeric() || "/._-".contains(character);
+    if text.chars().all(is_plain) { text.into_owned() } else { format!("'{}'", text.replace('\'', r"'\''")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Auth, Settings};
+    use crate::control::auth::Judge;
+
+    fn task(folder: &Path) -> InitTask {
+        InitTask { folder: folder.to_owned(), kind: KeyKind::P256 }
+    }
+
+    #[test]
+    fn what_was_made_is_a_configuration_that_holds_with_a_key_that_is_taken() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path().join("a \"new\" one");
+        let made = made(&task(&folder)).unwrap();
+        let config = Settings::read(&made.config).unwrap().resolve(&[0]).unwrap();
+        assert_eq!(config.data, folder.canonicalize().unwrap().join("data"));
+        let Auth::Token(auth) = &config.auth else { panic!("it asks for tokens") };
+        assert_eq!((Judge::read(auth).unwrap().keys(), auth.rules.audience.as_deref()), (1, Some("banter")));
+        let private = std::fs::read_to_string(&made.keys.private).unwrap();
+        let written = std::fs::read_to_string(&made.config).unwrap();
+        assert!(private.lines().nth(1).is_some_and(|line| !written.contains(line)), "{written}");
+        let said = made.said();
+        let path = made.config.display().to_string();
+        assert!(
+            said.contains(&path) && said.contains("app.key' --audience banter") && said.contains("Next:"),
+            "{said}"
+        );
+    }
+
+    #[test]
+    fn what_is_there_stays_as_it_is() {
+        for name in ["banter.toml", "app.key", "app.pem"] {
+            let folder = tempfile::tempdir().unwrap();
+            std::fs::write(folder.path().join(name), "mine").unwrap();
+            let fault = made(&task(folder.path())).err().expect(name).to_string();
+            assert!(fault.contains(name) && fault.contains("nothing is ever overwritten"), "{fault}");
+            let files: Vec<_> =
+                std::fs::read_dir(folder.path()).unwrap().map(|file| file.unwrap().file_name()).collect();
+            assert_eq!(files, [name], "nothing is left beside it");
+            assert_eq!(std::fs::read_to_string(folder.path().join(name)).unwrap(), "mine");
+        }
+    }
+
+    #[test]
+    fn a_path_is_one_word_of_a_shell() {
+        assert_eq!(quoted(Path::new("/etc/banter/app.key")), "/etc/banter/app.key");
+        assert_eq!(quoted(Path::new("/a b's")), r"'/a b'\''s'");
+    }
+}
