@@ -139,7 +139,7 @@ impl Sessions {
     pub(crate) fn next_end(&self) -> Option<u64> {
         let untold = self.ends.untold.first().map(|(due_ms, _)| *due_ms);
         let told = self.ends.told.first().map(|(ends_ms, _)| ends_ms.saturating_add(self.grace_ms()));
-        let due_ms = untold.into_iter().chain(told).min()?;
+        let due_ms = untold.into_iter().chain(told).chain(self.next_room_end_ms()).min()?;
         Some(self.now.monotonic_ms + due_ms.saturating_sub(self.now.unix_ms))
     }
 
@@ -158,7 +158,8 @@ impl Sessions {
         let Access::Token(access) = &self.access else { return Rights::ALL };
         let Some(proof) = self.connections[slot].proof.as_deref() else { return Rights::NONE };
         let room_default = access.defaults.rights(room, proof.user().as_str());
-        Sources { token: proof.rights(room), room_default, ..Sources::default() }.effective()
+        let (token, room_token) = (proof.rights(room), self.room_token_rights(slot, room));
+        Sources { token, room_default, room_token, ..Sources::default() }.effective()
     }
 
     /// How many requests of a kind a connection may send a second, and the name of what says so; 0 = no limit.
@@ -179,7 +180,11 @@ pub(crate) fn must_have(rights: Rights, needed: Rights) -> Result<(), Refusal> {
     if rights.contains(needed) {
         return Ok(());
     }
-    let lacking = needed.minus(rights);
+    Err(lacks(needed.minus(rights)))
+}
+
+/// That a right is missing.
+pub(crate) fn lacks(lacking: Rights) -> Refusal {
     let message = format!("this takes `{lacking}` in this room, which neither your token nor the server gives you");
-    Err(Refusal::new(ErrorCode::Forbidden, message))
+    Refusal::new(ErrorCode::Forbidden, message)
 }

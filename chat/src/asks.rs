@@ -1,19 +1,20 @@
 //! What a connection asks and is answered: checks each request, sends it to the core of its room, and writes the answer.
 
+use banter_access::proof::Proof;
 use banter_access::rights::Rights;
 use banter_protocol::error_code::{ErrorCode, Scope};
 use banter_protocol::event::Event;
 use banter_protocol::fault::RequestFault;
 use banter_protocol::features::{FeatureNames, Features};
 use banter_protocol::ids::{Cursor, PostKey, RequestId, RoomId, RoomName, Sequence, UserName, check_room_name};
-use banter_protocol::request::{Ask, Body, FetchFrom, JoinFrom, Request};
+use banter_protocol::request::{Ask, Body, FetchFrom, Request};
 use bytes::Bytes;
 
 use crate::access::{Access, must_have};
 use crate::address::{ConnectionId, SubscriptionId, core_of};
 use crate::local_room::LocalRoom;
 use crate::parcel::{Answer, FetchAsk, JoinAsk, OwnedBody, Refusal, Up};
-use crate::proving::{Purpose, must_be_short};
+use crate::proving::{JoinWish, Purpose, must_be_short};
 use crate::rates::Kind;
 use crate::session::{ReadState, Stage, Subscription};
 use crate::sessions::Sessions;
@@ -27,22 +28,6 @@ const MEMBERS_ANSWER_BYTES: u32 = 16 * 1_024;
 const SUBSCRIPTIONS_LISTED_MAX: usize = 8;
 /// When to try again what a limit of the server refused.
 const OVERLOADED_RETRY_AFTER_MS: u64 = 1_000;
-
-/// The join parts of a request.
-struct JoinWish {
-    from: JoinFrom,
-    echo: bool,
-    presence: bool,
-}
-
-impl JoinWish {
-    /// The rights that it takes.
-    fn needs(&self) -> Rights {
-        let history = if matches!(self.from, JoinFrom::Last(1..)) { Rights::HISTORY } else { Rights::NONE };
-        let presence = if self.presence { Rights::PRESENCE } else { Rights::NONE };
-        Rights::READ | history | presence
-    }
-}
 
 impl Sessions {
     /// Takes a request. The caller has seen that the connection is read ([`Sessions::is_read`]).
@@ -81,19 +66,25 @@ impl Sessions {
                 posted => posted,
             },
             Ask::Signal { room, body } => self.signal(slot, room, *body, turn),
-            Ask::Join { room, from, echo, presence, token: None } => {
-                let wish = JoinWish { from: *from, echo: *echo, presence: *presence };
-                self.join(slot, id, &room_name(room)?, wish, turn)
+            Ask::Join { room, from, echo, presence, token } => {
+                let wish = JoinWish { room: room_name(room)?, from: *from, echo: *echo, presence: *presence };
+                self.refuse_if_draining()?;
+                self.take_token(slot, Kind::Join, turn)?;
+                match token {
+                    None => self.join(slot, id, &wish, None, turn),
+                    Some(token) => self.prove_room(slot, id, token, wish, turn),
+                }
             }
             Ask::Fetch { room, from, limit } => self.fetch(slot, id, room, *from, *limit, turn),
             Ask::Members { room } => {
                 let room = room_name(room)?;
                 self.take_token(slot, Kind::Members, turn)?;
                 self.refuse_if_expired(slot, turn)?;
-                must_have(self.rights_in(slot, room.as_str()), Rights::PRESENCE)?;
+                let rights = self.rights_in(slot, room.as_str());
+                must_have(rights, Rights::PRESENCE)?;
                 let asker = self.peer_of(slot);
                 self.connections[slot].reserved_bytes += MEMBERS_ANSWER_BYTES;
-                self.send_up(slot, &room, turn, |room| Up::Members { room, asker, request: id });
+                self.send_up(slot, &room, turn, |room| Up::Members { room, asker, rights, request: id });
                 Ok(())
             }
             Ask::Leave { room } => {
@@ -102,7 +93,6 @@ impl Sessions {
                 self.leave(slot, subscription, Some(id), turn);
                 Ok(())
             }
-            Ask::Join { .. } => Err(bad_request("`token` of a `join` is not taken in this version")),
             Ask::Renew { token } => self.renew(slot, id, token, turn),
             Ask::Ping => {
                 self.connections[slot].write(&Event::Pong { id });
@@ -128,6 +118,28 @@ impl Sessions {
         }
         match must_prove(user, token) {
             Ok(token) => self.begin_proving(slot, request, token, Purpose::Hello { user: user.into(), agreed }, turn),
+            Err(refusal) => self.refuse_token(slot, request, &refusal, turn),
+        }
+        Ok(())
+    }
+
+    /// A `join` with a token of its own waits for the verdict on it.
+    fn prove_room(
+        &mut self,
+        slot: usize,
+        request: RequestId,
+        token: &str,
+        wish: JoinWish,
+        turn: &mut Turn<'_>,
+    ) -> Result<(), Refusal> {
+        if self.access == Access::Open {
+            return Err(bad_request(
+                "this server asks for no token, and every room is everybody's: `join` without one",
+            ));
+        }
+        self.refuse_if_expired(slot, turn)?;
+        match must_be_short(token) {
+            Ok(()) => self.begin_proving(slot, request, token, Purpose::Join(Box::new(wish)), turn),
             Err(refusal) => self.refuse_token(slot, request, &refusal, turn),
         }
         Ok(())
@@ -252,13 +264,14 @@ impl Sessions {
         let key = key.map(PostKey::new).transpose().map_err(|fault| bad_request(format!("`key`: {fault}")))?;
         self.take_token(slot, Kind::Post, turn)?;
         self.refuse_if_expired(slot, turn)?;
-        must_have(self.subscriptions[subscription as usize].rights, Rights::WRITE)?;
+        let rights = self.subscriptions[subscription as usize].rights;
+        must_have(rights, Rights::WRITE)?;
         let author = self.peer_of(slot);
         let Some(user) = self.connections[slot].user.clone() else { return Ok(()) };
         let room = &self.rooms[self.subscriptions[subscription as usize].room as usize];
         let (owner, room) = (room.owner, room.id);
         self.opens_post(slot);
-        let parcel = Up::Post { room, author, user, request: id, key, body: owned(body) };
+        let parcel = Up::Post { room, author, user, rights, request: id, key, body: owned(body) };
         self.send_up_to(slot, owner, parcel, turn);
         Ok(())
     }
@@ -267,12 +280,13 @@ impl Sessions {
         let subscription = self.joined(slot, room)?;
         self.take_token(slot, Kind::Signal, turn)?;
         self.refuse_if_expired(slot, turn)?;
-        must_have(self.subscriptions[subscription as usize].rights, Rights::SIGNAL)?;
+        let rights = self.subscriptions[subscription as usize].rights;
+        must_have(rights, Rights::SIGNAL)?;
         let author = self.peer_of(slot);
         let Some(user) = self.connections[slot].user.clone() else { return Ok(()) };
         let room = &self.rooms[self.subscriptions[subscription as usize].room as usize];
         let (owner, room) = (room.owner, room.id);
-        self.send_up_to(slot, owner, Up::Signal { room, author, user, body: owned(body) }, turn);
+        self.send_up_to(slot, owner, Up::Signal { room, author, user, rights, body: owned(body) }, turn);
         Ok(())
     }
 
@@ -288,7 +302,8 @@ impl Sessions {
         let room = room_name(room)?;
         self.take_token(slot, Kind::Fetch, turn)?;
         self.refuse_if_expired(slot, turn)?;
-        must_have(self.rights_in(slot, room.as_str()), Rights::HISTORY)?;
+        let rights = self.rights_in(slot, room.as_str());
+        must_have(rights, Rights::HISTORY)?;
         let messages_max = match limit {
             Some(0) => return Err(bad_request("`limit` must be at least 1")),
             Some(limit) => limit.min(self.limits.fetch_messages_max.into()) as u32,
@@ -301,23 +316,25 @@ impl Sessions {
         };
         let asker = self.peer_of(slot);
         self.connections[slot].reserved_bytes += self.page_answer_bytes();
-        let ask = |room| Up::Fetch(FetchAsk { room, asker, request: id, from, messages_max });
+        let ask = |room| Up::Fetch(FetchAsk { room, asker, rights, request: id, from, messages_max });
         self.send_up(slot, &room, turn, ask);
         Ok(())
     }
 
-    fn join(
+    /// Joins a room by what the connection may do there, and by what the token for the room gives that came along.
+    pub(crate) fn join(
         &mut self,
         slot: usize,
         id: RequestId,
-        room: &RoomName,
-        wish: JoinWish,
+        wish: &JoinWish,
+        room_token: Option<Box<Proof>>,
         turn: &mut Turn<'_>,
     ) -> Result<(), Refusal> {
         self.refuse_if_draining()?;
-        self.take_token(slot, Kind::Join, turn)?;
         self.refuse_if_expired(slot, turn)?;
-        let rights = self.rights_in(slot, room.as_str());
+        let room = &wish.room;
+        let given = room_token.as_ref().map_or(Rights::NONE, |proof| proof.rights(room.as_str()));
+        let rights = self.rights_in(slot, room.as_str()) | given;
         must_have(rights, wish.needs())?;
         self.joins = self.joins.wrapping_add(1);
         let subscription = match self.subscription_of(slot, room.as_str()) {
@@ -327,6 +344,9 @@ impl Sessions {
             }
             None => self.subscribe(slot, room, turn)?,
         };
+        if let Some(proof) = room_token {
+            self.room_tokens.set(subscription, proof);
+        }
         let reading = &mut self.subscriptions[subscription as usize];
         reading.join = self.joins;
         reading.rights = rights;
@@ -342,7 +362,8 @@ impl Sessions {
         self.connections[slot].reserved_bytes += self.page_answer_bytes();
         let (from, echo, presence) = (wish.from, wish.echo, wish.presence);
         self.send_up(slot, room, turn, |room| {
-            let ask = JoinAsk { room, reader, subscription, request: id, user, from, read_already, echo, presence };
+            let ask =
+                JoinAsk { room, reader, subscription, request: id, user, rights, from, read_already, echo, presence };
             Up::Join(Box::new(ask))
         });
         Ok(())
@@ -418,7 +439,7 @@ impl Sessions {
         let Some(slot) = self.slot_of(to) else { return };
         let reserved = match &answer {
             Answer::Page { .. } | Answer::FetchRefused(_) => self.page_answer_bytes(),
-            Answer::Members { .. } => MEMBERS_ANSWER_BYTES,
+            Answer::Members { .. } | Answer::MembersRefused(_) => MEMBERS_ANSWER_BYTES,
             Answer::Posted { .. } | Answer::PostRefused(_) | Answer::Left { .. } | Answer::Refused(_) => {
                 SMALL_ANSWER_BYTES
             }
@@ -441,7 +462,10 @@ impl Sessions {
                 session.write(&Event::Members { id, room: room.as_str(), count, users: &users });
             }
             Answer::Left { room } => session.write(&Event::Left { id, room: room.as_str() }),
-            Answer::Refused(refusal) | Answer::PostRefused(refusal) | Answer::FetchRefused(refusal) => {
+            Answer::Refused(refusal)
+            | Answer::PostRefused(refusal)
+            | Answer::MembersRefused(refusal)
+            | Answer::FetchRefused(refusal) => {
                 self.refuse(slot, id, &refusal, turn);
             }
         }

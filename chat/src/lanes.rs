@@ -206,13 +206,15 @@ impl Lanes {
 
 #[cfg(test)]
 mod tests {
+    use banter_access::rights::Rights;
+
     use super::*;
     use crate::address::{ConnectionId, Peer};
     use banter_protocol::ids::RoomName;
 
     fn up(number: u64) -> Up {
         let asker = Peer { core: Core(0), connection: ConnectionId { slot: 0, generation: 0 } };
-        Up::Members { room: RoomName::new("r").unwrap(), asker, request: Some(number) }
+        Up::Members { room: RoomName::new("r").unwrap(), asker, rights: Rights::NONE, request: Some(number) }
     }
 
     fn number(parcel: &Up) -> u64 {

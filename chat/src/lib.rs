@@ -34,6 +34,7 @@ pub mod rates;
 mod reconnect;
 mod removing;
 pub mod room;
+mod room_tokens;
 pub mod rooms;
 pub mod run;
 pub mod session;

@@ -56,6 +56,10 @@ impl Parting {
         message: "the connection was ended by the server's operator or its backend",
         close_code: CLOSE_KICKED,
     };
+
+    pub(crate) fn refusal(self) -> Refusal {
+        Refusal::new(self.code, self.message)
+    }
 }
 
 /// As many orders wait as may.
@@ -67,6 +71,7 @@ pub struct OrdersFull;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Waiting {
     Revoked,
+    RevokedInRooms,
     Rights,
     Disconnects,
     Kicks(RoomId),
@@ -82,6 +87,8 @@ struct Walk {
 enum Over {
     /// Connections whose tokens may be revoked.
     Revoked,
+    /// Readings whose own tokens may be.
+    RevokedInRooms,
     /// All readings: the rights that everybody has may be others.
     Rights,
     /// Connections of these users.
@@ -194,8 +201,12 @@ impl Sessions {
         let (below, over) = match orders.waiting.pop_front()? {
             Waiting::Revoked => {
                 orders.has_revoked = false;
+                if !self.room_tokens.is_empty() {
+                    orders.waiting.push_front(Waiting::RevokedInRooms);
+                }
                 (self.connections.len(), Over::Revoked)
             }
+            Waiting::RevokedInRooms => (self.subscriptions.capacity(), Over::RevokedInRooms),
             Waiting::Rights => {
                 orders.has_rights = false;
                 (self.subscriptions.capacity(), Over::Rights)
@@ -219,6 +230,7 @@ impl Sessions {
     fn look_for(&mut self, walk: &Walk, turn: &mut Turn<'_>) -> usize {
         match &walk.over {
             Over::Revoked => self.end_if_revoked(walk.below, turn),
+            Over::RevokedInRooms => self.end_room_token_if_revoked(walk.below as u32, turn),
             Over::Rights => usize::from(
                 self.subscriptions.contains(walk.below)
                     && self.judge_reading(walk.below as u32, ErrorCode::Forbidden, turn),
@@ -235,6 +247,11 @@ impl Sessions {
     fn end_if_revoked(&mut self, slot: usize, turn: &mut Turn<'_>) -> usize {
         let is_revoked = self.connections[slot].proof.as_deref().is_some_and(|proof| self.is_revoked(proof, turn));
         if is_revoked { self.part_from(slot, Parting::REVOKED, turn) } else { 0 }
+    }
+
+    fn end_room_token_if_revoked(&mut self, subscription: u32, turn: &mut Turn<'_>) -> usize {
+        let is_revoked = self.room_tokens.of(subscription).is_some_and(|proof| self.is_revoked(proof, turn));
+        usize::from(is_revoked && self.end_room_token(subscription, ErrorCode::Revoked, turn))
     }
 
     fn kick_if_of(&mut self, room: RoomId, users: &FxHashSet<UserName>, at: usize, turn: &mut Turn<'_>) -> usize {
@@ -258,7 +275,7 @@ impl Sessions {
 
     /// Ends a connection with the answer to its request.
     pub(crate) fn part(&mut self, slot: usize, request: RequestId, parting: Parting, turn: &mut Turn<'_>) {
-        self.refuse(slot, request, &Refusal::new(parting.code, parting.message), turn);
+        self.refuse(slot, request, &parting.refusal(), turn);
         self.close(self.id_of(slot), None, parting.close_code, parting.code.as_str(), turn);
     }
 }

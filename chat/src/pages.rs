@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 
+use banter_access::rights::Rights;
 use banter_log::reading::{PageRead, PageWant, ReadFault};
 use banter_protocol::error_code::{ErrorCode, Scope};
 use banter_protocol::ids::{Epoch, RoomId, Sequence};
@@ -10,6 +11,7 @@ use banter_protocol::request::FetchFrom;
 use bytes::Bytes;
 use rustc_hash::FxHashMap;
 
+use crate::access::lacks;
 use crate::commits::log_author;
 use crate::history::PageLimit;
 use crate::latencies::PageSource;
@@ -80,6 +82,9 @@ impl Pages {
         match ask {
             PageAsk::Fetch(ask) if self.waiting_count() >= FETCHES_WAITING_MAX => {
                 refuse_fetch(&ask, too_many_pages(), turn);
+            }
+            PageAsk::Fetch(ask) if !ask.rights.contains(Rights::HISTORY) => {
+                refuse_fetch(&ask, lacks(Rights::HISTORY), turn);
             }
             ask => self.waiting.push_back(PageJob { ask, since_us: turn.now.monotonic_us, first: Sequence(0) }),
         }
@@ -170,7 +175,7 @@ impl Rooms {
     }
 
     fn fetch(&mut self, ask: FetchAsk, since_us: u64, turn: &mut Turn<'_>) {
-        let FetchAsk { room, asker, request, from, messages_max } = &ask;
+        let FetchAsk { room, asker, request, from, messages_max, .. } = &ask;
         let (asker, request, messages_max) = (*asker, *request, *messages_max);
         let id = RoomId::of(room.as_str());
         let Some(&slot) = self.by_id.get(&id) else {

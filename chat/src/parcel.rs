@@ -1,7 +1,11 @@
 //! What crosses cores: asks go up to the core of the room, answers and batches come down to the core of the connection.
+//!
+//! An ask brings along what its connection may do in the room, and the room's core judges by that: the connection's own
+//! refusals only spare the way.
 
 use std::sync::Arc;
 
+use banter_access::rights::Rights;
 use banter_protocol::error_code::{ErrorCode, Scope};
 use banter_protocol::event::PresenceState;
 use banter_protocol::ids::{Cursor, Epoch, PostKey, RequestId, RoomId, RoomName, Sequence, UserName};
@@ -34,6 +38,8 @@ pub enum Up {
         author: Peer,
         /// Its user.
         user: UserName,
+        /// What it may do in the room.
+        rights: Rights,
         /// The client's number.
         request: RequestId,
         /// Makes it safe to repeat.
@@ -51,6 +57,8 @@ pub enum Up {
         author: Peer,
         /// Its user.
         user: UserName,
+        /// What it may do in the room.
+        rights: Rights,
         /// What is told.
         body: OwnedBody,
     },
@@ -60,6 +68,8 @@ pub enum Up {
         room: RoomName,
         /// The connection.
         asker: Peer,
+        /// What it may do in the room.
+        rights: Rights,
         /// The client's number.
         request: RequestId,
     },
@@ -97,6 +107,8 @@ pub struct FetchAsk {
     pub room: RoomName,
     /// The connection.
     pub asker: Peer,
+    /// What it may do in the room.
+    pub rights: Rights,
     /// The client's number.
     pub request: RequestId,
     /// Which way, and from where.
@@ -152,6 +164,8 @@ pub struct JoinAsk {
     pub request: RequestId,
     /// The connection's user.
     pub user: UserName,
+    /// What it may do in the room.
+    pub rights: Rights,
     /// Where to start.
     pub from: JoinFrom,
     /// How far this connection has read already, when it joins again: it gets nothing twice.
@@ -317,6 +331,8 @@ pub enum Answer {
     Refused(Refusal),
     /// No, to a `post`.
     PostRefused(Refusal),
+    /// No, to `members`, for whose list the outbox kept room.
+    MembersRefused(Refusal),
     /// No, to a `fetch`, for whose page the outbox kept room.
     FetchRefused(Refusal),
 }

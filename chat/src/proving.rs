@@ -1,8 +1,8 @@
 //! Tokens on their way: what waits for a verdict, and what a verdict changes.
 //!
 //! Where the server asks for a token, `hello` only hands it out ([`Proving`]), since its check takes longer than a turn should;
-//! the connection is not read until the verdict is back ([`Proved`]). So it is with a token that renews the first one; all that
-//! the connection reads goes on meanwhile.
+//! the connection is not read until the verdict is back ([`Proved`]). So it is with a token that renews the first one, and with
+//! one for a single room; all that the connection reads goes on meanwhile.
 //!
 //! Invariants:
 //! - A connection has at most one token that is being judged.
@@ -12,11 +12,13 @@
 use std::fmt;
 
 use banter_access::proof::Proof;
+use banter_access::rights::Rights;
 use banter_access::token::{self, TOKEN_BYTES_MAX};
 use banter_protocol::error_code::{ErrorCode, Scope};
 use banter_protocol::event::Event;
 use banter_protocol::features::Features;
-use banter_protocol::ids::RequestId;
+use banter_protocol::ids::{RequestId, RoomName};
+use banter_protocol::request::JoinFrom;
 
 use crate::access::CLOSE_UNAUTHORIZED;
 use crate::address::ConnectionId;
@@ -56,6 +58,35 @@ pub enum Purpose {
     },
     /// That it is still the same.
     Renew,
+    /// What it may do in one room.
+    Join(Box<JoinWish>),
+}
+
+/// What a `join` asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JoinWish {
+    /// The room.
+    pub room: RoomName,
+    /// Where to start.
+    pub from: JoinFrom,
+    /// Whether the connection wants its own posts.
+    pub echo: bool,
+    /// Whether it wants to hear who comes and goes.
+    pub presence: bool,
+}
+
+impl JoinWish {
+    /// The rights that it takes.
+    pub(crate) fn needs(&self) -> Rights {
+        join_needs(self.from, self.presence)
+    }
+}
+
+/// The rights that it takes to read a room from a place on.
+pub(crate) fn join_needs(from: JoinFrom, presence: bool) -> Rights {
+    let history = if matches!(from, JoinFrom::Last(1..)) { Rights::HISTORY } else { Rights::NONE };
+    let presence = if presence { Rights::PRESENCE } else { Rights::NONE };
+    Rights::READ | history | presence
 }
 
 impl Purpose {
@@ -63,7 +94,7 @@ impl Purpose {
     fn stages(&self) -> (Stage, Stage) {
         match self {
             Purpose::Hello { .. } => (Stage::Proving, Stage::Opened),
-            Purpose::Renew => (Stage::Reproving, Stage::Greeted),
+            Purpose::Renew | Purpose::Join(_) => (Stage::Reproving, Stage::Greeted),
         }
     }
 }
@@ -152,12 +183,31 @@ impl Sessions {
     }
 
     fn take_proof(&mut self, slot: usize, proving: Proving, proof: Box<Proof>, turn: &mut Turn<'_>) {
-        if self.is_revoked(&proof, turn) {
-            return self.part(slot, proving.request, Parting::REVOKED, turn);
-        }
+        let (request, is_revoked) = (proving.request, self.is_revoked(&proof, turn));
         match proving.purpose {
-            Purpose::Hello { user, agreed } => self.take_hello(slot, proving.request, (&user, agreed), proof, turn),
-            Purpose::Renew => self.take_renewal(slot, proving.request, proof, turn),
+            // What the connection itself goes by may hold all the same.
+            Purpose::Join(_) if is_revoked => self.refuse_token(slot, request, &Parting::REVOKED.refusal(), turn),
+            Purpose::Join(wish) => self.take_room_token(slot, request, &wish, proof, turn),
+            _ if is_revoked => self.part(slot, request, Parting::REVOKED, turn),
+            Purpose::Hello { user, agreed } => self.take_hello(slot, request, (&user, agreed), proof, turn),
+            Purpose::Renew => self.take_renewal(slot, request, proof, turn),
+        }
+    }
+
+    fn take_room_token(
+        &mut self,
+        slot: usize,
+        request: RequestId,
+        wish: &JoinWish,
+        proof: Box<Proof>,
+        turn: &mut Turn<'_>,
+    ) {
+        if self.connections[slot].user.as_ref() != Some(proof.user()) {
+            return self.refuse_token(slot, request, &other_user(), turn);
+        }
+        self.connections[slot].tokens_refused = 0;
+        if let Err(refusal) = self.join(slot, request, wish, Some(proof), turn) {
+            self.refuse(slot, request, &refusal, turn);
         }
     }
 
@@ -181,8 +231,7 @@ impl Sessions {
     /// From here on the new token's rights hold, and what was read by the old one's alone is read no longer.
     fn take_renewal(&mut self, slot: usize, request: RequestId, proof: Box<Proof>, turn: &mut Turn<'_>) {
         if self.connections[slot].user.as_ref() != Some(proof.user()) {
-            let message = "the token is another user's than the connection: nothing has changed";
-            return self.refuse_token(slot, request, &Refusal::new(ErrorCode::Forbidden, message), turn);
+            return self.refuse_token(slot, request, &other_user(), turn);
         }
         let expires_in_ms = expires_in_ms(&proof, turn);
         self.forget_end(slot);
@@ -210,6 +259,10 @@ impl Sessions {
             self.close(id, None, CLOSE_UNAUTHORIZED, "no token that holds", turn);
         }
     }
+}
+
+fn other_user() -> Refusal {
+    Refusal::new(ErrorCode::Forbidden, "the token is another user's than the connection: nothing has changed")
 }
 
 fn expires_in_ms(proof: &Proof, turn: &Turn<'_>) -> u64 {

@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 
+use banter_access::rights::Rights;
 use banter_log::journal::{Ask, Journal, JournalParts};
 use banter_log::key::{Fingerprint, KeyedPost, KnownKey, body_hash};
 use banter_log::reading::ReadFault;
@@ -18,6 +19,7 @@ use bytes::Bytes;
 use rustc_hash::FxHashMap;
 use slab::Slab;
 
+use crate::access::must_have;
 use crate::address::{Core, Now, Peer};
 use crate::clock::LogClock;
 use crate::commits::{Commits, Open};
@@ -33,6 +35,7 @@ use crate::pages::{PageAsk, Pages};
 use crate::parcel::{Answer, Batch, Down, JoinAsk, OwnedBody, Page, Record, Refusal, Up};
 use crate::policy::RoomPolicies;
 use crate::presence::Tellings;
+use crate::proving::join_needs;
 use crate::room::{MemberChange, Room};
 use crate::shares::Shares;
 use crate::turn::Turn;
@@ -133,8 +136,8 @@ impl Rooms {
 
     pub(crate) fn take(&mut self, parcel: Up, slot: Option<usize>, turn: &mut Turn<'_>) {
         match parcel {
-            Up::Post { author, user, request, key, body, .. } => {
-                let post = Post { author, user, request, key, body };
+            Up::Post { author, user, rights, request, key, body, .. } => {
+                let post = Post { author, user, rights, request, key, body };
                 if let Err(answer) = self.post(post, slot, turn) {
                     self.open(slot, Open::Answer { to: author, request, answer });
                 }
@@ -160,14 +163,18 @@ impl Rooms {
             }
             Up::CatchUp(ask) => self.pages.push(PageAsk::CatchUp(ask), turn),
             Up::Fetch(ask) => self.pages.push(PageAsk::Fetch(ask), turn),
-            Up::Members { room, asker, request } => {
+            Up::Members { room, asker, rights, request } => {
                 let there = slot.map(|slot| &self.slots[slot]);
                 let (count, users) =
                     there.map_or_else(Default::default, |room| (room.members_count(), room.members_listed()));
-                let answer = Answer::Members { room, count, users };
+                let answer = match must_have(rights, Rights::PRESENCE) {
+                    Ok(()) => Answer::Members { room, count, users },
+                    Err(refusal) => Answer::MembersRefused(refusal),
+                };
                 let parcel = Down::Answer { to: asker.connection, request, answer };
                 turn.lanes.send_answer(asker.core, parcel);
             }
+            Up::Signal { rights, .. } if !rights.contains(Rights::SIGNAL) => turn.counters.signals_dropped += 1,
             Up::Signal { author, user, body, .. } => self.signal(slot, author, &user, &body, turn),
         }
     }
@@ -185,6 +192,7 @@ impl Rooms {
         let Some(slot) = slot.filter(|&slot| self.slots[slot].has_reader(post.author)) else {
             return refuse(ErrorCode::NotJoined, "join the room before you post to it");
         };
+        must_have(post.rights, Rights::WRITE).map_err(Answer::PostRefused)?;
         let room = &self.slots[slot];
         let time_ms = self.clock.time_ms();
         let keyed = post
@@ -377,6 +385,7 @@ impl Rooms {
     }
 
     fn try_join(&mut self, ask: &JoinAsk) -> Result<(usize, Sequence), Refusal> {
+        must_have(ask.rights, join_needs(ask.from, ask.presence))?;
         let slot = self.room_or_new(&ask.room)?;
         let first_available = self.first_available(slot);
         let room = &mut self.slots[slot];
@@ -536,6 +545,7 @@ pub struct RoomsParts {
 struct Post {
     author: Peer,
     user: UserName,
+    rights: Rights,
     request: RequestId,
     key: Option<PostKey>,
     body: OwnedBody,

@@ -32,6 +32,7 @@ use crate::pages::READ_RETRY_AFTER_MS;
 use crate::parcel::{Refusal, Up};
 use crate::proving::Proving;
 use crate::rates::Rates;
+use crate::room_tokens::RoomTokens;
 use crate::rooms::page_bytes_max;
 use crate::session::{ReadState, Session, Stage, Subscription};
 use crate::table::Table;
@@ -53,6 +54,8 @@ pub struct Sessions {
     pub(crate) access: Access,
     /// When the tokens of connections end.
     pub(crate) ends: Ends,
+    /// Tokens for single rooms.
+    pub(crate) room_tokens: RoomTokens,
     /// What was ordered about them from outside.
     pub(crate) orders: Orders,
     /// The time of the last tick.
@@ -145,6 +148,7 @@ impl Sessions {
             welcome,
             access,
             ends: Ends::default(),
+            room_tokens: RoomTokens::default(),
             orders: Orders::default(),
             now: Now::default(),
             connections: Table::default(),
@@ -329,6 +333,7 @@ impl Sessions {
     /// A subscription's end on this core.
     pub(crate) fn remove_subscription(&mut self, subscription: u32, turn: &mut Turn<'_>) {
         let removed = self.subscriptions.remove(subscription as usize);
+        self.room_tokens.remove(subscription);
         turn.counters.subscriptions -= 1;
         let session = &mut self.connections[removed.connection as usize];
         session.subscriptions.retain(|&mut other| other != subscription);
@@ -465,6 +470,7 @@ impl Sessions {
         self.now = turn.now;
         self.follow_orders(turn);
         self.end_expired(turn);
+        self.end_room_tokens(turn);
         self.ask_unread(turn);
         self.sweep_runs(turn);
         self.go_on_draining(turn);

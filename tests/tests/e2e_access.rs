@@ -403,3 +403,33 @@ fn where_no_token_is_asked_for_none_is_renewed() {
     assert_eq!(answer(&mut client, room_token), "bad_request");
     client.join("lobby");
 }
+
+#[test]
+fn a_token_for_a_room_opens_that_room_until_its_end() {
+    let setup = Setup::new("", "");
+    for &cores in core_counts() {
+        let server = setup.start(cores);
+        for form in Form::ALL {
+            let mut client = come_in(&server, form, &token("ann", &[("lobby", Rights::MEMBER)]));
+            let join = |token: String| json!({"type": "join", "room": "deal", "token": token});
+            let of = |user: &str, rights| token(user, &[("deal", rights)]);
+            assert_eq!(answer(&mut client, join(of("bob", Rights::MEMBER))), "forbidden", "{form:?}");
+            assert_eq!(answer(&mut client, join(of("ann", Rights::WRITE))), "forbidden", "{form:?}");
+            let other_key = signed(OTHER_SECRET, &claims("ann", &[("deal", Rights::MEMBER)]));
+            assert_eq!(answer(&mut client, join(other_key)), "unauthorized", "{form:?}");
+            // It ends within the leeway in two seconds.
+            let now = now_seconds();
+            let short = ClaimsToMint {
+                issued_seconds: now - 60,
+                expires_seconds: now + 2 - LEEWAY_SECONDS,
+                ..claims("ann", &[("deal", Rights::READ | Rights::WRITE)])
+            };
+            assert_eq!(answer(&mut client, join(signed(SECRET, &short))), "joined", "{form:?}");
+            assert_eq!(answer(&mut client, json!({"type": "fetch", "room": "deal", "after": 0})), "forbidden");
+            client.post("deal", json!("hi"));
+            assert_eq!(client.take_type("removed"), json!({"type": "removed", "room": "deal", "code": "expired"}));
+            assert_eq!(answer(&mut client, json!({"type": "join", "room": "deal"})), "forbidden", "{form:?}");
+            client.join("lobby");
+        }
+    }
+}
