@@ -18,6 +18,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use banter_access::grants::RoomDefaults;
+use banter_chat::access::{Access, TokenAccess};
 use banter_chat::limits::Limits;
 use banter_chat::policy::{Durability, RoomPolicies, RoomPolicy};
 use banter_log::segment::Class;
@@ -177,6 +178,19 @@ impl Config {
             out.push_str(&rooms::entry(pattern, policy, &self.room_rights));
         }
         Ok(out)
+    }
+
+    /// Whether connections prove who they are, as the cores have it.
+    #[must_use]
+    pub fn access(&self) -> Access {
+        match &self.auth {
+            Auth::Open => Access::Open,
+            Auth::Token(auth) => Access::Token(TokenAccess {
+                defaults: self.room_rights.clone(),
+                leeway_seconds: auth.rules.leeway_seconds,
+                grace_ms: auth.grace_ms,
+            }),
+        }
     }
 
     /// Which web pages may open a WebSocket.

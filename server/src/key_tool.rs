@@ -142,6 +142,12 @@ impl KeyPair {
         }
     }
 
+    /// The private key, as PEM of PKCS #8.
+    #[must_use]
+    pub fn private_pem(&self) -> &str {
+        &self.private
+    }
+
     fn of(private: &[u8], public: &PublicKeyX509Der<'_>) -> Self {
         KeyPair { private: pem("PRIVATE KEY", private), public: pem("PUBLIC KEY", public.as_ref()) }
     }

@@ -9,7 +9,6 @@ use std::sync::atomic::AtomicU32;
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use banter_chat::access::{Access, TokenAccess};
 use banter_chat::address::Core;
 use banter_chat::limits::Limits;
 use banter_chat::policy::{RoomPolicies, RoomPolicy};
@@ -374,24 +373,12 @@ fn shard_config(config: &Config, core: u16, reserved: Reserved, log: Option<&mut
         cores: config.cores.len() as u16,
         limits: config.limits,
         welcome: Welcome { limits, durability: config.durability.name(), features: KNOWN, run },
-        access: access(config),
+        access: config.access(),
         // The first of the run's epochs is for histories that turned out to be broken at its start.
         first_epoch: Epoch(run + 1 + u64::from(core)),
         epochs_end: Epoch(end),
         policies: config.rooms.clone(),
         journal: log.map(|log| log.journal(&config.limits, core.into())),
-    }
-}
-
-/// Whether connections prove who they are, as the cores have it.
-fn access(config: &Config) -> Access {
-    match &config.auth {
-        Auth::Open => Access::Open,
-        Auth::Token(auth) => Access::Token(TokenAccess {
-            defaults: config.room_rights.clone(),
-            leeway_seconds: auth.rules.leeway_seconds,
-            grace_ms: auth.grace_ms,
-        }),
     }
 }
 

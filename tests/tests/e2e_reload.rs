@@ -67,9 +67,14 @@ impl Setup {
 }
 
 fn token(secret: &str) -> String {
+    token_for(secret, "*")
+}
+
+/// One with all rights of a member in those rooms.
+fn token_for(secret: &str, rooms: &str) -> String {
     let key = SigningKey::from_secret(secret.as_bytes()).expect("a key");
     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("behind 1970").as_secs();
-    let rooms = vec![(Pattern::new("*").expect("a pattern"), Rights::MEMBER)];
+    let rooms = vec![(Pattern::new(rooms).expect("a pattern"), Rights::MEMBER)];
     mint(&key, &ClaimsToMint { rooms, ..ClaimsToMint::new("ann", now, now + 600) }).expect("a token")
 }
 
@@ -141,6 +146,31 @@ fn keys_change_for_newcomers_and_a_file_that_does_not_hold_changes_nothing() {
         // What must hold for tokens is read anew, too.
         setup.reload(&format!("{config}audience = 'others'"));
         assert!(!comes_in(SECRETS[1]));
+    }
+}
+
+#[test]
+fn rights_that_the_file_gives_come_and_go_for_who_is_there() {
+    let auth = "[auth]\nmode = 'token'\nsecret_file = 'FOLDER/secret'\n";
+    let news = |rights: &str| format!("{auth}[[rooms]]\nmatch = 'news'\nusers = [{rights}]");
+    for &cores in core_counts() {
+        let setup = Setup::start(cores, &news("'read', 'write'"));
+        let (mut ann, _) = setup.hello(json!({"type": "hello", "token": token_for(SECRETS[0], "mine")}));
+        for room in ["news", "mine"] {
+            assert_eq!(ann.join(room)["type"], "joined");
+        }
+        // A right that comes is there for whoever asks, and one that goes ends what was read by it.
+        let line = setup.reload(&news("'read', 'history'"));
+        assert!(line.contains("new: rooms.users") && line.contains("waits for a restart: nothing"), "{line}");
+        let post = json!({"type": "post", "room": "news", "body": 1});
+        wait_until("the right to write is gone", || ann.ask(post.clone())["code"] == "forbidden");
+        assert_eq!(ann.ask(json!({"type": "fetch", "room": "news", "after": 0}))["type"], "page");
+        setup.reload(auth);
+        assert_eq!(ann.take_type("removed")["room"], "news");
+        assert_eq!(ann.ask(json!({"type": "join", "room": "news"}))["code"], "forbidden");
+        assert_eq!(ann.post("mine", json!("still here"))["type"], "posted");
+        setup.reload(&news("'read'"));
+        assert_eq!(ann.join("news")["type"], "joined");
     }
 }
 

@@ -72,8 +72,7 @@ pub fn merge(old: &Config, read: Config) -> (Config, Changes) {
         origins: read.origins,
         log: read.log,
         limits: live_limits(&old.limits, &read.limits),
-        auth: live_auth(&old.auth, read.auth),
-        ..old.clone()
+        ..live_access(old, read.auth, read.room_rights)
     };
     (merged, changes)
 }
@@ -87,15 +86,9 @@ fn live_limits(old: &Limits, read: &Limits) -> Limits {
     limits
 }
 
-/// Keys and what tokens must say; how long a token's connection outlives it is the cores'.
-fn live_auth(old: &Auth, read: Auth) -> Auth {
-    match (old, read) {
-        (Auth::Token(old), Auth::Token(mut read)) => {
-            read.grace_ms = old.grace_ms;
-            Auth::Token(read)
-        }
-        (old, _) => old.clone(),
-    }
+/// Who comes in and what users may do; whether tokens are asked for at all is said at the start alone.
+fn live_access(old: &Config, auth: Auth, room_rights: RoomDefaults) -> Config {
+    if old.auth.mode() == auth.mode() { Config { auth, room_rights, ..old.clone() } } else { old.clone() }
 }
 
 fn compare(old: &Config, read: &Config) -> Changes {
@@ -142,14 +135,14 @@ fn rows(config: &Config) -> Vec<Row> {
         row("origins", When::Now, format!("{texts:?}")),
         row("log", When::Now, log.clone()),
         row("rooms", When::Restart, policies(rooms)),
-        row("rooms.users", When::Restart, rights(room_rights)),
+        row("rooms.users", When::Now, rights(room_rights)),
     ];
     rows.extend(LIMITS.iter().map(|limit| {
         let when = if LIVE_LIMITS.contains(&limit.name) { When::Now } else { When::Restart };
         row(&format!("limits.{}", limit.name), when, (limit.read)(limits).to_string())
     }));
     rows.extend(auth.entries().into_iter().map(|(key, value)| {
-        let when = if matches!(key, "mode" | "grace_ms") { When::Restart } else { When::Now };
+        let when = if key == "mode" { When::Restart } else { When::Now };
         row(&format!("auth.{key}"), when, value.unwrap_or_else(|| "nothing".to_owned()))
     }));
     rows

@@ -4,6 +4,8 @@
 //!  core ─Proving─▶ AuthDesk (bounded) ─▶ thread: judge ─Proved─▶ core's inbox and bell
 //! ```
 
+mod judge;
+
 use std::fmt;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
@@ -14,13 +16,14 @@ use std::time::{Duration, Instant};
 use banter_access::keys::{KEYS_TRIED_MAX, KeyFault, Keys, LeftOut};
 use banter_access::proof::Proof;
 use banter_access::self_test::{SelfTestFault, self_test};
-use banter_access::token::{self, Refusal, Rules};
 use banter_chat::address::Core;
 use banter_chat::proving::{NotProved, Proved, Proving};
 
 use crate::config::TokenAuth;
 use crate::control::{CoreLink, ToCore};
 use crate::wall_clock;
+
+pub use judge::{Judge, VERDICTS_MAX};
 
 /// How long a token waits to be judged at most: whoever sent it will soon be gone.
 const WAIT_MAX: Duration = Duration::from_secs(2);
@@ -175,36 +178,6 @@ impl AuthDesk {
     }
 }
 
-/// What tokens are judged by.
-pub struct Judge {
-    keys: Keys,
-    rules: Rules,
-}
-
-impl Judge {
-    /// Reads the keys that the configuration names.
-    ///
-    /// # Errors
-    /// One cannot be read, or is none.
-    pub fn read(auth: &TokenAuth) -> Result<Self, AuthFault> {
-        Ok(Judge { keys: read_keys(auth)?, rules: auth.rules.clone() })
-    }
-
-    /// How many keys it has.
-    #[must_use]
-    pub fn keys(&self) -> usize {
-        self.keys.len()
-    }
-
-    fn judge(&self, proving: &Proving) -> Result<Box<Proof>, NotProved> {
-        let judged = token::judge(&proving.token, &self.keys, &self.rules, wall_clock::unix_ms() / 1_000);
-        judged.map(Box::new).map_err(|refusal| match refusal {
-            Refusal::Expired { .. } => NotProved::Expired(refusal.to_string()),
-            refusal => NotProved::Refused(refusal.to_string()),
-        })
-    }
-}
-
 /// Where the next judge lies until the thread takes it, ahead of the next token; one that was not taken is replaced. No mail,
 /// since where no token comes nothing would take any out.
 #[derive(Clone, Default)]
@@ -248,6 +221,10 @@ impl AuthInbox {
         self.next.clone()
     }
 
+    fn judge(&mut self, proving: &Proving) -> Result<Box<Proof>, NotProved> {
+        self.judge.judge(&proving.token, wall_clock::unix_ms() / 1_000)
+    }
+
     /// Starts the thread. It ends when no core has a desk any more.
     ///
     /// # Errors
@@ -260,7 +237,7 @@ impl AuthInbox {
                 }
                 // Above what it can judge in time, it would judge only those who have gone.
                 let verdict =
-                    if since.elapsed() > WAIT_MAX { Err(NotProved::Unavailable) } else { self.judge.judge(&proving) };
+                    if since.elapsed() > WAIT_MAX { Err(NotProved::Unavailable) } else { self.judge(&proving) };
                 if let Some(link) = cores.get(core.index()) {
                     link.send(ToCore::Proved(Box::new(Proved { proving, verdict })));
                 }

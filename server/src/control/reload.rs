@@ -6,13 +6,15 @@
 //!
 //! Invariants:
 //! - Whole or not at all: everything that can fail is done before anything is changed.
-//! - Nobody is closed by it, and a core's turn does nothing for it that grows with connections or rooms.
+//! - Nobody is closed by it. A core's turn does nothing for it that grows with connections or rooms: who loses a right is found in
+//!   slices, over the next turns.
 //! - Reloads are done one at a time, in the order in which they were asked for.
 
 use std::fmt;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use banter_chat::access::Access;
 use banter_chat::address::Core;
 use banter_chat::limits::Limits;
 use banter_protocol::origin::OriginRule;
@@ -80,6 +82,8 @@ pub struct CoreReload {
     pub told_limits: String,
     /// Which web pages may open a WebSocket.
     pub origins: OriginRule,
+    /// What `[[rooms]]` lets users do, and how long connections outlive their tokens.
+    pub access: Access,
     /// To be told once the core goes by them.
     pub taken: Sender<Core>,
 }
@@ -169,7 +173,8 @@ impl Reload {
     fn tell_cores(&self, config: &Config) -> Vec<Core> {
         let (taken, takes) = flume::bounded(self.cores.len());
         let (limits, told_limits) = (config.limits, told_limits(&config.limits));
-        let reload = CoreReload { limits, told_limits, origins: config.origin_rule(), taken };
+        let (origins, access) = (config.origin_rule(), config.access());
+        let reload = CoreReload { limits, told_limits, origins, access, taken };
         self.cores.iter().for_each(|core| core.send(ToCore::Reload(Box::new(reload.clone()))));
         drop(reload);
         let deadline = Instant::now() + TAKEN_MAX;

@@ -439,10 +439,12 @@ impl Pump {
     }
 
     fn reload(&mut self, reload: CoreReload) {
-        let CoreReload { limits, told_limits, origins, taken } = reload;
+        let CoreReload { limits, told_limits, origins, access, taken } = reload;
         self.sends_per_turn_max = limits.sends_per_turn_max;
         self.connections.reload(&limits, origins);
         self.shard.set_limits(limits, told_limits);
+        // Whether tokens are asked for is never changed by a reload, so it is taken.
+        let _ = self.shard.set_access(access);
         // Who waits for it may have given up.
         let _ = taken.send(self.core);
     }
