@@ -5,7 +5,7 @@
 //! [[rooms]] ──────────────▶ RoomDefaults ──────────┼─ union ─ minus marks ─▶ Rights in a room
 //! token of one room ─judge─▶ Proof ────────────────┘
 //! Revocations ─ of a user, a session, a token, an address ─▶ may this Proof, this address still be here?
-//! Buckets ─ by address, bounded ─▶ may this address try again, or when?
+//! Gate ─ limits by address, Buckets bounded ─▶ may this address come in, or when?
 //! ```
 //!
 //! # Invariants
@@ -24,10 +24,12 @@
 pub mod address;
 pub mod bucket;
 pub mod claims;
+pub mod gate;
 pub mod grants;
 pub mod guest;
 mod json;
 pub mod keys;
+pub mod limit;
 pub mod mint;
 pub mod pattern;
 pub mod proof;

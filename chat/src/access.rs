@@ -11,6 +11,7 @@
 use std::collections::BTreeSet;
 
 use banter_access::grants::{RoomDefaults, Sources};
+use banter_access::limit::Limit;
 use banter_access::proof::Proof;
 use banter_access::rights::Rights;
 use banter_protocol::error_code::ErrorCode;
@@ -164,7 +165,7 @@ impl Sessions {
 
     /// How many requests of a kind a connection may send a second, and the name of what says so; 0 = no limit.
     pub(crate) fn rate_of(&self, slot: usize, kind: Kind) -> (&'static str, u32) {
-        let (name, rate) = kind.limit(&self.limits);
+        let (name, rate) = (Limit::from(kind).name(), kind.limit(&self.limits));
         let of_token = self.connections[slot].proof.as_deref().and_then(Proof::posts_per_second).map(u32::from);
         match of_token {
             Some(posts) if kind == Kind::Post && (rate == 0 || posts < rate) => {

@@ -1,5 +1,6 @@
 //! What a connection asks and is answered: checks each request, sends it to the core of its room, and writes the answer.
 
+use banter_access::limit::Limit;
 use banter_access::proof::Proof;
 use banter_access::rights::Rights;
 use banter_protocol::error_code::{ErrorCode, Scope};
@@ -214,16 +215,19 @@ impl Sessions {
         session.subscriptions.iter().copied().find(is_of_room)
     }
 
-    fn take_token(&mut self, slot: usize, kind: Kind, turn: &Turn<'_>) -> Result<(), Refusal> {
+    fn take_token(&mut self, slot: usize, kind: Kind, turn: &mut Turn<'_>) -> Result<(), Refusal> {
         let (name, rate) = self.rate_of(slot, kind);
         let (_, posts_rate) = self.rate_of(slot, Kind::Post);
-        let rates = |kind: Kind| if kind == Kind::Post { posts_rate } else { kind.limit(&self.limits).1 };
-        self.connections[slot].rates.take(kind, rates, turn.now.monotonic_ms).map_err(|retry_after_ms| Refusal {
-            code: ErrorCode::RateLimited,
-            message: format!("{name} is {rate}").into(),
-            retry_after_ms: Some(retry_after_ms),
-            scope: Some(Scope::Connection),
-        })
+        let rates = |kind: Kind| if kind == Kind::Post { posts_rate } else { kind.limit(&self.limits) };
+        match self.connections[slot].rates.take(kind, rates, turn.now.monotonic_ms) {
+            Err(retry_after_ms) if turn.counters.limits.refuses(kind.into(), self.limits.dry_run) => Err(Refusal {
+                code: ErrorCode::RateLimited,
+                message: format!("{name} is {rate}").into(),
+                retry_after_ms: Some(retry_after_ms),
+                scope: Some(Scope::Connection),
+            }),
+            _ => Ok(()),
+        }
     }
 
     /// A refusal waits for the answers to the posts before it, and so goes the way that they go.
@@ -371,7 +375,8 @@ impl Sessions {
 
     /// A new reading of a room that the connection does not read yet.
     fn subscribe(&mut self, slot: usize, name: &RoomName, turn: &mut Turn<'_>) -> Result<u32, Refusal> {
-        if self.connections[slot].subscriptions.len() >= self.limits.rooms_per_connection_max as usize {
+        let is_full = self.connections[slot].subscriptions.len() >= self.limits.rooms_per_connection_max as usize;
+        if is_full && turn.counters.limits.refuses(Limit::Rooms, self.limits.dry_run) {
             return Err(Refusal {
                 code: ErrorCode::Overloaded,
                 message: "rooms_per_connection_max is reached: leave a room first".into(),

@@ -1,5 +1,6 @@
 //! What a core counts, for `/metrics`.
 
+use banter_access::limit::LimitCounts;
 use banter_protocol::error_code::ErrorCode;
 
 /// Totals since the start of one core, but for the fields that say "now".
@@ -41,6 +42,8 @@ pub struct Counters {
     pub dedupe_early_evictions: u64,
     /// Refusals by code, at `code as usize`.
     pub refusals: [u64; ErrorCode::ALL.len() + 1],
+    /// Refusals by limit.
+    pub limits: LimitCounts,
     /// Rooms now.
     pub rooms: u64,
     /// Bytes of history now.

@@ -3,6 +3,8 @@
 //! The names are the keys of `[limits]` in the configuration and of `limits` in `welcome`.
 //! Invariants between them are checked by [`Limits::check`], which the server calls at start.
 
+use banter_access::limit::DryRun;
+
 /// What a server allows itself and its peers. `0` means "none" where the field says so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -10,6 +12,14 @@ pub struct Limits {
     pub frame_bytes_max: u32,
     /// Connections of the whole server; 0 = as many as descriptors allow.
     pub connections_max: u32,
+    /// Connections of the whole server that have not said yet who they are; 0 = none.
+    pub connections_unproved_max: u32,
+    /// Connections of one address (IPv6: a /64) over the whole server; 0 = none.
+    pub connections_per_ip_max: u32,
+    /// New connections a second of one address, with a burst of one second's worth; 0 = none.
+    pub connects_per_second_per_ip_max: u32,
+    /// Tokens a minute of one address that prove nothing; then it is shut out for a minute. 0 = none.
+    pub auth_failures_per_minute_per_ip_max: u32,
     /// Rooms of the whole server that exist at one time.
     pub rooms_max: u32,
     /// Rooms that one connection may have joined at a time.
@@ -89,6 +99,8 @@ pub struct Limits {
     pub lane_parcels_max: u32,
     /// Milliseconds that a stopping server takes at most to deliver and close.
     pub drain_timeout_ms: u32,
+    /// Which of them only count.
+    pub dry_run: DryRun,
 }
 
 impl Default for Limits {
@@ -96,6 +108,10 @@ impl Default for Limits {
         Limits {
             frame_bytes_max: 64 * 1024,
             connections_max: 0,
+            connections_unproved_max: 0,
+            connections_per_ip_max: 0,
+            connects_per_second_per_ip_max: 0,
+            auth_failures_per_minute_per_ip_max: 20,
             rooms_max: 1_000_000,
             rooms_per_connection_max: 256,
             posts_per_second_max: 0,
@@ -134,6 +150,7 @@ impl Default for Limits {
             run_bytes_per_core_max: 128 * 1024 * 1024,
             lane_parcels_max: 4_096,
             drain_timeout_ms: 10_000,
+            dry_run: DryRun::default(),
         }
     }
 }

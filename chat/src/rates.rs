@@ -1,5 +1,7 @@
 //! How many requests of each kind a connection may still send: a token bucket for each, which holds a second's worth.
 
+use banter_access::limit::Limit;
+
 use crate::limits::Limits;
 
 /// A kind of request that has a rate of its own. `leave` and `ping` have none: the one needs a join before it, and the
@@ -21,14 +23,26 @@ pub enum Kind {
 impl Kind {
     const ALL: [Kind; 5] = [Kind::Post, Kind::Signal, Kind::Join, Kind::Fetch, Kind::Members];
 
-    /// The limit's name and its value a second; 0 = none.
-    pub fn limit(self, limits: &Limits) -> (&'static str, u32) {
+    /// What the limit is a second; 0 = none.
+    pub fn limit(self, limits: &Limits) -> u32 {
         match self {
-            Kind::Post => ("posts_per_second_max", limits.posts_per_second_max),
-            Kind::Signal => ("signals_per_second_max", limits.signals_per_second_max),
-            Kind::Join => ("joins_per_second_max", limits.joins_per_second_max),
-            Kind::Fetch => ("fetches_per_second_max", limits.fetches_per_second_max),
-            Kind::Members => ("members_per_second_max", limits.members_per_second_max),
+            Kind::Post => limits.posts_per_second_max,
+            Kind::Signal => limits.signals_per_second_max,
+            Kind::Join => limits.joins_per_second_max,
+            Kind::Fetch => limits.fetches_per_second_max,
+            Kind::Members => limits.members_per_second_max,
+        }
+    }
+}
+
+impl From<Kind> for Limit {
+    fn from(kind: Kind) -> Self {
+        match kind {
+            Kind::Post => Limit::Posts,
+            Kind::Signal => Limit::Signals,
+            Kind::Join => Limit::Joins,
+            Kind::Fetch => Limit::Fetches,
+            Kind::Members => Limit::Members,
         }
     }
 }
@@ -119,7 +133,7 @@ mod tests {
             joins_per_second_max: 3,
             ..Limits::default()
         };
-        move |kind: Kind| kind.limit(&limits).1
+        move |kind: Kind| kind.limit(&limits)
     }
 
     #[test]

@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 
+use banter_access::limit::Limit;
 use banter_access::rights::Rights;
 use banter_log::journal::{Ask, Journal, JournalParts};
 use banter_log::key::{Fingerprint, KeyedPost, KnownKey, body_hash};
@@ -427,7 +428,8 @@ impl Rooms {
             return;
         }
         let rate = self.limits.signals_per_room_per_second_max;
-        if !room.signals.take(rate, turn.now.monotonic_ms) {
+        let is_above = !room.signals.take(rate, turn.now.monotonic_ms);
+        if is_above && turn.counters.limits.refuses(Limit::RoomSignals, self.limits.dry_run) {
             turn.counters.signals_dropped += 1;
             return;
         }

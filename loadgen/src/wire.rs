@@ -246,7 +246,7 @@ mod tests {
             let (used, incoming) = ingress.read(rest).unwrap();
             match incoming {
                 Some(Incoming::Request(request)) => read.push(format!("{request:?}")),
-                Some(Incoming::NativeOpened | Incoming::Pong) | None => {}
+                Some(Incoming::Proxied(_) | Incoming::NativeOpened | Incoming::Pong) | None => {}
                 other => panic!("{other:?}"),
             }
             rest = &mut rest[used..];

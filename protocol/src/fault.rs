@@ -2,6 +2,7 @@
 
 use crate::error_code::ErrorCode;
 use crate::http::HttpFault;
+use crate::proxy::ProxyFault;
 use crate::websocket::WebSocketFault;
 
 /// The peer broke the byte stream: it is told why, counted, and closed.
@@ -28,6 +29,8 @@ pub enum PeerFault {
     WebSocket(WebSocketFault),
     #[error("{0}")]
     Http(HttpFault),
+    #[error("{0}")]
+    Proxy(ProxyFault),
 }
 
 impl PeerFault {
@@ -60,6 +63,12 @@ impl From<WebSocketFault> for PeerFault {
 impl From<HttpFault> for PeerFault {
     fn from(fault: HttpFault) -> Self {
         PeerFault::Http(fault)
+    }
+}
+
+impl From<ProxyFault> for PeerFault {
+    fn from(fault: ProxyFault) -> Self {
+        PeerFault::Proxy(fault)
     }
 }
 

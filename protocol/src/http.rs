@@ -71,6 +71,16 @@ pub struct HttpRequest<'a> {
     pub body_bytes: u64,
     /// The client asks for a WebSocket, and asks correctly.
     pub upgrade: Option<Upgrade<'a>>,
+    /// For what is looked for by few.
+    head: &'a [u8],
+}
+
+impl<'a> HttpRequest<'a> {
+    /// The values of the lines with that name, in their order; one that is no UTF-8 is empty. The head is read again for
+    /// them, so that they take no place in a request, however many there are.
+    pub fn values(&self, name: &'static str) -> impl DoubleEndedIterator<Item = &'a str> + use<'a> {
+        values(self.head, name)
+    }
 }
 
 /// A correct request for a WebSocket.
@@ -93,18 +103,18 @@ pub struct Subprotocols<'a> {
 impl<'a> Subprotocols<'a> {
     /// Each subprotocol, in the client's order.
     pub fn iter(&self) -> impl Iterator<Item = &'a str> + use<'a> {
-        self.head.split(|byte| *byte == b'\n').filter_map(subprotocols_of_line).flat_map(list)
+        values(self.head, "sec-websocket-protocol").flat_map(list)
     }
 }
 
-/// The value of a line that offers subprotocols. httparse has accepted the line, so it has a name and a colon.
-fn subprotocols_of_line(line: &[u8]) -> Option<&str> {
-    let colon = line.iter().position(|byte| *byte == b':')?;
-    let (name, value) = line.split_at(colon);
-    if !name.eq_ignore_ascii_case(b"sec-websocket-protocol") {
-        return None;
-    }
-    std::str::from_utf8(&value[1..]).ok()
+/// The values of the lines of a head with that name. httparse has accepted each line, so it has a name and a colon.
+fn values<'a>(head: &'a [u8], name: &'static str) -> impl DoubleEndedIterator<Item = &'a str> + use<'a> {
+    head.split(|byte| *byte == b'\n').filter_map(move |line| {
+        let colon = line.iter().position(|byte| *byte == b':')?;
+        let (found, value) = line.split_at(colon);
+        let value = || std::str::from_utf8(&value[1..]).unwrap_or_default().trim_ascii();
+        found.eq_ignore_ascii_case(name.as_bytes()).then(value)
+    })
 }
 
 /// Why a request is refused. The connection is closed behind the answer: where the next request starts is not known.
@@ -275,6 +285,7 @@ impl<'a> Fields<'a> {
             keep_alive: self.connection.keeps_alive(is_http_1_1),
             body_bytes,
             upgrade,
+            head,
         })
     }
 

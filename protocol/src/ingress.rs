@@ -1,8 +1,13 @@
 //! From the bytes of one connection to requests: tells HTTP from the native form, and cuts and reads what follows.
+//!
+//! Invariant: a PROXY header is read where it was said to come, and nowhere else.
+
+use std::net::IpAddr;
 
 use crate::fault::{PeerFault, RequestFault};
 use crate::frame::{Frame, FrameReader, PREAMBLE};
 use crate::http::{HEAD_BYTES_MAX, Head, HttpFault, HttpRequest, parse_head};
+use crate::proxy::{PROXY_BYTES_MAX, ProxyFault, ProxyHeader, is_proxy_line, parse_proxy_header};
 use crate::request::Request;
 use crate::websocket::{self, Role, WebSocketReader};
 use crate::wire::WireForm;
@@ -11,6 +16,8 @@ use crate::{json, native};
 /// What the bytes of a connection turned out to hold.
 #[derive(Debug)]
 pub enum Incoming<'a> {
+    /// A proxy's header: whom the connection is for, where the proxy says so. What the client sent follows.
+    Proxied(Option<IpAddr>),
     /// A whole HTTP head. The caller answers it, or calls [`Ingress::accept_websocket`].
     Http(HttpRequest<'a>),
     /// The native preamble: frames follow.
@@ -49,12 +56,20 @@ struct Opening {
     /// The head in `kept` was handed out, and goes at the next call.
     handed_out: bool,
     frame_bytes_max: u32,
+    /// A PROXY header comes first.
+    is_proxied: bool,
 }
 
 impl Ingress {
     /// For a new connection.
     pub fn new(frame_bytes_max: u32) -> Self {
         let opening = Opening { frame_bytes_max, ..Opening::default() };
+        Ingress { state: State::Opening(Box::new(opening)) }
+    }
+
+    /// For a new connection that begins with a PROXY header.
+    pub fn behind_proxy(frame_bytes_max: u32) -> Self {
+        let opening = Opening { frame_bytes_max, is_proxied: true, ..Opening::default() };
         Ingress { state: State::Opening(Box::new(opening)) }
     }
 
@@ -85,8 +100,11 @@ impl Ingress {
             let first = opening.kept.first().or(input.first()).copied();
             match first {
                 None => return Ok((0, None)),
+                Some(_) if opening.is_proxied => return read_proxy_header(opening, input),
                 Some(first) if first == PREAMBLE[0] => return self.read_preamble(input),
                 Some(first) if first.is_ascii_uppercase() => {}
+                // Nothing but the second version of the header begins so.
+                Some(b'\r') => return Err(ProxyFault::Unexpected.into()),
                 Some(_) => return Err(PeerFault::UnknownProtocol),
             }
         }
@@ -142,11 +160,29 @@ impl Ingress {
     }
 }
 
+fn read_proxy_header<'a>(opening: &mut Opening, input: &[u8]) -> Result<(usize, Option<Incoming<'a>>), PeerFault> {
+    let kept = &mut opening.kept;
+    let before = kept.len();
+    let taken = input.len().min(PROXY_BYTES_MAX - before);
+    kept.extend_from_slice(&input[..taken]);
+    match parse_proxy_header(kept)? {
+        ProxyHeader::Partial if kept.len() >= PROXY_BYTES_MAX => Err(ProxyFault::TooLarge.into()),
+        ProxyHeader::Partial => Ok((taken, None)),
+        ProxyHeader::Complete { consumed, source } => {
+            (opening.kept, opening.is_proxied) = (Vec::new(), false);
+            Ok((consumed.saturating_sub(before), Some(Incoming::Proxied(source))))
+        }
+    }
+}
+
 fn read_head<'a>(opening: &'a mut Opening, input: &[u8]) -> Result<(usize, Option<Incoming<'a>>), PeerFault> {
     let Opening { kept, handed_out, .. } = opening;
     let before = kept.len();
     let taken = input.len().min(HEAD_BYTES_MAX - before);
     kept.extend_from_slice(&input[..taken]);
+    if is_proxy_line(kept) {
+        return Err(ProxyFault::Unexpected.into());
+    }
     match parse_head(kept)? {
         Head::Complete { consumed, request } => {
             *handed_out = true;
@@ -287,6 +323,8 @@ mod tests {
             let read = ingress.read(&mut [first]).map(|(used, incoming)| (used, incoming.is_some()));
             if first == PREAMBLE[0] || first.is_ascii_uppercase() {
                 assert_eq!(read, Ok((1, false)), "{first:#x}");
+            } else if first == b'\r' {
+                assert_eq!(read, Err(ProxyFault::Unexpected.into()));
             } else {
                 assert_eq!(read, Err(PeerFault::UnknownProtocol), "{first:#x}");
             }
@@ -301,6 +339,60 @@ mod tests {
         let (seen, fault) = seen(&stream, WireForm::Json);
         let expected = [Incoming::NativeOpened, Incoming::Request(post(b"\0\xff"))].map(|one| format!("{one:?}"));
         assert_eq!((&seen[..2], seen.len(), fault), (&expected[..], 3, None));
+    }
+
+    /// What a connection behind a proxy holds, in single bytes and at every cut.
+    fn seen_behind_proxy(stream: &[u8]) -> (Vec<String>, Option<PeerFault>) {
+        let in_parts = |parts: &[&[u8]]| {
+            let (mut ingress, mut seen) = (Ingress::behind_proxy(FRAME_BYTES_MAX), Vec::new());
+            for part in parts {
+                let (mut part, mut at) = (part.to_vec(), 0);
+                loop {
+                    match ingress.read(&mut part[at..]) {
+                        Ok((used, Some(incoming))) => {
+                            at += used;
+                            seen.push(format!("{incoming:?}"));
+                        }
+                        Ok((_, None)) => break,
+                        Err(fault) => return (seen, Some(fault)),
+                    }
+                }
+            }
+            (seen, None)
+        };
+        let whole = in_parts(&[stream]);
+        for cut in 0..=stream.len() {
+            assert_eq!(in_parts(&[&stream[..cut], &stream[cut..]]), whole, "cut at {cut}");
+        }
+        assert_eq!(in_parts(&stream.chunks(1).collect::<Vec<_>>()), whole);
+        whole
+    }
+
+    #[test]
+    fn behind_a_proxy_its_header_comes_first_and_what_the_client_sent_is_read_behind_it() {
+        const LINE: &[u8] = b"PROXY TCP4 192.0.2.7 192.0.2.1 56324 443\r\n";
+        let binary = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xc0\0\x02\x07\xc0\0\x02\x01\xdc\x04\x01\xbb";
+        for header in [LINE, binary] {
+            let (seen, fault) = seen_behind_proxy(&[header, &PREAMBLE, &ping()].concat());
+            assert_eq!(
+                (&seen[..2], seen.len(), fault),
+                (&["Proxied(Some(192.0.2.7))", "NativeOpened"].map(String::from)[..], 3, None)
+            );
+            let (seen, fault) = seen_behind_proxy(&[header, UPGRADE].concat());
+            assert!(seen.len() == 2 && seen[1].starts_with("Http") && fault.is_none(), "{seen:?} {fault:?}");
+            // One header and no more.
+            let (seen, fault) = seen_behind_proxy(&[header, header].concat());
+            assert_eq!((seen.len(), fault), (1, Some(ProxyFault::Unexpected.into())));
+        }
+        for stream in [UPGRADE, &PREAMBLE[..], b"\x16\x03\x01"] {
+            assert_eq!(seen_behind_proxy(stream), (vec![], Some(ProxyFault::Missing.into())));
+        }
+    }
+
+    #[test]
+    fn a_header_of_a_proxy_is_refused_where_none_was_said_to_come() {
+        let (seen, fault) = seen(b"PROXY TCP4 192.0.2.7 192.0.2.1 56324 443\r\nGET / HTTP/1.1\r\n", WireForm::Json);
+        assert_eq!((seen.len(), fault), (0, Some(ProxyFault::Unexpected.into())));
     }
 
     #[test]

@@ -17,12 +17,17 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+use banter_access::address::Cidr;
+use banter_access::gate::Proxies;
 use banter_access::grants::RoomDefaults;
+use banter_access::limit::{DryRun, Limit};
 use banter_chat::access::{Access, TokenAccess};
 use banter_chat::limits::Limits;
 use banter_chat::policy::{Durability, RoomPolicies, RoomPolicy};
 use banter_log::segment::Class;
 use banter_protocol::origin::{AllowedOrigin, OriginRule};
+
+use crate::core::connections::Entrance;
 
 pub use auth::{Auth, TokenAuth};
 pub use changes::{Change, Changes, LIVE_LIMITS, merge};
@@ -66,13 +71,17 @@ macro_rules! limit_table {
             write: |limits, value| <$type>::try_from(value).map(|value| limits.$field = value).is_ok(),
         }),*];
 
-        const _: fn(Limits) = |Limits { $($field: _),* }| ();
+        const _: fn(Limits) = |Limits { $($field: _,)* dry_run: _ }| ();
     };
 }
 
 limit_table! {
     frame_bytes_max: u32 = "BYTES", "one frame or message from a peer";
     connections_max: u32 = "COUNT", "connections of the server; 0 = as descriptors allow";
+    connections_unproved_max: u32 = "COUNT", "of them not said yet who they are; 0 = no limit";
+    connections_per_ip_max: u32 = "COUNT", "connections of one address, or IPv6 /64; 0 = no limit";
+    connects_per_second_per_ip_max: u32 = "COUNT", "new ones a second of one address; 0 = no limit";
+    auth_failures_per_minute_per_ip_max: u32 = "COUNT", "refused tokens shut an address out; 0 = no limit";
     rooms_max: u32 = "COUNT", "rooms of the server";
     rooms_per_connection_max: u32 = "COUNT", "rooms one connection may have joined";
     posts_per_second_max: u32 = "COUNT", "posts a second of one connection; 0 = no limit";
@@ -123,6 +132,9 @@ const MUST_LISTEN: &str = "must be an IP address and a port, like \"127.0.0.1:78
 const MUST_DATA: &str = "must be the path of a folder, as a string";
 const MUST_DURABILITY: &str = "must be \"memory\", \"written\" or \"synced\"";
 const MUST_ORIGINS: &str = "must be a list of origins, like [\"https://chat.example.com\"]";
+const MUST_PROXIES: &str = "must be a list of addresses and ranges, like [\"10.0.0.0/8\", \"2001:db8::7\"]";
+const MUST_DRY_RUN: &str = "must be a list of limits that refuse somebody, like [\"connections_per_ip_max\"]";
+const MUST_BOOLEAN: &str = "must be true or false";
 const MUST_LOG: &str = "must be a log filter, like \"info\" or \"warn,banter_server=debug\"";
 
 /// A configuration in effect.
@@ -138,6 +150,8 @@ pub struct Config {
     pub durability: Durability,
     /// Origins of web pages, beside the server's own, that may open a WebSocket.
     pub origins: Vec<AllowedOrigin>,
+    /// Which proxies speak for others.
+    pub proxies: Proxies,
     /// The log filter, as `tracing_subscriber::EnvFilter` reads it.
     pub log: String,
     /// Every limit.
@@ -161,13 +175,17 @@ impl Config {
         let data = self.data.to_str().ok_or_else(|| ConfigFault::PathNotText(self.data.clone()))?;
         let text = |text: &str| toml::Value::from(text).to_string();
         let mut out = format!(
-            "listen = \"{}\"\ndata = {}\ncores = {:?}\ndurability = \"{}\"\norigins = {:?}\nlog = {}\n\n[limits]\n",
+            "listen = \"{}\"\ndata = {}\ncores = {:?}\ndurability = \"{}\"\norigins = {:?}\n\
+             proxy_protocol = {}\ntrusted_proxies = {:?}\nlimits_dry_run = {:?}\nlog = {}\n\n[limits]\n",
             self.listen,
             text(data),
             self.cores,
             self.durability.name(),
-            // Origins hold nothing that TOML and Rust write in two ways.
+            // Origins hold nothing that TOML and Rust write in two ways, nor do ranges and names of limits.
             self.origins.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            self.proxies.say_header,
+            self.proxies.trusted.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            self.limits.dry_run.iter().map(Limit::name).collect::<Vec<_>>(),
             text(&self.log),
         );
         for limit in LIMITS {
@@ -191,6 +209,20 @@ impl Config {
                 grace_ms: auth.grace_ms,
             }),
         }
+    }
+
+    /// Who is let in.
+    #[must_use]
+    pub fn entrance(&self) -> Entrance {
+        Entrance { origins: self.origin_rule(), proxies: self.proxies.clone(), cores: self.cores.len() as u16 }
+    }
+
+    /// Whether limits by address are set, and every visitor may be one address: that of a proxy on this machine.
+    #[must_use]
+    pub fn has_idle_address_limits(&self) -> bool {
+        let Limits { connections_per_ip_max, connects_per_second_per_ip_max, .. } = self.limits;
+        let is_set = connections_per_ip_max != 0 || connects_per_second_per_ip_max != 0 || self.auth != Auth::Open;
+        is_set && self.listen.ip().is_loopback() && self.proxies.trusted.is_empty()
     }
 
     /// Which web pages may open a WebSocket.
@@ -222,6 +254,12 @@ pub struct Settings {
     pub durability: Option<Given<Durability>>,
     /// `origins`.
     pub origins: Option<Given<Vec<AllowedOrigin>>>,
+    /// `proxy_protocol`. No flag says it, nor the two below.
+    pub proxy_protocol: Option<Given<bool>>,
+    /// `trusted_proxies`.
+    pub trusted_proxies: Option<Given<Vec<Cidr>>>,
+    /// `limits_dry_run`.
+    pub limits_dry_run: Option<Given<Vec<Limit>>>,
     /// `log`.
     pub log: Option<Given<String>>,
     /// `[limits]`, by name.
@@ -258,6 +296,9 @@ impl Settings {
             cores: self.cores.or(lower.cores),
             durability: self.durability.or(lower.durability),
             origins: self.origins.or(lower.origins),
+            proxy_protocol: self.proxy_protocol.or(lower.proxy_protocol),
+            trusted_proxies: self.trusted_proxies.or(lower.trusted_proxies),
+            limits_dry_run: self.limits_dry_run.or(lower.limits_dry_run),
             log: self.log.or(lower.log),
             limits,
             auth: self.auth.or(lower.auth),
@@ -290,6 +331,7 @@ impl Settings {
             cores,
             durability,
             origins: take(self.origins, Vec::new()).0,
+            proxies: proxies(self.proxy_protocol, self.trusted_proxies)?,
             log: take(self.log, DEFAULT_LOG.to_owned()).0,
             limits,
             rooms: rooms::policies(&self.rooms, otherwise),
@@ -310,9 +352,23 @@ impl Settings {
                 return Err(ConfigFault::Limit { must, place: given.place.clone() });
             }
         }
+        let dry_run = self.limits_dry_run.iter().flat_map(|given| given.value.iter().copied());
+        limits.dry_run = dry_run.fold(DryRun::default(), DryRun::with);
         limits.check().map_err(|fault| ConfigFault::Limit { place: place_of(fault.name), must: fault.must })?;
         Ok(limits)
     }
+}
+
+/// Which proxies speak for others: a header that nobody may say is a mistake.
+fn proxies(say_header: Option<Given<bool>>, trusted: Option<Given<Vec<Cidr>>>) -> Result<Proxies, ConfigFault> {
+    let (say_header, place) = take(say_header, false);
+    let (trusted, _) = take(trusted, Vec::new());
+    if say_header && trusted.is_empty() {
+        let must =
+            "proxy_protocol asks proxies for a header, and none is trusted: name them in trusted_proxies".to_owned();
+        return Err(ConfigFault::Limit { must, place });
+    }
+    Ok(Proxies { trusted: trusted.into(), say_header })
 }
 
 /// A value with its place, or the default.

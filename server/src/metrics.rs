@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use banter_access::limit::{Limit, LimitCounts};
 use banter_chat::counters::Counters;
 use banter_chat::histogram::Histogram;
 use banter_chat::latencies::Latencies;
@@ -62,6 +63,8 @@ pub struct ShellCounters {
     pub accepted: u64,
     /// Connections refused, since `connections_max` was reached.
     pub refused_connections: u64,
+    /// Arrivals refused by limit.
+    pub limits: LimitCounts,
     /// WebSockets refused to web pages of foreign origins.
     pub refused_origins: u64,
     /// Times that no connection could be accepted.
@@ -228,6 +231,10 @@ pub fn render(cores: &[Option<Box<CoreReport>>], server: &ServerState) -> String
         }
     }
     render_refusals(&mut text, cores);
+    let refused = ("banter_limited_total", "Times that a limit refused somebody.");
+    render_limits(&mut text, cores, refused, LimitCounts::refused);
+    let dry = ("banter_limited_dry_run_total", "Times that a limit in limits_dry_run would have.");
+    render_limits(&mut text, cores, dry, LimitCounts::only_counted);
     render_memory(&mut text, cores);
     histograms::render(&mut text, known(cores));
     text
@@ -254,6 +261,21 @@ fn render_refusals(text: &mut String, cores: &[Option<Box<CoreReport>>]) {
         for code in ErrorCode::ALL {
             let count = core.counters.refusals[code as usize];
             let _ = writeln!(text, "{name}{{core=\"{index}\",code=\"{}\"}} {count}", code.as_str());
+        }
+    }
+}
+
+/// How often each limit did something.
+type LimitCount = fn(&LimitCounts, Limit) -> u64;
+
+/// A metric with a line for each limit.
+fn render_limits(text: &mut String, cores: &[Option<Box<CoreReport>>], (name, help): (&str, &str), read: LimitCount) {
+    head(text, name, "counter", help);
+    for (index, core) in known(cores) {
+        for &limit in Limit::ALL {
+            let count = read(&core.counters.limits, limit) + read(&core.shell.limits, limit);
+            let (scope, key) = (limit.scope().as_str(), limit.name());
+            let _ = writeln!(text, "{name}{{core=\"{index}\",scope=\"{scope}\",limit=\"{key}\"}} {count}");
         }
     }
 }

@@ -122,6 +122,12 @@ pub fn run(
     hear_signals(to_control.clone()).map_err(system("listening for signals"))?;
     let report = host::check(config)?;
     tracing::info!("{report}");
+    if config.has_idle_address_limits() {
+        tracing::warn!(
+            "limits by address hold for nobody who comes by way of this machine's loopback: where a proxy stands in front, name \
+             it in trusted_proxies"
+        );
+    }
     let (mut auth_desks, auth_inbox) = match &config.auth {
         Auth::Open => (Vec::new(), None),
         Auth::Token(auth) => auth::open(auth, config.cores.len()).map(|(desks, inbox)| (desks, Some(inbox)))?,
@@ -149,7 +155,7 @@ pub fn run(
             log: log.as_ref().map(|log| (log.folder.clone(), to_keeper.clone())),
             sockets_max: report.connections_max().min(SOCKETS_MAX) as u32,
             auth: (!auth_desks.is_empty()).then(|| auth_desks.remove(0)),
-            limits: ConnectionLimits::of(&config.limits, config.origin_rule(), &connections_now),
+            limits: ConnectionLimits::of(&config.limits, config.entrance(), &connections_now),
             listener,
             neighbours,
             bell: bell.clone(),

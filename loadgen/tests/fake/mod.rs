@@ -304,7 +304,7 @@ fn own(incoming: Incoming<'_>) -> Owned {
             Ask::Leave { room } => Owned::Leave(request.id, room.into_owned()),
             Ask::Signal { .. } | Ask::Renew { .. } => Owned::Nothing,
         },
-        Incoming::NativeOpened | Incoming::Ping(_) | Incoming::Pong => Owned::Nothing,
+        Incoming::Proxied(_) | Incoming::NativeOpened | Incoming::Ping(_) | Incoming::Pong => Owned::Nothing,
         other => panic!("{other:?} {:?}", FrameKind::Text),
     }
 }

@@ -338,3 +338,15 @@ fn mutated_heads_never_panic() {
         let _ = parse_head(&bytes);
     }
 }
+
+#[test]
+fn what_few_look_for_is_found_by_its_name_in_the_order_of_its_lines() {
+    let head = with_headers("X-Forwarded-For: a, b \r\nx-other: x-forwarded-for: no\r\nx-FORWARDED-for:c\r\n");
+    let request = request(&head);
+    assert_eq!(request.values("x-forwarded-for").collect::<Vec<_>>(), ["a, b", "c"]);
+    assert_eq!(request.values("x-forwarded-for").next_back(), Some("c"));
+    assert_eq!(request.values("x-forwarded").count(), 0);
+    let latin_1 = b"GET http://x-a:1/ HTTP/1.1\r\nHost: a\r\nX-A: caf\xe9\r\n\r\n";
+    let Ok(Head::Complete { request, .. }) = parse_head(latin_1) else { panic!("a request") };
+    assert_eq!(request.values("x-a").collect::<Vec<_>>(), [""], "it is there, and says nothing");
+}

@@ -11,8 +11,12 @@ use super::{Auth, Config, LIMITS};
 
 /// Limits that are looked at each time they are needed, so that another value holds from there. All others were built into
 /// something when the server started: a table, a queue of deadlines, a file.
-pub const LIVE_LIMITS: [&str; 14] = [
+pub const LIVE_LIMITS: [&str; 18] = [
     "connections_max",
+    "connections_unproved_max",
+    "connections_per_ip_max",
+    "connects_per_second_per_ip_max",
+    "auth_failures_per_minute_per_ip_max",
     "rooms_max",
     "rooms_per_connection_max",
     "posts_per_second_max",
@@ -70,6 +74,7 @@ pub fn merge(old: &Config, read: Config) -> (Config, Changes) {
     let changes = compare(old, &read);
     let merged = Config {
         origins: read.origins,
+        proxies: read.proxies,
         log: read.log,
         limits: live_limits(&old.limits, &read.limits),
         ..live_access(old, read.auth, read.room_rights)
@@ -79,7 +84,7 @@ pub fn merge(old: &Config, read: Config) -> (Config, Changes) {
 
 /// No limit that is live is bounded by one that waits, so they hold together.
 fn live_limits(old: &Limits, read: &Limits) -> Limits {
-    let mut limits = *old;
+    let mut limits = Limits { dry_run: read.dry_run, ..*old };
     for limit in LIMITS.iter().filter(|limit| LIVE_LIMITS.contains(&limit.name)) {
         (limit.write)(&mut limits, (limit.read)(read));
     }
@@ -118,6 +123,7 @@ fn rows(config: &Config) -> Vec<Row> {
         cores,
         durability,
         origins,
+        proxies,
         log,
         limits,
         rooms,
@@ -127,12 +133,16 @@ fn rows(config: &Config) -> Vec<Row> {
     } = config;
     let row = |key: &str, when, value: String| Row { key: key.to_owned(), when, value };
     let texts: Vec<String> = origins.iter().map(ToString::to_string).collect();
+    let trusted: Vec<String> = proxies.trusted.iter().map(ToString::to_string).collect();
     let mut rows = vec![
         row("listen", When::Restart, listen.to_string()),
         row("data", When::Restart, data.display().to_string()),
         row("cores", When::Restart, format!("{cores:?}")),
         row("durability", When::Restart, durability.name().to_owned()),
         row("origins", When::Now, format!("{texts:?}")),
+        row("proxy_protocol", When::Now, proxies.say_header.to_string()),
+        row("trusted_proxies", When::Now, format!("{trusted:?}")),
+        row("limits_dry_run", When::Now, format!("{:?}", limits.dry_run)),
         row("log", When::Now, log.clone()),
         row("rooms", When::Restart, policies(rooms)),
         row("rooms.users", When::Now, rights(room_rights)),

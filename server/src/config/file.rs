@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use banter_access::limit::Limit;
 use banter_protocol::origin::AllowedOrigin;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -12,12 +13,25 @@ use super::auth::AUTH_KEYS;
 use super::cores::MUST_CORES;
 use super::rooms::ROOM_KEYS;
 use super::{
-    ConfigFault, CoreChoice, Given, LIMITS, MUST_DATA, MUST_DURABILITY, MUST_LISTEN, MUST_LOG, MUST_ORIGINS, Place,
-    Settings, Table, parse_durability, parse_listen, parse_log,
+    ConfigFault, CoreChoice, Given, LIMITS, MUST_BOOLEAN, MUST_DATA, MUST_DRY_RUN, MUST_DURABILITY, MUST_LISTEN,
+    MUST_LOG, MUST_ORIGINS, MUST_PROXIES, Place, Settings, Table, parse_durability, parse_listen, parse_log,
 };
 
 /// The keys outside every table.
-const TOP_KEYS: [&str; 9] = ["listen", "data", "cores", "durability", "origins", "log", "limits", "rooms", "auth"];
+const TOP_KEYS: [&str; 12] = [
+    "listen",
+    "data",
+    "cores",
+    "durability",
+    "origins",
+    "proxy_protocol",
+    "trusted_proxies",
+    "limits_dry_run",
+    "log",
+    "limits",
+    "rooms",
+    "auth",
+];
 
 /// What the text of such a file says.
 pub(super) fn settings(path: &Path, text: &str) -> Result<Settings, ConfigFault> {
@@ -47,6 +61,15 @@ impl Document<'_> {
                         Some(self.text_value("durability", value, MUST_DURABILITY, parse_durability)?);
                 }
                 "origins" => settings.origins = Some(self.origins(value)?),
+                "proxy_protocol" => settings.proxy_protocol = Some(self.boolean("proxy_protocol", value)?),
+                "trusted_proxies" => {
+                    settings.trusted_proxies = Some(self.list("trusted_proxies", value, MUST_PROXIES, |text| {
+                        text.parse().map_err(|fault| format!("{MUST_PROXIES}: {fault}"))
+                    })?);
+                }
+                "limits_dry_run" => {
+                    settings.limits_dry_run = Some(self.list("limits_dry_run", value, MUST_DRY_RUN, parse_dry_run)?);
+                }
                 "log" => settings.log = Some(self.text_value("log", value, MUST_LOG, parse_log)?),
                 "limits" => settings.limits = self.limits(value)?,
                 "rooms" => settings.rooms = self.rooms(value)?,
@@ -98,10 +121,25 @@ impl Document<'_> {
     }
 
     fn origins(&self, value: &Spanned<DeValue<'_>>) -> Result<Given<Vec<AllowedOrigin>>, ConfigFault> {
-        let list = value.get_ref().as_array().ok_or_else(|| self.wrong("origins", value, MUST_ORIGINS))?;
-        let origins = list.iter().map(|item| self.text_value("origins", item, MUST_ORIGINS, str::parse));
-        let origins = origins.map(|origin| origin.map(|origin| origin.value)).collect::<Result<_, _>>()?;
-        Ok(Given { value: origins, place: self.place(&value.span()) })
+        self.list("origins", value, MUST_ORIGINS, str::parse)
+    }
+
+    /// A list of texts that `parse` takes.
+    fn list<T>(
+        &self,
+        key: &str,
+        value: &Spanned<DeValue<'_>>,
+        must: &str,
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> Result<Given<Vec<T>>, ConfigFault> {
+        let list = value.get_ref().as_array().ok_or_else(|| self.wrong(key, value, must))?;
+        let items = list.iter().map(|item| self.text_value(key, item, must, &parse).map(|given| given.value));
+        Ok(Given { value: items.collect::<Result<_, _>>()?, place: self.place(&value.span()) })
+    }
+
+    fn boolean(&self, key: &str, value: &Spanned<DeValue<'_>>) -> Result<Given<bool>, ConfigFault> {
+        let is_true = value.get_ref().as_bool().ok_or_else(|| self.wrong(key, value, MUST_BOOLEAN))?;
+        Ok(Given { value: is_true, place: self.place(&value.span()) })
     }
 
     /// A text that `parse` takes.
@@ -138,6 +176,13 @@ impl Document<'_> {
         let before = self.text.get(..span.start).unwrap_or_default();
         Place::File { path: self.path.to_owned(), line: 1 + before.matches('\n').count() }
     }
+}
+
+fn parse_dry_run(text: &str) -> Result<Limit, String> {
+    Limit::from_name(text).ok_or_else(|| {
+        let names: Vec<&str> = Limit::ALL.iter().map(|limit| limit.name()).collect();
+        format!("{MUST_DRY_RUN}; those are {}", names.join(", "))
+    })
 }
 
 fn parse_data(text: &str) -> Result<PathBuf, String> {
@@ -222,6 +267,13 @@ mod tests {
             ("origins = [1]", "origins must be a list of origins"),
             ("origins = ['*', 'a.example']", "origins must be \"*\" or an origin like"),
             ("origins = ['https://a/']", "without a path, and is 'https://a/'"),
+            ("proxy_protocol = 1", "proxy_protocol must be true or false, and is 1"),
+            ("proxy_protocol = true", "none is trusted: name them in trusted_proxies"),
+            ("trusted_proxies = '10.0.0.0/8'", "trusted_proxies must be a list of addresses and ranges"),
+            ("trusted_proxies = ['10.0.0.1/8']", "that range begins at 10.0.0.0"),
+            ("trusted_proxies = ['proxy.example']", "trusted_proxies must be a list of addresses and ranges"),
+            ("limits_dry_run = ['conections_max']", "limits_dry_run must be a list of limits that refuse somebody"),
+            ("limits_dry_run = ['frame_bytes_max']", "those are connections_max, "),
             ("cores = 1.5", "cores must be a count"),
             ("cores = [0, 'a']", "cores must be a count"),
             ("cores = -1", "cores must be a count"),

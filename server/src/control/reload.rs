@@ -17,13 +17,13 @@ use std::time::{Duration, Instant};
 use banter_chat::access::Access;
 use banter_chat::address::Core;
 use banter_chat::limits::Limits;
-use banter_protocol::origin::OriginRule;
 use flume::{Receiver, Sender};
 
 use crate::args::{ArgsError, Sources};
 use crate::config::{Auth, Change, Changes, Config, merge, told_limits};
 use crate::control::auth::{AuthFault, Judge, JudgeSlot};
 use crate::control::{CoreLink, ToControl, ToCore};
+use crate::core::connections::Entrance;
 use crate::log_lines::LogFilter;
 
 /// Asks that wait while one is done; above it there is no use in one more.
@@ -80,8 +80,8 @@ pub struct CoreReload {
     pub limits: Limits,
     /// As `welcome` tells them.
     pub told_limits: String,
-    /// Which web pages may open a WebSocket.
-    pub origins: OriginRule,
+    /// Who is let in.
+    pub entrance: Entrance,
     /// What `[[rooms]]` lets users do, and how long connections outlive their tokens.
     pub access: Access,
     /// To be told once the core goes by them.
@@ -173,8 +173,8 @@ impl Reload {
     fn tell_cores(&self, config: &Config) -> Vec<Core> {
         let (taken, takes) = flume::bounded(self.cores.len());
         let (limits, told_limits) = (config.limits, told_limits(&config.limits));
-        let (origins, access) = (config.origin_rule(), config.access());
-        let reload = CoreReload { limits, told_limits, origins, access, taken };
+        let (entrance, access) = (config.entrance(), config.access());
+        let reload = CoreReload { limits, told_limits, entrance, access, taken };
         self.cores.iter().for_each(|core| core.send(ToCore::Reload(Box::new(reload.clone()))));
         drop(reload);
         let deadline = Instant::now() + TAKEN_MAX;

@@ -1,5 +1,6 @@
 //! One core's connections as the shell knows them: reads their bytes, answers HTTP, and hands requests to the shard.
 
+mod arriving;
 mod deadline;
 mod held;
 mod progress;
@@ -8,10 +9,11 @@ mod reading;
 mod tests;
 
 use std::collections::VecDeque;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::Ipv6Addr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use banter_access::gate::Proxies;
 use banter_chat::address::{ConnectionId, Core};
 use banter_chat::fanout::Sending;
 use banter_chat::limits::Limits;
@@ -26,11 +28,13 @@ use banter_protocol::frame::PREAMBLE;
 use banter_protocol::ingress::Ingress;
 use banter_protocol::native;
 use banter_protocol::origin::OriginRule;
+use banter_protocol::proxy::ProxyFault;
 use banter_protocol::wire::WireForm;
 
 use crate::control::{Asker, ToControl};
+use crate::core::arrivals::Arrivals;
 use crate::core::doorway::Doorway;
-use crate::core::http::{self, HttpAnswer, Unwelcome};
+use crate::core::http::{self, HttpAnswer};
 use crate::core::net::Net;
 use crate::metrics::ShellCounters;
 
@@ -39,9 +43,6 @@ use held::Held;
 
 /// Milliseconds that a peer has to end its side once the server ended its own.
 const LINGER_MS: u64 = 2_000;
-/// Connections above `connections_max` that are still told so; beyond them they are closed without a word.
-const UNWELCOME_MAX: u32 = 256;
-
 /// How a core's connections are limited.
 #[derive(Clone, Debug)]
 pub struct ConnectionLimits {
@@ -53,30 +54,41 @@ pub struct ConnectionLimits {
     pub held_bytes_max: usize,
     /// Milliseconds for the handshake.
     pub handshake_timeout_ms: u64,
-    /// Which web pages may open a WebSocket.
-    pub origins: OriginRule,
+    /// Who is let in.
+    pub entrance: Entrance,
     /// Milliseconds that bytes may wait for a peer that takes none of them; 0 = for ever.
     pub send_timeout_ms: u32,
     /// Milliseconds from the first byte of a message to its last; 0 = for ever.
     pub message_timeout_ms: u32,
-    /// Connections of the whole server.
-    pub connections_max: u32,
+    /// All of the server's limits, for those of arrivals.
+    pub limits: Limits,
     /// Connections of the whole server now. Touched when one comes or goes, and at no other time.
     pub connections_now: Arc<AtomicU32>,
 }
 
+/// What the configuration says of who is let in, beside the limits.
+#[derive(Clone, Debug, Default)]
+pub struct Entrance {
+    /// Which web pages may open a WebSocket.
+    pub origins: OriginRule,
+    /// Which proxies speak for others.
+    pub proxies: Proxies,
+    /// Cores of the server, of which each has its share of what an address may have.
+    pub cores: u16,
+}
+
 impl ConnectionLimits {
     /// What a server's limits say of them.
-    pub fn of(limits: &Limits, origins: OriginRule, connections_now: &Arc<AtomicU32>) -> Self {
+    pub fn of(limits: &Limits, entrance: Entrance, connections_now: &Arc<AtomicU32>) -> Self {
         ConnectionLimits {
-            origins,
+            entrance,
             frame_bytes_max: limits.frame_bytes_max,
             requests_per_turn_max: limits.requests_per_turn_max,
             held_bytes_max: limits.held_bytes_max as usize,
             handshake_timeout_ms: limits.handshake_timeout_ms.into(),
             send_timeout_ms: limits.send_timeout_ms,
             message_timeout_ms: limits.message_timeout_ms,
-            connections_max: limits.connections_max,
+            limits: *limits,
             connections_now: connections_now.clone(),
         }
     }
@@ -90,6 +102,7 @@ pub struct Connections {
     handshakes: Timers<ConnectionId>,
     lingering: Timers<ConnectionId>,
     doorway: Doorway,
+    arrivals: Arrivals,
     sends: Deadline,
     messages: Deadline,
     /// Those of which more is held than their share of a turn.
@@ -120,14 +133,16 @@ struct Connection {
     taken_turn: u16,
     /// It stands in the backlog.
     is_backlogged: bool,
-    /// Where it comes from; an IPv4 address is mapped, which spares a byte.
+    /// Where it comes from, or whom a trusted proxy speaks for; an IPv4 address is mapped, which spares a byte.
     address: Ipv6Addr,
+    /// It is one of those that its address has, and of those that have not said who they are.
+    is_counted: bool,
+    is_unproved: bool,
 }
 
 impl Connection {
-    fn new(frame_bytes_max: u32, generation: u32, stage: Stage, address: Ipv6Addr) -> Self {
+    fn new(ingress: Ingress, generation: u32, stage: Stage, address: Ipv6Addr) -> Self {
         let (send, message) = (UnderWay::default(), UnderWay::default());
-        let ingress = Ingress::new(frame_bytes_max);
         Connection {
             ingress,
             generation,
@@ -140,6 +155,8 @@ impl Connection {
             taken_turn: 0,
             is_backlogged: false,
             address,
+            is_counted: false,
+            is_unproved: false,
         }
     }
 }
@@ -148,8 +165,8 @@ impl Connection {
 enum Stage {
     /// The slot is nobody's.
     Free,
-    /// The form is not known yet; the connection may be unwelcome.
-    Handshake(Option<Unwelcome>),
+    /// The form is not known yet; the connection may be turned away.
+    Handshake,
     /// What the other cores say is being collected.
     Asking,
     /// The last bytes are being sent; then the server ends its side.
@@ -170,7 +187,8 @@ impl Connections {
             table: Table::default(),
             handshakes: Timers::new(limits.handshake_timeout_ms),
             lingering: Timers::new(LINGER_MS),
-            doorway: Doorway::new(limits.origins.clone()),
+            doorway: Doorway::new(limits.entrance.origins.clone()),
+            arrivals: Arrivals::new(&limits.limits, &limits.entrance.proxies, limits.entrance.cores),
             sends: Deadline::new(limits.send_timeout_ms),
             messages: Deadline::new(limits.message_timeout_ms),
             backlog: VecDeque::new(),
@@ -183,10 +201,11 @@ impl Connections {
         }
     }
 
-    /// Goes by other limits and another rule for web pages; deadlines that were set stay.
-    pub fn reload(&mut self, limits: &Limits, origins: OriginRule) {
-        self.doorway.follow(origins.clone());
-        self.limits = ConnectionLimits::of(limits, origins, &self.limits.connections_now);
+    /// Goes by other limits and lets others in; deadlines that were set stay.
+    pub fn reload(&mut self, limits: &Limits, entrance: Entrance) {
+        self.doorway.follow(entrance.origins.clone());
+        self.arrivals.follow(limits, &entrance.proxies, entrance.cores);
+        self.limits = ConnectionLimits::of(limits, entrance, &self.limits.connections_now);
     }
 
     /// A turn begins.
@@ -211,44 +230,6 @@ impl Connections {
         self.table[slot as usize].stage = stage;
     }
 
-    /// Where a connection comes from, in canonical form; none if it is gone.
-    pub fn address(&self, id: ConnectionId) -> Option<IpAddr> {
-        let is_there = self.is_current(id) && self.stage(id.slot) != Stage::Free;
-        is_there.then(|| self.address_of(id.slot))
-    }
-
-    fn address_of(&self, slot: u32) -> IpAddr {
-        let address = self.table.get(slot as usize).map_or(Ipv6Addr::UNSPECIFIED, |connection| connection.address);
-        IpAddr::V6(address).to_canonical()
-    }
-
-    /// A connection from that address has that slot now.
-    pub fn accepted(&mut self, slot: u32, address: IpAddr, now_ms: u64, net: &mut Net) {
-        let frame_bytes_max = self.limits.frame_bytes_max;
-        let free = || Connection::new(frame_bytes_max, 0, Stage::Free, Ipv6Addr::UNSPECIFIED);
-        self.table.grow_to_hold(slot as usize, free);
-        self.counters.accepted += 1;
-        let before = self.limits.connections_now.fetch_add(1, Ordering::Relaxed);
-        let is_full = self.limits.connections_max != 0 && before >= self.limits.connections_max;
-        let unwelcome = if self.draining {
-            Some(Unwelcome::Draining)
-        } else if is_full {
-            self.counters.refused_connections += 1;
-            Some(Unwelcome::Full)
-        } else {
-            None
-        };
-        let connection = &mut self.table[slot as usize];
-        let generation = connection.generation.wrapping_add(1);
-        let address = mapped(address);
-        *connection = Connection::new(frame_bytes_max, generation, Stage::Handshake(unwelcome), address);
-        if is_full && before >= self.limits.connections_max + UNWELCOME_MAX {
-            self.close(slot, net);
-        } else {
-            self.handshakes.set(self.id(slot), now_ms);
-        }
-    }
-
     fn answer_http(&mut self, slot: u32, answer: HttpAnswer, shard: &mut Shard, net: &mut Net) {
         match answer {
             HttpAnswer::Response(bytes) => self.last_words(slot, bytes, net),
@@ -269,13 +250,6 @@ impl Connections {
         }
     }
 
-    fn native_opened(&mut self, slot: u32, stage: Stage, shard: &mut Shard, net: &mut Net) {
-        let Stage::Handshake(Some(why)) = stage else { return self.open(slot, WireForm::Native, &[], shard) };
-        let mut bytes = Vec::new();
-        http::refuse(why, WireForm::Native, &mut bytes);
-        self.last_words(slot, bytes, net);
-    }
-
     fn open(&mut self, slot: u32, form: WireForm, preface: &[u8], shard: &mut Shard) {
         self.set_stage(slot, Stage::Open);
         shard.handle(self.id(slot), Input::Opened { form, preface });
@@ -291,7 +265,13 @@ impl Connections {
             return;
         }
         self.counters.failed_handshakes += 1;
+        if let PeerFault::Proxy(fault) = fault {
+            self.arrivals.not_as_said(self.address_of(slot), *fault);
+        }
         match fault {
+            PeerFault::Proxy(fault @ ProxyFault::Unexpected) => {
+                self.last_words(slot, http::text(400, &format!("{fault}\n"), false), net);
+            }
             PeerFault::Http(fault) => self.last_words(slot, http::refuse_head(fault), net),
             PeerFault::PreambleVersion(_) => {
                 let (code, message) = (fault.error_code(), fault.to_string());
@@ -383,6 +363,7 @@ impl Connections {
     /// The slot is nobody's.
     pub fn closed(&mut self, slot: u32) {
         self.limits.connections_now.fetch_sub(1, Ordering::Relaxed);
+        self.departed(slot);
         let connection = &mut self.table[slot as usize];
         connection.stage = Stage::Free;
         connection.ingress = Ingress::new(self.limits.frame_bytes_max);
@@ -410,7 +391,7 @@ impl Connections {
     /// Whether no connection is left, but for those that the peer is to end.
     pub fn is_quiet(&self) -> bool {
         self.table.iter().all(|connection| {
-            matches!(connection.stage, Stage::Free | Stage::Lingering | Stage::Closing | Stage::Handshake(_))
+            matches!(connection.stage, Stage::Free | Stage::Lingering | Stage::Closing | Stage::Handshake)
         })
     }
 
@@ -422,7 +403,7 @@ impl Connections {
                 continue;
             }
             match self.stage(id.slot) {
-                Stage::Handshake(_) => {
+                Stage::Handshake => {
                     self.counters.failed_handshakes += 1;
                     self.last_words(id.slot, http::refuse_slow(), net);
                     self.lingering.set(id, now_ms);
@@ -458,13 +439,5 @@ impl Connections {
         let timers = [self.handshakes.next_due(), self.lingering.next_due()];
         let deadlines = [self.sends.next_due(), self.messages.next_due()];
         timers.into_iter().chain(deadlines).flatten().min()
-    }
-}
-
-/// An address in the form that takes least place.
-fn mapped(address: IpAddr) -> Ipv6Addr {
-    match address {
-        IpAddr::V4(address) => address.to_ipv6_mapped(),
-        IpAddr::V6(address) => address,
     }
 }

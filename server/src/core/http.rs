@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use banter_access::gate::Refused;
+use banter_access::limit::Limit;
 use banter_protocol::error_code::{ErrorCode, Scope};
 use banter_protocol::event::Event;
 use banter_protocol::http::{HttpFault, HttpRequest, Upgrade, write_response, write_upgrade_response};
@@ -34,13 +36,13 @@ pub enum HttpAnswer {
 /// Why a new connection gets no further.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unwelcome {
-    /// `connections_max` is reached.
-    Full,
+    /// A limit is reached.
+    Limited(Refused),
     /// The server is stopping.
     Draining,
 }
 
-/// Answers a request that comes from that address.
+/// Answers a request that comes from that address. Who has too many connections gets nothing at all.
 pub fn answer(
     request: &HttpRequest<'_>,
     address: IpAddr,
@@ -48,6 +50,12 @@ pub fn answer(
     doorway: &mut Doorway,
 ) -> HttpAnswer {
     let head_only = request.method == "HEAD";
+    if let Some(Unwelcome::Limited(refused)) = unwelcome
+        && (request.upgrade.is_none() || refused.limit == Limit::AuthFailuresPerIp)
+        && refused.limit.scope() == Scope::Ip
+    {
+        return HttpAnswer::Response(refuse_too_many(refused, head_only));
+    }
     let text = |status, body: &str| HttpAnswer::Response(text(status, body, head_only));
     let asked = |question| HttpAnswer::Asked { question, head_only };
     if request.method != "GET" && !head_only {
@@ -104,6 +112,26 @@ fn refuse_method() -> Vec<u8> {
     response
 }
 
+/// The answer to somebody whose address has too much.
+fn refuse_too_many(refused: Refused, head_only: bool) -> Vec<u8> {
+    let Refused { limit, retry_after_ms } = refused;
+    let seconds = retry_after_ms.div_ceil(1_000).to_string();
+    let (code, scope) = (ErrorCode::RateLimited.as_str(), limit.scope().as_str());
+    let body = format!(
+        "{{\"error\":{{\"code\":\"{code}\",\"message\":\"{}\",\"scope\":\"{scope}\",\"retry_after_ms\":{retry_after_ms}}}}}\n",
+        reached(refused)
+    );
+    let mut response = Vec::with_capacity(body.len() + 256);
+    let headers = [("Retry-After", &*seconds), ("Cache-Control", "no-store")];
+    write_response(&mut response, 429, "application/json", &headers, body.as_bytes(), head_only, false);
+    response
+}
+
+/// For people: which limit is reached.
+fn reached(refused: Refused) -> String {
+    format!("{} is reached", refused.limit.name())
+}
+
 /// The answer to a handshake that took too long.
 pub fn refuse_slow() -> Vec<u8> {
     respond(408, "text/plain; charset=utf-8", b"the request did not come within handshake_timeout_ms\n", false)
@@ -113,18 +141,20 @@ pub fn refuse_slow() -> Vec<u8> {
 /// neither the status nor the body of a refused one.
 pub fn refuse(why: Unwelcome, form: WireForm, out: &mut Vec<u8>) {
     const RETRY_AFTER_MS: u64 = 1_000;
-    let (event, close_code, reason) = match why {
-        Unwelcome::Full => {
-            let (code, message) = (ErrorCode::Overloaded, "connections_max is reached");
-            let (scope, retry_after_ms) = (Some(Scope::Server), Some(RETRY_AFTER_MS));
-            (Event::Error { id: None, code, message, retry_after_ms, scope }, 1013, message)
+    match why {
+        Unwelcome::Limited(refused) => {
+            let (message, retry_after_ms) = (&*reached(refused), Some(refused.retry_after_ms));
+            let scope = refused.limit.scope();
+            let code = if scope == Scope::Server { ErrorCode::Overloaded } else { ErrorCode::RateLimited };
+            form.write_event(&Event::Error { id: None, code, message, retry_after_ms, scope: Some(scope) }, out);
+            form.write_close(1013, message, out);
         }
         Unwelcome::Draining => {
-            (Event::Closing { code: ErrorCode::Draining, reconnect_after_ms: RETRY_AFTER_MS }, 1001, "draining")
+            let closing = Event::Closing { code: ErrorCode::Draining, reconnect_after_ms: RETRY_AFTER_MS };
+            form.write_event(&closing, out);
+            form.write_close(1001, "draining", out);
         }
-    };
-    form.write_event(&event, out);
-    form.write_close(close_code, reason, out);
+    }
 }
 
 /// A plain answer.
@@ -176,7 +206,8 @@ mod tests {
         for (path, due) in
             [("/healthz", Question::Health), ("/readyz", Question::Readiness), ("/metrics", Question::Metrics)]
         {
-            for unwelcome in [None, Some(Unwelcome::Draining), Some(Unwelcome::Full)] {
+            let full = Unwelcome::Limited(Refused { limit: Limit::Connections, retry_after_ms: 1 });
+            for unwelcome in [None, Some(Unwelcome::Draining), Some(full)] {
                 let answer = answer_to(&format!("HEAD {path} HTTP/1.1\r\nHost: h\r\n\r\n"), unwelcome);
                 let is_due = matches!(answer, HttpAnswer::Asked { question, head_only: true } if question == due);
                 assert!(is_due, "{path}: {answer:?}");

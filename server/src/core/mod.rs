@@ -2,14 +2,17 @@
 //!
 //! ```text
 //!  net (sockets) ─▶ connections (bytes ↔ requests) ─▶ pump ─▶ the shard of banter-chat
-//!                     └ http, doorway (upgrades)        └ mesh (lanes to the other cores, bells)
+//!                     └ arrivals (who comes in),        └ mesh (lanes to the other cores, bells)
+//!                       http, doorway (upgrades)
 //! ```
 
+pub mod arrivals;
 pub mod connections;
 pub mod doorway;
 pub mod http;
 pub mod mesh;
 pub mod net;
 pub mod pump;
+pub mod rare_line;
 pub mod suspended;
 pub mod turn_clock;

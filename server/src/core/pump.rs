@@ -419,7 +419,7 @@ impl Pump {
                     self.is_stopped = true;
                     self.net.stop_accepting();
                 }
-                ToCore::Proved(proved) => self.shard.proved(*proved),
+                ToCore::Proved(proved) => self.proved(*proved),
                 ToCore::Reload(reload) => self.reload(*reload),
                 ToCore::EpochsEnd(end) => self.shard.extend_epochs(end),
                 ToCore::Log(answer) => {
@@ -439,14 +439,21 @@ impl Pump {
     }
 
     fn reload(&mut self, reload: CoreReload) {
-        let CoreReload { limits, told_limits, origins, access, taken } = reload;
+        let CoreReload { limits, told_limits, entrance, access, taken } = reload;
         self.sends_per_turn_max = limits.sends_per_turn_max;
-        self.connections.reload(&limits, origins);
+        self.connections.reload(&limits, entrance);
         self.shard.set_limits(limits, told_limits);
         // Whether tokens are asked for is never changed by a reload, so it is taken.
         let _ = self.shard.set_access(access);
         // Who waits for it may have given up.
         let _ = taken.send(self.core);
+    }
+
+    fn proved(&mut self, proved: Proved) {
+        let connection = proved.proving.connection;
+        let is_refused = matches!(proved.verdict, Err(NotProved::Refused(_)));
+        self.shard.proved(proved);
+        self.connections.judged(connection, is_refused, &self.shard);
     }
 
     fn take_disk(&mut self) {

@@ -107,7 +107,7 @@ impl Connections {
     fn takes_more(&self, slot: u32, shard: &Shard) -> bool {
         match self.stage(slot) {
             Stage::Open => self.has_share(slot) && shard.is_read(self.id(slot)),
-            Stage::Handshake(_) => true,
+            Stage::Handshake => true,
             _ => false,
         }
     }
@@ -156,6 +156,7 @@ impl Connections {
 
     fn read_one(&mut self, slot: u32, bytes: &mut [u8], shard: &mut Shard, net: &mut Net) -> Result<usize, PeerFault> {
         let (id, address) = (self.id(slot), self.address_of(slot));
+        let refused_before = self.tokens_refused(id, shard);
         let connection = &mut self.table[slot as usize];
         let stage = connection.stage;
         let (used, incoming) = connection.ingress.read(bytes)?;
@@ -169,7 +170,10 @@ impl Connections {
         }
         match incoming {
             None => {}
-            Some(Incoming::Request(request)) => shard.handle(id, Input::Request(&request)),
+            Some(Incoming::Request(request)) => {
+                shard.handle(id, Input::Request(&request));
+                self.asked(id, refused_before, shard);
+            }
             Some(Incoming::BadRequest(fault)) => shard.handle(id, Input::BadRequest(fault)),
             Some(Incoming::Ping(payload)) => {
                 let mut pong = Vec::with_capacity(payload.len() + 2);
@@ -182,12 +186,15 @@ impl Connections {
                 let close_code = code.unwrap_or(1000);
                 shard.handle(id, Input::Close { error: None, close_code, reason: "" });
             }
-            Some(Incoming::NativeOpened) => self.native_opened(slot, stage, shard, net),
-            Some(Incoming::Http(request)) => {
-                let Stage::Handshake(unwelcome) = stage else { return Ok(used) };
-                let answer = http::answer(&request, address, unwelcome, &mut self.doorway);
+            Some(Incoming::Proxied(visitor)) => self.proxied(slot, visitor, net),
+            Some(Incoming::NativeOpened) => self.native_opened(slot, shard, net),
+            Some(Incoming::Http(request)) if stage == Stage::Handshake => {
+                let arrived = self.arrivals.meet(slot, address, &request, self.now_ms, &mut self.counters.limits);
+                let answer = http::answer(&request, arrived.visitor, arrived.unwelcome, &mut self.doorway);
+                self.met(slot, &arrived);
                 self.answer_http(slot, answer, shard, net);
             }
+            Some(Incoming::Http(_)) => {}
         }
         Ok(used)
     }

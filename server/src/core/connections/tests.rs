@@ -1,6 +1,6 @@
 //! One core's connections without sockets: what is read of them, what is held, and when they are ended.
 
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, TcpListener};
 
 use banter_chat::access::Access;
 use banter_chat::address::Now;
@@ -10,10 +10,11 @@ use banter_chat::sessions::Welcome;
 use banter_chat::shard::ShardConfig;
 use banter_protocol::features::KNOWN;
 use banter_protocol::ids::Epoch;
-use banter_protocol::origin::OriginRule;
 use banter_protocol::websocket::{FrameKind, write_masked_frame};
 
 use super::*;
+
+mod arriving;
 
 const UPGRADE: &[u8] = b"GET /ws HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
     Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
@@ -39,6 +40,10 @@ struct Rig {
 
 impl Rig {
     fn new(limits: Limits) -> Self {
+        Self::behind(limits, Entrance::default())
+    }
+
+    fn behind(limits: Limits, entrance: Entrance) -> Self {
         let (to_control, control) = flume::unbounded();
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let shard = Shard::new(ShardConfig {
@@ -52,7 +57,7 @@ impl Rig {
             policies: RoomPolicies::all(Durability::Memory),
             journal: None,
         });
-        let limits = ConnectionLimits::of(&limits, OriginRule::default(), &Arc::default());
+        let limits = ConnectionLimits::of(&limits, entrance, &Arc::default());
         Rig {
             connections: Connections::new(Core(0), limits, to_control),
             shard,
