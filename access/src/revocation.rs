@@ -269,6 +269,11 @@ impl Revocations {
         }
     }
 
+    /// How many lengths of prefixes there are: a lookup of an address takes one step for each.
+    pub fn prefix_lengths(&self) -> usize {
+        self.prefixes.len()
+    }
+
     /// Whether the address is revoked at that second since 1970.
     pub fn is_address_revoked(&self, address: IpAddr, now_seconds: u64) -> bool {
         let ranges = self.prefixes.keys().filter_map(|&prefix_bits| Cidr::holding(address, prefix_bits));

@@ -65,6 +65,8 @@ pub struct ShellCounters {
     pub refused_connections: u64,
     /// Arrivals refused by limit.
     pub limits: LimitCounts,
+    /// Connections refused or ended since their addresses were revoked.
+    pub revoked_connections: u64,
     /// WebSockets refused to web pages of foreign origins.
     pub refused_origins: u64,
     /// Times that no connection could be accepted.
@@ -156,6 +158,9 @@ const METRICS: &[Metric] = &[
     ("banter_accepted_total", "counter", "Connections accepted.", |core| core.shell.accepted),
     ("banter_refused_connections_total", "counter", "Connections above connections_max.", |core| {
         core.shell.refused_connections
+    }),
+    ("banter_revoked_addresses_total", "counter", "Connections of revoked addresses, refused or ended.", |core| {
+        core.shell.revoked_connections
     }),
     ("banter_refused_origins_total", "counter", "WebSockets refused to web pages of foreign origins.", |core| {
         core.shell.refused_origins

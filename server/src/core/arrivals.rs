@@ -12,11 +12,14 @@ use std::time::Instant;
 
 use banter_access::gate::{Gate, GateLimits, Proxies, Refused};
 use banter_access::limit::{DryRun, Limit, LimitCounts};
+use banter_access::revocation::{Revocation, RevocationsFull};
+use banter_chat::address::Now;
 use banter_chat::limits::Limits;
 use banter_protocol::forwarded::forwarded_for;
 use banter_protocol::http::HttpRequest;
 use banter_protocol::proxy::ProxyFault;
 
+use crate::core::blocked::Blocked;
 use crate::core::http::Unwelcome;
 use crate::core::rare_line::RareLine;
 
@@ -46,6 +49,8 @@ pub struct Arrivals {
     /// Why, by slot, of those that are still to be told.
     unwelcome: BTreeMap<u32, Unwelcome>,
     line: RareLine,
+    blocked: Blocked,
+    now: Now,
 }
 
 impl Arrivals {
@@ -59,6 +64,8 @@ impl Arrivals {
             unproved: 0,
             unwelcome: BTreeMap::new(),
             line: RareLine::default(),
+            blocked: Blocked::default(),
+            now: Now::default(),
         };
         arrivals.follow(limits, proxies, cores);
         arrivals
@@ -79,27 +86,48 @@ impl Arrivals {
     }
 
     /// Meets a request that comes from there: whom it is for, and whether it gets any further.
-    pub fn meet(
-        &mut self,
-        slot: u32,
-        address: IpAddr,
-        request: &HttpRequest<'_>,
-        now_ms: u64,
-        counts: &mut LimitCounts,
-    ) -> Arrived {
+    pub fn meet(&mut self, slot: u32, address: IpAddr, request: &HttpRequest<'_>, counts: &mut LimitCounts) -> Arrived {
         let named = self.visitor(address, request);
         let mut arrived =
             Arrived { visitor: named.unwrap_or(address), unwelcome: self.unwelcome(slot), is_counted: false };
         if named.is_some() && arrived.unwelcome.is_none() {
-            match self.judge(arrived.visitor, now_ms, counts) {
+            match self.judge(arrived.visitor, counts) {
                 Ok(is_counted) => arrived.is_counted = is_counted,
                 Err(why) => arrived.unwelcome = Some(why),
             }
         }
         if request.upgrade.is_some() && arrived.unwelcome.is_none() {
-            arrived.unwelcome = self.may_prove(arrived.visitor, now_ms, counts).err();
+            arrived.unwelcome = self.may_prove(arrived.visitor, counts).err();
         }
         arrived
+    }
+
+    /// A turn begins.
+    pub fn begin_turn(&mut self, now: Now) {
+        self.now = now;
+    }
+
+    /// A range of addresses is revoked. Says whether that is new.
+    ///
+    /// # Errors
+    /// When there are as many revocations as there may be.
+    pub fn revoke(&mut self, revocation: &Revocation) -> Result<bool, RevocationsFull> {
+        self.blocked.add(revocation, self.now.unix_ms / 1_000)
+    }
+
+    /// What is revoked, for those who are there.
+    pub fn blocked_mut(&mut self) -> &mut Blocked {
+        &mut self.blocked
+    }
+
+    /// Whether there is still somebody to be looked at.
+    pub fn is_walking(&self) -> bool {
+        self.blocked.is_walking()
+    }
+
+    /// Whether nobody may be here from that address. A proxy's own is nobody's: it may still say for whom it is.
+    pub fn is_blocked(&self, address: IpAddr) -> bool {
+        self.blocked.holds(address, self.now.unix_ms / 1_000) && !self.is_proxy(address)
     }
 
     /// Whether the address is a proxy that speaks for others.
@@ -154,8 +182,11 @@ impl Arrivals {
     ///
     /// # Errors
     /// Why it is turned away.
-    pub fn judge(&mut self, visitor: IpAddr, now_ms: u64, counts: &mut LimitCounts) -> Result<bool, Unwelcome> {
-        let entered = self.gate.enter(visitor, now_ms, self.dry_run, counts);
+    pub fn judge(&mut self, visitor: IpAddr, counts: &mut LimitCounts) -> Result<bool, Unwelcome> {
+        if self.is_blocked(visitor) {
+            return Err(Unwelcome::Revoked);
+        }
+        let entered = self.gate.enter(visitor, self.now.monotonic_ms, self.dry_run, counts);
         entered.map_err(|refused| self.told(visitor, refused))
     }
 
@@ -163,8 +194,8 @@ impl Arrivals {
     ///
     /// # Errors
     /// When its address is shut out.
-    pub fn may_prove(&mut self, visitor: IpAddr, now_ms: u64, counts: &mut LimitCounts) -> Result<(), Unwelcome> {
-        let judged = self.gate.may_prove(visitor, now_ms, self.dry_run, counts);
+    pub fn may_prove(&mut self, visitor: IpAddr, counts: &mut LimitCounts) -> Result<(), Unwelcome> {
+        let judged = self.gate.may_prove(visitor, self.now.monotonic_ms, self.dry_run, counts);
         judged.map_err(|refused| self.told(visitor, refused))
     }
 
@@ -191,8 +222,8 @@ impl Arrivals {
     }
 
     /// A token of the visitor proved nothing.
-    pub fn failed(&mut self, visitor: IpAddr, now_ms: u64) {
-        self.gate.failed(visitor, now_ms);
+    pub fn failed(&mut self, visitor: IpAddr) {
+        self.gate.failed(visitor, self.now.monotonic_ms);
     }
 
     /// Keeps why a connection is turned away, until it has said how to tell it. `false`: there are too many.

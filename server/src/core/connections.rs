@@ -1,6 +1,7 @@
 //! One core's connections as the shell knows them: reads their bytes, answers HTTP, and hands requests to the shard.
 
 mod arriving;
+mod blocking;
 mod deadline;
 mod held;
 mod progress;
@@ -14,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use banter_access::gate::Proxies;
-use banter_chat::address::{ConnectionId, Core};
+use banter_chat::address::{ConnectionId, Core, Now};
 use banter_chat::fanout::Sending;
 use banter_chat::limits::Limits;
 use banter_chat::session;
@@ -209,9 +210,10 @@ impl Connections {
     }
 
     /// A turn begins.
-    pub fn begin_turn(&mut self, now_ms: u64) {
+    pub fn begin_turn(&mut self, now: Now) {
         self.turn = self.turn.wrapping_add(1);
-        self.now_ms = now_ms;
+        self.now_ms = now.monotonic_ms;
+        self.arrivals.begin_turn(now);
     }
 
     fn id(&self, slot: u32) -> ConnectionId {
@@ -398,6 +400,7 @@ impl Connections {
     /// Ends what took too long: sends, messages, handshakes, goodbyes. `hello` belongs to the handshake.
     pub fn tick(&mut self, now_ms: u64, shard: &mut Shard, net: &mut Net) {
         self.end_late(shard);
+        self.end_blocked(shard, net);
         while let Some(id) = self.handshakes.take_due(now_ms) {
             if !self.is_current(id) {
                 continue;

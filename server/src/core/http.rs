@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use banter_access::gate::Refused;
 use banter_access::limit::Limit;
+use banter_chat::orders::CLOSE_REVOKED;
 use banter_protocol::error_code::{ErrorCode, Scope};
 use banter_protocol::event::Event;
 use banter_protocol::http::{HttpFault, HttpRequest, Upgrade, write_response, write_upgrade_response};
@@ -14,6 +15,9 @@ use crate::core::doorway::Doorway;
 
 /// The chat page, as one file.
 const PAGE: &[u8] = include_bytes!("../../page/index.html");
+
+/// What who comes from a revoked address is told.
+pub const REVOKED: &str = "your address is revoked";
 
 /// What a request is answered.
 #[derive(Debug)]
@@ -38,6 +42,8 @@ pub enum HttpAnswer {
 pub enum Unwelcome {
     /// A limit is reached.
     Limited(Refused),
+    /// Its address is revoked.
+    Revoked,
     /// The server is stopping.
     Draining,
 }
@@ -55,6 +61,9 @@ pub fn answer(
         && refused.limit.scope() == Scope::Ip
     {
         return HttpAnswer::Response(refuse_too_many(refused, head_only));
+    }
+    if unwelcome == Some(Unwelcome::Revoked) && request.upgrade.is_none() {
+        return HttpAnswer::Response(self::text(403, &format!("{REVOKED}\n"), head_only));
     }
     let text = |status, body: &str| HttpAnswer::Response(text(status, body, head_only));
     let asked = |question| HttpAnswer::Asked { question, head_only };
@@ -148,6 +157,14 @@ pub fn refuse(why: Unwelcome, form: WireForm, out: &mut Vec<u8>) {
             let code = if scope == Scope::Server { ErrorCode::Overloaded } else { ErrorCode::RateLimited };
             form.write_event(&Event::Error { id: None, code, message, retry_after_ms, scope: Some(scope) }, out);
             form.write_close(1013, message, out);
+        }
+        Unwelcome::Revoked => {
+            let (code, message) = (ErrorCode::Revoked, REVOKED);
+            form.write_event(
+                &Event::Error { id: None, code, message, retry_after_ms: None, scope: Some(Scope::Ip) },
+                out,
+            );
+            form.write_close(CLOSE_REVOKED, "revoked", out);
         }
         Unwelcome::Draining => {
             let closing = Event::Closing { code: ErrorCode::Draining, reconnect_after_ms: RETRY_AFTER_MS };

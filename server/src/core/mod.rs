@@ -7,6 +7,7 @@
 //! ```
 
 pub mod arrivals;
+pub mod blocked;
 pub mod connections;
 pub mod doorway;
 pub mod http;

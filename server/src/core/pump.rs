@@ -304,7 +304,7 @@ impl Pump {
             self.shard.was_suspended(suspended_ms);
         }
         self.shard.begin_turn(self.now, lane_room);
-        self.connections.begin_turn(self.now.monotonic_ms);
+        self.connections.begin_turn(self.now);
         self.take_events();
         if tick.was_stalled {
             self.take_what_came_in_a_stall();

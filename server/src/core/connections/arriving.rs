@@ -45,7 +45,7 @@ impl Connections {
         self.counters.accepted += 1;
         self.handshakes.set(self.id(slot), now_ms);
         let before = self.limits.connections_now.fetch_add(1, Ordering::Relaxed);
-        if let Err(why) = self.take_place(slot, before).and_then(|()| self.judge_peer(slot, now_ms)) {
+        if let Err(why) = self.take_place(slot, before).and_then(|()| self.judge_peer(slot)) {
             self.turn_away(slot, why, net);
         }
     }
@@ -65,10 +65,10 @@ impl Connections {
     }
 
     /// Judges who connected, unless that is a proxy, who is still to say for whom.
-    fn judge_peer(&mut self, slot: u32, now_ms: u64) -> Result<(), Unwelcome> {
+    fn judge_peer(&mut self, slot: u32) -> Result<(), Unwelcome> {
         let address = self.address_of(slot);
         if !self.arrivals.is_proxy(address) {
-            self.table[slot as usize].is_counted = self.arrivals.judge(address, now_ms, &mut self.counters.limits)?;
+            self.table[slot as usize].is_counted = self.arrivals.judge(address, &mut self.counters.limits)?;
         }
         Ok(())
     }
@@ -77,6 +77,9 @@ impl Connections {
     fn turn_away(&mut self, slot: u32, why: Unwelcome, net: &mut Net) {
         if matches!(why, Unwelcome::Limited(refused) if refused.limit == Limit::Connections) {
             self.counters.refused_connections += 1;
+        }
+        if why == Unwelcome::Revoked {
+            self.counters.revoked_connections += 1;
         }
         self.give_place_back(slot);
         if !self.arrivals.turn_away(slot, why) {
@@ -89,7 +92,7 @@ impl Connections {
         let Some(visitor) = visitor else { return };
         self.table[slot as usize].address = mapped(visitor);
         if self.arrivals.unwelcome(slot).is_none()
-            && let Err(why) = self.judge_peer(slot, self.now_ms)
+            && let Err(why) = self.judge_peer(slot)
         {
             self.turn_away(slot, why, net);
         }
@@ -100,15 +103,16 @@ impl Connections {
         let connection = &mut self.table[slot as usize];
         connection.address = mapped(arrived.visitor);
         connection.is_counted |= arrived.is_counted;
+        if arrived.unwelcome == Some(Unwelcome::Revoked) {
+            self.counters.revoked_connections += 1;
+        }
     }
 
     /// The native form is open, if the connection may come in.
     pub(super) fn native_opened(&mut self, slot: u32, shard: &mut Shard, net: &mut Net) {
         let address = self.address_of(slot);
-        let unwelcome = self
-            .arrivals
-            .unwelcome(slot)
-            .or_else(|| self.arrivals.may_prove(address, self.now_ms, &mut self.counters.limits).err());
+        let unwelcome =
+            self.arrivals.unwelcome(slot).or_else(|| self.arrivals.may_prove(address, &mut self.counters.limits).err());
         let Some(why) = unwelcome else { return self.open(slot, WireForm::Native, &[], shard) };
         let mut bytes = Vec::new();
         http::refuse(why, WireForm::Native, &mut bytes);
@@ -125,7 +129,7 @@ impl Connections {
     /// A request of a connection was handled, of which so many tokens had been refused before.
     pub(super) fn asked(&mut self, id: ConnectionId, refused_before: u8, shard: &Shard) {
         if self.tokens_refused(id, shard) > refused_before {
-            self.arrivals.failed(self.address_of(id.slot), self.now_ms);
+            self.arrivals.failed(self.address_of(id.slot));
         }
         self.see_if_proved(id, shard);
     }
@@ -133,7 +137,7 @@ impl Connections {
     /// A token of a connection was judged, and the shard knows.
     pub fn judged(&mut self, id: ConnectionId, is_refused: bool, shard: &Shard) {
         if is_refused && let Some(address) = self.address(id) {
-            self.arrivals.failed(address, self.now_ms);
+            self.arrivals.failed(address);
         }
         self.see_if_proved(id, shard);
     }

@@ -49,9 +49,9 @@ impl Connections {
         }
     }
 
-    /// Whether there is more to read without more coming.
+    /// Whether there is more to read, or to be looked at, without more coming.
     pub fn has_backlog(&self) -> bool {
-        !self.backlog.is_empty()
+        !self.backlog.is_empty() || self.arrivals.is_walking()
     }
 
     /// What is held of a connection that the shard reads waits for its next share alone.
@@ -189,7 +189,7 @@ impl Connections {
             Some(Incoming::Proxied(visitor)) => self.proxied(slot, visitor, net),
             Some(Incoming::NativeOpened) => self.native_opened(slot, shard, net),
             Some(Incoming::Http(request)) if stage == Stage::Handshake => {
-                let arrived = self.arrivals.meet(slot, address, &request, self.now_ms, &mut self.counters.limits);
+                let arrived = self.arrivals.meet(slot, address, &request, &mut self.counters.limits);
                 let answer = http::answer(&request, arrived.visitor, arrived.unwelcome, &mut self.doorway);
                 self.met(slot, &arrived);
                 self.answer_http(slot, answer, shard, net);

@@ -15,6 +15,7 @@ use banter_protocol::websocket::{FrameKind, write_masked_frame};
 use super::*;
 
 mod arriving;
+mod blocking;
 
 const UPGRADE: &[u8] = b"GET /ws HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
     Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
@@ -71,7 +72,11 @@ impl Rig {
 
     /// A WebSocket that has said hello and took the answer.
     fn greeted(&mut self, slot: u32) {
-        self.connections.accepted(slot, ANN, self.now_ms, &mut self.net);
+        self.greeted_from(slot, ANN);
+    }
+
+    fn greeted_from(&mut self, slot: u32, address: IpAddr) {
+        self.connections.accepted(slot, address, self.now_ms, &mut self.net);
         self.receive(slot, UPGRADE);
         self.receive(slot, &text(HELLO));
         self.turn();
@@ -105,8 +110,9 @@ impl Rig {
     }
 
     fn begin_turn(&mut self) {
-        self.shard.begin_turn(Now { monotonic_ms: self.now_ms, ..Now::default() }, []);
-        self.connections.begin_turn(self.now_ms);
+        let now = Now { monotonic_ms: self.now_ms, ..Now::default() };
+        self.shard.begin_turn(now, []);
+        self.connections.begin_turn(now);
     }
 
     /// Turns until that time, each when something is due, with something to do at the start of each.
