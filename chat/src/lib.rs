@@ -7,6 +7,7 @@
 pub mod access;
 pub mod address;
 mod asks;
+pub mod backend;
 mod catching;
 pub mod clock;
 pub mod commits;

@@ -12,7 +12,7 @@ use rustc_hash::FxHashMap;
 
 use crate::dedupe::keys_within;
 use crate::pages::refuse_fetch;
-use crate::parcel::{Down, JoinAsk, Refusal, Up};
+use crate::parcel::{Down, JoinAsk, Refusal, SayAsk, Up};
 use crate::room::Room;
 use crate::rooms::Rooms;
 use crate::turn::Turn;
@@ -72,14 +72,17 @@ impl KeysLoading {
 }
 
 impl Rooms {
-    /// Brings a room that the log knows into memory, where what is asked needs that.
+    /// Brings a room that the log knows into memory, where what is asked needs that; for a backend's post any room.
     pub(crate) fn load_for(&mut self, parcel: &Up, id: RoomId) -> Option<usize> {
         let name = match parcel {
             Up::Join(ask) => &ask.room,
             Up::Fetch(ask) => &ask.room,
+            Up::Say(ask) => &ask.room,
             _ => return None,
         };
-        self.journal.as_ref()?.catalog().room(id)?;
+        if !matches!(parcel, Up::Say(_)) {
+            self.journal.as_ref()?.catalog().room(id)?;
+        }
         let slot = self.room_or_new(name).ok()?;
         self.queue_if_idle(slot);
         Some(slot)
@@ -197,6 +200,10 @@ impl Rooms {
             (Some(refusal), Up::Post { room, author, request, .. }) => {
                 Up::Refuse { room, author, request, refusal: Box::new(refusal) }
             }
+            (Some(refusal), Up::Say(ask)) => {
+                let SayAsk { author, request, .. } = *ask;
+                Up::Refuse { room: self.slots[slot].id, author, request, refusal: Box::new(refusal) }
+            }
             (Some(refusal), Up::Join(ask)) if refusal.code == ErrorCode::Overloaded => {
                 let JoinAsk { reader, subscription, request, .. } = *ask;
                 let parcel = Down::JoinRefused { to: reader.connection, subscription, request, refusal };
@@ -259,6 +266,7 @@ fn held_bytes(parcel: &Up) -> u64 {
     const PARCEL_BYTES: u64 = 128;
     match parcel {
         Up::Post { body, .. } => PARCEL_BYTES + body.bytes.len() as u64,
+        Up::Say(ask) => PARCEL_BYTES + ask.body.bytes.len() as u64,
         _ => PARCEL_BYTES,
     }
 }

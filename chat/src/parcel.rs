@@ -47,6 +47,8 @@ pub enum Up {
         /// What is said.
         body: OwnedBody,
     },
+    /// Say something in a room that the author need not read, and that is made if it is not there.
+    Say(Box<SayAsk>),
     /// Read a part of the history for an answer.
     Fetch(FetchAsk),
     /// Tell the members something.
@@ -100,6 +102,23 @@ pub enum Up {
     CatchUp(CatchUp),
 }
 
+/// The parts of a post by a backend.
+#[derive(Clone, Debug)]
+pub struct SayAsk {
+    /// The room.
+    pub room: RoomName,
+    /// Who is answered.
+    pub author: Peer,
+    /// Who says it.
+    pub user: UserName,
+    /// The number that the answer brings back.
+    pub request: RequestId,
+    /// Makes it safe to repeat.
+    pub key: Option<PostKey>,
+    /// What is said.
+    pub body: OwnedBody,
+}
+
 /// The parts of a fetch.
 #[derive(Clone, Debug)]
 pub struct FetchAsk {
@@ -135,6 +154,15 @@ pub struct CatchUp {
 }
 
 impl Up {
+    /// Whether it is a post that is safe to repeat.
+    pub fn has_key(&self) -> bool {
+        match self {
+            Up::Post { key, .. } => key.is_some(),
+            Up::Say(ask) => ask.key.is_some(),
+            _ => false,
+        }
+    }
+
     /// The room, and the connection's core.
     pub fn room_and_peer(&self) -> (RoomId, Peer) {
         let of = |name: &RoomName| RoomId::of(name.as_str());
@@ -143,6 +171,7 @@ impl Up {
             Up::Post { room, author, .. } | Up::Signal { room, author, .. } | Up::Refuse { room, author, .. } => {
                 (*room, *author)
             }
+            Up::Say(ask) => (of(&ask.room), ask.author),
             Up::Fetch(ask) => (of(&ask.room), ask.asker),
             Up::Members { room, asker, .. } => (of(room), *asker),
             Up::Leave { room, leaver, .. } => (of(room), *leaver),

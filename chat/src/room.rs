@@ -1,6 +1,7 @@
 //! One room on the core that owns it: its place counter, who reads it, and what they may be told.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Bound;
 
 use banter_protocol::error_code::ErrorCode;
 use banter_protocol::event::MEMBERS_LISTED_MAX;
@@ -146,6 +147,17 @@ impl Room {
     /// Members now.
     pub fn members_count(&self) -> u64 {
         self.members.len() as u64
+    }
+
+    /// Connections that read it.
+    pub fn readers_count(&self) -> u64 {
+        self.readers.len() as u64
+    }
+
+    /// The members by name, those behind one of them.
+    pub fn members_after(&self, after: Option<&UserName>) -> impl Iterator<Item = &UserName> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        self.members.range::<UserName, _>((from, Bound::Unbounded)).map(|(user, _)| user)
     }
 
     /// The first members by name, a line each.

@@ -22,6 +22,7 @@ use slab::Slab;
 
 use crate::access::must_have;
 use crate::address::{Core, Now, Peer};
+use crate::backend::{BACKEND, without_room};
 use crate::clock::LogClock;
 use crate::commits::{Commits, Open};
 use crate::dedupe::{Dedupe, Verdict};
@@ -33,7 +34,7 @@ use crate::lanes::Lanes;
 use crate::limits::Limits;
 use crate::loading::KeysLoading;
 use crate::pages::{PageAsk, Pages};
-use crate::parcel::{Answer, Batch, Down, JoinAsk, OwnedBody, Page, Record, Refusal, Up};
+use crate::parcel::{Answer, Batch, Down, JoinAsk, OwnedBody, Page, Record, Refusal, SayAsk, Up};
 use crate::policy::RoomPolicies;
 use crate::presence::Tellings;
 use crate::proving::join_needs;
@@ -122,7 +123,7 @@ impl Rooms {
         turn.counters.steps += 1;
         let (id, _) = parcel.room_and_peer();
         let slot = self.by_id.get(&id).copied().or_else(|| self.load_for(&parcel, id));
-        if let (Some(slot), Up::Post { key: Some(_), .. }) = (slot, &parcel) {
+        if let Some(slot) = slot.filter(|_| parcel.has_key()) {
             self.load_keys_again(slot, turn);
         }
         match slot.and_then(|slot| self.slots[slot].held.as_mut()) {
@@ -138,10 +139,16 @@ impl Rooms {
     pub(crate) fn take(&mut self, parcel: Up, slot: Option<usize>, turn: &mut Turn<'_>) {
         match parcel {
             Up::Post { author, user, rights, request, key, body, .. } => {
-                let post = Post { author, user, rights, request, key, body };
-                if let Err(answer) = self.post(post, slot, turn) {
-                    self.open(slot, Open::Answer { to: author, request, answer });
-                }
+                let reads = slot.is_some_and(|slot| self.slots[slot].has_reader(author));
+                let refusal = || Refusal::new(ErrorCode::NotJoined, "join the room before you post to it");
+                let place = slot.filter(|_| reads).ok_or_else(refusal);
+                let place = place.and_then(|slot| must_have(rights, Rights::WRITE).map(|()| slot));
+                self.take_post(Post { author, user, request, key, body }, slot, place, turn);
+            }
+            Up::Say(ask) => {
+                let SayAsk { room, author, user, request, key, body } = *ask;
+                let place = slot.ok_or_else(|| without_room(self, &room));
+                self.take_post(Post { author, user, request, key, body }, slot, place, turn);
             }
             Up::Refuse { author, request, refusal, .. } => {
                 self.open(slot, Open::Answer { to: author, request, answer: Answer::PostRefused(*refusal) });
@@ -184,16 +191,21 @@ impl Rooms {
         PageLimit { messages_max: self.limits.fetch_messages_max, bytes_max: page_bytes_max(&self.limits) }
     }
 
+    /// Takes a post to the room in which it may be said, or refuses it there or without one.
+    fn take_post(&mut self, post: Post, room: Option<usize>, place: Result<usize, Refusal>, turn: &mut Turn<'_>) {
+        let (to, request) = (post.author, post.request);
+        if let Err(answer) = self.post(post, place, turn) {
+            self.open(room, Open::Answer { to, request, answer });
+        }
+    }
+
     /// Gives a post its place, or says what it is answered instead.
-    fn post(&mut self, post: Post, slot: Option<usize>, turn: &mut Turn<'_>) -> Result<(), Answer> {
+    fn post(&mut self, post: Post, slot: Result<usize, Refusal>, turn: &mut Turn<'_>) -> Result<(), Answer> {
         let refuse = |code, message: &'static str| Err(Answer::PostRefused(Refusal::new(code, message)));
         if self.draining {
             return refuse(ErrorCode::Draining, "the server is stopping: post again when you are reconnected");
         }
-        let Some(slot) = slot.filter(|&slot| self.slots[slot].has_reader(post.author)) else {
-            return refuse(ErrorCode::NotJoined, "join the room before you post to it");
-        };
-        must_have(post.rights, Rights::WRITE).map_err(Answer::PostRefused)?;
+        let slot = slot.map_err(Answer::PostRefused)?;
         let room = &self.slots[slot];
         let time_ms = self.clock.time_ms();
         let keyed = post
@@ -424,7 +436,7 @@ impl Rooms {
     fn signal(&mut self, slot: Option<usize>, author: Peer, user: &UserName, body: &OwnedBody, turn: &mut Turn<'_>) {
         let Some(room) = slot.map(|slot| &mut self.slots[slot]) else { return };
         let id = room.id;
-        if !room.has_reader(author) {
+        if !room.has_reader(author) && author.connection != BACKEND {
             return;
         }
         let rate = self.limits.signals_per_room_per_second_max;
@@ -547,7 +559,6 @@ pub struct RoomsParts {
 struct Post {
     author: Peer,
     user: UserName,
-    rights: Rights,
     request: RequestId,
     key: Option<PostKey>,
     body: OwnedBody,

@@ -18,6 +18,7 @@ use banter_protocol::wire::WireForm;
 
 use crate::access::Access;
 use crate::address::{ConnectionId, Core, Now};
+use crate::backend::{Backend, BackendAnswer, BackendAsk, Ticket};
 use crate::counters::Counters;
 use crate::erasing::Begun;
 use crate::fanout::Sending;
@@ -93,6 +94,7 @@ pub struct Shard {
     sessions: Sessions,
     rooms: Rooms,
     lanes: Lanes,
+    backend: Backend,
     counters: Counters,
     latencies: Box<Latencies>,
     now: Now,
@@ -111,6 +113,7 @@ impl Shard {
             sessions: Sessions::new(core, cores, limits, welcome, access),
             rooms: Rooms::new(RoomsParts { limits, policies, cores, first_epoch, epochs_end, journal }),
             lanes: Lanes::new(core, cores, limits.lane_parcels_max),
+            backend: Backend::new(core),
             counters: Counters::default(),
             latencies: Box::default(),
             now: Now::default(),
@@ -228,6 +231,16 @@ impl Shard {
         self.sessions.take_down(parcel, turn);
     }
 
+    /// A program beside the server asks something of a room of this core.
+    pub fn backend(&mut self, ticket: Ticket, ask: BackendAsk) {
+        self.backend.ask(ticket, ask, &self.rooms, &mut self.lanes, self.now.monotonic_us);
+    }
+
+    /// What such programs are answered, since the last time.
+    pub fn take_backend_answers(&mut self) -> Vec<(Ticket, BackendAnswer)> {
+        self.backend.take_answers()
+    }
+
     /// Takes what the disk did.
     pub fn disk(&mut self, answer: DiskAnswer) {
         if let DiskAnswer::ForgetFrames { room } = answer {
@@ -284,7 +297,9 @@ impl Shard {
             self.rooms.serve_pages(turn);
             for _ in 0..LOCAL_PARCELS_MAX {
                 let Some(parcel) = turn.lanes.take_local_down() else { break };
-                self.sessions.take_down(parcel, turn);
+                if let Some(parcel) = self.backend.take_down(parcel) {
+                    self.sessions.take_down(parcel, turn);
+                }
             }
             turn.lanes.send_late_local();
             if !turn.lanes.has_local() {
