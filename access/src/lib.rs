@@ -22,6 +22,7 @@
 #![forbid(unsafe_code)]
 
 pub mod address;
+pub mod api_key;
 pub mod bucket;
 pub mod claims;
 pub mod gate;

@@ -202,6 +202,11 @@ impl Revocations {
         self.ends.is_empty()
     }
 
+    /// How many there may be.
+    pub fn revocations_max(&self) -> usize {
+        self.revocations_max
+    }
+
     /// Adds one. Says whether anything is different now: not if it has ended, or if another one includes it.
     ///
     /// # Errors

@@ -12,6 +12,7 @@
 //! - An ask comes to the core that owns its room.
 //! - No ask costs more of a turn than [`LISTED_MAX`] names, or a look at [`LOOKED_AT_MAX`] places of a table.
 
+use banter_access::rights::Rights;
 use banter_protocol::error_code::ErrorCode;
 use banter_protocol::ids::{Epoch, PostKey, RoomId, RoomName, Sequence, UserName};
 use banter_protocol::request::FetchFrom;
@@ -63,7 +64,7 @@ pub enum BackendAsk {
         room: RoomName,
         /// Which way, and from where.
         from: FetchFrom,
-        /// Messages at most.
+        /// Messages at most; never more than `fetch_messages_max`.
         messages_max: u32,
     },
     /// Who is there, by name.
@@ -176,16 +177,14 @@ impl Backend {
                 return;
             }
             BackendAsk::Fetch { room, from, messages_max } => {
-                lanes.send_up(
-                    self.own,
-                    Up::Fetch(FetchAsk { room, asker: author, request, from, messages_max }),
-                    now_us,
-                );
+                let messages_max = messages_max.min(rooms.limits.fetch_messages_max);
+                let ask = FetchAsk { room, asker: author, rights: Rights::ALL, request, from, messages_max };
+                lanes.send_up(self.own, Up::Fetch(ask), now_us);
                 return;
             }
             BackendAsk::Signal { room, user, body } => {
                 let room = RoomId::of(room.as_str());
-                lanes.send_up(self.own, Up::Signal { room, author, user, body }, now_us);
+                lanes.send_up(self.own, Up::Signal { room, author, user, rights: Rights::ALL, body }, now_us);
                 BackendAnswer::Told
             }
             BackendAsk::Members { room, after, users_max } => rooms.members_after(&room, after.as_ref(), users_max),

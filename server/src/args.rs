@@ -245,6 +245,7 @@ impl Flags {
             limits: limits.collect(),
             rooms: Vec::new(),
             auth: None,
+            admin: None,
             accept_corruption: self.accept_corruption,
             is_open: self.open,
         }

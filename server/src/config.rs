@@ -6,6 +6,7 @@
 //! `file` reads the TOML, `rooms` its `[[rooms]]`, `cores` says which CPUs are meant, `fault` says what can be wrong, `changes`
 //! what a file that is read again changes.
 
+mod admin;
 mod auth;
 mod changes;
 mod cores;
@@ -29,6 +30,7 @@ use banter_protocol::origin::{AllowedOrigin, OriginRule};
 
 use crate::core::connections::Entrance;
 
+pub use admin::Admin;
 pub use auth::{Auth, TokenAuth};
 pub use changes::{Change, Changes, LIVE_LIMITS, merge};
 pub use cores::CoreChoice;
@@ -160,6 +162,8 @@ pub struct Config {
     pub rooms: RoomPolicies,
     /// Whether connections prove who they are.
     pub auth: Auth,
+    /// The backend's interface, if there is one.
+    pub admin: Option<Admin>,
     /// What `[[rooms]]` lets users do who have proved who they are.
     pub room_rights: RoomDefaults,
     /// Whether damage in the log is dropped, and new epochs begin. For one start, so no file can say it.
@@ -192,6 +196,7 @@ impl Config {
             out.push_str(&format!("{} = {}\n", limit.name, (limit.read)(&self.limits)));
         }
         out.push_str(&self.auth.to_toml());
+        out.extend(self.admin.as_ref().map(Admin::to_toml));
         for (pattern, policy) in &self.rooms.rules {
             out.push_str(&rooms::entry(pattern, policy, &self.room_rights));
         }
@@ -268,6 +273,8 @@ pub struct Settings {
     pub rooms: Vec<RoomRule>,
     /// `[auth]`. No flag says one.
     pub auth: Option<Given<Auth>>,
+    /// `[admin]`. No flag says one.
+    pub admin: Option<Given<Admin>>,
     /// `--accept-corruption`. No file says it.
     pub accept_corruption: bool,
     /// `--open`. No file says it.
@@ -302,6 +309,7 @@ impl Settings {
             log: self.log.or(lower.log),
             limits,
             auth: self.auth.or(lower.auth),
+            admin: self.admin.or(lower.admin),
             rooms: if self.rooms.is_empty() { lower.rooms } else { self.rooms },
             accept_corruption: self.accept_corruption || lower.accept_corruption,
             is_open: self.is_open || lower.is_open,
@@ -337,6 +345,7 @@ impl Settings {
             rooms: rooms::policies(&self.rooms, otherwise),
             room_rights: rooms::rights(&self.rooms, &auth)?,
             auth,
+            admin: self.admin.map(|admin| admin.value),
             accept_corruption: self.accept_corruption,
         })
     }

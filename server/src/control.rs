@@ -6,9 +6,11 @@
 //! - No core is waited for without bound: a question is answered with what came within [`ANSWER_MAX_MS`], a core owes one
 //!   report at most, and a stop ends at its deadlines.
 
+pub mod api;
 pub mod auth;
 mod epochs;
 pub mod reload;
+pub mod revocations;
 mod survey;
 
 use std::sync::Arc;
@@ -20,17 +22,19 @@ use banter_log::journal::Answer;
 use banter_log::segment::SegmentHeader;
 use banter_protocol::ids::Epoch;
 use flume::{Receiver, RecvTimeoutError, Sender};
-use signal_hook::consts::SIGHUP;
+use signal_hook::consts::{SIGHUP, SIGTERM};
 
+use crate::core::desk::Asked;
 use crate::core::mesh::Bell;
 use crate::metrics::{CoreReport, ServerState};
 use crate::storage::files::SegmentFile;
+use api::{Order, Reply};
 use epochs::EpochDesk;
 use reload::{CoreReload, ReloadDesk};
 use survey::{Standing, Survey};
 
 pub use epochs::ExtendEpochs;
-pub use survey::{ANSWER_MAX_MS, Asker, Question};
+pub use survey::{ANSWER_MAX_MS, AnswerTo, Asker, Question};
 
 /// Milliseconds beyond the drain's own bound, for the cores to end it.
 const DRAIN_SLACK_MS: u64 = 2_000;
@@ -44,8 +48,10 @@ pub enum ToControl {
     Ready(Core),
     /// The core could not start or cannot go on, and why.
     Failed(Core, String),
-    /// A connection wants to know something of the whole server.
+    /// Somebody wants to know something of the whole server.
     Asked(Asker),
+    /// A backend tells the server to stop in order.
+    Drain,
     /// What a core counts.
     Report(Core, Box<CoreReport>),
     /// The core has given half of its epochs.
@@ -83,6 +89,10 @@ pub enum ToCore {
     EpochsEnd(Epoch),
     /// A token was judged.
     Proved(Box<Proved>),
+    /// A backend asks something of this core's rooms.
+    Backend(Asked),
+    /// Do this to connections, and say whether it was taken.
+    Order(Order, Reply<bool>),
     /// Go by these values, and say so.
     Reload(Box<CoreReload>),
     /// What the log's keeper did.
@@ -214,6 +224,9 @@ impl Control {
             ToControl::Failed(core, why) => return self.failed(core, why, now_ms),
             ToControl::Signal(SIGHUP) => self.reload(),
             ToControl::Signal(signal) => self.stop_by(signal, now_ms),
+            // A second one is no second signal: it changes nothing.
+            ToControl::Drain if matches!(self.stage, Stage::Starting | Stage::Serving) => self.stop_by(SIGTERM, now_ms),
+            ToControl::Drain => {}
             ToControl::DrainTimeout { drain_timeout_ms } => self.drain_timeout_ms = drain_timeout_ms,
             ToControl::Asked(asker) => self.survey.ask(asker, self.standing(), now_ms),
             ToControl::WantsEpochs(_) => {

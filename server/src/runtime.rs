@@ -26,8 +26,10 @@ use rustix::net::sockopt;
 
 use crate::args::Sources;
 use crate::config::{Auth, Config, told_limits};
+use crate::control::api::{self, DoorFault, Doors, Keys, Order, PlaneParts};
 use crate::control::auth::{self, AuthDesk, AuthFault, AuthInbox};
 use crate::control::reload::Reload;
+use crate::control::revocations::{RevocationsFault, RevocationsFile};
 use crate::control::{Control, ControlFault, CoreLink, ToControl, ToCore};
 use crate::core::connections::{ConnectionLimits, Connections};
 use crate::core::mesh::{Bell, Neighbour, lanes};
@@ -74,6 +76,12 @@ pub enum RunFault {
     /// Tokens cannot be judged.
     #[error("{0}")]
     Auth(#[from] AuthFault),
+    /// The interface for backends cannot listen.
+    #[error("{0}")]
+    Door(#[from] DoorFault),
+    /// What is revoked cannot be known.
+    #[error("{0}")]
+    Revocations(#[from] RevocationsFault),
     /// The log cannot be used.
     #[error("{0}")]
     Log(#[from] RecoveryFault),
@@ -98,9 +106,13 @@ impl RunFault {
     pub fn exit_code(&self) -> u8 {
         match self {
             RunFault::Host(fault) => fault.exit_code(),
-            RunFault::Log(_) | RunFault::Auth(_) => host::EXIT_CONFIG,
+            RunFault::Log(_) | RunFault::Auth(_) | RunFault::Revocations(_) => host::EXIT_CONFIG,
             RunFault::Control(ControlFault::Core(_) | ControlFault::Hung(_)) => EXIT_CORE_FAILED,
-            RunFault::Listen { .. } | RunFault::Core(_) | RunFault::System { .. } | RunFault::Control(_) => 1,
+            RunFault::Listen { .. }
+            | RunFault::Door(_)
+            | RunFault::Core(_)
+            | RunFault::System { .. }
+            | RunFault::Control(_) => 1,
         }
     }
 }
@@ -134,6 +146,8 @@ pub fn run(
     };
     let unix_ms = wall_clock::unix_ms();
     let mut epochs = EpochFile::open(&config.data)?;
+    let revocations = RevocationsFile::open(&config.data, unix_ms / 1_000)?;
+    let doors = config.admin.as_ref().map(Doors::open).transpose()?;
     let (address, listeners) = listen(config.listen, config.cores.len())?;
     let bells = (0..listeners.len())
         .map(|_| Bell::new())
@@ -149,7 +163,10 @@ pub fn run(
     let parts = config.cores.iter().zip(listeners).zip(neighbours).zip(&bells).enumerate();
     for (index, (((&cpu, listener), neighbours), bell)) in parts {
         let (messages, inbox) = flume::unbounded();
-        links.push(CoreLink { messages, bell: bell.clone() });
+        let link = CoreLink { messages, bell: bell.clone() };
+        // Ahead of the core itself, and so of its first token.
+        tell_revocations(&revocations, &link);
+        links.push(link);
         let core = CoreParts {
             shard: shard_config(config, index as u16, reserved, log.as_mut()),
             log: log.as_ref().map(|log| (log.folder.clone(), to_keeper.clone())),
@@ -173,6 +190,7 @@ pub fn run(
     let keeper = keeper.map_err(system("starting the log's keeper"))?;
     let server =
         ServerState { keeper: keeper_state, log_lines: log_lines.dropped.clone(), started_unix_s: unix_ms / 1_000 };
+    let api_keys = config.admin.as_ref().map(|admin| Arc::new(Keys::of(admin)));
     let reload = Reload {
         sources,
         config: config.clone(),
@@ -180,9 +198,19 @@ pub fn run(
         cores: links.clone(),
         judge,
         log: log_lines.filter.clone(),
-        control: to_control,
+        api_keys: api_keys.clone(),
+        control: to_control.clone(),
     };
     let (reload_desk, _) = reload.spawn().map_err(system("starting the thread that reloads"))?;
+    if let Some((keys, doors)) = api_keys.zip(doors) {
+        let lifetime_seconds_max = config.auth.lifetime_seconds_max();
+        let frame_bytes_max = config.limits.frame_bytes_max;
+        let (cores, reload) = (links.clone(), reload_desk.clone());
+        tracing::info!("backends are answered on {}", doors);
+        let parts =
+            PlaneParts { cores, keys, control: to_control, reload, revocations, frame_bytes_max, lifetime_seconds_max };
+        api::spawn(parts, doors).map_err(system("starting the thread that answers backends"))?;
+    }
     let mut control = Control::new(links, server, config.limits.drain_timeout_ms.into());
     control.extend_epochs_by(Box::new(move || epochs.extend()));
     control.reload_by(reload_desk);
@@ -195,6 +223,14 @@ pub fn run(
     }
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Has a core know what is revoked.
+fn tell_revocations(revocations: &RevocationsFile, core: &CoreLink) {
+    for revocation in revocations.all().iter() {
+        let (reply, _) = tokio::sync::oneshot::channel();
+        core.send(ToCore::Order(Order::Revoke(revocation.into()), reply));
+    }
 }
 
 /// Waits for the threads of cores that have said that they end.

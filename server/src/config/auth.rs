@@ -72,6 +72,14 @@ impl Auth {
         }
     }
 
+    /// Seconds that a token may hold; none where none is asked for.
+    pub fn lifetime_seconds_max(&self) -> Option<u64> {
+        match self {
+            Auth::Open => None,
+            Auth::Token(auth) => Some(auth.rules.lifetime_seconds_max),
+        }
+    }
+
     /// As the file says it.
     pub(super) fn to_toml(&self) -> String {
         if *self == Auth::Open {
@@ -140,11 +148,11 @@ impl Document<'_> {
             }
         }
         let value = match is_token {
-            None => return Err(ConfigFault::Auth { place, what: format!("[auth] has no mode: it {MUST_MODE}") }),
+            None => return Err(ConfigFault::Table { place, what: format!("[auth] has no mode: it {MUST_MODE}") }),
             Some(false) if table.len() > 1 => {
                 let what = "[auth] says what tokens must be, and mode = \"open\" asks for none: say mode = \"token\""
                     .to_owned();
-                return Err(ConfigFault::Auth { place, what });
+                return Err(ConfigFault::Table { place, what });
             }
             Some(false) => Auth::Open,
             Some(true) if !auth.has_key() => {
@@ -152,7 +160,7 @@ impl Document<'_> {
                     "[auth] asks for tokens and has no key to check them with: say keys = [\"FILE\"], secret_file or \
                             secret_env"
                         .to_owned();
-                return Err(ConfigFault::Auth { place, what });
+                return Err(ConfigFault::Table { place, what });
             }
             Some(true) => Auth::Token(Box::new(auth)),
         };

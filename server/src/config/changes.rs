@@ -3,11 +3,13 @@
 //! Invariant: what [`Changes::takes_effect`] names is in the configuration that [`merge`] gives, and what
 //! [`Changes::needs_restart`] names is there as it was.
 
+use banter_access::api_key::{ApiKey, write_digest};
 use banter_access::grants::{RoomDefault, RoomDefaults};
+use banter_access::pattern::Pattern;
 use banter_chat::limits::Limits;
 use banter_chat::policy::{RoomPolicies, RoomPolicy};
 
-use super::{Auth, Config, LIMITS};
+use super::{Admin, Auth, Config, LIMITS};
 
 /// Limits that are looked at each time they are needed, so that another value holds from there. All others were built into
 /// something when the server started: a table, a queue of deadlines, a file.
@@ -77,6 +79,7 @@ pub fn merge(old: &Config, read: Config) -> (Config, Changes) {
         proxies: read.proxies,
         log: read.log,
         limits: live_limits(&old.limits, &read.limits),
+        admin: live_admin(old.admin.as_ref(), read.admin),
         ..live_access(old, read.auth, read.room_rights)
     };
     (merged, changes)
@@ -96,6 +99,13 @@ fn live_access(old: &Config, auth: Auth, room_rights: RoomDefaults) -> Config {
     if old.auth.mode() == auth.mode() { Config { auth, room_rights, ..old.clone() } } else { old.clone() }
 }
 
+/// Who may ask; where it listens is said at the start alone.
+fn live_admin(old: Option<&Admin>, read: Option<Admin>) -> Option<Admin> {
+    let old = old?;
+    let Some(Admin { keys, api_requests_per_second_max, .. }) = read else { return Some(old.clone()) };
+    Some(Admin { keys, api_requests_per_second_max, ..old.clone() })
+}
+
 fn compare(old: &Config, read: &Config) -> Changes {
     let (old_rows, mut changes) = (rows(old), Changes::default());
     let is_same_mode = old.auth.mode() == read.auth.mode();
@@ -103,7 +113,9 @@ fn compare(old: &Config, read: &Config) -> Changes {
         let from = old_rows.iter().find(|old| old.key == row.key).map_or("", |old| &old.value);
         // What tokens must say and what they give means nothing where they are not asked for.
         let is_of_tokens = row.key == "rooms.users" || (row.key.starts_with("auth.") && row.key != "auth.mode");
-        let counts = is_same_mode || !is_of_tokens;
+        let is_of_admin = row.key.starts_with("admin.");
+        let has_same_admin = old.admin.is_some() == read.admin.is_some();
+        let counts = (is_same_mode || !is_of_tokens) && (has_same_admin || !is_of_admin);
         if *from != row.value && counts {
             let change = Change { key: row.key, from: shown(from), to: shown(&row.value) };
             match row.when {
@@ -128,6 +140,7 @@ fn rows(config: &Config) -> Vec<Row> {
         limits,
         rooms,
         auth,
+        admin,
         room_rights,
         accept_corruption: _,
     } = config;
@@ -155,6 +168,16 @@ fn rows(config: &Config) -> Vec<Row> {
         let when = if key == "mode" { When::Restart } else { When::Now };
         row(&format!("auth.{key}"), when, value.unwrap_or_else(|| "nothing".to_owned()))
     }));
+    rows.push(row("admin", When::Restart, if admin.is_some() { "there" } else { "nothing" }.to_owned()));
+    rows.extend(admin.iter().flat_map(|admin| {
+        let Admin { listen, socket, api_requests_per_second_max, keys } = admin;
+        [
+            row("admin.listen", When::Restart, format!("{listen:?}")),
+            row("admin.socket", When::Restart, format!("{socket:?}")),
+            row("admin.api_requests_per_second_max", When::Now, api_requests_per_second_max.to_string()),
+            row("admin.keys", When::Now, api_keys(keys)),
+        ]
+    }));
     rows
 }
 
@@ -166,6 +189,17 @@ fn policies(rooms: &RoomPolicies) -> String {
     };
     let told = rooms.rules.iter().rposition(|(_, policy)| *policy != rooms.otherwise).map_or(0, |last| last + 1);
     rooms.rules[..told].iter().map(|(pattern, policy)| line(pattern.as_str(), policy)).collect()
+}
+
+/// A line a key, known by the beginning of its digest.
+fn api_keys(keys: &[ApiKey]) -> String {
+    let line = |key: &ApiKey| {
+        let rooms: Vec<&str> = key.rooms.iter().map(Pattern::as_str).collect();
+        let rights: Vec<&str> = key.rights.names().collect();
+        let digest = write_digest(&key.digest);
+        format!("{} {} {} {}\n", key.name, digest.get(..8).unwrap_or_default(), rights.join(","), rooms.join(","))
+    };
+    keys.iter().map(line).collect()
 }
 
 fn rights(defaults: &RoomDefaults) -> String {

@@ -41,6 +41,10 @@ pub enum Table {
     Rooms,
     /// `[auth]`.
     Auth,
+    /// `[admin]`.
+    Admin,
+    /// An entry of `[[admin.keys]]`.
+    AdminKeys,
 }
 
 impl Table {
@@ -51,6 +55,8 @@ impl Table {
             Table::Limits => "[limits]",
             Table::Rooms => "[[rooms]]",
             Table::Auth => "[auth]",
+            Table::Admin => "[admin]",
+            Table::AdminKeys => "[[admin.keys]]",
         }
     }
 
@@ -61,6 +67,8 @@ impl Table {
             Table::Limits => " in [limits]",
             Table::Rooms => " in [[rooms]]",
             Table::Auth => " in [auth]",
+            Table::Admin => " in [admin]",
+            Table::AdminKeys => " in [[admin.keys]]",
         }
     }
 }
@@ -124,17 +132,9 @@ pub enum ConfigFault {
         /// Where the choice was given.
         place: Place,
     },
-    /// An entry of `[[rooms]]` that means nothing.
+    /// A table that as a whole means nothing.
     #[error("{place}: {what}")]
-    Rooms {
-        /// The file and the line.
-        place: Place,
-        /// What is wrong, and how to mend it.
-        what: String,
-    },
-    /// `[auth]` as a whole means nothing.
-    #[error("{place}: {what}")]
-    Auth {
+    Table {
         /// The file and the line.
         place: Place,
         /// What is wrong, and how to mend it.

@@ -9,6 +9,7 @@ use banter_protocol::origin::AllowedOrigin;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::admin::{ADMIN_KEYS, API_KEY_KEYS};
 use super::auth::AUTH_KEYS;
 use super::cores::MUST_CORES;
 use super::rooms::ROOM_KEYS;
@@ -18,7 +19,7 @@ use super::{
 };
 
 /// The keys outside every table.
-const TOP_KEYS: [&str; 12] = [
+const TOP_KEYS: [&str; 13] = [
     "listen",
     "data",
     "cores",
@@ -31,6 +32,7 @@ const TOP_KEYS: [&str; 12] = [
     "limits",
     "rooms",
     "auth",
+    "admin",
 ];
 
 /// What the text of such a file says.
@@ -74,6 +76,7 @@ impl Document<'_> {
                 "limits" => settings.limits = self.limits(value)?,
                 "rooms" => settings.rooms = self.rooms(value)?,
                 "auth" => settings.auth = Some(self.auth(value)?),
+                "admin" => settings.admin = Some(self.admin(value)?),
                 unknown => return Err(self.unknown_key(&key.span(), unknown, Table::Top)),
             }
         }
@@ -201,6 +204,8 @@ fn hint(key: &str, table: Table) -> String {
     // Of equals the last wins: of keys in several other tables the one that holds for the whole server.
     let known = (ROOM_KEYS.iter().map(|name| (*name, Table::Rooms)))
         .chain(AUTH_KEYS.iter().map(|name| (*name, Table::Auth)))
+        .chain(ADMIN_KEYS.iter().map(|name| (*name, Table::Admin)))
+        .chain(API_KEY_KEYS.iter().map(|name| (*name, Table::AdminKeys)))
         .chain(TOP_KEYS.iter().map(|name| (*name, Table::Top)))
         .chain(LIMITS.iter().map(|limit| (limit.name, Table::Limits)));
     let nearest = known
@@ -214,6 +219,8 @@ fn hint(key: &str, table: Table) -> String {
         (None, Table::Top) => format!("the known ones are {}", TOP_KEYS.join(", ")),
         (None, Table::Limits) => "banter --help-limits lists the known ones".to_owned(),
         (None, Table::Auth) => format!("the known ones are {}", AUTH_KEYS.join(", ")),
+        (None, Table::Admin) => format!("the known ones are {}", ADMIN_KEYS.join(", ")),
+        (None, Table::AdminKeys) => format!("the known ones are {}", API_KEY_KEYS.join(", ")),
         (None, Table::Rooms) => format!("the known ones are {}", ROOM_KEYS.join(", ")),
     }
 }

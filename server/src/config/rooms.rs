@@ -99,7 +99,7 @@ impl Document<'_> {
                     "[[rooms]] has {} entries, and at most {ROOM_RULES_MAX} are allowed: use * to say what holds for many",
                     entries.len()
                 );
-                return Err(ConfigFault::Rooms { place, what });
+                return Err(ConfigFault::Table { place, what });
             }
             let table = entry.get_ref().as_table().ok_or_else(|| self.wrong("rooms", entry, MUST_ROOMS))?;
             let rule = self.room(table, place)?;
@@ -141,7 +141,7 @@ impl Document<'_> {
         }
         let what =
             || "an entry of [[rooms]] has no match: say which rooms it is for, like match = \"game-*\"".to_owned();
-        rule.pattern = pattern.ok_or_else(|| ConfigFault::Rooms { place: rule.place.clone(), what: what() })?;
+        rule.pattern = pattern.ok_or_else(|| ConfigFault::Table { place: rule.place.clone(), what: what() })?;
         Ok(rule)
     }
 }
@@ -166,7 +166,7 @@ pub(super) fn rights(rules: &[RoomRule], auth: &Auth) -> Result<RoomDefaults, Co
             None => Ok(RoomDefaults { entries: Vec::new(), otherwise: RoomDefault::PUBLIC }),
             Some(rule) => {
                 let what = "`users` says what users may do who prove who they are: say mode = \"token\" in [auth]";
-                Err(ConfigFault::Rooms { place: rule.place.clone(), what: what.to_owned() })
+                Err(ConfigFault::Table { place: rule.place.clone(), what: what.to_owned() })
             }
         };
     }
@@ -184,7 +184,7 @@ pub(super) fn rights(rules: &[RoomRule], auth: &Auth) -> Result<RoomDefaults, Co
                  one * at its end",
                 rule.pattern.as_str()
             );
-            ConfigFault::Rooms { place: rule.place.clone(), what }
+            ConfigFault::Table { place: rule.place.clone(), what }
         })?;
         entries.push((pattern, RoomDefault { users: rule.users.unwrap_or(Rights::NONE), guests: Rights::NONE }));
     }
@@ -207,7 +207,7 @@ fn check_reachable(earlier: &[RoomRule], rule: &RoomRule) -> Result<(), ConfigFa
         first.pattern.as_str(),
         first.place,
     );
-    Err(ConfigFault::Rooms { place: rule.place.clone(), what })
+    Err(ConfigFault::Table { place: rule.place.clone(), what })
 }
 
 #[cfg(test)]

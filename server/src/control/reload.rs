@@ -11,6 +11,7 @@
 //! - Reloads are done one at a time, in the order in which they were asked for.
 
 use std::fmt;
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -21,6 +22,7 @@ use flume::{Receiver, Sender};
 
 use crate::args::{ArgsError, Sources};
 use crate::config::{Auth, Change, Changes, Config, merge, told_limits};
+use crate::control::api::Keys;
 use crate::control::auth::{AuthFault, Judge, JudgeSlot};
 use crate::control::{CoreLink, ToControl, ToCore};
 use crate::core::connections::Entrance;
@@ -121,6 +123,8 @@ pub struct Reload {
     pub judge: Option<JudgeSlot>,
     /// What is logged.
     pub log: LogFilter,
+    /// Keys of the interface for backends, where there is one.
+    pub api_keys: Option<Arc<Keys>>,
     /// The control thread.
     pub control: Sender<ToControl>,
 }
@@ -161,6 +165,9 @@ impl Reload {
         self.log.set(&merged.log);
         if let (Some(slot), Some(judge)) = (&self.judge, judge) {
             slot.put(judge);
+        }
+        if let (Some(keys), Some(admin)) = (&self.api_keys, &merged.admin) {
+            keys.set(admin.keys.clone(), admin.api_requests_per_second_max);
         }
         let drain_timeout_ms = merged.limits.drain_timeout_ms.into();
         let _ = self.control.send(ToControl::DrainTimeout { drain_timeout_ms });

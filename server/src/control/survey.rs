@@ -7,6 +7,7 @@
 use banter_chat::address::{ConnectionId, Core};
 use banter_log::journal::State;
 
+use super::api::Reply;
 use super::{CoreLink, ToCore};
 use crate::core::http;
 use crate::metrics::{CoreReport, ServerState, render};
@@ -26,16 +27,28 @@ pub enum Question {
 }
 
 /// Who asks, and what.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub struct Asker {
-    /// The connection's core.
-    pub core: Core,
-    /// The connection.
-    pub connection: ConnectionId,
-    /// What it asks.
+    /// What is asked.
     pub question: Question,
-    /// It wants no body.
-    pub head_only: bool,
+    /// Who waits for the answer.
+    pub to: AnswerTo,
+}
+
+/// Where an answer goes.
+#[derive(Debug)]
+pub enum AnswerTo {
+    /// To a connection, which ends with it.
+    Connection {
+        /// Its core.
+        core: Core,
+        /// The connection.
+        connection: ConnectionId,
+        /// It wants no body.
+        head_only: bool,
+    },
+    /// To the interface for backends: an HTTP status and a text.
+    Backend(Reply<(u16, String)>),
 }
 
 /// What the server is at.
@@ -65,7 +78,7 @@ impl Survey {
     pub(super) fn ask(&mut self, asker: Asker, standing: Standing, now_ms: u64) {
         // No core has to be asked for that, and a core that starts could not say it.
         if asker.question == Question::Readiness && standing != Standing::Serving {
-            return self.answer(&asker, standing);
+            return self.answer(asker, standing);
         }
         if self.askers.is_empty() {
             self.due_ms = now_ms + ANSWER_MAX_MS;
@@ -106,18 +119,28 @@ impl Survey {
 
     fn answer_all(&mut self, standing: Standing) {
         for asker in std::mem::take(&mut self.askers) {
-            self.answer(&asker, standing);
+            self.answer(asker, standing);
         }
         self.reports.fill_with(|| None);
     }
 
-    fn answer(&self, asker: &Asker, standing: Standing) {
-        let bytes = match asker.question {
-            Question::Metrics => http::metrics(&render(&self.reports, &self.server), asker.head_only),
-            Question::Health => verdict("ok", self.sickness(), asker.head_only),
-            Question::Readiness => verdict("ready", self.unreadiness(standing), asker.head_only),
+    fn answer(&self, asker: Asker, standing: Standing) {
+        let (status, text) = match asker.question {
+            Question::Metrics => (200, render(&self.reports, &self.server)),
+            Question::Health => verdict("ok", self.sickness()),
+            Question::Readiness => verdict("ready", self.unreadiness(standing)),
         };
-        self.links[asker.core.index()].send(ToCore::HttpAnswer(asker.connection, bytes));
+        match asker.to {
+            AnswerTo::Connection { core, connection, head_only } => {
+                let bytes = match asker.question {
+                    Question::Metrics => http::metrics(&text, head_only),
+                    Question::Health | Question::Readiness => http::text(status, &text, head_only),
+                };
+                self.links[core.index()].send(ToCore::HttpAnswer(connection, bytes));
+            }
+            // Who asked may have gone.
+            AnswerTo::Backend(reply) => drop(reply.send((status, text))),
+        }
     }
 
     fn sickness(&self) -> Option<String> {
@@ -148,10 +171,10 @@ impl Survey {
     }
 }
 
-fn verdict(praise: &str, complaint: Option<String>, head_only: bool) -> Vec<u8> {
+fn verdict(praise: &str, complaint: Option<String>) -> (u16, String) {
     match complaint {
-        None => http::text(200, &format!("{praise}\n"), head_only),
-        Some(complaint) => http::text(503, &format!("{complaint}\n"), head_only),
+        None => (200, format!("{praise}\n")),
+        Some(complaint) => (503, format!("{complaint}\n")),
     }
 }
 

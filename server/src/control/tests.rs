@@ -56,7 +56,10 @@ impl Rig {
 
     fn ask(&mut self, connection: u32, question: Question) {
         let connection = ConnectionId { slot: connection, generation: 1 };
-        self.say(ToControl::Asked(Asker { core: Core(0), connection, question, head_only: false }));
+        self.say(ToControl::Asked(Asker {
+            question,
+            to: AnswerTo::Connection { core: Core(0), connection, head_only: false },
+        }));
     }
 
     fn report(&mut self, core: u16) {

@@ -32,7 +32,7 @@ use banter_protocol::origin::OriginRule;
 use banter_protocol::proxy::ProxyFault;
 use banter_protocol::wire::WireForm;
 
-use crate::control::{Asker, ToControl};
+use crate::control::{AnswerTo, Asker, ToControl};
 use crate::core::arrivals::Arrivals;
 use crate::core::doorway::Doorway;
 use crate::core::http::{self, HttpAnswer};
@@ -245,9 +245,9 @@ impl Connections {
             }
             HttpAnswer::Asked { question, head_only } => {
                 self.set_stage(slot, Stage::Asking);
-                let asker = Asker { core: self.core, connection: self.id(slot), question, head_only };
+                let to = AnswerTo::Connection { core: self.core, connection: self.id(slot), head_only };
                 // The control thread lives longer than the cores.
-                let _ = self.control.send(ToControl::Asked(asker));
+                let _ = self.control.send(ToControl::Asked(Asker { question, to }));
             }
         }
     }

@@ -9,6 +9,7 @@
 pub mod arrivals;
 pub mod blocked;
 pub mod connections;
+pub mod desk;
 pub mod doorway;
 pub mod http;
 pub mod mesh;

@@ -9,9 +9,11 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use banter_access::revocation::Subject;
 use banter_chat::address::{Core, Now};
 use banter_chat::histogram::Histogram;
 use banter_chat::limits::Limits;
+use banter_chat::orders::Parting;
 use banter_chat::proving::{NotProved, Proved, Proving};
 use banter_chat::shard::Shard;
 use banter_log::journal::{Answer, Journal};
@@ -19,10 +21,12 @@ use banter_log::reading::ReadFault;
 use glommio::io::PollableFd;
 use rustix::event::{EventfdFlags, eventfd};
 
+use crate::control::api::Order;
 use crate::control::auth::AuthDesk;
 use crate::control::reload::CoreReload;
 use crate::control::{ToControl, ToCore};
 use crate::core::connections::Connections;
+use crate::core::desk::Desk;
 use crate::core::mesh::{Bell, Neighbour, Sleep};
 use crate::core::net::pace::{ACCEPTS_AT_REST, AcceptPace};
 use crate::core::net::{Net, NetEvent};
@@ -54,6 +58,7 @@ pub struct Pump {
     net: Net,
     disk: Option<Disk>,
     auth: Option<AuthDesk>,
+    desk: Desk,
     neighbours: Vec<Neighbour>,
     bell: Arc<Bell>,
     inbox: flume::Receiver<ToCore>,
@@ -142,6 +147,7 @@ impl Pump {
             net,
             disk,
             auth,
+            desk: Desk::default(),
             neighbours,
             bell,
             inbox,
@@ -236,6 +242,7 @@ impl Pump {
             || self.connections.has_backlog()
             || self.shard.is_busy()
             || self.bell.has_mail()
+            || self.desk.has_waiting()
             || self.disk.as_ref().is_some_and(Disk::has_answers)
             || self.neighbours.iter_mut().any(|neighbour| {
                 neighbour.down_in.has_some() || (self.shard.may_take_up(neighbour.core) && neighbour.up_in.has_some())
@@ -313,9 +320,11 @@ impl Pump {
         self.take_mail();
         self.take_disk();
         self.take_parcels();
+        self.desk.ask(&mut self.shard);
         // Ahead of the shard's turn, since it may have the shard end a connection.
         self.connections.tick(self.now.monotonic_ms, &mut self.shard, &mut self.net);
         self.shard.finish_turn();
+        self.desk.answer(&mut self.shard);
         if self.shard.asks_for_epochs() {
             let _ = self.control.send(ToControl::WantsEpochs(self.core));
         }
@@ -419,6 +428,12 @@ impl Pump {
                     self.is_stopped = true;
                     self.net.stop_accepting();
                 }
+                ToCore::Backend(asked) => self.desk.take(asked),
+                ToCore::Order(order, reply) => {
+                    let taken = self.take_order(&order);
+                    // Who asked may have gone.
+                    let _ = reply.send(taken);
+                }
                 ToCore::Proved(proved) => self.proved(*proved),
                 ToCore::Reload(reload) => self.reload(*reload),
                 ToCore::EpochsEnd(end) => self.shard.extend_epochs(end),
@@ -454,6 +469,23 @@ impl Pump {
         let is_refused = matches!(proved.verdict, Err(NotProved::Refused(_)));
         self.shard.proved(proved);
         self.connections.judged(connection, is_refused, &self.shard);
+    }
+
+    /// Does what a backend orders; `false`: as much as may waits already.
+    fn take_order(&mut self, order: &Order) -> bool {
+        match order {
+            Order::Revoke(revocation) => match revocation.subject() {
+                Subject::Address(_) => self.connections.revoke(revocation).is_ok(),
+                Subject::User(_) | Subject::Session(_) | Subject::Token(_) => self.shard.revoke(revocation).is_ok(),
+            },
+            Order::Lift(subject) => {
+                self.connections.lift(subject);
+                self.shard.lift(subject);
+                true
+            }
+            Order::Kick(room, user) => self.shard.kick(room, user).is_ok(),
+            Order::Disconnect(user) => self.shard.disconnect(user, Parting::KICKED).is_ok(),
+        }
     }
 
     fn take_disk(&mut self) {

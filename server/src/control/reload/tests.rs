@@ -35,6 +35,7 @@ impl Rig {
             cores: links,
             judge: Some(JudgeSlot::default()),
             log: LogFilter::idle(),
+            api_keys: None,
             control: to_control,
         };
         Rig { folder, reload, cores, control }

@@ -21,6 +21,9 @@ const RUN_BYTES_PLENTY: u32 = 256 * 1_024;
 /// Bytes of a message's frame beside the padding of its body, at most: the archive, the names, the key, the text.
 const FRAME_BYTES_BESIDE_PADDING: u64 = 160;
 
+/// Times that a client asks for a page while nothing else happens.
+const FETCHES_AT_REST_MAX: usize = 4;
+
 impl World {
     /// No more wishes: everything under way arrives, and then everything must be right.
     pub fn come_to_rest(&mut self) {
@@ -182,14 +185,22 @@ impl World {
         self.profile.keeps(room)
     }
 
-    /// What a client gets that fetches while nothing else happens; `None` if it was taken for gone meanwhile.
+    /// What a client gets that fetches while nothing else happens; `None` if it was taken for gone meanwhile. Where an index
+    /// has to be made again it is told to come again, and does.
     fn fetch_at_rest(&mut self, asker: usize, room: &str, from: FetchFrom) -> Option<HeardPage> {
-        let there = self.clients[asker].connection.as_ref()?;
-        let (core, slot) = (there.core.index(), there.id.slot);
-        let wish = self.clients[asker].fetch(room.to_owned(), from, None);
-        self.cores[core].events.push_back(Event::Wish(slot, wish));
-        self.rest();
-        self.clients[asker].connection.as_mut()?.last_page.take()
+        for _ in 0..FETCHES_AT_REST_MAX {
+            let there = self.clients[asker].connection.as_mut()?;
+            there.last_page = None;
+            let (core, slot) = (there.core.index(), there.id.slot);
+            let wish = self.clients[asker].fetch(room.to_owned(), from, None);
+            self.cores[core].events.push_back(Event::Wish(slot, wish));
+            self.rest();
+            let page = self.clients[asker].connection.as_mut()?.last_page.take();
+            if page.is_some() {
+                return page;
+            }
+        }
+        None
     }
 
     /// Every reader has everything up to the head.

@@ -1,0 +1,176 @@
+//! Who asks the interface for something: a program with a key, or whoever may open the unix socket.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Response};
+use banter_access::api_key::{self, ApiKey, ApiRights};
+use banter_protocol::error_code::ErrorCode;
+
+use super::Plane;
+use super::fault::ApiFault;
+use crate::config::Admin;
+
+/// Milliseconds in which the requests of a key are counted together.
+const WINDOW_MS: u64 = 1_000;
+
+/// The way by which a connection came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Door {
+    /// HTTP, where a key is asked for.
+    Http,
+    /// The unix socket, which its file's mode guards.
+    Socket,
+}
+
+/// Who asks. `None`: whoever may open the socket, who may do everything.
+#[derive(Clone, Debug)]
+pub struct Caller(Option<ApiKey>);
+
+impl Caller {
+    /// What log lines call it.
+    pub fn name(&self) -> &str {
+        self.0.as_ref().map_or("socket", |key| &key.name)
+    }
+
+    /// That it may do that, in that room or, without one, on the whole server.
+    ///
+    /// # Errors
+    /// It may not.
+    pub fn must(&self, right: ApiRights, room: Option<&str>) -> Result<(), ApiFault> {
+        let Some(key) = &self.0 else { return Ok(()) };
+        let forbidden = |why: String| Err(ApiFault::new(ErrorCode::Forbidden, why));
+        if !key.rights.contains(right) {
+            let names: Vec<_> = right.names().collect();
+            return forbidden(format!("the key \"{}\" has no right to {}", key.name, names.join(", ")));
+        }
+        match room {
+            Some(room) if !key.covers(room) => forbidden(format!("the key \"{}\" is not for this room", key.name)),
+            None if !key.covers_all() => forbidden(format!("the key \"{}\" is for some rooms alone", key.name)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether it may see the room in a list.
+    pub fn sees(&self, room: &str) -> bool {
+        self.0.as_ref().is_none_or(|key| key.covers(room))
+    }
+}
+
+/// The keys there are, and how often each asked in this second.
+#[derive(Debug)]
+pub struct Keys {
+    now: Mutex<Counted>,
+    started: Instant,
+}
+
+#[derive(Debug)]
+struct Counted {
+    keys: Arc<[ApiKey]>,
+    requests_per_second_max: u32,
+    window: u64,
+    requests: Vec<u32>,
+}
+
+impl Keys {
+    /// Those of a configuration.
+    pub fn of(admin: &Admin) -> Self {
+        Self::new(admin.keys.clone(), admin.api_requests_per_second_max)
+    }
+
+    fn new(keys: Vec<ApiKey>, requests_per_second_max: u32) -> Self {
+        let requests = vec![0; keys.len()];
+        let now = Mutex::new(Counted { keys: keys.into(), requests_per_second_max, window: 0, requests });
+        Keys { now, started: Instant::now() }
+    }
+
+    /// Others from now on.
+    pub fn set(&self, keys: Vec<ApiKey>, requests_per_second_max: u32) {
+        let mut now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
+        let requests = vec![0; keys.len()];
+        *now = Counted { keys: keys.into(), requests_per_second_max, window: now.window, requests };
+    }
+
+    /// Whose key that is, if it may ask now.
+    fn admit(&self, text: &str) -> Result<ApiKey, ApiFault> {
+        let now_ms = self.started.elapsed().as_millis() as u64;
+        let mut now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
+        let index = api_key::find(&now.keys, text).ok_or_else(no_key)?;
+        if now.window != now_ms / WINDOW_MS {
+            now.window = now_ms / WINDOW_MS;
+            now.requests.fill(0);
+        }
+        let requests_max = now.requests_per_second_max;
+        if requests_max != 0 && now.requests[index] >= requests_max {
+            let message = "api_requests_per_second_max of this key is reached";
+            return Err(ApiFault::new(ErrorCode::RateLimited, message).again_in(WINDOW_MS - now_ms % WINDOW_MS));
+        }
+        now.requests[index] += 1;
+        Ok(now.keys[index].clone())
+    }
+}
+
+fn no_key() -> ApiFault {
+    ApiFault::new(ErrorCode::Unauthorized, "say Authorization: Bearer and a key of [[admin.keys]]")
+}
+
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, key) = value.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then_some(key.trim())
+}
+
+/// Lets in who may ask, and says to the handlers who it is.
+pub async fn admit(State(plane): State<Arc<Plane>>, mut request: Request, next: Next) -> Response {
+    let caller = match request.extensions().get::<Door>() {
+        Some(Door::Socket) => Ok(Caller(None)),
+        _ => bearer(request.headers())
+            .ok_or_else(no_key)
+            .and_then(|key| plane.keys.admit(key))
+            .map(|key| Caller(Some(key))),
+    };
+    match caller {
+        Ok(caller) => {
+            request.extensions_mut().insert(caller);
+            next.run(request).await
+        }
+        Err(fault) => fault.into_response(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use banter_access::api_key::digest_of;
+    use banter_access::pattern::Pattern;
+
+    use super::*;
+
+    fn key(rights: ApiRights, room: &str) -> ApiKey {
+        let rooms = vec![Pattern::new(room).unwrap()];
+        ApiKey { name: "shop".into(), digest: digest_of("k"), rights, rooms }
+    }
+
+    #[test]
+    fn a_key_may_do_what_it_says_where_it_says_it() {
+        let caller = Caller(Some(key(ApiRights::POST, "game-*")));
+        assert!(caller.must(ApiRights::POST, Some("game-1")).is_ok() && caller.sees("game-1"));
+        assert!(caller.must(ApiRights::POST, Some("lobby")).is_err() && !caller.sees("lobby"));
+        assert!(caller.must(ApiRights::READ, Some("game-1")).is_err());
+        assert!(caller.must(ApiRights::POST, None).is_err(), "a key for some rooms is not for the server");
+        assert!(Caller(Some(key(ApiRights::OPERATE, "*"))).must(ApiRights::OPERATE, None).is_ok());
+        assert!(Caller(None).must(ApiRights::ALL, None).is_ok() && Caller(None).sees("lobby"));
+    }
+
+    #[test]
+    fn above_its_rate_a_key_waits_and_a_wrong_one_never_gets_in() {
+        let keys = Keys::new(vec![key(ApiRights::ALL, "*")], 2);
+        assert!(keys.admit("wrong").is_err());
+        let admitted = (0..50).filter(|_| keys.admit("k").is_ok()).count();
+        assert!((2..=4).contains(&admitted), "a second, or two if one began meanwhile: {admitted}");
+        keys.set(Vec::new(), 0);
+        assert!(keys.admit("k").is_err(), "a key that is gone is none");
+    }
+}
