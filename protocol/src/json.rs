@@ -144,9 +144,6 @@ impl<'a> Fields<'a> {
             "signal" => Ask::Signal { room: self.take_room()?, body: self.take_body()? },
             "hello" => {
                 let (user, token) = (text(&mut self.user), text(&mut self.token));
-                if user.is_none() && token.is_none() {
-                    return Err("`hello` needs `user`, or a `token` that names it".into());
-                }
                 let features = self.features.take().map_or(FeatureNames::NONE, |names| names.0);
                 Ask::Hello { user: user.unwrap_or_default(), token, features }
             }

@@ -11,6 +11,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod credentials;
 pub mod error_code;
 pub mod event;
 pub mod fault;

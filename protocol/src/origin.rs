@@ -131,6 +131,9 @@ pub enum OriginFault {
         "the server listens on a loopback address and does not know that host: add the page's origin to the key `origins`"
     )]
     UnknownHost,
+    /// A cookie comes with whatever page the browser has open, so only such count that were named.
+    #[error("a token in a cookie is taken from pages that the key `origins` names, and from nobody else")]
+    NotNamed,
 }
 
 /// Which pages are let in.
@@ -162,6 +165,15 @@ impl OriginRule {
             true if self.is_loopback_only && !self.is_known(&origin.host) => Err(OriginFault::UnknownHost),
             true => Ok(()),
         }
+    }
+
+    /// Judges who asks with a cookie, which a browser sends whatever page it is that asks.
+    ///
+    /// # Errors
+    /// Unless its origin is there and was named.
+    pub fn judge_cookie(&self, origin: Option<&str>) -> Result<(), OriginFault> {
+        let named = origin.and_then(|origin| origin.parse().ok()).map(AllowedOrigin::One);
+        if named.is_some_and(|origin| self.allowed.contains(&origin)) { Ok(()) } else { Err(OriginFault::NotNamed) }
     }
 
     /// Whether a host, of which it is known that the browser took it for this server, can be nobody else's.

@@ -238,6 +238,7 @@ impl Flags {
             cores: given(self.cores, "--cores"),
             durability: given(self.durability, "--durability"),
             origins: given(self.origins, "--origins"),
+            page: None,
             proxy_protocol: None,
             trusted_proxies: None,
             limits_dry_run: None,

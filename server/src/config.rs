@@ -29,6 +29,7 @@ use banter_log::segment::Class;
 use banter_protocol::origin::{AllowedOrigin, OriginRule};
 
 use crate::core::connections::Entrance;
+use crate::core::doorway::UpgradeRule;
 
 pub use admin::Admin;
 pub use auth::{Auth, TokenAuth};
@@ -152,6 +153,8 @@ pub struct Config {
     pub durability: Durability,
     /// Origins of web pages, beside the server's own, that may open a WebSocket.
     pub origins: Vec<AllowedOrigin>,
+    /// Whether the chat page is served.
+    pub has_page: bool,
     /// Which proxies speak for others.
     pub proxies: Proxies,
     /// The log filter, as `tracing_subscriber::EnvFilter` reads it.
@@ -180,13 +183,14 @@ impl Config {
         let text = |text: &str| toml::Value::from(text).to_string();
         let mut out = format!(
             "listen = \"{}\"\ndata = {}\ncores = {:?}\ndurability = \"{}\"\norigins = {:?}\n\
-             proxy_protocol = {}\ntrusted_proxies = {:?}\nlimits_dry_run = {:?}\nlog = {}\n\n[limits]\n",
+             page = {}\nproxy_protocol = {}\ntrusted_proxies = {:?}\nlimits_dry_run = {:?}\nlog = {}\n\n[limits]\n",
             self.listen,
             text(data),
             self.cores,
             self.durability.name(),
             // Origins hold nothing that TOML and Rust write in two ways, nor do ranges and names of limits.
             self.origins.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            self.has_page,
             self.proxies.say_header,
             self.proxies.trusted.iter().map(ToString::to_string).collect::<Vec<_>>(),
             self.limits.dry_run.iter().map(Limit::name).collect::<Vec<_>>(),
@@ -219,7 +223,16 @@ impl Config {
     /// Who is let in.
     #[must_use]
     pub fn entrance(&self) -> Entrance {
-        Entrance { origins: self.origin_rule(), proxies: self.proxies.clone(), cores: self.cores.len() as u16 }
+        let cookie = match &self.auth {
+            Auth::Open => None,
+            Auth::Token(auth) => auth.cookie.as_deref().map(Into::into),
+        };
+        let (origins, takes_tokens) = (self.origin_rule(), self.auth != Auth::Open);
+        Entrance {
+            upgrades: UpgradeRule { origins, takes_tokens, cookie, has_no_page: !self.has_page },
+            proxies: self.proxies.clone(),
+            cores: self.cores.len() as u16,
+        }
     }
 
     /// Whether limits by address are set, and every visitor may be one address: that of a proxy on this machine.
@@ -259,7 +272,9 @@ pub struct Settings {
     pub durability: Option<Given<Durability>>,
     /// `origins`.
     pub origins: Option<Given<Vec<AllowedOrigin>>>,
-    /// `proxy_protocol`. No flag says it, nor the two below.
+    /// `page`. No flag says it, nor the three below.
+    pub page: Option<Given<bool>>,
+    /// `proxy_protocol`.
     pub proxy_protocol: Option<Given<bool>>,
     /// `trusted_proxies`.
     pub trusted_proxies: Option<Given<Vec<Cidr>>>,
@@ -303,6 +318,7 @@ impl Settings {
             cores: self.cores.or(lower.cores),
             durability: self.durability.or(lower.durability),
             origins: self.origins.or(lower.origins),
+            page: self.page.or(lower.page),
             proxy_protocol: self.proxy_protocol.or(lower.proxy_protocol),
             trusted_proxies: self.trusted_proxies.or(lower.trusted_proxies),
             limits_dry_run: self.limits_dry_run.or(lower.limits_dry_run),
@@ -325,10 +341,12 @@ impl Settings {
         let (choice, place) = take(self.cores, CoreChoice::All);
         let cores = choice.resolve(allowed).map_err(|what| ConfigFault::Cores { what, place })?;
         let durability = take(self.durability, Durability::default()).0;
-        let auth = take(self.auth, Auth::Open).0;
+        let (auth, auth_place) = take(self.auth, Auth::Open);
         // 0 is what the server keeps, whatever that is.
         let otherwise =
             RoomPolicy { durability, history_messages_max: limits.history_messages_max, class: Class::SERVER };
+        let origins = take(self.origins, Vec::new()).0;
+        auth::check_cookie(&auth, &origins, auth_place)?;
         let (listen, place) = take(self.listen, DEFAULT_LISTEN);
         if auth == Auth::Open && !listen.ip().is_loopback() && !self.is_open {
             return Err(ConfigFault::Open { listen, place });
@@ -338,7 +356,8 @@ impl Settings {
             data: take(self.data, DEFAULT_DATA.into()).0,
             cores,
             durability,
-            origins: take(self.origins, Vec::new()).0,
+            origins,
+            has_page: take(self.page, true).0,
             proxies: proxies(self.proxy_protocol, self.trusted_proxies)?,
             log: take(self.log, DEFAULT_LOG.to_owned()).0,
             limits,

@@ -84,6 +84,12 @@ listen = "127.0.0.1:7878"
 data = {data}
 # Web pages that may connect, beside the server's own: ["https://app.example.com"]
 origins = []
+# Where that proxy connects from: it says whose each connection is (docs/deploy.md), so that limits meet visitors.
+trusted_proxies = ["127.0.0.1"]
+
+[limits]
+connections_per_ip_max = 1000
+connects_per_second_per_ip_max = 20
 
 [auth]
 mode = "token"

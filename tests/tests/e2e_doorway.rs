@@ -1,12 +1,14 @@
 //! End to end: what one address may have, and whose address it is, behind proxies that are trusted and such that are not.
 
+use std::fs::Permissions;
 use std::io::{Read as _, Write as _};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
+use std::os::unix::fs::PermissionsExt as _;
 use std::time::Instant;
 
 use banter_access::limit::Limit;
 use banter_tests::raw_peer::{RawPeer, UPGRADE};
-use banter_tests::server_process::{PATIENCE, ServerProcess, core_counts, run_to_end, wait_until};
+use banter_tests::server_process::{PATIENCE, ServerProcess, Start, core_counts, program, run_to_end, wait_until};
 use banter_tests::wire_client::{Ended, Form, WireClient, upgrade};
 use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
 use serde_json::{Value, json};
@@ -136,6 +138,41 @@ fn new_connections_of_an_address_come_at_its_rate() {
         must_be_refused(refused, Form::Native, "rate_limited", limit);
     }
     must_be_welcome(visits(BOB, &server, Form::Native));
+}
+
+/// An address of this machine that is no loopback's, if it has one. Nothing is sent to find it.
+fn own_address() -> Option<Ipv4Addr> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
+    socket.connect((ANN, 9)).ok()?;
+    match socket.local_addr().ok()?.ip() {
+        IpAddr::V4(address) if !address.is_loopback() => Some(address),
+        _ => None,
+    }
+}
+
+#[test]
+fn without_a_proxy_who_connects_is_judged_by_its_own_address() {
+    let Some(own) = own_address() else { return println!("SKIPPED: this machine has loopback alone") };
+    let folder = TempDir::new().expect("a folder");
+    // The harness has every server listen on loopback.
+    let reachable = folder.path().join("banter");
+    let script = format!("#!/bin/sh\nshift 2\nexec {} --listen 0.0.0.0:0 --open \"$@\"\n", program().display());
+    std::fs::write(&reachable, script).expect("a file");
+    std::fs::set_permissions(&reachable, Permissions::from_mode(0o755)).expect("a file of this test");
+    let flags = ["--durability", "memory", "--connections-per-ip-max", "2"];
+    let server = Start::new(1, &flags).program(&reachable).run();
+    let at = SocketAddr::from((own, server.address().port()));
+    let _kept = [Form::Json, Form::Native].map(|form| WireClient::hello(at, form, "ann"));
+    for form in Form::ALL {
+        must_be_refused(greets(WireClient::connect(at, form)), form, "rate_limited", PER_IP);
+    }
+    // What it says of others counts for nothing.
+    let mut stream = TcpStream::connect(at).expect("the server accepts");
+    write!(stream, "GET / HTTP/1.1\r\nHost: h\r\nX-Forwarded-For: 192.0.2.1\r\n\r\n").expect("the server takes bytes");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("the server answers and closes");
+    assert!(answer.starts_with("HTTP/1.1 429 "), "{answer}");
+    must_be_welcome(greets_as(&server, Form::Native));
 }
 
 #[test]

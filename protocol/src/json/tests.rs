@@ -161,7 +161,6 @@ fn a_whole_text_that_is_no_request_is_told_with_its_id() {
         (r#""type":"post","room":"r","body":1,"user":"ann""#, "`user`"),
         (r#""type":"post","room":"r","body":1,"after":1"#, "`after`"),
         (r#""type":"fetch","room":"r","before":1,"last":1"#, "`last`"),
-        (r#""type":"hello""#, "user"),
         (r#""type":"hello","user":"ann","features":"edits""#, "a list of names"),
         (r#""type":"hello","user":"ann","features":{"edits":true}"#, "a list of names"),
         (r#""type":"hello","user":"ann","features":["edits",1]"#, "string"),

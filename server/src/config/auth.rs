@@ -4,14 +4,16 @@ use std::path::PathBuf;
 
 use banter_access::claims::ClaimPath;
 use banter_access::token::{LIFETIME_SECONDS_MAX, Rules};
+use banter_protocol::credentials::is_cookie_name;
+use banter_protocol::origin::AllowedOrigin;
 use toml::Spanned;
 use toml::de::DeValue;
 
 use super::file::Document;
-use super::{ConfigFault, Given, Table};
+use super::{ConfigFault, Given, Place, Table};
 
 /// The keys of `[auth]`.
-pub(super) const AUTH_KEYS: [&str; 10] = [
+pub(super) const AUTH_KEYS: [&str; 12] = [
     "mode",
     "keys",
     "secret_file",
@@ -22,6 +24,8 @@ pub(super) const AUTH_KEYS: [&str; 10] = [
     "rooms_claim",
     "lifetime_hours_max",
     "grace_ms",
+    "origins",
+    "cookie",
 ];
 /// Milliseconds from a token's end to that of its connection, unless told otherwise.
 pub const DEFAULT_GRACE_MS: u64 = 25_000;
@@ -35,6 +39,7 @@ const MUST_MODE: &str = "must be \"open\" or \"token\"";
 const MUST_KEYS: &str = "must be a list of files with public keys, like [\"/etc/banter/app.pem\"]";
 const MUST_FILE: &str = "must be the path of a file, as a string";
 const MUST_ENV: &str = "must be the name of an environment variable, like \"BANTER_SECRET\"";
+const MUST_COOKIE: &str = "must be the name of a cookie, like \"__Host-banter\"";
 const MUST_TEXT: &str = "must be a text that is not empty";
 const MUST_CLAIM: &str = "must be a claim, or a path to one with dots, like \"sub\" or \"banter.rooms\"";
 
@@ -61,6 +66,8 @@ pub struct TokenAuth {
     pub rules: Rules,
     /// Milliseconds from a token's end to that of its connection.
     pub grace_ms: u64,
+    /// The cookie in which an upgrade may bring its token.
+    pub cookie: Option<String>,
 }
 
 impl Auth {
@@ -108,6 +115,7 @@ impl Auth {
             ("rooms_claim", Some(text(rooms_claim.as_str()))),
             ("lifetime_hours_max", Some((lifetime_seconds_max / SECONDS_AN_HOUR).to_string())),
             ("grace_ms", Some(auth.grace_ms.to_string())),
+            ("cookie", auth.cookie.as_deref().map(text)),
         ]
     }
 }
@@ -124,6 +132,7 @@ impl Document<'_> {
             secret_env: None,
             rules: Rules { lifetime_seconds_max: LIFETIME_SECONDS_MAX, ..Rules::default() },
             grace_ms: DEFAULT_GRACE_MS,
+            cookie: None,
         };
         for (key, value) in table {
             let name = key.get_ref().as_ref();
@@ -143,13 +152,16 @@ impl Document<'_> {
                     }
                     auth.rules.lifetime_seconds_max = hours * SECONDS_AN_HOUR;
                 }
+                "cookie" => auth.cookie = Some(self.text_value(name, value, MUST_COOKIE, parse_cookie)?.value),
+                // The same as outside the tables: `auth_origins`.
+                "origins" => {}
                 "grace_ms" => auth.grace_ms = self.number(name, value, GRACE_MS_LARGEST)?.value,
                 unknown => return Err(self.unknown_key(&key.span(), unknown, Table::Auth)),
             }
         }
         let value = match is_token {
             None => return Err(ConfigFault::Table { place, what: format!("[auth] has no mode: it {MUST_MODE}") }),
-            Some(false) if table.len() > 1 => {
+            Some(false) if table.keys().any(|key| !matches!(&**key.get_ref(), "mode" | "origins")) => {
                 let what = "[auth] says what tokens must be, and mode = \"open\" asks for none: say mode = \"token\""
                     .to_owned();
                 return Err(ConfigFault::Table { place, what });
@@ -167,6 +179,15 @@ impl Document<'_> {
         Ok(Given { value, place })
     }
 
+    /// `origins` where it stands in `[auth]`.
+    pub(super) fn auth_origins(
+        &self,
+        value: &Spanned<DeValue<'_>>,
+    ) -> Result<Option<Given<Vec<AllowedOrigin>>>, ConfigFault> {
+        let mut entries = value.get_ref().as_table().into_iter().flatten();
+        entries.find(|(key, _)| key.get_ref() == "origins").map(|(_, value)| self.origins(value)).transpose()
+    }
+
     fn key_files(&self, value: &Spanned<DeValue<'_>>) -> Result<Vec<PathBuf>, ConfigFault> {
         let list = value.get_ref().as_array().ok_or_else(|| self.wrong("keys", value, MUST_KEYS))?;
         list.iter().map(|item| self.text("keys", item, MUST_KEYS).map(PathBuf::from)).collect()
@@ -181,6 +202,20 @@ impl Document<'_> {
         let parse = |text: &str| text.parse().map_err(|fault| format!("{MUST_CLAIM}: {fault}"));
         Ok(self.text_value(key, value, MUST_CLAIM, parse)?.value)
     }
+}
+
+/// A cookie comes with every page that the visitor has open, so the pages must be named from which it counts.
+pub(super) fn check_cookie(auth: &Auth, origins: &[AllowedOrigin], place: Place) -> Result<(), ConfigFault> {
+    let Auth::Token(auth) = auth else { return Ok(()) };
+    if auth.cookie.is_some() && (origins.is_empty() || origins.contains(&AllowedOrigin::Any)) {
+        let what = "cookie needs origins that name the pages from which it counts, and not \"*\"".to_owned();
+        return Err(ConfigFault::Table { place, what });
+    }
+    Ok(())
+}
+
+fn parse_cookie(text: &str) -> Result<String, String> {
+    if is_cookie_name(text) { Ok(text.to_owned()) } else { Err(MUST_COOKIE.to_owned()) }
 }
 
 impl TokenAuth {

@@ -76,6 +76,7 @@ pub fn merge(old: &Config, read: Config) -> (Config, Changes) {
     let changes = compare(old, &read);
     let merged = Config {
         origins: read.origins,
+        has_page: read.has_page,
         proxies: read.proxies,
         log: read.log,
         limits: live_limits(&old.limits, &read.limits),
@@ -135,6 +136,7 @@ fn rows(config: &Config) -> Vec<Row> {
         cores,
         durability,
         origins,
+        has_page,
         proxies,
         log,
         limits,
@@ -153,6 +155,7 @@ fn rows(config: &Config) -> Vec<Row> {
         row("cores", When::Restart, format!("{cores:?}")),
         row("durability", When::Restart, durability.name().to_owned()),
         row("origins", When::Now, format!("{texts:?}")),
+        row("page", When::Now, has_page.to_string()),
         row("proxy_protocol", When::Now, proxies.say_header.to_string()),
         row("trusted_proxies", When::Now, format!("{trusted:?}")),
         row("limits_dry_run", When::Now, format!("{:?}", limits.dry_run)),

@@ -19,12 +19,13 @@ use super::{
 };
 
 /// The keys outside every table.
-const TOP_KEYS: [&str; 13] = [
+const TOP_KEYS: [&str; 14] = [
     "listen",
     "data",
     "cores",
     "durability",
     "origins",
+    "page",
     "proxy_protocol",
     "trusted_proxies",
     "limits_dry_run",
@@ -53,6 +54,7 @@ impl Document<'_> {
             what: error.message().to_owned(),
         })?;
         let mut settings = Settings::default();
+        let mut origins_of_auth = None;
         for (key, value) in table.get_ref() {
             match key.get_ref().as_ref() {
                 "listen" => settings.listen = Some(self.text_value("listen", value, MUST_LISTEN, parse_listen)?),
@@ -63,6 +65,7 @@ impl Document<'_> {
                         Some(self.text_value("durability", value, MUST_DURABILITY, parse_durability)?);
                 }
                 "origins" => settings.origins = Some(self.origins(value)?),
+                "page" => settings.page = Some(self.boolean("page", value)?),
                 "proxy_protocol" => settings.proxy_protocol = Some(self.boolean("proxy_protocol", value)?),
                 "trusted_proxies" => {
                     settings.trusted_proxies = Some(self.list("trusted_proxies", value, MUST_PROXIES, |text| {
@@ -75,11 +78,16 @@ impl Document<'_> {
                 "log" => settings.log = Some(self.text_value("log", value, MUST_LOG, parse_log)?),
                 "limits" => settings.limits = self.limits(value)?,
                 "rooms" => settings.rooms = self.rooms(value)?,
-                "auth" => settings.auth = Some(self.auth(value)?),
+                "auth" => (settings.auth, origins_of_auth) = (Some(self.auth(value)?), self.auth_origins(value)?),
                 "admin" => settings.admin = Some(self.admin(value)?),
                 unknown => return Err(self.unknown_key(&key.span(), unknown, Table::Top)),
             }
         }
+        if let (Some(_), Some(Given { place, .. })) = (&settings.origins, &origins_of_auth) {
+            let what = "origins stands outside the tables and in [auth], and means the same: say it once".to_owned();
+            return Err(ConfigFault::Table { place: place.clone(), what });
+        }
+        settings.origins = settings.origins.or(origins_of_auth);
         Ok(settings)
     }
 
@@ -123,7 +131,7 @@ impl Document<'_> {
         Ok(Given { value: choice, place: self.place(&value.span()) })
     }
 
-    fn origins(&self, value: &Spanned<DeValue<'_>>) -> Result<Given<Vec<AllowedOrigin>>, ConfigFault> {
+    pub(super) fn origins(&self, value: &Spanned<DeValue<'_>>) -> Result<Given<Vec<AllowedOrigin>>, ConfigFault> {
         self.list("origins", value, MUST_ORIGINS, str::parse)
     }
 
@@ -274,6 +282,12 @@ mod tests {
             ("origins = [1]", "origins must be a list of origins"),
             ("origins = ['*', 'a.example']", "origins must be \"*\" or an origin like"),
             ("origins = ['https://a/']", "without a path, and is 'https://a/'"),
+            ("page = 'no'", "page must be true or false"),
+            ("origins = ['*']\n[auth]\nmode = 'open'\norigins = ['*']", "say it once"),
+            ("[auth]\nmode = 'token'\nsecret_file = 's'\ncookie = 'chat'", "needs origins"),
+            ("[auth]\nmode = 'token'\nsecret_file = 's'\ncookie = 'chat'\norigins = ['*']", "needs origins"),
+            ("[auth]\nmode = 'token'\nsecret_file = 's'\ncookie = 'a b'", "cookie must be the name of a cookie"),
+            ("[auth]\nmode = 'open'\ncookie = 'chat'", "say mode = \"token\""),
             ("proxy_protocol = 1", "proxy_protocol must be true or false, and is 1"),
             ("proxy_protocol = true", "none is trusted: name them in trusted_proxies"),
             ("trusted_proxies = '10.0.0.0/8'", "trusted_proxies must be a list of addresses and ranges"),

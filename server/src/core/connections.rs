@@ -9,7 +9,7 @@ mod reading;
 #[cfg(test)]
 mod tests;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::Ipv6Addr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -28,14 +28,13 @@ use banter_protocol::fault::PeerFault;
 use banter_protocol::frame::PREAMBLE;
 use banter_protocol::ingress::Ingress;
 use banter_protocol::native;
-use banter_protocol::origin::OriginRule;
 use banter_protocol::proxy::ProxyFault;
 use banter_protocol::wire::WireForm;
 
 use crate::control::{AnswerTo, Asker, ToControl};
 use crate::core::arrivals::Arrivals;
-use crate::core::doorway::Doorway;
-use crate::core::http::{self, HttpAnswer};
+use crate::core::doorway::{Doorway, UpgradeRule};
+use crate::core::http::{self, Carried, HttpAnswer};
 use crate::core::net::Net;
 use crate::metrics::ShellCounters;
 
@@ -70,8 +69,8 @@ pub struct ConnectionLimits {
 /// What the configuration says of who is let in, beside the limits.
 #[derive(Clone, Debug, Default)]
 pub struct Entrance {
-    /// Which web pages may open a WebSocket.
-    pub origins: OriginRule,
+    /// What an upgrade is judged by.
+    pub upgrades: UpgradeRule,
     /// Which proxies speak for others.
     pub proxies: Proxies,
     /// Cores of the server, of which each has its share of what an address may have.
@@ -104,6 +103,8 @@ pub struct Connections {
     lingering: Timers<ConnectionId>,
     doorway: Doorway,
     arrivals: Arrivals,
+    /// Tokens that came with the upgrade, by slot, until it is known who that is.
+    carried: BTreeMap<u32, Carried>,
     sends: Deadline,
     messages: Deadline,
     /// Those of which more is held than their share of a turn.
@@ -188,10 +189,11 @@ impl Connections {
             table: Table::default(),
             handshakes: Timers::new(limits.handshake_timeout_ms),
             lingering: Timers::new(LINGER_MS),
-            doorway: Doorway::new(limits.entrance.origins.clone()),
+            doorway: Doorway::new(limits.entrance.upgrades.clone()),
             arrivals: Arrivals::new(&limits.limits, &limits.entrance.proxies, limits.entrance.cores),
             sends: Deadline::new(limits.send_timeout_ms),
             messages: Deadline::new(limits.message_timeout_ms),
+            carried: BTreeMap::new(),
             backlog: VecDeque::new(),
             turn: 0,
             now_ms: 0,
@@ -204,7 +206,7 @@ impl Connections {
 
     /// Goes by other limits and lets others in; deadlines that were set stay.
     pub fn reload(&mut self, limits: &Limits, entrance: Entrance) {
-        self.doorway.follow(entrance.origins.clone());
+        self.doorway.follow(entrance.upgrades.clone());
         self.arrivals.follow(limits, &entrance.proxies, entrance.cores);
         self.limits = ConnectionLimits::of(limits, entrance, &self.limits.connections_now);
     }
@@ -239,7 +241,8 @@ impl Connections {
                 self.counters.refused_origins += 1;
                 self.last_words(slot, bytes, net);
             }
-            HttpAnswer::Upgrade(form, response) => {
+            HttpAnswer::Upgrade(form, response, token) => {
+                self.carried.extend(token.map(|token| (slot, token)));
                 self.table[slot as usize].ingress.accept_websocket(form);
                 self.open(slot, form, &response, shard);
             }

@@ -1,8 +1,10 @@
-//! Which web pages a core lets open a WebSocket, and what its log says of those that it does not.
+//! Which web pages a core lets open a WebSocket, which token an upgrade brings along, and what the log says of pages that are
+//! refused.
 
 use std::net::IpAddr;
 use std::time::Instant;
 
+use banter_protocol::credentials::{self, CredentialsFault};
 use banter_protocol::http::HttpRequest;
 use banter_protocol::origin::{OriginFault, OriginRule};
 
@@ -11,35 +13,82 @@ use crate::core::rare_line::RareLine;
 /// Characters of a header that a line shows.
 const SHOWN_CHARS_MAX: usize = 200;
 
+/// What an upgrade is judged by.
+#[derive(Clone, Debug, Default)]
+pub struct UpgradeRule {
+    /// Which web pages may open a WebSocket.
+    pub origins: OriginRule,
+    /// Tokens are asked for, so that one may come with the upgrade.
+    pub takes_tokens: bool,
+    /// The cookie that may hold it.
+    pub cookie: Option<Box<str>>,
+    /// There is no chat page.
+    pub has_no_page: bool,
+}
+
+/// Why an upgrade is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum UpgradeFault {
+    /// By the page that asks.
+    #[error("{0}")]
+    Origin(#[from] OriginFault),
+    /// By the token that it brings.
+    #[error("{0}")]
+    Credentials(#[from] CredentialsFault),
+}
+
 /// The rule, and how often it refused.
 #[derive(Debug)]
 pub struct Doorway {
-    rule: OriginRule,
+    rule: UpgradeRule,
     /// Whoever has such a page open decides how often it tries.
     line: RareLine,
 }
 
 impl Doorway {
     /// Nobody was refused yet.
-    pub fn new(rule: OriginRule) -> Self {
+    pub fn new(rule: UpgradeRule) -> Self {
         Doorway { rule, line: RareLine::default() }
     }
 
     /// Goes by another rule.
-    pub fn follow(&mut self, rule: OriginRule) {
+    pub fn follow(&mut self, rule: UpgradeRule) {
         self.rule = rule;
     }
 
-    /// Judges an upgrade that comes from that address.
+    /// Whether the chat page is served.
+    pub fn has_page(&self) -> bool {
+        !self.rule.has_no_page
+    }
+
+    /// Judges an upgrade that comes from that address, and gives the token that it brings.
     ///
     /// # Errors
-    /// Why the page is not let in; the log says so too.
-    pub fn judge(&mut self, request: &HttpRequest<'_>, address: IpAddr) -> Result<(), OriginFault> {
-        self.rule.judge(request.origin, request.host).inspect_err(|fault| {
-            let Some(untold) = self.line.due(Instant::now()) else { return };
-            let (origin, host) = (shown(request.origin), shown(request.host));
-            tracing::warn!(%address, origin, host, untold, "a web page was refused: {fault}");
-        })
+    /// Why it is refused; of pages the log says so too.
+    pub fn judge<'a>(&mut self, request: &HttpRequest<'a>, address: IpAddr) -> Result<Option<&'a str>, UpgradeFault> {
+        self.rule
+            .origins
+            .judge(request.origin, request.host)
+            .inspect_err(|fault| self.told(request, address, *fault))?;
+        if !self.rule.takes_tokens {
+            return Ok(None);
+        }
+        if let Some(token) = credentials::bearer(request)? {
+            return Ok(Some(token));
+        }
+        let Some(name) = &self.rule.cookie else { return Ok(None) };
+        let token = credentials::cookie(request, name)?;
+        if token.is_some() {
+            let judged = self.rule.origins.judge_cookie(request.origin);
+            judged.inspect_err(|fault| self.told(request, address, *fault))?;
+        }
+        Ok(token)
+    }
+
+    fn told(&mut self, request: &HttpRequest<'_>, address: IpAddr, fault: OriginFault) {
+        let Some(untold) = self.line.due(Instant::now()) else { return };
+        let (origin, host) = (shown(request.origin), shown(request.host));
+        tracing::warn!(%address, origin, host, untold, "a web page was refused: {fault}");
     }
 }
 

@@ -1,17 +1,19 @@
 //! What the HTTP side answers: the page, health, and who may upgrade to a WebSocket and to which form.
 
+use std::fmt;
 use std::net::IpAddr;
 
 use banter_access::gate::Refused;
 use banter_access::limit::Limit;
 use banter_chat::orders::CLOSE_REVOKED;
+use banter_protocol::credentials::refuse_token_in_query;
 use banter_protocol::error_code::{ErrorCode, Scope};
 use banter_protocol::event::Event;
 use banter_protocol::http::{HttpFault, HttpRequest, Upgrade, write_response, write_upgrade_response};
 use banter_protocol::wire::{SUBPROTOCOL_JSON, SUBPROTOCOL_RKYV, WireForm};
 
 use crate::control::Question;
-use crate::core::doorway::Doorway;
+use crate::core::doorway::{Doorway, UpgradeFault};
 
 /// The chat page, as one file.
 const PAGE: &[u8] = include_bytes!("../../page/index.html");
@@ -24,8 +26,8 @@ pub const REVOKED: &str = "your address is revoked";
 pub enum HttpAnswer {
     /// These bytes, and the connection ends.
     Response(Vec<u8>),
-    /// These bytes, and WebSocket frames of that form follow.
-    Upgrade(WireForm, Vec<u8>),
+    /// These bytes, and WebSocket frames of that form follow; with the token that came along.
+    Upgrade(WireForm, Vec<u8>, Option<Carried>),
     /// A web page of a foreign origin asked: these bytes, and the connection ends.
     Foreign(Vec<u8>),
     /// What the cores say, who are still to be asked.
@@ -35,6 +37,15 @@ pub enum HttpAnswer {
         /// Without a body.
         head_only: bool,
     },
+}
+
+/// A token on its way from the upgrade to `hello`. It shows itself nowhere.
+pub struct Carried(pub Box<str>);
+
+impl fmt::Debug for Carried {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Carried")
+    }
 }
 
 /// Why a new connection gets no further.
@@ -56,37 +67,55 @@ pub fn answer(
     doorway: &mut Doorway,
 ) -> HttpAnswer {
     let head_only = request.method == "HEAD";
-    if let Some(Unwelcome::Limited(refused)) = unwelcome
-        && (request.upgrade.is_none() || refused.limit == Limit::AuthFailuresPerIp)
-        && refused.limit.scope() == Scope::Ip
-    {
-        return HttpAnswer::Response(refuse_too_many(refused, head_only));
-    }
-    if unwelcome == Some(Unwelcome::Revoked) && request.upgrade.is_none() {
-        return HttpAnswer::Response(self::text(403, &format!("{REVOKED}\n"), head_only));
+    if let Some(refusal) = unwelcome.and_then(|why| refuse_plainly(why, request, head_only)) {
+        return HttpAnswer::Response(refusal);
     }
     let text = |status, body: &str| HttpAnswer::Response(text(status, body, head_only));
     let asked = |question| HttpAnswer::Asked { question, head_only };
     if request.method != "GET" && !head_only {
         return HttpAnswer::Response(refuse_method());
     }
+    if let Err(fault) = refuse_token_in_query(request) {
+        return text(400, &format!("{fault}\n"));
+    }
     match request.path {
         "/healthz" => asked(Question::Health),
         "/readyz" => asked(Question::Readiness),
         "/metrics" => asked(Question::Metrics),
-        "/" => HttpAnswer::Response(respond(200, "text/html; charset=utf-8", PAGE, head_only)),
+        "/" if doorway.has_page() => HttpAnswer::Response(respond(200, "text/html; charset=utf-8", PAGE, head_only)),
         "/ws" => match request.upgrade {
             None => text(426, "/ws speaks WebSocket: connect with a WebSocket client\n"),
             Some(upgrade) => match doorway.judge(request, address) {
-                Ok(()) => answer_upgrade(&upgrade, unwelcome),
-                Err(fault) => HttpAnswer::Foreign(self::text(403, &format!("{fault}\n"), false)),
+                Ok(token) => answer_upgrade(&upgrade, token, unwelcome),
+                Err(fault) => refuse_upgrade(fault),
             },
         },
-        _ => text(404, "not found: there is / (the chat), /ws, /healthz, /readyz and /metrics\n"),
+        _ => text(404, "not found: there is /ws, /healthz, /readyz and /metrics\n"),
     }
 }
 
-fn answer_upgrade(upgrade: &Upgrade<'_>, unwelcome: Option<Unwelcome>) -> HttpAnswer {
+/// What who is turned away is told in plain HTTP; none where it is told behind the upgrade, or may ask all the same.
+fn refuse_plainly(why: Unwelcome, request: &HttpRequest<'_>, head_only: bool) -> Option<Vec<u8>> {
+    let is_plain = request.upgrade.is_none();
+    match why {
+        Unwelcome::Limited(refused) if refused.limit.scope() == Scope::Ip => {
+            let is_told_by_status = is_plain || refused.limit == Limit::AuthFailuresPerIp;
+            is_told_by_status.then(|| refuse_too_many(refused, head_only))
+        }
+        Unwelcome::Revoked => is_plain.then(|| text(403, &format!("{REVOKED}\n"), head_only)),
+        Unwelcome::Limited(_) | Unwelcome::Draining => None,
+    }
+}
+
+fn refuse_upgrade(fault: UpgradeFault) -> HttpAnswer {
+    let body = format!("{fault}\n");
+    match fault {
+        UpgradeFault::Origin(_) => HttpAnswer::Foreign(text(403, &body, false)),
+        UpgradeFault::Credentials(_) => HttpAnswer::Response(text(400, &body, false)),
+    }
+}
+
+fn answer_upgrade(upgrade: &Upgrade<'_>, token: Option<&str>, unwelcome: Option<Unwelcome>) -> HttpAnswer {
     let chosen = upgrade.subprotocols.iter().find_map(|offered| match offered {
         SUBPROTOCOL_JSON => Some((WireForm::Json, SUBPROTOCOL_JSON)),
         SUBPROTOCOL_RKYV => Some((WireForm::WebSocketRkyv, SUBPROTOCOL_RKYV)),
@@ -96,7 +125,7 @@ fn answer_upgrade(upgrade: &Upgrade<'_>, unwelcome: Option<Unwelcome>) -> HttpAn
     write_upgrade_response(&mut response, upgrade.key, chosen.map(|(_, name)| name));
     let form = chosen.map_or(WireForm::Json, |(form, _)| form);
     match unwelcome {
-        None => HttpAnswer::Upgrade(form, response),
+        None => HttpAnswer::Upgrade(form, response, token.map(|token| Carried(token.into()))),
         Some(why) => {
             refuse(why, form, &mut response);
             HttpAnswer::Response(response)
@@ -196,14 +225,14 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use banter_protocol::http::{Head, parse_head};
-    use banter_protocol::origin::OriginRule;
 
     use super::*;
+    use crate::core::doorway::UpgradeRule;
 
     fn answer_to(head: &str, unwelcome: Option<Unwelcome>) -> HttpAnswer {
         match parse_head(head.as_bytes()) {
             Ok(Head::Complete { request, .. }) => {
-                answer(&request, Ipv4Addr::LOCALHOST.into(), unwelcome, &mut Doorway::new(OriginRule::default()))
+                answer(&request, Ipv4Addr::LOCALHOST.into(), unwelcome, &mut Doorway::new(UpgradeRule::default()))
             }
             other => panic!("{other:?}"),
         }

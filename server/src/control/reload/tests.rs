@@ -82,7 +82,7 @@ fn every_core_goes_by_what_was_read_and_says_so() {
     assert_eq!(reloaded.changes.takes_effect.len(), 3);
     assert_eq!(told.len(), 2);
     for core in told {
-        assert_eq!((core.limits.rooms_max, core.entrance.origins.allowed.len()), (7, 1));
+        assert_eq!((core.limits.rooms_max, core.entrance.upgrades.origins.allowed.len()), (7, 1));
         assert!(core.told_limits.contains("rooms_max 7\n"), "{}", core.told_limits);
     }
     let ToControl::DrainTimeout { drain_timeout_ms } = rig.control.recv().unwrap() else { panic!("the drain's") };

@@ -155,6 +155,7 @@ impl Connections {
     fn give_place_back(&mut self, slot: u32) {
         if std::mem::take(&mut self.table[slot as usize].is_unproved) {
             self.arrivals.proved();
+            self.carried.remove(&slot);
         }
     }
 

@@ -12,6 +12,7 @@ use banter_chat::shard::{Input, Shard};
 use banter_protocol::error_code::ErrorCode;
 use banter_protocol::fault::PeerFault;
 use banter_protocol::ingress::Incoming;
+use banter_protocol::request::{Ask, Request};
 use banter_protocol::websocket::{FrameKind, write_frame_header};
 
 use super::{Connections, Stage, held};
@@ -171,6 +172,7 @@ impl Connections {
         match incoming {
             None => {}
             Some(Incoming::Request(request)) => {
+                let request = with_token(request, self.carried.get(&slot).map(|carried| &*carried.0));
                 shard.handle(id, Input::Request(&request));
                 self.asked(id, refused_before, shard);
             }
@@ -197,6 +199,16 @@ impl Connections {
             Some(Incoming::Http(_)) => {}
         }
         Ok(used)
+    }
+}
+
+/// A `hello` without a token has the one that came with its upgrade.
+fn with_token<'a>(request: Request<'a>, carried: Option<&'a str>) -> Request<'a> {
+    match (request, carried) {
+        (Request { id, ask: Ask::Hello { user, token: None, features } }, Some(token)) => {
+            Request { id, ask: Ask::Hello { user, token: Some(token.into()), features } }
+        }
+        (request, _) => request,
     }
 }
 
