@@ -29,6 +29,7 @@ pub mod gate;
 pub mod grants;
 pub mod guest;
 mod json;
+pub mod jwks;
 pub mod keys;
 pub mod limit;
 pub mod mint;

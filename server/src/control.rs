@@ -9,6 +9,7 @@
 pub mod api;
 pub mod auth;
 mod epochs;
+pub mod jwks;
 pub mod reload;
 pub mod revocations;
 mod survey;

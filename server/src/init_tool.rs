@@ -91,6 +91,14 @@ trusted_proxies = ["127.0.0.1"]
 connections_per_ip_max = 1000
 connects_per_second_per_ip_max = 20
 
+# What one address may have (IPv6: a /64). The proxy's own is no visitor's: name it, and its X-Forwarded-For is believed.
+trusted_proxies = ["127.0.0.1"]
+
+[limits]
+connections_per_ip_max = 1000
+connects_per_second_per_ip_max = 20
+connections_unproved_max = 1000
+
 [auth]
 mode = "token"
 # Public keys; your backend signs with the private one. Several while you change it.
@@ -133,7 +141,7 @@ fn quoted(path: &Path) -> String {
 mod tests {
     use super::*;
     use crate::config::{Auth, Settings};
-    use crate::control::auth::Judge;
+    use crate::control::auth::{Judge, OwnKeys};
 
     fn task(folder: &Path) -> InitTask {
         InitTask { folder: folder.to_owned(), kind: KeyKind::P256 }
@@ -147,7 +155,8 @@ mod tests {
         let config = Settings::read(&made.config).unwrap().resolve(&[0]).unwrap();
         assert_eq!(config.data, folder.canonicalize().unwrap().join("data"));
         let Auth::Token(auth) = &config.auth else { panic!("it asks for tokens") };
-        assert_eq!((Judge::read(auth).unwrap().keys(), auth.rules.audience.as_deref()), (1, Some("banter")));
+        let judge = Judge::of(&OwnKeys::read(auth).unwrap(), None);
+        assert_eq!((judge.keys(), auth.rules.audience.as_deref()), (1, Some("banter")));
         let private = std::fs::read_to_string(&made.keys.private).unwrap();
         let written = std::fs::read_to_string(&made.config).unwrap();
         assert!(private.lines().nth(1).is_some_and(|line| !written.contains(line)), "{written}");

@@ -14,6 +14,7 @@ use banter_log::journal::State;
 use banter_protocol::error_code::ErrorCode;
 use tracing_appender::non_blocking::ErrorCounter;
 
+use crate::control::jwks::JwksDesk;
 use crate::storage::keeper::KeeperState;
 
 /// What one core reports.
@@ -36,7 +37,7 @@ pub struct CoreReport {
 }
 
 /// What is known of the server beside its cores.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct ServerState {
     /// What its log's keeper tells.
     pub keeper: Arc<KeeperState>,
@@ -44,6 +45,8 @@ pub struct ServerState {
     pub log_lines: ErrorCounter,
     /// When it was started, in seconds since 1970.
     pub started_unix_s: u64,
+    /// The keys of an address, where nobody can come in before some were fetched.
+    pub jwks_awaited: Option<JwksDesk>,
 }
 
 /// What the shell of a core counts since its start.
@@ -312,7 +315,7 @@ mod tests {
 
     fn server_state() -> ServerState {
         let log_lines = NonBlockingBuilder::default().finish(std::io::sink()).0.error_counter();
-        ServerState { keeper: Arc::default(), log_lines, started_unix_s: 1_790_000_000 }
+        ServerState { keeper: Arc::default(), log_lines, started_unix_s: 1_790_000_000, jwks_awaited: None }
     }
 
     #[test]

@@ -27,7 +27,8 @@ use rustix::net::sockopt;
 use crate::args::Sources;
 use crate::config::{Auth, Config, told_limits};
 use crate::control::api::{self, DoorFault, Doors, Keys, Order, PlaneParts};
-use crate::control::auth::{self, AuthDesk, AuthFault, AuthInbox};
+use crate::control::auth::{self, AuthDesk, AuthFault, AuthInbox, KeySource};
+use crate::control::jwks::JwksDesk;
 use crate::control::reload::Reload;
 use crate::control::revocations::{RevocationsFault, RevocationsFile};
 use crate::control::{Control, ControlFault, CoreLink, ToControl, ToCore};
@@ -140,9 +141,12 @@ pub fn run(
              it in trusted_proxies"
         );
     }
+    let jwks = jwks(config);
     let (mut auth_desks, auth_inbox) = match &config.auth {
         Auth::Open => (Vec::new(), None),
-        Auth::Token(auth) => auth::open(auth, config.cores.len()).map(|(desks, inbox)| (desks, Some(inbox)))?,
+        Auth::Token(auth) => {
+            auth::open(auth, jwks.clone(), config.cores.len()).map(|(desks, inbox)| (desks, Some(inbox)))?
+        }
     };
     let unix_ms = wall_clock::unix_ms();
     let mut epochs = EpochFile::open(&config.data)?;
@@ -185,11 +189,18 @@ pub fn run(
     let judge = auth_inbox.as_ref().map(AuthInbox::slot);
     let auth = auth_inbox.map(|inbox| inbox.spawn(links.clone())).transpose();
     auth.map_err(system("starting the thread that judges tokens"))?;
+    if let (Some(jwks), Some(slot)) = (&jwks, judge.clone()) {
+        jwks.spawn(move || slot.renew()).map_err(system("starting the thread that fetches keys"))?;
+    }
     let keeper_state = Arc::new(KeeperState::default());
     let keeper = log.map(|log| log.keep(config, &links, keeper_state.clone(), keeper_inbox)).transpose();
     let keeper = keeper.map_err(system("starting the log's keeper"))?;
-    let server =
-        ServerState { keeper: keeper_state, log_lines: log_lines.dropped.clone(), started_unix_s: unix_ms / 1_000 };
+    let server = ServerState {
+        keeper: keeper_state,
+        log_lines: log_lines.dropped.clone(),
+        started_unix_s: unix_ms / 1_000,
+        jwks_awaited: jwks.filter(|_| has_no_own_keys(config)),
+    };
     let api_keys = config.admin.as_ref().map(|admin| Arc::new(Keys::of(admin)));
     let reload = Reload {
         sources,
@@ -231,6 +242,17 @@ fn tell_revocations(revocations: &RevocationsFile, core: &CoreLink) {
         let (reply, _) = tokio::sync::oneshot::channel();
         core.send(ToCore::Order(Order::Revoke(revocation.into()), reply));
     }
+}
+
+/// The keys of an address, where the configuration names one.
+fn jwks(config: &Config) -> Option<JwksDesk> {
+    let Auth::Token(auth) = &config.auth else { return None };
+    auth.jwks_url.as_deref().map(|url| JwksDesk::open(url, &config.data))
+}
+
+/// Whether nobody can come in before keys were fetched.
+fn has_no_own_keys(config: &Config) -> bool {
+    matches!(&config.auth, Auth::Token(auth) if KeySource::all(auth).is_empty())
 }
 
 /// Waits for the threads of cores that have said that they end.

@@ -1,5 +1,6 @@
 //! `[auth]`: whether connections prove who they are, with which keys, and what a token must say.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use banter_access::claims::ClaimPath;
@@ -13,11 +14,12 @@ use super::file::Document;
 use super::{ConfigFault, Given, Place, Table};
 
 /// The keys of `[auth]`.
-pub(super) const AUTH_KEYS: [&str; 12] = [
+pub(super) const AUTH_KEYS: [&str; 13] = [
     "mode",
     "keys",
     "secret_file",
     "secret_env",
+    "jwks_url",
     "issuer",
     "audience",
     "user_claim",
@@ -40,6 +42,8 @@ const MUST_KEYS: &str = "must be a list of files with public keys, like [\"/etc/
 const MUST_FILE: &str = "must be the path of a file, as a string";
 const MUST_ENV: &str = "must be the name of an environment variable, like \"BANTER_SECRET\"";
 const MUST_COOKIE: &str = "must be the name of a cookie, like \"__Host-banter\"";
+const MUST_URL: &str =
+    "must be an address with https, or with http on this host, like \"https://id.example.com/.well-known/jwks.json\"";
 const MUST_TEXT: &str = "must be a text that is not empty";
 const MUST_CLAIM: &str = "must be a claim, or a path to one with dots, like \"sub\" or \"banter.rooms\"";
 
@@ -62,6 +66,8 @@ pub struct TokenAuth {
     pub secret_file: Option<PathBuf>,
     /// An environment variable that holds a secret.
     pub secret_env: Option<String>,
+    /// An address with public keys, as a JWKS.
+    pub jwks_url: Option<String>,
     /// What a token must say.
     pub rules: Rules,
     /// Milliseconds from a token's end to that of its connection.
@@ -71,6 +77,15 @@ pub struct TokenAuth {
 }
 
 impl Auth {
+    /// Whether a running server can go over to the other: it asks for tokens or not, and fetches keys where it did.
+    pub(super) fn is_like(&self, other: &Auth) -> bool {
+        match (self, other) {
+            (Auth::Open, Auth::Open) => true,
+            (Auth::Token(one), Auth::Token(other)) => one.jwks_url == other.jwks_url,
+            _ => false,
+        }
+    }
+
     /// Its name in the file.
     pub(super) fn mode(&self) -> &'static str {
         match self {
@@ -109,6 +124,7 @@ impl Auth {
             ("keys", Some(format!("[{}]", keys.join(", ")))),
             ("secret_file", auth.secret_file.as_ref().map(path)),
             ("secret_env", auth.secret_env.as_deref().map(text)),
+            ("jwks_url", auth.jwks_url.as_deref().map(text)),
             ("issuer", issuer.as_deref().map(text)),
             ("audience", audience.as_deref().map(text)),
             ("user_claim", Some(text(user_claim.as_str()))),
@@ -130,6 +146,7 @@ impl Document<'_> {
             keys: Vec::new(),
             secret_file: None,
             secret_env: None,
+            jwks_url: None,
             rules: Rules { lifetime_seconds_max: LIFETIME_SECONDS_MAX, ..Rules::default() },
             grace_ms: DEFAULT_GRACE_MS,
             cookie: None,
@@ -141,6 +158,7 @@ impl Document<'_> {
                 "keys" => auth.keys = self.key_files(value)?,
                 "secret_file" => auth.secret_file = Some(self.text(name, value, MUST_FILE)?.into()),
                 "secret_env" => auth.secret_env = Some(self.text(name, value, MUST_ENV)?),
+                "jwks_url" => auth.jwks_url = Some(self.text_value(name, value, MUST_URL, parse_jwks_url)?.value),
                 "issuer" => auth.rules.issuer = Some(self.text(name, value, MUST_TEXT)?.into()),
                 "audience" => auth.rules.audience = Some(self.text(name, value, MUST_TEXT)?.into()),
                 "user_claim" => auth.rules.user_claim = self.claim(name, value)?,
@@ -169,9 +187,15 @@ impl Document<'_> {
             Some(false) => Auth::Open,
             Some(true) if !auth.has_key() => {
                 let what =
-                    "[auth] asks for tokens and has no key to check them with: say keys = [\"FILE\"], secret_file or \
-                            secret_env"
+                    "[auth] asks for tokens and has no key to check them with: say keys = [\"FILE\"], secret_file, \
+                            secret_env or jwks_url"
                         .to_owned();
+                return Err(ConfigFault::Table { place, what });
+            }
+            Some(true) if auth.jwks_url.is_some() && !auth.is_for_this_server() => {
+                let what = "[auth] takes keys from jwks_url, and whoever has an account there would come in: say issuer and audience, \
+                            which its tokens must have"
+                    .to_owned();
                 return Err(ConfigFault::Table { place, what });
             }
             Some(true) => Auth::Token(Box::new(auth)),
@@ -220,8 +244,22 @@ fn parse_cookie(text: &str) -> Result<String, String> {
 
 impl TokenAuth {
     fn has_key(&self) -> bool {
-        !self.keys.is_empty() || self.secret_file.is_some() || self.secret_env.is_some()
+        !self.keys.is_empty() || self.secret_file.is_some() || self.secret_env.is_some() || self.jwks_url.is_some()
     }
+
+    fn is_for_this_server(&self) -> bool {
+        self.rules.issuer.is_some() && self.rules.audience.is_some()
+    }
+}
+
+/// Keys that come over a network in the clear are whoever's who can reach the wire; on this host there is none.
+fn parse_jwks_url(text: &str) -> Result<String, String> {
+    let url = reqwest::Url::parse(text).map_err(|_| MUST_URL.to_owned())?;
+    let host = url.host_str().unwrap_or_default();
+    let address: Option<IpAddr> = host.trim_matches(['[', ']']).parse().ok();
+    let is_own = host == "localhost" || address.is_some_and(|address| address.is_loopback());
+    let is_safe = url.scheme() == "https" || (url.scheme() == "http" && is_own);
+    if is_safe && !host.is_empty() { Ok(text.to_owned()) } else { Err(MUST_URL.to_owned()) }
 }
 
 fn parse_mode(text: &str) -> Result<bool, String> {
@@ -267,8 +305,17 @@ mod tests {
     }
 
     #[test]
+    fn keys_come_from_an_address_with_tls_or_from_this_host() {
+        for url in ["https://id.example.com/keys", "http://127.0.0.1:8080/k", "http://[::1]:1/k", "http://localhost/k"]
+        {
+            let auth = token(&format!("[auth]\nmode = 'token'\njwks_url = '{url}'\nissuer = 'i'\naudience = 'a'"));
+            assert_eq!(auth.jwks_url.as_deref(), Some(url));
+        }
+    }
+
+    #[test]
     fn a_printed_auth_can_be_fed_back() {
-        let text = "[auth]\nmode = 'token'\nkeys = ['a\"b.pem']\nissuer = 'i'\nuser_claim = 'https://e.com/c.uid'\n\
+        let text = "[auth]\nmode = 'token'\nkeys = ['a\"b.pem']\nissuer = 'i'\naudience = 'a'\njwks_url = 'https://i/k'\nuser_claim = 'https://e.com/c.uid'\n\
                     grace_ms = 7\nlifetime_hours_max = 3\n[[rooms]]\nmatch = 'lobby'\nusers = ['member']\n\
                     [[rooms]]\nmatch = 'news-*'\nusers = ['read', 'history']";
         let config = config(text).unwrap();
@@ -291,6 +338,12 @@ mod tests {
             ("[auth]\nuser_claim = 'a..b'", "user_claim must be a claim"),
             ("[auth]\nlifetime_hours_max = 0", "lifetime_hours_max must be at least 1"),
             ("[auth]\nlifetime_hours_max = 745", "must be a whole number from 0 to 744"),
+            ("[auth]\nmode = 'token'\njwks_url = 'https://i.example/k'", "say issuer and audience"),
+            ("[auth]\nmode = 'token'\njwks_url = 'https://i.example/k'\nissuer = 'i'", "say issuer and audience"),
+            ("[auth]\njwks_url = 'http://i.example/k'", "jwks_url must be an address with https"),
+            ("[auth]\njwks_url = 'http://127.0.0.1.example/k'", "jwks_url must be an address with https"),
+            ("[auth]\njwks_url = 'file:///etc/keys'", "jwks_url must be an address with https"),
+            ("[auth]\njwks_url = 'id.example.com'", "jwks_url must be an address with https"),
             ("[auth]\nmod = 'token'", "unknown key \"mod\" in [auth]: did you mean \"mode\"?"),
             ("[auth]\nzzz = 1", "the known ones are mode, keys"),
             ("issuer = 'a'", "did you mean \"issuer\" in [auth]?"),

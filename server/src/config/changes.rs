@@ -95,9 +95,9 @@ fn live_limits(old: &Limits, read: &Limits) -> Limits {
     limits
 }
 
-/// Who comes in and what users may do; whether tokens are asked for at all is said at the start alone.
+/// Who comes in and what users may do; whether tokens are asked for at all, and whose keys are fetched, is said at the start alone.
 fn live_access(old: &Config, auth: Auth, room_rights: RoomDefaults) -> Config {
-    if old.auth.mode() == auth.mode() { Config { auth, room_rights, ..old.clone() } } else { old.clone() }
+    if old.auth.is_like(&auth) { Config { auth, room_rights, ..old.clone() } } else { old.clone() }
 }
 
 /// Who may ask; where it listens is said at the start alone.
@@ -109,19 +109,20 @@ fn live_admin(old: Option<&Admin>, read: Option<Admin>) -> Option<Admin> {
 
 fn compare(old: &Config, read: &Config) -> Changes {
     let (old_rows, mut changes) = (rows(old), Changes::default());
-    let is_same_mode = old.auth.mode() == read.auth.mode();
+    let (is_same_mode, is_like) = (old.auth.mode() == read.auth.mode(), old.auth.is_like(&read.auth));
     for row in rows(read) {
         let from = old_rows.iter().find(|old| old.key == row.key).map_or("", |old| &old.value);
-        // What tokens must say and what they give means nothing where they are not asked for.
         let is_of_tokens = row.key == "rooms.users" || (row.key.starts_with("auth.") && row.key != "auth.mode");
         let is_of_admin = row.key.starts_with("admin.");
         let has_same_admin = old.admin.is_some() == read.admin.is_some();
+        // What tokens must say and what they give means nothing where they are not asked for.
         let counts = (is_same_mode || !is_of_tokens) && (has_same_admin || !is_of_admin);
         if *from != row.value && counts {
             let change = Change { key: row.key, from: shown(from), to: shown(&row.value) };
             match row.when {
-                When::Now => changes.takes_effect.push(change),
-                When::Restart => changes.needs_restart.push(change),
+                // Another address is another issuer, so that all of it waits.
+                When::Now if is_like || !is_of_tokens => changes.takes_effect.push(change),
+                When::Now | When::Restart => changes.needs_restart.push(change),
             }
         }
     }
@@ -168,7 +169,7 @@ fn rows(config: &Config) -> Vec<Row> {
         row(&format!("limits.{}", limit.name), when, (limit.read)(limits).to_string())
     }));
     rows.extend(auth.entries().into_iter().map(|(key, value)| {
-        let when = if key == "mode" { When::Restart } else { When::Now };
+        let when = if matches!(key, "mode" | "jwks_url") { When::Restart } else { When::Now };
         row(&format!("auth.{key}"), when, value.unwrap_or_else(|| "nothing".to_owned()))
     }));
     rows.push(row("admin", When::Restart, if admin.is_some() { "there" } else { "nothing" }.to_owned()));

@@ -9,7 +9,7 @@ mod judge;
 use std::fmt;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -20,10 +20,11 @@ use banter_chat::address::Core;
 use banter_chat::proving::{NotProved, Proved, Proving};
 
 use crate::config::TokenAuth;
+use crate::control::jwks::JwksDesk;
 use crate::control::{CoreLink, ToCore};
 use crate::wall_clock;
 
-pub use judge::{Judge, VERDICTS_MAX};
+pub use judge::{Judge, OwnKeys, VERDICTS_MAX};
 
 /// How long a token waits to be judged at most: whoever sent it will soon be gone.
 const WAIT_MAX: Duration = Duration::from_secs(2);
@@ -178,47 +179,82 @@ impl AuthDesk {
     }
 }
 
-/// Where the next judge lies until the thread takes it, ahead of the next token; one that was not taken is replaced. No mail,
-/// since where no token comes nothing would take any out.
-#[derive(Clone, Default)]
-pub struct JudgeSlot(Arc<Mutex<Option<Judge>>>);
+/// Where judges are made, and the next one lies until the thread takes it, ahead of the next token; one that was not taken is
+/// replaced. No mail, since where no token comes nothing would take any out. Clones are the same.
+#[derive(Clone)]
+pub struct JudgeSlot(Arc<Slot>);
+
+struct Slot {
+    /// Held while a judge is made of them, so that the last one made is of the newest.
+    own: Mutex<OwnKeys>,
+    jwks: Option<JwksDesk>,
+    next: Mutex<Option<Judge>>,
+}
 
 impl JudgeSlot {
-    /// Tokens that are looked at from now on are judged by this.
-    pub fn put(&self, judge: Judge) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(judge);
+    /// With the configuration's keys, and those of an address.
+    #[must_use]
+    pub fn new(own: OwnKeys, jwks: Option<JwksDesk>) -> Self {
+        let slot = JudgeSlot(Arc::new(Slot { own: Mutex::new(OwnKeys::default()), jwks, next: Mutex::new(None) }));
+        slot.put(own);
+        slot
+    }
+
+    /// Tokens that are looked at from now on are judged by these keys and rules. Says how many keys that are, with those of the
+    /// address.
+    pub fn put(&self, new: OwnKeys) -> usize {
+        let mut own = lock(&self.0.own);
+        *own = new;
+        self.renew_by(&own)
+    }
+
+    /// The address has other keys than before.
+    pub fn renew(&self) {
+        self.renew_by(&lock(&self.0.own));
+    }
+
+    fn renew_by(&self, own: &OwnKeys) -> usize {
+        let judge = Judge::of(own, self.0.jwks.as_ref());
+        let keys = judge.keys();
+        *lock(&self.0.next) = Some(judge);
+        keys
     }
 
     pub(super) fn take(&self) -> Option<Judge> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+        lock(&self.0.next).take()
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The thread's end: made ahead of the cores, since each has a desk.
 pub struct AuthInbox {
     asks: flume::Receiver<Waiting>,
     judge: Judge,
-    next: JudgeSlot,
+    slot: JudgeSlot,
 }
 
 /// Reads the keys, and makes a desk for each core.
 ///
 /// # Errors
 /// The keys cannot be had, or nothing can check a token.
-pub fn open(auth: &TokenAuth, cores: usize) -> Result<(Vec<AuthDesk>, AuthInbox), AuthFault> {
+pub fn open(auth: &TokenAuth, jwks: Option<JwksDesk>, cores: usize) -> Result<(Vec<AuthDesk>, AuthInbox), AuthFault> {
     self_test()?;
-    let judge = Judge::read(auth)?;
+    let own = OwnKeys::read(auth)?;
+    let judge = Judge::of(&own, jwks.as_ref());
     tracing::info!("tokens are asked for, and checked with {} keys", judge.keys());
     let (asks, inbox) = flume::bounded(TOKENS_WAITING_MAX);
     let desks = (0..cores).map(|core| AuthDesk { core: Core(core as u16), asks: asks.clone() }).collect();
-    Ok((desks, AuthInbox { asks: inbox, judge, next: JudgeSlot::default() }))
+    Ok((desks, AuthInbox { asks: inbox, judge, slot: JudgeSlot::new(own, jwks) }))
 }
 
 impl AuthInbox {
     /// Where the next judge is put.
     #[must_use]
     pub fn slot(&self) -> JudgeSlot {
-        self.next.clone()
+        self.slot.clone()
     }
 
     fn judge(&mut self, proving: &Proving) -> Result<Box<Proof>, NotProved> {
@@ -232,7 +268,7 @@ impl AuthInbox {
     pub fn spawn(mut self, cores: Vec<CoreLink>) -> std::io::Result<JoinHandle<()>> {
         std::thread::Builder::new().name("auth".into()).spawn(move || {
             while let Ok((core, since, proving)) = self.asks.recv() {
-                if let Some(next) = self.next.take() {
+                if let Some(next) = self.slot.take() {
                     self.judge = next;
                 }
                 // Above what it can judge in time, it would judge only those who have gone.

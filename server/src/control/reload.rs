@@ -23,7 +23,7 @@ use flume::{Receiver, Sender};
 use crate::args::{ArgsError, Sources};
 use crate::config::{Auth, Change, Changes, Config, merge, told_limits};
 use crate::control::api::Keys;
-use crate::control::auth::{AuthFault, Judge, JudgeSlot};
+use crate::control::auth::{AuthFault, JudgeSlot, OwnKeys};
 use crate::control::{CoreLink, ToControl, ToCore};
 use crate::core::connections::Entrance;
 use crate::log_lines::LogFilter;
@@ -156,16 +156,13 @@ impl Reload {
         if u64::from(asked) > self.connections_fit {
             return Err(ReloadFault::Connections { asked, fit: self.connections_fit });
         }
-        let judge = match (&merged.auth, &self.judge) {
-            (Auth::Token(auth), Some(_)) => Some(Judge::read(auth)?),
-            _ => None,
+        let own = match &merged.auth {
+            Auth::Token(auth) => Some(OwnKeys::read(auth)?),
+            Auth::Open => None,
         };
         // From here on nothing can fail.
-        let keys = judge.as_ref().map(Judge::keys);
         self.log.set(&merged.log);
-        if let (Some(slot), Some(judge)) = (&self.judge, judge) {
-            slot.put(judge);
-        }
+        let keys = self.judge.as_ref().zip(own).map(|(slot, own)| slot.put(own));
         if let (Some(keys), Some(admin)) = (&self.api_keys, &merged.admin) {
             keys.set(admin.keys.clone(), admin.api_requests_per_second_max);
         }

@@ -9,6 +9,7 @@ use banter_log::journal::State;
 
 use super::api::Reply;
 use super::{CoreLink, ToCore};
+use crate::control::jwks::JwksDesk;
 use crate::core::http;
 use crate::metrics::{CoreReport, ServerState, render};
 
@@ -151,8 +152,14 @@ impl Survey {
         match standing {
             Standing::Starting => Some("starting".into()),
             Standing::Draining => Some("draining".into()),
-            Standing::Serving => self.sickness().or_else(|| self.log_failure()),
+            Standing::Serving => self.sickness().or_else(|| self.log_failure()).or_else(|| self.lack_of_keys()),
         }
+    }
+
+    /// Nobody could come in.
+    fn lack_of_keys(&self) -> Option<String> {
+        let lacks = |jwks: &JwksDesk| !jwks.had_keys();
+        self.server.jwks_awaited.as_ref().is_some_and(lacks).then(|| "no key was fetched from jwks_url yet".to_owned())
     }
 
     fn log_failure(&self) -> Option<String> {

@@ -4,7 +4,7 @@
 
 use std::fmt::Write as _;
 use std::io::{self, Read as _, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use banter_access::keys::Keys;
@@ -15,8 +15,9 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use clap::Args;
 use serde_json::Value;
 
-use crate::config::{Auth, ConfigFault, Settings, TokenAuth};
+use crate::config::{Auth, ConfigFault, DEFAULT_DATA, Settings, TokenAuth};
 use crate::control::auth::{AuthFault, KeySource};
+use crate::control::jwks::JwksDesk;
 use crate::host::EXIT_CONFIG;
 use crate::wall_clock;
 
@@ -53,7 +54,7 @@ enum InspectFault {
 struct Judging {
     rules: Rules,
     /// Keys by the place that they come from.
-    keys: Vec<(KeySource, Keys)>,
+    keys: Vec<(String, Keys)>,
 }
 
 /// Looks at it, and says what there is to say on stdout.
@@ -92,21 +93,27 @@ impl Judging {
         let TokenAuth { rules, .. } = auth.as_ref();
         let read = |source: KeySource| {
             let mut keys = Keys::new();
-            source.read(&mut keys).map(|()| (source, keys))
+            source.read(&mut keys).map(|()| (source.to_string(), keys))
         };
-        let keys = KeySource::all(auth).into_iter().map(read).collect::<Result<_, _>>()?;
+        let mut keys = KeySource::all(auth).into_iter().map(read).collect::<Result<Vec<_>, _>>()?;
+        if let Some(url) = &auth.jwks_url {
+            let data = settings.data.as_ref().map_or(Path::new(DEFAULT_DATA), |data| &data.value);
+            let mut kept = Keys::new();
+            JwksDesk::open(url, data).add_to(&mut kept);
+            keys.push((format!("{url}, as {} has it", data.display()), kept));
+        }
         Ok(Judging { rules: rules.clone(), keys })
     }
 
     /// The proof and the place of the key that took it, or why there is none.
-    fn judge(&self, token: &str, now_seconds: u64) -> (Option<&KeySource>, Result<Proof, Refusal>) {
+    fn judge(&self, token: &str, now_seconds: u64) -> (Option<&str>, Result<Proof, Refusal>) {
         let mut refusal = Refusal::KeyUnknown;
         for (source, keys) in &self.keys {
             match judge(token, keys, &self.rules, now_seconds) {
                 // Another key may have made it. That says less than a signature that is wrong.
                 Err(Refusal::KeyUnknown) => {}
                 Err(other @ (Refusal::Signature | Refusal::Algorithm)) => refusal = other,
-                verdict => return (is_behind_signature(&verdict).then_some(source), verdict),
+                verdict => return (is_behind_signature(&verdict).then_some(source.as_str()), verdict),
             }
         }
         (None, Err(refusal))
@@ -134,8 +141,7 @@ fn said(token: &str, judging: Option<&Judging>, now_seconds: u64) -> (String, bo
         return (out, true);
     };
     let (source, verdict) = judging.judge(token, now_seconds);
-    let source = source.map_or_else(|| "none took the signature".to_owned(), ToString::to_string);
-    let _ = writeln!(out, "key      {source}");
+    let _ = writeln!(out, "key      {}", source.unwrap_or("none took the signature"));
     match &verdict {
         Ok(proof) => {
             let _ = writeln!(out, "user     {}\nverdict  taken, unless it was revoked", proof.user().as_str());

@@ -89,6 +89,19 @@ fn a_change_between_open_and_tokens_waits_as_a_whole() {
 }
 
 #[test]
+fn another_address_of_keys_waits_with_all_that_tokens_must_say() {
+    let text = |url: &str, issuer: &str| {
+        format!("[auth]\nmode = 'token'\njwks_url = '{url}'\nissuer = '{issuer}'\naudience = 'us'\n")
+    };
+    let (old, read) = (text("https://a/k", "a"), text("https://b/k", "b"));
+    let (merged, changes) = merged(&old, &format!("log = 'warn'\n{read}"));
+    assert_eq!(keys(&changes.needs_restart), ["auth.jwks_url", "auth.issuer"]);
+    assert_eq!((keys(&changes.takes_effect), merged.auth), (vec!["log"], config(&old).unwrap().auth));
+    // At the same address the rest is live.
+    assert_eq!(keys(&self::merged(&old, &text("https://a/k", "b")).1.takes_effect), ["auth.issuer"]);
+}
+
+#[test]
 fn an_entry_that_says_nothing_of_how_rooms_are_kept_changes_nothing_of_it() {
     let kept = "[[rooms]]\nmatch = 'a'\ndurability = 'memory'\n";
     let same = [kept.to_owned(), format!("{kept}[[rooms]]\nmatch = 'b'")];

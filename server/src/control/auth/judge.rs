@@ -14,6 +14,7 @@ use banter_chat::proving::NotProved;
 
 use super::{AuthFault, read_keys};
 use crate::config::TokenAuth;
+use crate::control::jwks::JwksDesk;
 
 /// Tokens that are remembered at most, of all cores; above it the one goes that ends first. One takes some 400 bytes: its proof,
 /// and its hash in a table and in a tree.
@@ -22,26 +23,45 @@ pub const VERDICTS_MAX: usize = 65_536;
 /// The BLAKE3 hash of a token: nothing in memory gives the token back.
 type TokenHash = [u8; blake3::OUT_LEN];
 
-/// Keys and rules, and the tokens that they took.
-pub struct Judge {
+/// What the configuration itself says: its keys, and what a token must say.
+#[derive(Clone, Default)]
+pub struct OwnKeys {
     keys: Keys,
     rules: Rules,
-    good: Good,
 }
 
-impl Judge {
+impl OwnKeys {
     /// Reads the keys that the configuration names.
     ///
     /// # Errors
     /// One cannot be read, or is none.
     pub fn read(auth: &TokenAuth) -> Result<Self, AuthFault> {
-        Ok(Self::new(read_keys(auth)?, auth.rules.clone(), VERDICTS_MAX))
+        Ok(OwnKeys { keys: read_keys(auth)?, rules: auth.rules.clone() })
     }
+}
 
-    /// By these, and with so many tokens remembered at most.
+/// Keys and rules, and the tokens that they took.
+pub struct Judge {
+    keys: Keys,
+    rules: Rules,
+    /// The address that some of the keys come from, and the version of those.
+    jwks: Option<(JwksDesk, u64)>,
+    good: Good,
+}
+
+impl Judge {
+    /// By these keys and rules, and with so many tokens remembered at most.
     #[must_use]
     pub fn new(keys: Keys, rules: Rules, verdicts_max: usize) -> Self {
-        Judge { keys, rules, good: Good { verdicts_max, ..Good::default() } }
+        Judge { keys, rules, jwks: None, good: Good { verdicts_max, ..Good::default() } }
+    }
+
+    /// By the configuration's keys, and those that are known of the address.
+    #[must_use]
+    pub fn of(own: &OwnKeys, jwks: Option<&JwksDesk>) -> Self {
+        let OwnKeys { mut keys, rules } = own.clone();
+        let jwks = jwks.map(|desk| (desk.clone(), desk.add_to(&mut keys)));
+        Judge { jwks, ..Judge::new(keys, rules, VERDICTS_MAX) }
     }
 
     /// How many keys it has.
@@ -66,9 +86,24 @@ impl Judge {
                 self.good.remember(hash, proof.clone());
                 Ok(Box::new(proof))
             }
-            Err(refusal @ Refusal::Expired { .. }) => Err(NotProved::Expired(refusal.to_string())),
-            Err(refusal) => Err(NotProved::Refused(refusal.to_string())),
+            Err(refusal) => Err(self.refused(token, &refusal)),
         }
+    }
+
+    fn refused(&self, token: &str, refusal: &Refusal) -> NotProved {
+        match refusal {
+            Refusal::Expired { .. } => NotProved::Expired(refusal.to_string()),
+            Refusal::KeyUnknown | Refusal::Signature | Refusal::Algorithm if self.may_have(token) => {
+                NotProved::Unavailable
+            }
+            _ => NotProved::Refused(refusal.to_string()),
+        }
+    }
+
+    /// Whether the key that a token needs may come from the address.
+    fn may_have(&self, token: &str) -> bool {
+        let kid = token::unknown_kid(token, &self.keys);
+        self.jwks.as_ref().is_some_and(|(desk, version)| desk.may_have(kid.as_deref(), *version))
     }
 }
 
@@ -130,6 +165,23 @@ mod tests {
         let first = judge.judge(&token, 1_000).unwrap();
         assert!(is_remembered(&mut judge, &token));
         assert_eq!(judge.judge(&token, 1_500).unwrap(), first);
+    }
+
+    #[test]
+    fn while_no_key_of_the_address_is_there_nobody_is_told_that_his_token_is_bad() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut own = OwnKeys::default();
+        own.keys.add_secret(SECRET, None).unwrap();
+        let mut judge = Judge::of(&own, Some(&JwksDesk::open("u", folder.path())));
+        assert!(judge.judge(&token("ann", 2_000), 1_000).is_ok(), "a key of its own took it");
+        let other = SigningKey::from_secret(b"fedcba9876543210fedcba9876543210").unwrap();
+        let claims = ClaimsToMint::new("ann", 1_000, 2_000);
+        for key in [other.clone(), other.with_kid("next")] {
+            assert_eq!(judge.judge(&mint(&key, &claims).unwrap(), 1_000), Err(NotProved::Unavailable));
+        }
+        // What no key could mend is refused.
+        assert!(matches!(judge.judge("abc", 1_000), Err(NotProved::Refused(_))));
+        assert!(matches!(judge.judge(&token("ann", 1_010), 1_100), Err(NotProved::Expired(_))));
     }
 
     #[test]

@@ -26,6 +26,8 @@ impl Rig {
         write(&file, folder.path(), config);
         let line = ["banter", "--config", file.to_str().expect("text")].map(Into::into);
         let Ok(Command::Run(config, sources)) = args::parse(line) else { panic!("{config}") };
+        let slot = JudgeSlot::new(OwnKeys::default(), None);
+        slot.take().expect("the first");
         let (links, cores) = (0..2).map(|_| core()).unzip();
         let (to_control, control) = flume::unbounded();
         let reload = Reload {
@@ -33,7 +35,7 @@ impl Rig {
             config: *config,
             connections_fit: 1_000,
             cores: links,
-            judge: Some(JudgeSlot::default()),
+            judge: Some(slot),
             log: LogFilter::idle(),
             api_keys: None,
             control: to_control,
