@@ -235,7 +235,7 @@ fn hint(key: &str, table: Table) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{fault, settings};
+    use super::super::tests::{config, fault, settings};
     use super::*;
 
     #[test]
@@ -309,5 +309,12 @@ mod tests {
     fn broken_toml_names_its_line() {
         assert!(fault("listen = '127.0.0.1:0'\ncores = ").starts_with("banter.toml:2: not valid TOML: "));
         assert!(fault("cores = 1\ncores = 2").starts_with("banter.toml:2: not valid TOML: duplicate key"));
+    }
+
+    #[test]
+    fn the_configuration_that_is_shipped_for_proxies_holds() {
+        let config = config(include_str!("../../../deploy/banter.toml")).expect("deploy/banter.toml");
+        assert_eq!((config.proxies.trusted.len(), config.origins.len()), (1, 1));
+        assert_eq!((config.limits.connections_per_ip_max, config.has_idle_address_limits()), (1_000, false));
     }
 }
