@@ -229,7 +229,13 @@ impl Config {
         };
         let (origins, takes_tokens) = (self.origin_rule(), self.auth != Auth::Open);
         Entrance {
-            upgrades: UpgradeRule { origins, takes_tokens, cookie, has_no_page: !self.has_page },
+            upgrades: UpgradeRule {
+                origins,
+                takes_tokens,
+                cookie,
+                has_no_page: !self.has_page,
+                has_no_metrics: self.admin.is_some(),
+            },
             proxies: self.proxies.clone(),
             cores: self.cores.len() as u16,
         }

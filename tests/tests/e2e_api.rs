@@ -379,6 +379,10 @@ fn the_socket_is_its_owners_alone_and_needs_no_key() {
     assert_eq!(mode & 0o077, 0, "{mode:o}");
     assert_eq!(api.over_socket("GET", "/v1/revocations").json()["count"], 0);
     assert!(api.over_socket("GET", "/v1/metrics").body.contains("banter_connections"));
+    assert!(
+        api.server.http("GET /metrics HTTP/1.1\r\nHost: h\r\n\r\n").starts_with("HTTP/1.1 404"),
+        "not for everybody"
+    );
     assert_eq!(api.over_socket("GET", "/healthz").body, "ok\n");
     assert_eq!(api.over_socket("GET", "/readyz").status, 200);
     // A second server does not take the socket of one that lives, and a later one takes what a crash left.

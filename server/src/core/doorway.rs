@@ -24,6 +24,8 @@ pub struct UpgradeRule {
     pub cookie: Option<Box<str>>,
     /// There is no chat page.
     pub has_no_page: bool,
+    /// What is counted is told to backends alone.
+    pub has_no_metrics: bool,
 }
 
 /// Why an upgrade is refused.
@@ -59,6 +61,11 @@ impl Doorway {
     /// Whether the chat page is served.
     pub fn has_page(&self) -> bool {
         !self.rule.has_no_page
+    }
+
+    /// Whether everybody is told what is counted.
+    pub fn has_metrics(&self) -> bool {
+        !self.rule.has_no_metrics
     }
 
     /// Judges an upgrade that comes from that address, and gives the token that it brings.

@@ -81,7 +81,8 @@ pub fn answer(
     match request.path {
         "/healthz" => asked(Question::Health),
         "/readyz" => asked(Question::Readiness),
-        "/metrics" => asked(Question::Metrics),
+        "/metrics" if doorway.has_metrics() => asked(Question::Metrics),
+        "/metrics" => text(404, "not found: [admin] is on, and has it as /v1/metrics\n"),
         "/" if doorway.has_page() => HttpAnswer::Response(respond(200, "text/html; charset=utf-8", PAGE, head_only)),
         "/ws" => match request.upgrade {
             None => text(426, "/ws speaks WebSocket: connect with a WebSocket client\n"),
