@@ -90,13 +90,6 @@ trusted_proxies = ["127.0.0.1"]
 [limits]
 connections_per_ip_max = 1000
 connects_per_second_per_ip_max = 20
-
-# What one address may have (IPv6: a /64). The proxy's own is no visitor's: name it, and its X-Forwarded-For is believed.
-trusted_proxies = ["127.0.0.1"]
-
-[limits]
-connections_per_ip_max = 1000
-connects_per_second_per_ip_max = 20
 connections_unproved_max = 1000
 
 [auth]
