@@ -243,6 +243,7 @@ impl Flags {
             trusted_proxies: None,
             limits_dry_run: None,
             log: given(self.log, "--log"),
+            log_format: None,
             limits: limits.collect(),
             rooms: Vec::new(),
             auth: None,

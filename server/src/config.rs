@@ -138,6 +138,7 @@ const MUST_ORIGINS: &str = "must be a list of origins, like [\"https://chat.exam
 const MUST_PROXIES: &str = "must be a list of addresses and ranges, like [\"10.0.0.0/8\", \"2001:db8::7\"]";
 const MUST_DRY_RUN: &str = "must be a list of limits that refuse somebody, like [\"connections_per_ip_max\"]";
 const MUST_BOOLEAN: &str = "must be true or false";
+const MUST_LOG_FORMAT: &str = "must be \"text\" or \"json\"";
 const MUST_LOG: &str = "must be a log filter, like \"info\" or \"warn,banter_server=debug\"";
 
 /// A configuration in effect.
@@ -159,6 +160,8 @@ pub struct Config {
     pub proxies: Proxies,
     /// The log filter, as `tracing_subscriber::EnvFilter` reads it.
     pub log: String,
+    /// For whom the log is.
+    pub log_format: LogFormat,
     /// Every limit.
     pub limits: Limits,
     /// What holds for a room by its name: the entries of `[[rooms]]`, and otherwise the values above.
@@ -183,7 +186,7 @@ impl Config {
         let text = |text: &str| toml::Value::from(text).to_string();
         let mut out = format!(
             "listen = \"{}\"\ndata = {}\ncores = {:?}\ndurability = \"{}\"\norigins = {:?}\n\
-             page = {}\nproxy_protocol = {}\ntrusted_proxies = {:?}\nlimits_dry_run = {:?}\nlog = {}\n\n[limits]\n",
+             page = {}\nproxy_protocol = {}\ntrusted_proxies = {:?}\nlimits_dry_run = {:?}\nlog = {}\nlog_format = \"{}\"\n\n[limits]\n",
             self.listen,
             text(data),
             self.cores,
@@ -195,6 +198,7 @@ impl Config {
             self.proxies.trusted.iter().map(ToString::to_string).collect::<Vec<_>>(),
             self.limits.dry_run.iter().map(Limit::name).collect::<Vec<_>>(),
             text(&self.log),
+            self.log_format.name(),
         );
         for limit in LIMITS {
             out.push_str(&format!("{} = {}\n", limit.name, (limit.read)(&self.limits)));
@@ -288,6 +292,8 @@ pub struct Settings {
     pub limits_dry_run: Option<Given<Vec<Limit>>>,
     /// `log`.
     pub log: Option<Given<String>>,
+    /// `log_format`. No flag says it.
+    pub log_format: Option<Given<LogFormat>>,
     /// `[limits]`, by name.
     pub limits: BTreeMap<&'static str, Given<u64>>,
     /// `[[rooms]]`, in the order of the file. No flag says one.
@@ -329,6 +335,7 @@ impl Settings {
             trusted_proxies: self.trusted_proxies.or(lower.trusted_proxies),
             limits_dry_run: self.limits_dry_run.or(lower.limits_dry_run),
             log: self.log.or(lower.log),
+            log_format: self.log_format.or(lower.log_format),
             limits,
             auth: self.auth.or(lower.auth),
             admin: self.admin.or(lower.admin),
@@ -366,6 +373,7 @@ impl Settings {
             has_page: take(self.page, true).0,
             proxies: proxies(self.proxy_protocol, self.trusted_proxies)?,
             log: take(self.log, DEFAULT_LOG.to_owned()).0,
+            log_format: take(self.log_format, LogFormat::default()).0,
             limits,
             rooms: rooms::policies(&self.rooms, otherwise),
             room_rights: rooms::rights(&self.rooms, &auth)?,
@@ -424,6 +432,32 @@ pub fn parse_listen(text: &str) -> Result<SocketAddr, String> {
 /// What it must be.
 pub fn parse_durability(text: &str) -> Result<Durability, String> {
     Durability::from_name(text).ok_or_else(|| MUST_DURABILITY.to_owned())
+}
+
+/// For whom the log is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// People: a line of text each.
+    #[default]
+    Text,
+    /// Machines: a JSON object a line, and events of who shows tokens.
+    Json,
+}
+
+impl LogFormat {
+    /// Its name in the file.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            LogFormat::Text => "text",
+            LogFormat::Json => "json",
+        }
+    }
+}
+
+fn parse_log_format(text: &str) -> Result<LogFormat, String> {
+    let formats = [LogFormat::Text, LogFormat::Json];
+    formats.into_iter().find(|format| format.name() == text).ok_or_else(|| MUST_LOG_FORMAT.to_owned())
 }
 
 /// Reads a log filter, for file and flag alike.

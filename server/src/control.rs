@@ -305,7 +305,11 @@ impl Control {
             Stage::Starting | Stage::Serving => {
                 self.stage = Stage::Draining { until_ms: now_ms + self.drain_timeout_ms + DRAIN_SLACK_MS };
                 self.cores.iter().for_each(|core| core.link.send(ToCore::Drain));
-                tracing::info!(signal, "stopping: newcomers are turned away, what was acknowledged is delivered");
+                tracing::info!(
+                    event = "drain",
+                    signal,
+                    "stopping: newcomers are turned away, what was acknowledged is delivered"
+                );
             }
             Stage::Draining { .. } => {
                 tracing::warn!(signal, "a second signal: stopping at once");

@@ -3,9 +3,11 @@
 use std::io::IsTerminal as _;
 
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
-use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
+
+use crate::config::LogFormat;
 
 /// Lines that wait to be written.
 const LINES_MAX: usize = 10_000;
@@ -40,14 +42,18 @@ pub struct LogLines {
 
 /// Begins to log to stderr, for the whole process.
 #[must_use]
-pub fn begin(filter: &str) -> LogLines {
+pub fn begin(filter: &str, format: LogFormat) -> LogLines {
     // Lines are written by a thread of their own, and above its queue they are dropped: a stderr that takes nothing, a
     // stalled disk or a full pipe, must not stop a core.
     let (writer, guard) =
         NonBlockingBuilder::default().buffered_lines_limit(LINES_MAX).lossy(true).finish(std::io::stderr());
     let dropped = writer.error_counter();
     let (filter, handle) = reload::Layer::new(EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info")));
-    let lines = fmt::layer().with_writer(writer).with_ansi(std::io::stderr().is_terminal()).with_target(false);
+    let lines = fmt::layer().with_writer(writer).with_target(false);
+    let lines = match format {
+        LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed(),
+    };
     tracing_subscriber::registry().with(filter).with(lines).init();
     LogLines { dropped, filter: LogFilter(handle), _flushed_at_the_end: guard }
 }

@@ -33,7 +33,7 @@ fn serve(config: &Config, sources: Sources) -> ExitCode {
     // The allocator asks for huge pages, and a core that touches one first waits until the kernel has cleared all of its
     // 2 MiB: 6 ms were seen. Nothing was seen to be slower without them. A kernel that refuses leaves them on.
     let _ = rustix::thread::disable_transparent_huge_pages(true);
-    let log = log_lines::begin(&config.log);
+    let log = log_lines::begin(&config.log, config.log_format);
     let listening = |address| {
         let mut stdout = std::io::stdout().lock();
         // Whoever started the server may have closed its end; serving goes on.

@@ -25,7 +25,7 @@ use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
 use rustix::net::sockopt;
 
 use crate::args::Sources;
-use crate::config::{Auth, Config, told_limits};
+use crate::config::{Auth, Config, LogFormat, told_limits};
 use crate::control::api::{self, DoorFault, Doors, Keys, Order, PlaneParts};
 use crate::control::auth::{self, AuthDesk, AuthFault, AuthInbox, KeySource};
 use crate::control::jwks::JwksDesk;
@@ -177,6 +177,7 @@ pub fn run(
             sockets_max: report.connections_max().min(SOCKETS_MAX) as u32,
             auth: (!auth_desks.is_empty()).then(|| auth_desks.remove(0)),
             limits: ConnectionLimits::of(&config.limits, config.entrance(), &connections_now),
+            tells_events: config.log_format == LogFormat::Json,
             listener,
             neighbours,
             bell: bell.clone(),
@@ -371,6 +372,8 @@ struct CoreParts {
     sockets_max: u32,
     auth: Option<AuthDesk>,
     limits: ConnectionLimits,
+    /// The log tells who shows tokens.
+    tells_events: bool,
     /// The log's folder, and the end to its keeper.
     log: Option<(PathBuf, flume::Sender<ToKeeper>)>,
     listener: TcpListener,
@@ -411,12 +414,13 @@ impl CoreParts {
     fn start(self) -> io::Result<Pump> {
         let core = self.shard.core;
         let limits = self.shard.limits;
+        let connections = Connections::new(core, self.limits, self.control.clone());
         let disk = self.log.map(|(folder, keeper)| Disk::new(core, folder, self.bell.clone(), keeper));
         Ok(Pump::new(PumpParts {
             core,
             net: Net::new(self.listener, self.sockets_max, Some(self.bell.clone()))?,
             shard: Shard::new(self.shard),
-            connections: Connections::new(core, self.limits, self.control.clone()),
+            connections: if self.tells_events { connections.with_events() } else { connections },
             disk,
             auth: self.auth,
             neighbours: self.neighbours,

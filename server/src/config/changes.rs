@@ -140,6 +140,7 @@ fn rows(config: &Config) -> Vec<Row> {
         has_page,
         proxies,
         log,
+        log_format,
         limits,
         rooms,
         auth,
@@ -161,6 +162,7 @@ fn rows(config: &Config) -> Vec<Row> {
         row("trusted_proxies", When::Now, format!("{trusted:?}")),
         row("limits_dry_run", When::Now, format!("{:?}", limits.dry_run)),
         row("log", When::Now, log.clone()),
+        row("log_format", When::Restart, log_format.name().to_owned()),
         row("rooms", When::Restart, policies(rooms)),
         row("rooms.users", When::Now, rights(room_rights)),
     ];

@@ -15,11 +15,12 @@ use super::cores::MUST_CORES;
 use super::rooms::ROOM_KEYS;
 use super::{
     ConfigFault, CoreChoice, Given, LIMITS, MUST_BOOLEAN, MUST_DATA, MUST_DRY_RUN, MUST_DURABILITY, MUST_LISTEN,
-    MUST_LOG, MUST_ORIGINS, MUST_PROXIES, Place, Settings, Table, parse_durability, parse_listen, parse_log,
+    MUST_LOG, MUST_LOG_FORMAT, MUST_ORIGINS, MUST_PROXIES, Place, Settings, Table, parse_durability, parse_listen,
+    parse_log, parse_log_format,
 };
 
 /// The keys outside every table.
-const TOP_KEYS: [&str; 14] = [
+const TOP_KEYS: [&str; 15] = [
     "listen",
     "data",
     "cores",
@@ -30,6 +31,7 @@ const TOP_KEYS: [&str; 14] = [
     "trusted_proxies",
     "limits_dry_run",
     "log",
+    "log_format",
     "limits",
     "rooms",
     "auth",
@@ -76,6 +78,10 @@ impl Document<'_> {
                     settings.limits_dry_run = Some(self.list("limits_dry_run", value, MUST_DRY_RUN, parse_dry_run)?);
                 }
                 "log" => settings.log = Some(self.text_value("log", value, MUST_LOG, parse_log)?),
+                "log_format" => {
+                    settings.log_format =
+                        Some(self.text_value("log_format", value, MUST_LOG_FORMAT, parse_log_format)?);
+                }
                 "limits" => settings.limits = self.limits(value)?,
                 "rooms" => settings.rooms = self.rooms(value)?,
                 "auth" => (settings.auth, origins_of_auth) = (Some(self.auth(value)?), self.auth_origins(value)?),
@@ -278,6 +284,7 @@ mod tests {
             ("durability = 'disk'", "durability must be \"memory\", \"written\" or \"synced\", and is 'disk'"),
             ("log = 'banter=loud'", "log must be a log filter"),
             ("log = ''", "log must be a log filter"),
+            ("log_format = 'xml'", "log_format must be \"text\" or \"json\", and is 'xml'"),
             ("origins = 'https://a'", "origins must be a list of origins"),
             ("origins = [1]", "origins must be a list of origins"),
             ("origins = ['*', 'a.example']", "origins must be \"*\" or an origin like"),

@@ -140,8 +140,8 @@ impl Reload {
             for asker in inbox {
                 let answer = self.reload();
                 match &answer {
-                    Ok(reloaded) => tracing::info!("{reloaded}"),
-                    Err(fault) => tracing::error!("not reloaded, and nothing is changed: {fault}"),
+                    Ok(reloaded) => tracing::info!(event = "reload", "{reloaded}"),
+                    Err(fault) => tracing::error!(event = "reload", "not reloaded, and nothing is changed: {fault}"),
                 }
                 // Who asked may have gone.
                 let _ = asker.send(answer);

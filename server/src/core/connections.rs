@@ -34,6 +34,7 @@ use banter_protocol::wire::WireForm;
 use crate::control::{AnswerTo, Asker, ToControl};
 use crate::core::arrivals::Arrivals;
 use crate::core::doorway::{Doorway, UpgradeRule};
+use crate::core::events::Events;
 use crate::core::http::{self, Carried, HttpAnswer};
 use crate::core::net::Net;
 use crate::metrics::ShellCounters;
@@ -105,6 +106,8 @@ pub struct Connections {
     arrivals: Arrivals,
     /// Tokens that came with the upgrade, by slot, until it is known who that is.
     carried: BTreeMap<u32, Carried>,
+    /// Who shows tokens, where the log tells it.
+    events: Option<Events>,
     sends: Deadline,
     messages: Deadline,
     /// Those of which more is held than their share of a turn.
@@ -191,6 +194,7 @@ impl Connections {
             lingering: Timers::new(LINGER_MS),
             doorway: Doorway::new(limits.entrance.upgrades.clone()),
             arrivals: Arrivals::new(&limits.limits, &limits.entrance.proxies, limits.entrance.cores),
+            events: None,
             sends: Deadline::new(limits.send_timeout_ms),
             messages: Deadline::new(limits.message_timeout_ms),
             carried: BTreeMap::new(),
@@ -202,6 +206,12 @@ impl Connections {
             draining: false,
             counters: ShellCounters::default(),
         }
+    }
+
+    /// The log tells who shows tokens.
+    #[must_use]
+    pub fn with_events(self) -> Self {
+        Connections { events: Some(Events::default()), ..self }
     }
 
     /// Goes by other limits and lets others in; deadlines that were set stay.
@@ -404,6 +414,7 @@ impl Connections {
     pub fn tick(&mut self, now_ms: u64, shard: &mut Shard, net: &mut Net) {
         self.end_late(shard);
         self.end_blocked(shard, net);
+        self.events.iter_mut().for_each(|events| events.tick(now_ms));
         while let Some(id) = self.handshakes.take_due(now_ms) {
             if !self.is_current(id) {
                 continue;
@@ -444,6 +455,7 @@ impl Connections {
     pub fn next_due(&self) -> Option<u64> {
         let timers = [self.handshakes.next_due(), self.lingering.next_due()];
         let deadlines = [self.sends.next_due(), self.messages.next_due()];
-        timers.into_iter().chain(deadlines).flatten().min()
+        let events = self.events.as_ref().and_then(Events::next_due);
+        timers.into_iter().chain(deadlines).chain([events]).flatten().min()
     }
 }

@@ -11,6 +11,7 @@ pub mod blocked;
 pub mod connections;
 pub mod desk;
 pub mod doorway;
+pub mod events;
 pub mod http;
 pub mod mesh;
 pub mod net;

@@ -467,8 +467,9 @@ impl Pump {
     fn proved(&mut self, proved: Proved) {
         let connection = proved.proving.connection;
         let is_refused = matches!(proved.verdict, Err(NotProved::Refused(_)));
+        let hello = self.connections.hello_of(&proved);
         self.shard.proved(proved);
-        self.connections.judged(connection, is_refused, &self.shard);
+        self.connections.judged(connection, is_refused, hello.as_ref(), &self.shard);
     }
 
     /// Does what a backend orders; `false`: as much as may waits already.

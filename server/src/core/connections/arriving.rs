@@ -11,6 +11,7 @@ use std::sync::atomic::Ordering;
 
 use banter_access::limit::Limit;
 use banter_chat::address::ConnectionId;
+use banter_chat::proving::Proved;
 use banter_chat::session;
 use banter_chat::shard::Shard;
 use banter_protocol::ingress::Ingress;
@@ -18,6 +19,7 @@ use banter_protocol::wire::WireForm;
 
 use super::{Connection, Connections, Stage};
 use crate::core::arrivals::Arrived;
+use crate::core::events::Hello;
 use crate::core::http::{self, Unwelcome};
 use crate::core::net::Net;
 
@@ -135,11 +137,25 @@ impl Connections {
     }
 
     /// A token of a connection was judged, and the shard knows.
-    pub fn judged(&mut self, id: ConnectionId, is_refused: bool, shard: &Shard) {
+    pub fn judged(&mut self, id: ConnectionId, is_refused: bool, hello: Option<&Hello>, shard: &Shard) {
+        self.tell_hello(id, hello, shard);
         if is_refused && let Some(address) = self.address(id) {
             self.arrivals.failed(address);
         }
         self.see_if_proved(id, shard);
+    }
+
+    /// What the log tells of a token, before the shard takes the verdict.
+    pub fn hello_of(&self, proved: &Proved) -> Option<Hello> {
+        self.events.as_ref().and_then(|_| Hello::of(proved))
+    }
+
+    fn tell_hello(&mut self, id: ConnectionId, hello: Option<&Hello>, shard: &Shard) {
+        let (address, now_ms) = (self.address(id), self.now_ms);
+        if let (Some(events), Some(hello), Some(address)) = (&mut self.events, hello, address) {
+            let stage = shard.sessions().session(id).map(|session| session.stage);
+            events.hello(hello, stage == Some(session::Stage::Greeted), address, now_ms);
+        }
     }
 
     fn see_if_proved(&mut self, id: ConnectionId, shard: &Shard) {
