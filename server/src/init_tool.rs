@@ -4,13 +4,18 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use aws_lc_rs::digest::{SHA256, digest};
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use clap::Args;
 
 use crate::host::EXIT_CONFIG;
-use crate::key_tool::{KeyFileFault, KeyFiles, KeyKind, KeyPair, MODE_PUBLIC, write_new};
+use crate::key_tool::{KeyFileFault, KeyFiles, KeyKind, KeyPair, MODE_PRIVATE, MODE_PUBLIC, write_new};
 
 /// Whom tokens are made for, unless the configuration is changed.
 const AUDIENCE: &str = "banter";
+/// Bytes of randomness in a key of the interface for backends.
+const API_KEY_BYTES: usize = 32;
 
 /// Where it is to be.
 #[derive(Clone, Debug, Args)]
@@ -39,6 +44,8 @@ struct Made {
     folder: String,
     keys: KeyFiles,
     config: PathBuf,
+    /// Where the key of the interface for backends lies.
+    api_key: PathBuf,
 }
 
 /// Makes it, and says what it made and what comes next.
@@ -62,18 +69,36 @@ fn made(task: &InitTask) -> Result<Made, InitFault> {
     // As seen from everywhere: the server may be started in another folder.
     let path = task.folder.canonicalize().map_err(fault)?;
     let folder = path.to_str().ok_or_else(|| InitFault::NotText(path.clone()))?.to_owned();
-    let made = Made { keys: KeyFiles::of(&path.join("app")), config: path.join("banter.toml"), folder };
+    let (keys, config, api_key) = (KeyFiles::of(&path.join("app")), path.join("banter.toml"), path.join("api.key"));
+    let made = Made { keys, config, api_key, folder };
+    let key = new_api_key()?;
     // The configuration comes first: where it stands already, no key is made beside it.
-    write_new(&made.config, &made.configuration(), MODE_PUBLIC)?;
-    KeyPair::make(task.kind).and_then(|pair| pair.write(&made.keys)).inspect_err(|_| {
-        // It is this call's own, and nobody has it.
-        let _ = std::fs::remove_file(&made.config);
-    })?;
+    write_new(&made.config, &made.configuration(&key), MODE_PUBLIC)?;
+    let api_key = write_new(&made.api_key, &format!("{key}\n"), MODE_PRIVATE);
+    // What is removed is this call's own, and nobody has it.
+    api_key.inspect_err(|_| made.remove(&[&made.config]))?;
+    let pair = KeyPair::make(task.kind).and_then(|pair| pair.write(&made.keys));
+    pair.inspect_err(|_| made.remove(&[&made.config, &made.api_key]))?;
     Ok(made)
 }
 
+fn new_api_key() -> Result<String, KeyFileFault> {
+    let mut bytes = [0; API_KEY_BYTES];
+    aws_lc_rs::rand::fill(&mut bytes)?;
+    Ok(BASE64_URL_SAFE_NO_PAD.encode(bytes))
+}
+
 impl Made {
-    fn configuration(&self) -> String {
+    fn remove(&self, files: &[&Path]) {
+        for file in files {
+            let _ = std::fs::remove_file(file);
+        }
+    }
+
+    /// With the hash of the key alone: who reads the file has no key.
+    fn configuration(&self, api_key: &str) -> String {
+        let hash: String =
+            digest(&SHA256, api_key.as_bytes()).as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
         let text = |path: &Path| toml::Value::from(path.to_string_lossy().as_ref()).to_string();
         let (data, public) = (text(&Path::new(&self.folder).join("data")), text(&self.keys.public));
         format!(
@@ -104,21 +129,33 @@ lifetime_hours_max = 24
 # [[rooms]]
 # match = "news"
 # users = ["read", "history"]
+
+# The interface for backends: docs/api.md. Other machines reach it with another address, and a proxy that does TLS before it.
+[admin]
+listen = "127.0.0.1:7879"
+
+[[admin.keys]]
+name = "backend"
+sha256 = "{hash}"
+rights = ["post", "read", "moderate", "operate"]
+rooms = ["*"]
 "#
         )
     }
 
     fn said(&self) -> String {
-        let Made { keys: KeyFiles { private, public }, config, .. } = self;
+        let Made { keys: KeyFiles { private, public }, config, api_key, .. } = self;
         let (file, key) = (quoted(config), quoted(private));
         format!(
             "{config}  the configuration\n{private}  the private key, for your backend alone: it makes tokens (mode 0600)\n{public}  \
-             the public key, which the configuration names\n\nNext:\n  banter --config {file}\n  banter token --key {key} \
+             the public key, which the configuration names\n{api_key}  your backend's key for the interface of docs/api.md, whose SHA-256 \
+             the configuration has (mode 0600)\n\nNext:\n  banter --config {file}\n  banter token --key {key} \
              --audience {AUDIENCE} --user ann --room 'lobby=member' --page http://127.0.0.1:7878\n  banter token inspect \
              --config {file} TOKEN\n",
             config = config.display(),
             private = private.display(),
             public = public.display(),
+            api_key = api_key.display(),
         )
     }
 }
@@ -163,7 +200,7 @@ mod tests {
 
     #[test]
     fn what_is_there_stays_as_it_is() {
-        for name in ["banter.toml", "app.key", "app.pem"] {
+        for name in ["banter.toml", "app.key", "app.pem", "api.key"] {
             let folder = tempfile::tempdir().unwrap();
             std::fs::write(folder.path().join(name), "mine").unwrap();
             let fault = made(&task(folder.path())).err().expect(name).to_string();

@@ -13,6 +13,17 @@ fn path(folder: &TempDir, name: &str) -> String {
     folder.path().join(name).to_str().expect("text").to_owned()
 }
 
+/// Makes a folder for a start, whose interface for backends takes any port that is free.
+fn init(folder: &TempDir, more: &str) -> String {
+    let (code, said, stderr) = run(&format!("init {} {more}", folder.path().display()));
+    assert_eq!(code, 0, "{stderr}");
+    let config = path(folder, "banter.toml");
+    let text = fs::read_to_string(&config).expect("a file");
+    assert!(text.contains("listen = \"127.0.0.1:7879\""), "{text}");
+    fs::write(&config, text.replace("127.0.0.1:7879", "127.0.0.1:0")).expect("a file");
+    said
+}
+
 /// Runs a command line of the program, which has no word with blanks in it.
 fn run(line: &str) -> (i32, String, String) {
     let words: Vec<&str> = line.split_whitespace().map(|word| word.trim_matches('\'')).collect();
@@ -26,8 +37,7 @@ fn hello(server: &ServerProcess, token: &str) -> Value {
 #[test]
 fn the_commands_that_init_says_lead_to_a_joined_room() {
     let folder = tempfile::tempdir().expect("a folder");
-    let (code, said, _) = run(&format!("init {}", folder.path().display()));
-    assert_eq!(code, 0, "{said}");
+    let said = init(&folder, "");
     let next: Vec<&str> = said.lines().filter_map(|line| line.trim_start().strip_prefix("banter ")).collect();
     let [serve, token, inspect] = next[..] else { panic!("three commands: {said}") };
     let data = folder.path().join("data");
@@ -41,6 +51,21 @@ fn the_commands_that_init_says_lead_to_a_joined_room() {
     assert_eq!(client.join("lobby")["type"], "joined");
     let (code, said, _) = run(&inspect.replace("TOKEN", token));
     assert!(code == 0 && said.contains("app.pem") && said.contains("verdict  taken"), "{code}: {said}");
+    // Of the backend's key the configuration has the hash alone.
+    let key = fs::read_to_string(path(&folder, "api.key")).expect("a key");
+    assert!(
+        key.trim().len() >= 43
+            && !fs::read_to_string(path(&folder, "banter.toml")).expect("a file").contains(key.trim())
+    );
+    let line = server.log().lines().find_map(|line| Some(line.split_once("backends are answered on ")?.1.to_owned()));
+    let address: std::net::SocketAddr =
+        line.expect("a line").trim_start_matches("http://").parse().expect("an address");
+    for (key, status) in [(key.trim(), "200"), ("another", "401")] {
+        let ask =
+            format!("GET /v1/rooms HTTP/1.1\r\nHost: h\r\nConnection: close\r\nAuthorization: Bearer {key}\r\n\r\n");
+        let answer = banter_tests::server_process::http(address, &ask);
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
+    }
     // A second one has nothing to overwrite.
     let before = fs::read_to_string(path(&folder, "app.key")).expect("a key");
     let (code, _, stderr) = run(&format!("init {}", folder.path().display()));
@@ -52,7 +77,7 @@ fn the_commands_that_init_says_lead_to_a_joined_room() {
 fn a_key_is_changed_while_the_server_runs_and_both_are_taken_meanwhile() {
     let folder = tempfile::tempdir().expect("a folder");
     let (config, old, new) = (path(&folder, "banter.toml"), path(&folder, "app"), path(&folder, "next"));
-    assert_eq!(run(&format!("init {}", folder.path().display())).0, 0);
+    init(&folder, "");
     let server = Start::new(1, &["--config", &config]).data(&folder.path().join("data")).run();
     let (code, said, _) = run(&format!("key new {new} --kind p256"));
     assert!(code == 0 && said.contains("next.key") && said.contains("next.pem"), "{said}");
@@ -83,7 +108,7 @@ fn change_keys(config: &Path, keys: &str) {
 #[test]
 fn a_token_is_looked_at_from_stdin_or_the_line_and_the_exit_code_says_the_verdict() {
     let folder = tempfile::tempdir().expect("a folder");
-    assert_eq!(run(&format!("init {} --kind p256", folder.path().display())).0, 0);
+    init(&folder, "--kind p256");
     let config = path(&folder, "banter.toml");
     let made = run(&format!("token --key {} --user ann --ttl 5m", path(&folder, "app.key"))).1;
     let (code, said, _) = run(&format!("token inspect --config {config} {made}"));
