@@ -123,7 +123,7 @@ fn read_room(args: &Args, room: &str) -> io::Result<(u64, u64)> {
     let mut fleet = Fleet::new(Wire::Native, args.server).map_err(io::Error::other)?;
     fleet.connect().map_err(io::Error::other)?;
     let entry = Entry { from: JoinFrom::Last(args.messages), ..Entry::now(room) };
-    fleet.hello_and_join(0, "reader", entry).map_err(io::Error::other)?;
+    fleet.hello_and_join(0, entry).map_err(io::Error::other)?;
     let (mut reader, mut came_at, mut opening_bytes) = (Reader::default(), Instant::now(), None);
     while reader.messages < args.messages {
         let before = reader.messages;

@@ -1,6 +1,7 @@
 //! The command line: what to load, how hard, for how long.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
@@ -8,6 +9,11 @@ use serde::Serialize;
 
 use crate::body::PAYLOAD_BYTES_MIN;
 use crate::hostile::kinds::Kind;
+
+/// Connections to open a second, unless told otherwise.
+const SETUP_RATE: u32 = 5000;
+/// What the names of rooms begin with, unless told otherwise.
+const ROOM_PREFIX: &str = "load";
 
 /// Loads a Banter server from one core, measures it, and verifies that every member got every message once, in order.
 ///
@@ -75,17 +81,41 @@ pub struct Target {
     #[arg(long)]
     pub cpu: Option<usize>,
     /// Connections to open a second, at most
-    #[arg(long, value_name = "N", default_value_t = 5000, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = SETUP_RATE, value_parser = clap::value_parser!(u32).range(1..))]
     pub setup_rate: u32,
     /// Room names are PREFIX-0, PREFIX-1 …
-    #[arg(long, value_name = "PREFIX", default_value = "load", value_parser = room_prefix)]
+    #[arg(long, value_name = "PREFIX", default_value = ROOM_PREFIX, value_parser = room_prefix)]
     pub room_prefix: String,
     /// Give each post a key, as a client does that may have to repeat it
     #[arg(long)]
     pub keyed: bool,
+    /// Say hello with a token, of each connection its own, signed with this secret (HS256)
+    #[arg(long, value_name = "FILE")]
+    pub secret_file: Option<PathBuf>,
+    /// Users that share the connections of a crowd; as many as connections if not given
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub users: Option<u32>,
     /// Print the figures as JSON on stdout instead of the table
     #[arg(long)]
     pub json: bool,
+}
+
+impl Target {
+    /// That server, and otherwise as the command line has it where it says nothing.
+    pub fn of(server: SocketAddr) -> Self {
+        Target {
+            server,
+            wire: Wire::Json,
+            pid: None,
+            cpu: None,
+            setup_rate: SETUP_RATE,
+            room_prefix: ROOM_PREFIX.into(),
+            keyed: false,
+            secret_file: None,
+            users: None,
+            json: false,
+        }
+    }
 }
 
 /// A closed loop keeps --outstanding posts a publisher under way: a post is outstanding until it is complete, and the
@@ -215,6 +245,9 @@ pub struct Resume {
     /// Seconds of live load before that
     #[arg(long, value_name = "S", default_value = "2", value_parser = seconds)]
     pub warmup: Duration,
+    /// Let the clients come once before all this, and go: a server that remembers tokens knows theirs then
+    #[arg(long)]
+    pub rehearse: bool,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub target: Target,
@@ -411,6 +444,9 @@ mod tests {
         assert!(parse("x fanout --payload 17").is_err());
         assert!(parse("x fanout --duration -1").is_err());
         assert!(parse("x resume --clients 10000 --rooms 100 --messages 1000 --keyed").is_ok());
+        assert!(parse("x resume --clients 10000 --rooms 100 --messages 10 --rehearse --secret-file s").is_ok());
+        assert!(parse("x idle --connections 19000 --users 190 --secret-file s").is_ok());
+        assert!(parse("x idle --users 0").is_err());
         assert!(parse("x idle --connections 19000 --rooms 190 --pid 1 --wire native").is_ok());
     }
 }

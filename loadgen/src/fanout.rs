@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use crate::args::{Complete, Pace, Plan, Target};
 use crate::fault::{LoadFault, host};
 use crate::fleet::Fleet;
+use crate::identities::{Identities, MEMBERS};
 use crate::load::{Load, Shape};
 use crate::measure::Moment;
 use crate::opening::{self, Crowd, Joined};
@@ -33,7 +34,8 @@ pub fn run(target: &Target, plan: &Plan) -> Result<bool, LoadFault> {
     target.pid.map(process::cpu_of).transpose()?;
 
     let rooms: Vec<String> = (0..plan.rooms).map(|room| format!("{}-{room}", target.room_prefix)).collect();
-    let mut fleet = Fleet::new(target.wire, target.server)?.keyed(target.keyed);
+    let identities = Identities::of(target, MEMBERS, connections)?;
+    let mut fleet = Fleet::new(target.wire, target.server)?.keyed(target.keyed).known_as(identities);
     let progress = Progress::of_opening(connections);
     let opened_at = Instant::now();
     let crowd = Crowd { rooms: &rooms, members, connections, echo: true };
@@ -50,13 +52,15 @@ pub fn run(target: &Target, plan: &Plan) -> Result<bool, LoadFault> {
 }
 
 /// A fan-out under way. `resume` has one beside its storm.
-pub(crate) struct Run<'a> {
+pub struct Run<'a> {
     target: &'a Target,
     plan: &'a Plan,
     rooms: &'a [String],
     fleet: Fleet,
-    pub(crate) load: Load,
-    pub(crate) started: Instant,
+    /// What its members were told.
+    pub load: Load,
+    /// When it began: times of posts count from here.
+    pub started: Instant,
     /// Publishers with something to flush.
     unflushed: Vec<usize>,
     schedule: Option<Schedule>,
@@ -83,6 +87,22 @@ impl<'a> Run<'a> {
         let server_softirq = target.pid.map(SoftirqThreads::beside).unwrap_or_default();
         let own_softirq = SoftirqThreads::beside(std::process::id());
         Run { target, plan, rooms, fleet, load, started, unflushed: Vec::new(), schedule, server_softirq, own_softirq }
+    }
+
+    /// Opens the members, of whose sockets few are looked at in a turn, so that it can be served beside others.
+    ///
+    /// # Errors
+    /// When one is refused or lost.
+    pub fn open_beside(target: &'a Target, plan: &'a Plan, rooms: &'a [String]) -> Result<Self, LoadFault> {
+        let members = plan.members as usize;
+        let connections = rooms.len() * members;
+        let identities = Identities::of(target, MEMBERS, connections)?;
+        let mut fleet = Fleet::with_small_turns(target.wire, target.server)?.known_as(identities);
+        let progress = Progress::of_opening(connections);
+        let crowd = Crowd { rooms, members, connections, echo: true };
+        let joined = opening::open(&mut fleet, crowd, target.setup_rate, &progress)?;
+        progress.finish();
+        Ok(Run::new(target, plan, rooms, fleet, &joined))
     }
 
     /// Warms up, measures, drains. Says what happened in the measured window.
@@ -144,7 +164,11 @@ impl<'a> Run<'a> {
         self.schedule.iter_mut().for_each(|schedule| schedule.skip_to(now));
     }
 
-    pub(crate) fn post_what_is_due(&mut self, now: Duration) -> Result<(), LoadFault> {
+    /// Posts what the clock, or a post that is complete, has made due by then.
+    ///
+    /// # Errors
+    /// When a connection is gone, or the server is too far behind.
+    pub fn post_what_is_due(&mut self, now: Duration) -> Result<(), LoadFault> {
         self.post_scheduled(now)?;
         let mut ready = std::mem::take(&mut self.load.ready);
         for (publisher, at) in ready.drain(..) {
@@ -177,7 +201,10 @@ impl<'a> Run<'a> {
     }
 
     /// Reads what comes, until the next post is due at the latest. Says how many sockets were ready.
-    pub(crate) fn turn(&mut self, patience: Duration) -> Result<usize, LoadFault> {
+    ///
+    /// # Errors
+    /// When a connection is gone or refused something.
+    pub fn turn(&mut self, patience: Duration) -> Result<usize, LoadFault> {
         let due = self.schedule.map(|schedule| schedule.next_at().saturating_sub(self.started.elapsed()));
         let patience = patience.min(TURN_MAX).min(due.unwrap_or(TURN_MAX));
         let turned = self.fleet.turn(patience, &mut self.load);
@@ -189,7 +216,10 @@ impl<'a> Run<'a> {
     }
 
     /// Posts nothing more, and waits for what is under way.
-    pub(crate) fn drain(&mut self) -> Result<(), LoadFault> {
+    ///
+    /// # Errors
+    /// When a connection is gone or refused something.
+    pub fn drain(&mut self) -> Result<(), LoadFault> {
         self.schedule = None;
         let deadline = Instant::now() + self.plan.time.drain;
         let mut quiet_until = Instant::now() + AFTERMATH;

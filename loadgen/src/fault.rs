@@ -2,6 +2,9 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use banter_access::mint::MintFault;
 
 /// Why a run could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +51,10 @@ pub enum LoadFault {
     Process { pid: u32, error: io::Error },
     #[error("cannot pin to CPU {cpu}: {error}; --cpu takes one that this process may run on (taskset -cp $$)")]
     Pin { cpu: usize, error: io::Error },
+    #[error("cannot read {}: {error}; --secret-file takes the file that the server's secret_file names", path.display())]
+    Secret { path: PathBuf, error: io::Error },
+    #[error("no token can be made: {0}")]
+    Token(#[from] MintFault),
     #[error("{doing}: {error}")]
     Host { doing: &'static str, error: io::Error },
 }
@@ -68,6 +75,7 @@ fn refusal_hint(code: &str) -> &'static str {
     match code {
         "overloaded" => "; raise that limit of the server (banter --help-limits)",
         "rate_limited" => "; start the server with --posts-per-second-max 0",
+        "unauthorized" => "; --secret-file takes the secret that the server checks tokens with",
         "draining" => "; the server is stopping",
         _ => "",
     }

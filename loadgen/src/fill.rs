@@ -6,6 +6,7 @@ use crate::args::Target;
 use crate::body::Template;
 use crate::fault::LoadFault;
 use crate::fleet::{Fleet, Sink};
+use crate::identities::{Identities, MEMBERS};
 use crate::opening::{self, Crowd, Joined};
 use crate::progress::Progress;
 use crate::scan::Seen;
@@ -83,7 +84,8 @@ pub fn fill(
     goes_on: &mut dyn FnMut(u64) -> bool,
 ) -> Result<Vec<Joined>, LoadFault> {
     let count = filling.rooms.len();
-    let mut fleet = Fleet::new(target.wire, target.server)?.keyed(target.keyed);
+    let identities = Identities::of(target, MEMBERS, count)?;
+    let mut fleet = Fleet::new(target.wire, target.server)?.keyed(target.keyed).known_as(identities);
     let progress = Progress::of_opening(count);
     let crowd = Crowd { rooms: filling.rooms, members: 1, connections: count, echo: false };
     let joined = opening::open(&mut fleet, crowd, target.setup_rate, &progress)?;

@@ -12,10 +12,11 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::args::Wire;
 use crate::fault::{LoadFault, host};
+use crate::identities::Identities;
 use crate::scan::{self, FRAME_BYTES_MAX, Seen};
 use crate::scan_json::Openings;
 use crate::sys::Epoll;
-use crate::wire::{Entry, Writer};
+use crate::wire::{Entry, Identity, Writer};
 
 /// Bytes that one read takes at most: about a thousand frames.
 const READ_BYTES_MAX: usize = 256 << 10;
@@ -63,6 +64,24 @@ struct Connection {
     wants_write: bool,
     /// Why the server ends it, should it do so.
     last_words: Option<String>,
+    /// It is gone, and that was told.
+    is_ended: bool,
+}
+
+/// Addresses of loopback that connections come from in turn.
+#[derive(Clone, Copy, Debug)]
+pub struct Sources {
+    /// The first.
+    pub first: Ipv4Addr,
+    /// How many.
+    pub count: u32,
+}
+
+impl Sources {
+    fn of(self, number: usize) -> SocketAddr {
+        let place = (number as u64 % u64::from(self.count.max(1))) as u32;
+        SocketAddr::from((Ipv4Addr::from(u32::from(self.first).wrapping_add(place)), 0))
+    }
 }
 
 /// See the module.
@@ -74,6 +93,9 @@ pub struct Fleet {
     buffer: Box<[u8]>,
     read_bytes_max: usize,
     writer: Writer,
+    identities: Identities,
+    sources: Option<Sources>,
+    tells_ends: bool,
     yielded_at: Instant,
     /// What went through the sockets so far.
     pub traffic: Traffic,
@@ -110,6 +132,9 @@ impl Fleet {
             buffer: vec![0; read_bytes_max + FRAME_BYTES_MAX + 64].into(),
             read_bytes_max,
             writer: Writer::new(wire),
+            identities: Identities::default(),
+            sources: None,
+            tells_ends: false,
             yielded_at: Instant::now(),
             traffic: Traffic::default(),
         })
@@ -118,6 +143,21 @@ impl Fleet {
     /// Gives each post a key, if that is wanted.
     pub fn keyed(self, is_keyed: bool) -> Self {
         if is_keyed { Fleet { writer: self.writer.keyed(), ..self } } else { self }
+    }
+
+    /// Its connections say that they are those.
+    pub fn known_as(self, identities: Identities) -> Self {
+        Fleet { identities, ..self }
+    }
+
+    /// Its connections come from those addresses.
+    pub fn coming_from(self, sources: Sources) -> Self {
+        Fleet { sources: Some(sources), ..self }
+    }
+
+    /// A connection that the server ends is no error, but told.
+    pub fn telling_ends(self) -> Self {
+        Fleet { tells_ends: true, ..self }
     }
 
     /// Connections.
@@ -142,7 +182,8 @@ impl Fleet {
     pub fn connect(&mut self) -> Result<(), LoadFault> {
         let number = self.connections.len();
         let server = self.server;
-        let stream = begin_to_connect(server, number).map_err(|error| LoadFault::Connect { server, error })?;
+        let source = self.sources.map_or_else(|| source_of(server, number), |sources| Some(sources.of(number)));
+        let stream = begin_to_connect_from(server, source).map_err(|error| LoadFault::Connect { server, error })?;
         self.epoll.add(stream.as_fd(), number, true).map_err(host("registering a socket"))?;
         let mut unwritten = Vec::new();
         self.writer.open(server, &mut unwritten);
@@ -153,6 +194,7 @@ impl Fleet {
             is_http: self.wire != Wire::Native,
             wants_write: true,
             last_words: None,
+            is_ended: false,
         });
         Ok(())
     }
@@ -161,8 +203,9 @@ impl Fleet {
     ///
     /// # Errors
     /// When the connection is gone.
-    pub fn hello_and_join(&mut self, number: usize, user: &str, entry: Entry<'_>) -> Result<(), LoadFault> {
-        self.writer.hello_and_join(user, entry, &mut self.connections[number].unwritten);
+    pub fn hello_and_join(&mut self, number: usize, entry: Entry<'_>) -> Result<(), LoadFault> {
+        let (user, token) = (self.identities.user(number), self.identities.token(number));
+        self.writer.hello_and_join(Identity { user: &user, token }, entry, &mut self.connections[number].unwritten);
         self.flush(number)
     }
 
@@ -182,6 +225,9 @@ impl Fleet {
     /// When the connection is gone.
     pub fn flush(&mut self, number: usize) -> Result<(), LoadFault> {
         let connection = &mut self.connections[number];
+        if connection.is_ended {
+            return Ok(());
+        }
         let mut written = 0;
         while written < connection.unwritten.len() {
             match connection.stream.write(&connection.unwritten[written..]) {
@@ -189,6 +235,8 @@ impl Fleet {
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 // Not connected is what a connection says that is still being made.
                 Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::NotConnected) => break,
+                // Reading finds the end behind what the server said last; one that never was has none.
+                Err(error) if self.tells_ends && error.kind() != ErrorKind::ConnectionRefused => break,
                 Err(error) => return Err(self.lost(number, &error)),
             }
         }
@@ -235,10 +283,10 @@ impl Fleet {
         let connection = &mut self.connections[number];
         let kept = connection.partial.len();
         let read = match connection.stream.read(&mut self.buffer[kept..kept + self.read_bytes_max]) {
-            Ok(0) => return Err(self.lost(number, &io::Error::new(ErrorKind::UnexpectedEof, "the server closed it"))),
+            Ok(0) => return self.end(number, &io::Error::new(ErrorKind::UnexpectedEof, "the server closed it"), sink),
             Ok(read) => read,
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => return Ok(()),
-            Err(error) => return Err(self.lost(number, &error)),
+            Err(error) => return self.end(number, &error, sink),
         };
         let now = Instant::now();
         self.buffer[..kept].copy_from_slice(&connection.partial);
@@ -274,6 +322,18 @@ impl Fleet {
         }
         connection.partial.extend_from_slice(&bytes[used..]);
         if !connection.unwritten.is_empty() && !must_flush { self.flush(number) } else { Ok(()) }
+    }
+
+    /// A connection is gone: an error, or told once.
+    fn end(&mut self, number: usize, error: &io::Error, sink: &mut impl Sink) -> Result<(), LoadFault> {
+        if !self.tells_ends {
+            return Err(self.lost(number, error));
+        }
+        let connection = &mut self.connections[number];
+        connection.is_ended = true;
+        self.epoll.remove(connection.stream.as_fd()).map_err(host("forgetting a socket"))?;
+        sink.seen(number, Seen::Ended, Instant::now());
+        Ok(())
     }
 
     /// Why a connection is gone, in the server's words where it had some.
@@ -326,11 +386,15 @@ fn source_of(server: SocketAddr, number: usize) -> Option<SocketAddr> {
 
 /// A socket that is being connected; the number says from which source address.
 pub(crate) fn begin_to_connect(server: SocketAddr, number: usize) -> io::Result<TcpStream> {
+    begin_to_connect_from(server, source_of(server, number))
+}
+
+fn begin_to_connect_from(server: SocketAddr, source: Option<SocketAddr>) -> io::Result<TcpStream> {
     const IN_PROGRESS: i32 = libc::EINPROGRESS;
     let socket = Socket::new(Domain::for_address(server), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;
     socket.set_tcp_nodelay(true)?;
-    if let Some(source) = source_of(server, number) {
+    if let Some(source) = source {
         socket.bind(&source.into())?;
     }
     match socket.connect(&server.into()) {
@@ -343,12 +407,67 @@ pub(crate) fn begin_to_connect(server: SocketAddr, number: usize) -> io::Result<
 mod tests {
     use super::*;
 
+    #[derive(Default)]
+    struct Ends(Openings, Vec<usize>);
+
+    impl Sink for Ends {
+        fn openings(&self, _connection: usize) -> &Openings {
+            &self.0
+        }
+
+        fn seen(&mut self, connection: usize, seen: Seen<'_>, _now: Instant) {
+            if seen == Seen::Ended {
+                self.1.push(connection);
+            }
+        }
+    }
+
+    #[test]
+    fn an_end_is_told_once_where_that_was_wanted_and_is_an_error_otherwise() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let server = listener.local_addr().unwrap();
+        let closed = |fleet: Fleet| {
+            let mut fleet = fleet.coming_from(Sources { first: Ipv4Addr::new(127, 1, 0, 7), count: 2 });
+            fleet.connect().unwrap();
+            let (accepted, from) = listener.accept().unwrap();
+            assert_eq!(from.ip().to_string(), "127.1.0.7");
+            drop(accepted);
+            fleet
+        };
+        let (mut ends, patience) = (Ends::default(), Duration::from_secs(10));
+        let mut telling = closed(Fleet::new(Wire::Native, server).unwrap().telling_ends());
+        while ends.1.is_empty() {
+            telling.turn(patience, &mut ends).unwrap();
+        }
+        telling.hello_and_join(0, Entry::now("load-0")).unwrap();
+        assert_eq!(telling.turn(Duration::ZERO, &mut ends).unwrap(), 0);
+        assert_eq!(ends.1, [0]);
+
+        let mut strict = closed(Fleet::new(Wire::Native, server).unwrap());
+        let mut turned = Ok(1);
+        while turned.is_ok() {
+            turned = strict.turn(patience, &mut ends);
+        }
+        assert!(turned.unwrap_err().to_string().contains("ended in the middle"), "and nobody is told");
+        assert_eq!(ends.1, [0]);
+
+        drop(listener);
+        let mut alone = Fleet::new(Wire::Json, server).unwrap().telling_ends();
+        let refused = alone.connect().and_then(|()| alone.turn(patience, &mut ends).map(drop));
+        assert!(matches!(refused, Err(LoadFault::Connect { .. })), "who never was there has no end: {refused:?}");
+    }
+
     #[test]
     fn many_connections_come_from_several_loopback_addresses() {
         let server = "127.0.0.1:7878".parse().unwrap();
         assert_eq!(source_of(server, 24_999), None);
         assert_eq!(source_of(server, 25_000), Some("127.0.0.2:0".parse().unwrap()));
         assert_eq!(source_of(server, 75_000), Some("127.0.0.4:0".parse().unwrap()));
+        let sources = Sources { first: Ipv4Addr::new(127, 1, 0, 255), count: 3 };
+        assert_eq!(
+            [0, 1, 5].map(|number| sources.of(number).ip().to_string()),
+            ["127.1.0.255", "127.1.1.0", "127.1.1.1"]
+        );
         assert!(check_sources(server, 1_000_000).is_ok());
         assert!(check_sources("10.0.0.1:7878".parse().unwrap(), 25_001).is_err());
         assert!(check_sources("10.0.0.1:7878".parse().unwrap(), 25_000).is_ok());

@@ -22,6 +22,7 @@ use clap::ValueEnum;
 use crate::args::{Hostile, Pace, Plan, Time};
 use crate::fault::{LoadFault, host};
 use crate::fill::{self, Filling};
+use crate::identities::{ATTACKERS, Identities};
 use crate::measure::{Latencies, Moment};
 use crate::progress::Progress;
 use crate::report_hostile::HostileReport;
@@ -105,7 +106,7 @@ pub fn run(job: &Hostile) -> Result<bool, LoadFault> {
     let target = &job.target;
     let large_room = prepare(job)?;
     let rooms = Rooms::of(&target.room_prefix);
-    let limits = limits::ask(target.server)?;
+    let limits = limits::ask(target)?;
     fill_history(job, &rooms)?;
     let (plan, pair) = (pair_plan(job), [format!("{}-honest", target.room_prefix)]);
     let honest = Honest::open(target, &plan, &pair, job.rate)?;
@@ -207,8 +208,9 @@ struct Stage<'a> {
 impl<'a> Stage<'a> {
     fn attack_of(&mut self, kind: Kind) -> Result<Trial, LoadFault> {
         let gathering = Gathering::of(kind, self.job, &self.rooms, self.large_room);
-        let scripts = vec![Script::of(kind, self.job.target.server, &self.rooms)];
         let attackers = kind.attackers(self.job.attackers as usize);
+        let identities = Identities::of(&self.job.target, ATTACKERS, attackers)?;
+        let scripts = vec![Script::of(kind, self.job.target.server, &self.rooms, identities)];
         // In the large room the one who posts is the attacker, and is one of its members.
         let connections = if kind == Kind::LargeRoom { 0 } else { attackers };
         let attack = Attack::new(self.job.target.server, scripts, connections, self.job.attack_rate)?;
@@ -219,8 +221,9 @@ impl<'a> Stage<'a> {
     /// All at once; what is said into a room goes into the busy one.
     fn attack_of_all(&mut self) -> Result<Trial, LoadFault> {
         let rooms = Rooms { crowd: self.rooms.busy.clone(), ..self.rooms.clone() };
-        let scripts = MIXED.map(|kind| Script::of(kind, self.job.target.server, &rooms)).into();
         let (gathering, count) = (Gathering::busy(&rooms), self.job.memory as usize);
+        let identities = Identities::of(&self.job.target, ATTACKERS, count)?;
+        let scripts = MIXED.map(|kind| Script::of(kind, self.job.target.server, &rooms, identities.clone())).into();
         let attack = Attack::new(self.job.target.server, scripts, count, self.job.attack_rate)?;
         let assault = Assault { name: "mixed", attackers: count, time: self.job.memory_duration };
         self.attack(assault, Some(&gathering), attack)

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use crate::args::Idle;
 use crate::fault::LoadFault;
 use crate::fleet::{Fleet, Sink};
+use crate::identities::{Identities, MEMBERS};
 use crate::opening::{self, Crowd};
 use crate::process::Memory;
 use crate::progress::Progress;
@@ -39,7 +40,8 @@ pub fn run(job: &Idle) -> Result<bool, LoadFault> {
 
     let members = connections.div_ceil(job.rooms as usize);
     let rooms: Vec<String> = (0..job.rooms).map(|room| format!("{}-{room}", target.room_prefix)).collect();
-    let mut fleet = Fleet::new(target.wire, target.server)?;
+    let identities = Identities::of(target, MEMBERS, connections)?;
+    let mut fleet = Fleet::new(target.wire, target.server)?.known_as(identities);
     let progress = Progress::of_opening(connections);
     let opened_at = Instant::now();
     let crowd = Crowd { rooms: &rooms, members, connections, echo: true };

@@ -18,6 +18,7 @@ pub mod fault;
 pub mod fill;
 pub mod fleet;
 pub mod hostile;
+pub mod identities;
 pub mod idle;
 pub mod load;
 pub mod measure;

@@ -79,7 +79,10 @@ impl Sink for Opening {
                 self.stages[connection] = Stage::Joined;
                 self.joined_count += 1;
             }
-            Seen::Refused { code, message } => self.refused = Some(LoadFault::Refused { code, message }),
+            // The first says why: `join` is refused for want of a `hello` behind it.
+            Seen::Refused { code, message } => {
+                self.refused.get_or_insert(LoadFault::Refused { code, message });
+            }
             _ => {}
         }
     }
@@ -129,7 +132,7 @@ pub fn open(fleet: &mut Fleet, crowd: Crowd<'_>, rate: u32, progress: &Progress)
         }
         for connection in std::mem::take(&mut opening.upgraded) {
             opening.stages[connection] = Stage::Asked;
-            fleet.hello_and_join(connection, &format!("u{connection}"), crowd.entry(connection))?;
+            fleet.hello_and_join(connection, crowd.entry(connection))?;
         }
         let before = opening.joined_count;
         let patience = Duration::from_secs_f64(1.0 / f64::from(rate)).min(Duration::from_millis(100));

@@ -28,6 +28,11 @@ pub struct Outcome<'a> {
     pub verified: bool,
 }
 
+/// How a job's line says that its connections prove who they are.
+pub(crate) fn proof(has_tokens: bool) -> &'static str {
+    if has_tokens { ", with tokens" } else { "" }
+}
+
 /// The figures of a fan-out. Names end in their unit.
 #[derive(Clone, Debug, Serialize)]
 #[allow(missing_docs, reason = "the names are the figures' own")]
@@ -35,6 +40,8 @@ pub struct FanoutReport {
     pub job: &'static str,
     pub server: String,
     pub wire: Wire,
+    pub has_tokens: bool,
+    pub users: Option<u32>,
     pub rooms: u32,
     pub members: u32,
     pub publishers: u32,
@@ -148,6 +155,8 @@ impl FanoutReport {
             job: plan.name,
             server: target.server.to_string(),
             wire: target.wire,
+            has_tokens: target.secret_file.is_some(),
+            users: target.users,
             rooms: plan.rooms,
             members: plan.members,
             publishers: plan.publishers,
@@ -218,7 +227,7 @@ impl FanoutReport {
             (_, _, rate) => format!("{} posts/s", rate.unwrap_or_default()),
         };
         let (rooms, members, publishers) = (self.rooms, self.members, self.publishers);
-        table.line("job", format!("{}, {} to {}", self.job, self.wire.name(), self.server));
+        table.line("job", format!("{}, {} to {}{}", self.job, self.wire.name(), self.server, proof(self.has_tokens)));
         table.line(
             "",
             format!("{rooms} rooms x {members} members, {publishers} publishers each, {} bytes", self.payload_bytes),
@@ -283,6 +292,8 @@ pub struct IdleReport {
     pub job: &'static str,
     pub server: String,
     pub wire: Wire,
+    pub has_tokens: bool,
+    pub users: Option<u32>,
     pub connections: u32,
     pub rooms: u32,
     pub hold_s: f64,
@@ -307,6 +318,8 @@ impl IdleReport {
             job: "idle",
             server: job.target.server.to_string(),
             wire: job.target.wire,
+            has_tokens: job.target.secret_file.is_some(),
+            users: job.target.users,
             connections: job.connections,
             rooms: job.rooms,
             hold_s: job.hold.as_secs_f64(),
@@ -329,7 +342,7 @@ impl IdleReport {
 
     fn table(&self) -> String {
         let mut table = Table::default();
-        table.line("job", format!("idle, {} to {}", self.wire.name(), self.server));
+        table.line("job", format!("idle, {} to {}{}", self.wire.name(), self.server, proof(self.has_tokens)));
         table.line("", format!("{} connections in {} rooms, all joined and held", self.connections, self.rooms));
         table.line("set-up", format!("{:.2} s", self.setup_s));
         let (Some(before), Some(after)) = (self.before_bytes, self.after_bytes) else {

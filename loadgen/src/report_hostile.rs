@@ -8,7 +8,7 @@ use crate::args::Wire;
 use crate::hostile::attack::Deeds;
 use crate::hostile::limits::{Bound, Part};
 use crate::hostile::{Felt, Outcome, Trial};
-use crate::report::{Quantiles, Table, print_json, ratio};
+use crate::report::{Quantiles, Table, print_json, proof, ratio};
 
 /// An honest client may feel an attack, but no more than so many times what it feels alone.
 const RATIO_MAX: f64 = 2.0;
@@ -20,6 +20,8 @@ pub struct HostileReport {
     pub job: &'static str,
     pub server: String,
     pub wire: Wire,
+    pub has_tokens: bool,
+    pub users: Option<u32>,
     pub cpu: Option<usize>,
     pub server_pid: Option<u32>,
     pub rate_posts_per_s: u64,
@@ -149,6 +151,8 @@ impl HostileReport {
             job: "hostile",
             server: job.target.server.to_string(),
             wire: job.target.wire,
+            has_tokens: job.target.secret_file.is_some(),
+            users: job.target.users,
             cpu: job.target.cpu,
             server_pid: job.target.pid,
             rate_posts_per_s: job.rate,
@@ -168,7 +172,7 @@ impl HostileReport {
 
     fn table(&self) -> String {
         let mut table = Table::default();
-        table.line("job", format!("hostile, {} to {}", self.wire.name(), self.server));
+        table.line("job", format!("hostile, {} to {}{}", self.wire.name(), self.server, proof(self.has_tokens)));
         let (rate, attack_rate) = (self.rate_posts_per_s, self.attack_rate_per_s);
         table.line("", format!("honest: {rate} posts/s to one other, {rate} pings/s; attacks: {attack_rate} acts/s"));
         self.say_kinds(&mut table);

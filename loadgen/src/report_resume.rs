@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::args::{By, Resume, Wire};
 use crate::load::Load;
 use crate::measure::{AllLatencies, Latencies, Moment};
-use crate::report::{Quantiles, Table, print_json, ratio};
+use crate::report::{Quantiles, Table, print_json, proof, ratio};
 use crate::storm::Storm;
 use crate::verify::Broken;
 
@@ -38,6 +38,8 @@ pub struct ResumeReport {
     pub job: &'static str,
     pub server: String,
     pub wire: Wire,
+    pub has_tokens: bool,
+    pub users: Option<u32>,
     pub clients: u32,
     pub rooms: u32,
     pub messages: u64,
@@ -138,6 +140,8 @@ impl ResumeReport {
             job: "resume",
             server: job.target.server.to_string(),
             wire: job.target.wire,
+            has_tokens: job.target.secret_file.is_some(),
+            users: job.target.users,
             clients: job.clients,
             rooms: job.rooms,
             messages: job.messages,
@@ -205,7 +209,7 @@ impl ResumeReport {
     fn say_what(&self, table: &mut Table) {
         let kind = if self.keyed { "keyed messages" } else { "messages" };
         let Self { clients, rooms, messages, payload_bytes, live_rooms, live_members, .. } = self;
-        table.line("job", format!("resume, {} to {}", self.wire.name(), self.server));
+        table.line("job", format!("resume, {} to {}{}", self.wire.name(), self.server, proof(self.has_tokens)));
         table.line(
             "",
             format!("{clients} clients of {rooms} rooms, each {messages} {kind} of {payload_bytes} bytes behind"),

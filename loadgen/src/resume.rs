@@ -1,8 +1,8 @@
 //! Runs a resume storm: fills rooms, runs a live load alone, then beside clients that come back all at once.
 //!
 //! ```text
-//!  fill ─▶ live load: warm-up ─▶ before ─▶ settle ─▶ during ──────────────────────▶ drain ─▶ verify, report
-//!                                                    storm: connect, join, replay
+//!  fill [─▶ rehearsal] ─▶ live load: warm-up ─▶ before ─▶ settle ─▶ during ──────────────────────▶ drain ─▶ verify, report
+//!                                                                     storm: connect, join, replay
 //! ```
 //!
 //! The live load has sockets of its own, which are looked at between any two reads of the storm: what its members wait
@@ -15,6 +15,7 @@ use crate::fanout::Run;
 use crate::fault::LoadFault;
 use crate::fill::{self, Filling};
 use crate::fleet::Fleet;
+use crate::identities::{CLIENTS, Identities, MEMBERS};
 use crate::measure::{AllLatencies, Latencies, Moment};
 use crate::opening::{self, Crowd, Joined};
 use crate::process;
@@ -51,13 +52,16 @@ pub fn run(job: &Resume) -> Result<bool, LoadFault> {
     let before = fill_rooms(job, &rooms)?;
     let fill = filled_at.elapsed();
 
+    let missed =
+        Missed { rooms: &rooms, before: &before, messages: job.messages, payload_bytes: job.payload, by: job.by };
+    let clients = Identities::of(target, CLIENTS, job.clients as usize)?;
+    let is_rehearsed = !job.rehearse || rehearse(job, missed, clients.clone())?;
+
     let live_rooms: Vec<String> = (0..plan.rooms).map(|room| format!("{}-live-{room}", target.room_prefix)).collect();
     let mut live = open_live(job, &plan, &live_rooms)?;
     let quiet = run_alone(&mut live, &plan)?;
-    let missed =
-        Missed { rooms: &rooms, before: &before, messages: job.messages, payload_bytes: job.payload, by: job.by };
-    let (mut storm, window, looks_away) = run_storm(&mut live, job, missed)?;
-    let verified = storm.finish() & live.load.finish();
+    let (mut storm, window, looks_away) = run_storm(&mut live, job, missed, clients)?;
+    let verified = storm.finish() & live.load.finish() & is_rehearsed;
     let (live, storm) = (&live.load, &storm);
     ResumeReport::new(&ResumeOutcome {
         job,
@@ -80,11 +84,26 @@ fn fill_rooms(job: &Resume, rooms: &[String]) -> Result<Vec<Joined>, LoadFault> 
     fill::fill(&job.target, filling, &mut |_| true)
 }
 
+/// The clients come once, with nobody there, and go again. True when each got what it had missed.
+fn rehearse(job: &Resume, missed: Missed<'_>, clients: Identities) -> Result<bool, LoadFault> {
+    let mut fleet = Fleet::with_small_turns(job.target.wire, job.target.server)?.known_as(clients);
+    let started = Instant::now();
+    let mut storm = Storm::new(missed, job.clients as usize, started);
+    let progress = Progress::of_opening(job.clients as usize);
+    while !storm.is_over() && storm.verifier.broken.is_nothing() && started.elapsed() < job.storm_max {
+        storm.turn(&mut fleet, job.opening as usize)?;
+        progress.opened(storm.done());
+    }
+    progress.finish();
+    Ok(storm.finish())
+}
+
 fn open_live<'a>(job: &'a Resume, plan: &'a Plan, rooms: &'a [String]) -> Result<Run<'a>, LoadFault> {
     let target = &job.target;
     let members = plan.members as usize;
     let connections = rooms.len() * members;
-    let mut fleet = Fleet::new(target.wire, target.server)?.keyed(target.keyed);
+    let identities = Identities::of(target, MEMBERS, connections)?;
+    let mut fleet = Fleet::new(target.wire, target.server)?.keyed(target.keyed).known_as(identities);
     let progress = Progress::of_opening(connections);
     let crowd = Crowd { rooms, members, connections, echo: true };
     let joined = opening::open(&mut fleet, crowd, target.setup_rate, &progress)?;
@@ -115,8 +134,9 @@ fn run_storm<'a>(
     live: &mut Run<'_>,
     job: &Resume,
     missed: Missed<'a>,
+    clients: Identities,
 ) -> Result<(Storm<'a>, Moment, Latencies), LoadFault> {
-    let mut fleet = Fleet::with_small_turns(job.target.wire, job.target.server)?;
+    let mut fleet = Fleet::with_small_turns(job.target.wire, job.target.server)?.known_as(clients);
     let mut looks_away = Latencies::default();
     let before = live.moment()?;
     live.load.measure(before.at..Duration::MAX);

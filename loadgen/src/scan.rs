@@ -82,6 +82,8 @@ pub enum Seen<'a> {
         /// Why.
         why: String,
     },
+    /// The connection is gone. Only a fleet that was told to says so: [`Fleet::telling_ends`](crate::fleet::Fleet::telling_ends).
+    Ended,
     /// Nothing that matters.
     Other,
 }

@@ -107,7 +107,7 @@ impl<'a> Storm<'a> {
         }
         for client in std::mem::take(&mut self.upgraded) {
             let entry = self.entry(client);
-            fleet.hello_and_join(client, &format!("r{client}"), entry)?;
+            fleet.hello_and_join(client, entry)?;
         }
         let turned = fleet.turn(Duration::ZERO, self);
         match self.refused.take() {

@@ -48,6 +48,11 @@ impl Epoll {
         self.control(libc::EPOLL_CTL_MOD, what, number, events_of(reads, writes))
     }
 
+    /// Reports nothing of a descriptor any more.
+    pub(crate) fn remove(&self, what: BorrowedFd<'_>) -> io::Result<()> {
+        self.control(libc::EPOLL_CTL_DEL, what, 0, 0)
+    }
+
     fn control(&self, how: libc::c_int, what: BorrowedFd<'_>, number: usize, events: u32) -> io::Result<()> {
         let mut event = libc::epoll_event { events, u64: number as u64 };
         // SAFETY: the pointer is to a live event, which the kernel only reads; both descriptors are open.

@@ -24,6 +24,15 @@ pub const KEY_CHARACTERS: usize = 16;
 /// An HTTP answer that is longer than this is none to an upgrade.
 const ANSWER_BYTES_MAX: usize = 16 << 10;
 
+/// Who a member says it is.
+#[derive(Clone, Copy, Debug)]
+pub struct Identity<'a> {
+    /// Its user.
+    pub user: &'a str,
+    /// What proves that, where the server asks for proof.
+    pub token: Option<&'a str>,
+}
+
 /// How a member joins.
 #[derive(Clone, Copy, Debug)]
 pub struct Entry<'a> {
@@ -55,6 +64,12 @@ impl fmt::Display for Place {
             }
         }
     }
+}
+
+/// The JSON text of a `hello`.
+pub(crate) fn hello_text(Identity { user, token }: Identity<'_>) -> String {
+    let token = token.map(|token| format!(r#","token":"{token}""#)).unwrap_or_default();
+    format!(r#"{{"type":"hello","id":1,"user":"{user}"{token}}}"#)
 }
 
 /// Writes requests. The buffers are kept, so that a post allocates nothing.
@@ -152,20 +167,18 @@ impl Writer {
     }
 
     /// Appends `hello` and, right behind it, `join`.
-    pub fn hello_and_join(&mut self, user: &str, entry: Entry<'_>, out: &mut Vec<u8>) {
+    pub fn hello_and_join(&mut self, identity: Identity<'_>, entry: Entry<'_>, out: &mut Vec<u8>) {
         let Entry { room, from, echo } = entry;
         match self.wire {
             Wire::Json => {
-                self.json(format_args!(r#"{{"type":"hello","id":1,"user":"{user}"}}"#), out);
+                self.json(format_args!("{}", hello_text(identity)), out);
                 let from = Place(from);
                 self.json(format_args!(r#"{{"type":"join","id":2,"room":"{room}"{from},"echo":{echo}}}"#), out);
             }
             Wire::Native | Wire::WsRkyv => {
+                let (user, token) = (identity.user.into(), identity.token.map(Into::into));
                 self.native(
-                    &Request {
-                        id: Some(1),
-                        ask: Ask::Hello { user: user.into(), token: None, features: FeatureNames::NONE },
-                    },
+                    &Request { id: Some(1), ask: Ask::Hello { user, token, features: FeatureNames::NONE } },
                     out,
                 );
                 let join = Ask::Join { room: room.into(), from, echo, presence: false, token: None };
@@ -232,6 +245,8 @@ mod tests {
     use banter_protocol::ingress::{Incoming, Ingress};
     use banter_protocol::wire::WireForm;
 
+    const U1: Identity<'static> = Identity { user: "u1", token: Some("a.b.c") };
+
     /// What a server reads of these bytes.
     fn requests(form: WireForm, mut bytes: Vec<u8>) -> Vec<String> {
         let mut ingress = Ingress::new(65_536);
@@ -269,7 +284,7 @@ mod tests {
             .map(|(wire, form)| {
                 let mut writer = Writer::new(wire);
                 let mut bytes = Vec::new();
-                writer.hello_and_join("u1", Entry { room: "load-0", from, echo: false }, &mut bytes);
+                writer.hello_and_join(U1, Entry { room: "load-0", from, echo: false }, &mut bytes);
                 writer.post("load-0", 7, b"\"body\"", &mut bytes);
                 writer.ping(8, &mut bytes);
                 if form.is_websocket() {
@@ -279,6 +294,7 @@ mod tests {
             })
             .into();
         assert_eq!(read[0].len(), 4);
+        assert!(read[0][0].contains(r#"token: Some("a.b.c")"#), "{:?}", read[0]);
         assert!(read[0][1].contains(&format!("from: {from:?}, echo: false")), "{:?}", read[0]);
         assert!(read[0][2].contains("id: Some(7)"), "{:?}", read[0]);
         assert!(read[0][3].contains("id: Some(8)"), "{:?}", read[0]);
@@ -290,7 +306,7 @@ mod tests {
     fn keys_are_as_long_as_each_other_and_no_post_shares_one() {
         for (wire, form) in [(Wire::Json, WireForm::Json), (Wire::Native, WireForm::Native)] {
             let (mut writer, mut bytes) = (Writer::new(wire).keyed(), Vec::new());
-            writer.hello_and_join("u1", Entry::now("load-0"), &mut bytes);
+            writer.hello_and_join(U1, Entry::now("load-0"), &mut bytes);
             writer.post("load-0", 7, b"0", &mut bytes);
             writer.post("load-0", 7, b"0", &mut bytes);
             let read = requests(form, bytes);

@@ -258,6 +258,7 @@ fn what_cannot_be_run_is_said_before_anything_is_opened() {
         ("resume --clients 10 --rooms 3", "--clients 10 cannot be spread evenly over --rooms 3"),
         ("idle --connections 99999999", "descriptors are needed"),
         ("pingpong --pid 4194304", "process 4194304 cannot be measured"),
+        ("idle --secret-file /nowhere/secret", "cannot read /nowhere/secret"),
         ("pingpong --cpu 1000", "cannot pin to CPU 1000"),
     ] {
         let output = load(nobody, line);

@@ -1,11 +1,13 @@
 //! The load generator's program against the server's: it verifies, measures and ends as it says.
 
+use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::sync::OnceLock;
 
 use banter_tests::server_process::{ServerProcess, core_counts, program};
 use serde_json::Value;
+use tempfile::TempDir;
 
 const VERIFIED: i32 = 0;
 const NO_RUN: i32 = 3;
@@ -84,6 +86,41 @@ fn idle_connections_are_all_joined_and_their_memory_is_measured() {
     assert_eq!(count(&report, "/connections"), 200);
     assert!(report["resident_bytes_per_connection"].is_f64(), "{report}");
     assert_eq!(server.metric("banter_accepted_total"), 201, "200, and the one that asks for the metrics");
+}
+
+/// A folder with a secret, and the configuration of a server that asks for tokens which it signed.
+fn token_setup() -> TempDir {
+    let folder = tempfile::tempdir().expect("a folder");
+    let secret = folder.path().join("secret");
+    fs::write(&secret, "a secret of more than thirty-two bytes, for tests\n").expect("a file");
+    let config = format!("[auth]\nmode = 'token'\nsecret_file = '{}'\n", secret.display());
+    fs::write(folder.path().join("banter.toml"), config).expect("a file");
+    folder
+}
+
+#[test]
+fn every_job_has_a_token_for_each_of_its_connections_in_every_wire_form() {
+    let setup = token_setup();
+    let path = |name: &str| setup.path().join(name).display().to_string();
+    let server = ServerProcess::start(1, &["--durability", "memory", "--config", &path("banter.toml")]);
+    let secret = path("secret");
+    for wire in ["json", "native", "ws-rkyv"] {
+        let proved = format!("--wire {wire} --secret-file {secret}");
+        report(&server, &format!("fanout --rooms 2 --members 3 {SHORT} --drain 60 {proved}"));
+        report(&server, &format!("idle --connections 50 --rooms 4 --hold 0.1 --users 7 {proved}"));
+        let line =
+            "resume --clients 20 --rooms 2 --messages 10 --live-rooms 2 --live-members 2 --before 0.2 --warmup 0.1";
+        let report = report(&server, &format!("{line} --rehearse {proved}"));
+        assert_eq!((count(&report, "/verification/deliveries"), &report["has_tokens"]), (200, &Value::Bool(true)));
+    }
+    let few = "--attackers 4 --attack-rate 2000 --crowd 10 --large-room 20 --messages 50 --lead 0.1 --duration 0.2";
+    let report = report(&server, &format!("hostile {few} --memory 8 --memory-duration 0.2 --secret-file {secret}"));
+    assert!(count(&report["kinds"][3], "/deeds/answers") > 0, "those who join and leave are let in: {report}");
+
+    let output = load(&server, "idle --connections 2");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(NO_RUN), "{stderr}");
+    assert!(stderr.contains("unauthorized") && stderr.contains("--secret-file"), "{stderr}");
 }
 
 #[test]

@@ -98,16 +98,8 @@ pub fn make(args: &Post) -> io::Result<Posted> {
 }
 
 fn target(args: &Post) -> Target {
-    Target {
-        server: args.server,
-        wire: Wire::Native,
-        pid: None,
-        cpu: args.cpu,
-        setup_rate: 5_000,
-        room_prefix: "history".into(),
-        keyed: args.keyed,
-        json: false,
-    }
+    let (room_prefix, keyed) = ("history".into(), args.keyed);
+    Target { wire: Wire::Native, cpu: args.cpu, room_prefix, keyed, ..Target::of(args.server) }
 }
 
 impl fmt::Display for Posted {

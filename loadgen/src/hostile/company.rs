@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use super::honest;
 use super::kinds::{Kind, Rooms};
 use crate::args::{Hostile, Pace, Plan, Target, Time};
 use crate::fanout::Run;
@@ -60,7 +59,7 @@ impl Gathering {
     /// # Errors
     /// When one is refused or lost.
     pub(crate) fn open<'a>(&'a self, target: &'a Target) -> Result<Company<'a>, LoadFault> {
-        let run = honest::open(target, &self.plan, &self.rooms)?;
+        let run = Run::open_beside(target, &self.plan, &self.rooms)?;
         Ok(Company { run, posts: self.posts })
     }
 }

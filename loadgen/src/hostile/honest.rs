@@ -7,6 +7,7 @@ use crate::args::{Plan, Target};
 use crate::fanout::Run;
 use crate::fault::LoadFault;
 use crate::fleet::{Fleet, Sink};
+use crate::identities::{Identities, MEMBERS};
 use crate::measure::{Latencies, Moment};
 use crate::opening::{self, Crowd};
 use crate::progress::Progress;
@@ -16,21 +17,6 @@ use crate::schedule::Schedule;
 
 /// The longest wait for the pair's sockets while a pong may come to the other: much less than a ping takes.
 const PONG_LOOK_MAX: Duration = Duration::from_micros(20);
-
-/// Opens a run's members, and looks at few of their sockets at a time.
-///
-/// # Errors
-/// When one is refused or lost.
-pub(crate) fn open<'a>(target: &'a Target, plan: &'a Plan, rooms: &'a [String]) -> Result<Run<'a>, LoadFault> {
-    let members = plan.members as usize;
-    let connections = rooms.len() * members;
-    let mut fleet = Fleet::with_small_turns(target.wire, target.server)?;
-    let progress = Progress::of_opening(connections);
-    let crowd = Crowd { rooms, members, connections, echo: true };
-    let joined = opening::open(&mut fleet, crowd, target.setup_rate, &progress)?;
-    progress.finish();
-    Ok(Run::new(target, plan, rooms, fleet, &joined))
-}
 
 /// What the honest connections felt.
 #[derive(Clone, Debug, Default)]
@@ -97,12 +83,13 @@ impl<'a> Honest<'a> {
         rooms: &'a [String],
         pings_per_s: u64,
     ) -> Result<Self, LoadFault> {
-        let mut fleet = Fleet::with_small_turns(target.wire, target.server)?;
+        let identities = Identities::of(target, MEMBERS, 1)?;
+        let mut fleet = Fleet::with_small_turns(target.wire, target.server)?.known_as(identities);
         let crowd = Crowd { rooms: &[format!("{}-ping", target.room_prefix)], members: 1, connections: 1, echo: true };
         let progress = Progress::of_opening(1);
         let joined = opening::open(&mut fleet, crowd, target.setup_rate, &progress)?;
         progress.finish();
-        let pair = open(target, plan, rooms)?;
+        let pair = Run::open_beside(target, plan, rooms)?;
         let pings = Pings {
             openings: Openings::new(&crowd.rooms[0], joined[0].epoch, plan.payload_bytes),
             started: pair.started,

@@ -8,7 +8,8 @@ use clap::ValueEnum;
 use serde::Serialize;
 
 use crate::args::Wire;
-use crate::wire::Writer;
+use crate::identities::Identities;
+use crate::wire::{Identity, Writer, hello_text};
 
 /// As in `wire`: any mask will do.
 const MASK: [u8; 4] = [0x37, 0xFA, 0x21, 0x3D];
@@ -162,6 +163,7 @@ impl Kind {
 pub struct Script {
     server: SocketAddr,
     opening: Vec<u8>,
+    identities: Identities,
     /// When it says more.
     pub tempo: Tempo,
     /// What it says then, in turn.
@@ -171,11 +173,12 @@ pub struct Script {
 }
 
 impl Script {
-    /// Of a kind in these rooms.
-    pub fn of(kind: Kind, server: SocketAddr, rooms: &Rooms) -> Self {
+    /// Of a kind in these rooms, by connections that say that they are those.
+    pub fn of(kind: Kind, server: SocketAddr, rooms: &Rooms, identities: Identities) -> Self {
         Script {
             server,
             opening: kind.opening(rooms),
+            identities,
             tempo: kind.tempo(),
             says: kind.says(rooms),
             reads: !matches!(kind, Kind::UnreadPings | Kind::Deaf),
@@ -187,17 +190,18 @@ impl Script {
         if self.tempo == Tempo::Closes {
             return Vec::new();
         }
-        let mut out = hello(self.server, &format!("x{number}"));
+        let mut out = hello(self.server, &self.identities, number);
         out.extend_from_slice(&self.opening);
         out
     }
 }
 
-/// The upgrade to JSON over WebSocket, and `hello`.
-pub fn hello(server: SocketAddr, user: &str) -> Vec<u8> {
+/// The upgrade to JSON over WebSocket, and the `hello` of a connection.
+pub fn hello(server: SocketAddr, identities: &Identities, number: usize) -> Vec<u8> {
     let mut out = Vec::new();
     Writer::new(Wire::Json).open(server, &mut out);
-    out.extend(text(&format!(r#"{{"type":"hello","id":1,"user":"{user}"}}"#)));
+    let (user, token) = (identities.user(number), identities.token(number));
+    out.extend(text(&hello_text(Identity { user: &user, token })));
     out
 }
 
@@ -254,8 +258,12 @@ mod tests {
         read
     }
 
+    fn script(kind: Kind) -> Script {
+        Script::of(kind, "127.0.0.1:1".parse().unwrap(), &Rooms::of("load"), Identities::default())
+    }
+
     fn said(kind: Kind) -> Vec<String> {
-        let script = Script::of(kind, "127.0.0.1:1".parse().unwrap(), &Rooms::of("load"));
+        let script = script(kind);
         let mut bytes = script.opening(7);
         // Again and again: what is said byte by byte is to stay a text.
         (0..5).for_each(|_| bytes.extend(script.says.concat()));
@@ -275,14 +283,14 @@ mod tests {
             (Kind::Drip, 1, "Hello"),
         ] {
             let said = said(kind);
-            assert!(said[0].contains("\"x7\""), "{kind:?}: {}", said[0]);
+            assert!(said[0].contains("\"u7\""), "{kind:?}: {}", said[0]);
             assert!(said.len() >= count && said.last().unwrap().contains(last), "{kind:?}: {said:?}");
         }
     }
 
     #[test]
     fn who_closes_without_a_word_says_none() {
-        let script = Script::of(Kind::Connects, "127.0.0.1:1".parse().unwrap(), &Rooms::of("load"));
+        let script = script(Kind::Connects);
         assert!(script.opening(0).is_empty() && script.says.is_empty());
     }
 }

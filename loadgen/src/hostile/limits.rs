@@ -2,14 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::kinds::hello;
-use crate::args::Wire;
+use crate::args::{Target, Wire};
 use crate::fault::LoadFault;
+use crate::identities::Identities;
 use crate::scan::{self, Raw};
 use crate::wire::Writer;
 
@@ -31,11 +32,12 @@ struct Welcome {
 ///
 /// # Errors
 /// When it does not tell them.
-pub fn ask(server: SocketAddr) -> Result<Limits, LoadFault> {
+pub fn ask(target: &Target) -> Result<Limits, LoadFault> {
+    let (server, identities) = (target.server, Identities::of(target, "limits", 1)?);
     let fault = |error| LoadFault::Connect { server, error };
     let mut stream = TcpStream::connect_timeout(&server, PATIENCE).map_err(fault)?;
     stream.set_read_timeout(Some(PATIENCE)).map_err(fault)?;
-    stream.write_all(&hello(server, "limits")).map_err(fault)?;
+    stream.write_all(&hello(server, &identities, 0)).map_err(fault)?;
     let mut bytes = Vec::new();
     loop {
         let mut piece = [0; 4096];
