@@ -10,6 +10,7 @@ import sys
 import urllib.request
 from pathlib import Path
 
+import bench_access
 import bench_disk
 import bench_hostile
 import bench_log
@@ -137,7 +138,7 @@ def targets(summary):
     one, many = median("fanout-1", "cpu_us"), median("rooms-1000", "cpu_us")
     at_most("rooms-1000: CPU a delivery, divided by fanout-1's", many / one if one and many else None, 1.9)
     at_most("idle: resident bytes a connection", median("idle", "resident_bytes"), 800)
-    return found + bench_hostile.targets(summary) + bench_disk.targets(summary)
+    return found + bench_hostile.targets(summary) + bench_disk.targets(summary) + bench_access.targets(summary)
 
 
 def host():
@@ -184,29 +185,33 @@ def cautions(jobs):
             yield f"{why}: {found}"
 
 
+def all_cautions(jobs, others):
+    return [*cautions(jobs), *(caution for module, found in others.items() for caution in module.cautions(found))]
+
+
 def text(value):
     if value >= 10_000:
         return f"{value / 1e6:.2f} M" if value >= 1e6 else f"{value / 1e3:.0f} k"
     return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.3f}"
 
 
-def table(summary, jobs, disk_jobs, hostile_jobs, log_jobs):
+def table(summary, jobs, others):
     """Lines for people."""
     for name, value in host().items():
         print(f"{name:<24}{value}")
-    rounds = max(len(runs) for found in (jobs, disk_jobs, hostile_jobs, log_jobs) for runs in found.values())
+    rounds = max(len(runs) for found in (jobs, *others.values()) for runs in found.values())
     print(f"{'rounds':<24}{rounds}; medians, with least and greatest in brackets")
     if jobs:
         memory_table(summary, jobs)
     bench_hostile.table(summary, text)
     bench_disk.table(summary, text)
-    bench_log.table(log_jobs, summary)
+    bench_log.table(others[bench_log], summary)
+    bench_access.table(summary, text)
     print()
     for found in targets(summary):
         word = "reached" if found["is_reached"] else "MISSED"
         print(f"{word:<9}{found['target']}: {text(found['value'])} (limit {text(found['limit'])})")
-    others = (*bench_hostile.cautions(hostile_jobs), *bench_disk.cautions(disk_jobs), *bench_log.cautions(log_jobs))
-    for caution in (*cautions(jobs), *others):
+    for caution in all_cautions(jobs, others):
         print(f"CAUTION  {caution}")
 
 
@@ -256,19 +261,18 @@ def main():
         return bench_disk.written_bytes(subject)
     if what == "posts-rate":
         return bench_disk.posts_rate(subject, sys.argv[3])
-    jobs, disk_jobs = read_rounds(subject), read_rounds_of(bench_disk, subject)
-    hostile_jobs, log_jobs = read_rounds_of(bench_hostile, subject), read_rounds_of(bench_log, subject)
-    all_jobs = jobs | disk_jobs | hostile_jobs | log_jobs
+    jobs = read_rounds(subject)
+    others = {module: read_rounds_of(module, subject) for module in (bench_hostile, bench_disk, bench_log, bench_access)}
+    other_jobs = {job: runs for found in others.values() for job, runs in found.items()}
+    all_jobs = jobs | other_jobs
     summary = {job: summarize(runs) for job, runs in all_jobs.items()}
     if what == "json":
         rounds = {job: [{"load": run.load, "floors": run.floors} for run in runs] for job, runs in jobs.items()}
-        rounds |= {job: [run.raw() for run in runs] for job, runs in (disk_jobs | hostile_jobs | log_jobs).items()}
-        told = [*cautions(jobs), *bench_hostile.cautions(hostile_jobs), *bench_disk.cautions(disk_jobs),
-                *bench_log.cautions(log_jobs)]
-        whole = {"host": host(), "summary": summary, "targets": targets(summary), "cautions": told}
+        rounds |= {job: [run.raw() for run in runs] for job, runs in other_jobs.items()}
+        whole = {"host": host(), "summary": summary, "targets": targets(summary), "cautions": all_cautions(jobs, others)}
         print(json.dumps({**whole, "rounds": rounds}, indent=1))
     else:
-        table(summary, jobs, disk_jobs, hostile_jobs, log_jobs)
+        table(summary, jobs, others)
     return 0 if all(run.is_verified() for runs in all_jobs.values() for run in runs) else 1
 
 

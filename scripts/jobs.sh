@@ -7,7 +7,7 @@ WARMUP_SECONDS="${WARMUP_SECONDS:-2}"
 SECONDS_MEASURED="${SECONDS_MEASURED:-5}"
 IDLE_CONNECTIONS="${IDLE_CONNECTIONS:-19000}"
 TARGET="${CARGO_TARGET_DIR:-target}"
-BIN="$TARGET/release"
+BIN="${BIN:-$TARGET/release}"
 # On the disk that is to be measured; what is made there goes again.
 DISK_FOLDER="${DISK_FOLDER:-$TARGET/disk}"
 # With fewer members a room the disk weighs more, and sends to members less.
@@ -23,11 +23,19 @@ RESUME_MESSAGES="${RESUME_MESSAGES:-1000}"
 RESUME_KEYED="${RESUME_KEYED:-1}"
 HOSTILE_ATTACKERS="${HOSTILE_ATTACKERS:-100}"
 HOSTILE_MEMORY="${HOSTILE_MEMORY:-1000}"
+# With few messages to be told, who comes in weighs more, and so do tokens.
+STORM_CLIENTS="${STORM_CLIENTS:-10000}"
+STORM_MESSAGES="${STORM_MESSAGES:-10}"
+API_CONNECTIONS="${API_CONNECTIONS:-64}"
+# Flags of the server beside those of every job, and its data folder where it is not to have one of its own.
+SERVER_MORE=()
+SERVER_DATA=""
 
 MEMORY_JOBS=(fanout-1 fanout-16 fanout-256 fanout-1024 fanout-10x100 rooms-1000 idle)
 DISK_JOBS=(synced-throughput ack-light ack-latency resume-storm restart)
 LOG_JOBS=(start-rooms restore log-bytes page-cost)
-JOBS=("${MEMORY_JOBS[@]}" "${DISK_JOBS[@]}" "${LOG_JOBS[@]}" hostile)
+ACCESS_JOBS=(access-idle access-fanout access-storm access-api)
+JOBS=("${MEMORY_JOBS[@]}" "${DISK_JOBS[@]}" "${LOG_JOBS[@]}" "${ACCESS_JOBS[@]}" hostile)
 
 fail() {
   echo "${0##*/}: $*" >&2
@@ -40,7 +48,12 @@ job_arguments() {
   local rooms_ack="fanout --rooms $ACK_ROOMS --members $ACK_MEMBERS --publishers $ACK_MEMBERS"
   case "$1" in
   fanout-1) echo "$rooms_10 --publishers 1 --outstanding 1" ;;
-  fanout-16) echo "$rooms_10 --publishers 1 --outstanding 16" ;;
+  fanout-16 | access-fanout) echo "$rooms_10 --publishers 1 --outstanding 16" ;;
+  # Nobody but the publisher reads, so that a post is nearly all of it.
+  access-posts) echo "fanout --rooms 100 --members 1 --publishers 1 --outstanding 16 --complete ack" ;;
+  # As many native clients as connections of a backend, each with one post under way.
+  access-api) echo "fanout --rooms $API_CONNECTIONS --members 1 --publishers 1 --outstanding 1 --complete ack" ;;
+  access-storm) echo "resume --clients $STORM_CLIENTS --rooms 100 --messages $STORM_MESSAGES" ;;
   fanout-256) echo "$rooms_10 --publishers 1 --outstanding 256" ;;
   fanout-1024) echo "$rooms_10 --publishers 1 --outstanding 1024" ;;
   fanout-10x100) echo "$rooms_10 --publishers 10 --outstanding 100" ;;
@@ -58,7 +71,7 @@ job_arguments() {
   log-bytes) echo "fanout --rooms 100 --members 1 --publishers 1 --outstanding 100 --complete ack --keyed" ;;
   rooms-1000) echo "fanout --rooms 1000 --members 5 --publishers 5 --outstanding 1" ;;
   hostile) echo "hostile --attackers $HOSTILE_ATTACKERS --memory $HOSTILE_MEMORY" ;;
-  idle) echo "idle --connections $IDLE_CONNECTIONS --rooms 190" ;;
+  idle | access-idle) echo "idle --connections $IDLE_CONNECTIONS --rooms 190" ;;
   # Their history is made by make-history.
   restart | start-rooms | restore | page-cost) echo "" ;;
   *) fail "no job is called $1; there are: ${JOBS[*]}" ;;
@@ -70,9 +83,10 @@ load_arguments() {
   local job
   job="$(job_arguments "$1")" || exit 3
   case "$1" in
-  idle) echo "$job --wire json" ;;
+  idle | access-idle) echo "$job --wire json" ;;
+  access-api) echo "$job --wire native --payload 128 --warmup $WARMUP_SECONDS --duration $SECONDS_MEASURED" ;;
   hostile) echo "$job --wire json --duration $SECONDS_MEASURED" ;;
-  resume-storm) echo "$job --wire json --payload 128 --warmup $WARMUP_SECONDS --before $SECONDS_MEASURED" ;;
+  resume-storm | access-storm) echo "$job --wire json --payload 128 --warmup $WARMUP_SECONDS --before $SECONDS_MEASURED" ;;
   *) echo "$job --wire json --payload 128 --warmup $WARMUP_SECONDS --duration $SECONDS_MEASURED" ;;
   esac
 }
@@ -113,7 +127,7 @@ start_server() {
   # The server's own process opens it, which may be after the first look.
   : >"$SERVER_FOLDER/out"
   # shellcheck disable=SC2046  # words on purpose
-  "$BIN/banter" $(server_arguments "$level") --data "$SERVER_FOLDER/data" \
+  "$BIN/banter" $(server_arguments "$level") "${SERVER_MORE[@]}" --data "${SERVER_DATA:-$SERVER_FOLDER/data}" \
     >"$SERVER_FOLDER/out" 2>"$SERVER_FOLDER/log" </dev/null &
   SERVER_PID=$!
   local tries

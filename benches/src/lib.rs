@@ -5,10 +5,14 @@ use std::io;
 
 use serde::Serialize;
 
+pub mod api;
 pub mod disk;
 pub mod floor;
 pub mod history;
+pub mod judging;
+pub mod posting;
 pub mod reading;
+pub mod revoking;
 
 /// Prints an answer: a line for people, or one JSON object.
 ///
