@@ -156,11 +156,15 @@ impl Sessions {
 
     /// What the connection may do in a room.
     pub(crate) fn rights_in(&self, slot: usize, room: &str) -> Rights {
+        self.rights_with(slot, room, self.room_token_rights(slot, room))
+    }
+
+    /// The same, if the token for the room gave that.
+    pub(crate) fn rights_with(&self, slot: usize, room: &str, room_token: Rights) -> Rights {
         let Access::Token(access) = &self.access else { return Rights::ALL };
         let Some(proof) = self.connections[slot].proof.as_deref() else { return Rights::NONE };
         let room_default = access.defaults.rights(room, proof.user().as_str());
-        let (token, room_token) = (proof.rights(room), self.room_token_rights(slot, room));
-        Sources { token, room_default, room_token, ..Sources::default() }.effective()
+        Sources { token: proof.rights(room), room_default, room_token, ..Sources::default() }.effective()
     }
 
     /// How many requests of a kind a connection may send a second, and the name of what says so; 0 = no limit.

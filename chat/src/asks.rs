@@ -337,8 +337,11 @@ impl Sessions {
         self.refuse_if_draining()?;
         self.refuse_if_expired(slot, turn)?;
         let room = &wish.room;
-        let given = room_token.as_ref().map_or(Rights::NONE, |proof| proof.rights(room.as_str()));
-        let rights = self.rights_in(slot, room.as_str()) | given;
+        // A token for the room takes the place of the one before it.
+        let rights = match &room_token {
+            Some(proof) => self.rights_with(slot, room.as_str(), proof.rights(room.as_str())),
+            None => self.rights_in(slot, room.as_str()),
+        };
         must_have(rights, wish.needs())?;
         self.joins = self.joins.wrapping_add(1);
         let subscription = match self.subscription_of(slot, room.as_str()) {

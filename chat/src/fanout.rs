@@ -245,7 +245,7 @@ impl Sessions {
             && let Some(code) = self.subscriptions[subscription as usize].ended_by
         {
             let is_newest = self.subscriptions[subscription as usize].join == id.join;
-            return self.refuse_ended(subscription, (request, code), (is_newest, true), turn);
+            return self.refuse_ended(subscription, (request, code), is_newest, turn);
         }
         self.connections[slot].write(&Event::Joined { id: request, room, epoch, sequence: head, members, durability });
         self.mark_ready(slot);
@@ -287,7 +287,7 @@ impl Sessions {
         if let Some((_, subscription)) = reading
             && let Some(code) = self.subscriptions[subscription as usize].ended_by
         {
-            return self.refuse_ended(subscription, (request, code), (true, false), turn);
+            return self.refuse_ended(subscription, (request, code), true, turn);
         }
         if self.connections[slot].is_open() {
             self.refuse(slot, request, refusal, turn);

@@ -61,12 +61,12 @@ impl Sessions {
     }
 
     /// The answer to a join came whose reading was ended meanwhile: it is a refusal. With the newest one the reading goes, and
-    /// `is_in_room` says that its room is to hear of that.
+    /// its room hears of that whatever it answered: an earlier join may have been done.
     pub(crate) fn refuse_ended(
         &mut self,
         subscription: u32,
         (request, code): (RequestId, ErrorCode),
-        (is_newest, is_in_room): (bool, bool),
+        is_newest: bool,
         turn: &mut Turn<'_>,
     ) {
         let reading = &self.subscriptions[subscription as usize];
@@ -83,10 +83,6 @@ impl Sessions {
         if is_placed {
             self.tell_removed(subscription, code);
         }
-        if is_in_room || is_placed {
-            self.leave(slot, subscription, None, turn);
-        } else {
-            self.remove_subscription(subscription, turn);
-        }
+        self.leave(slot, subscription, None, turn);
     }
 }

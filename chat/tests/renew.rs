@@ -190,6 +190,27 @@ fn a_join_that_is_refused_anyway_ends_a_reading_that_lost_its_right() {
 }
 
 #[test]
+fn a_join_that_was_done_ahead_of_one_that_is_refused_is_left_as_well() {
+    let (mut server, ann, bob) = server(&[("lobby", ALL)]);
+    server.ask(bob, join("lobby"));
+    let cursor = Cursor { epoch: Epoch(1), sequence: Sequence(0) };
+    let wrong =
+        Ask::Join { room: "lobby".into(), from: JoinFrom::After(cursor), echo: true, presence: false, token: None };
+    let proving = server.renew(ann);
+    server.turn(1, |shard| {
+        let verdict = Err(NotProved::Unavailable);
+        shard.proved(Proved { proving: proving.clone(), verdict });
+        shard.handle(ann, request(join("lobby")));
+        shard.handle(ann, request(wrong));
+        shard.handle(ann, request(Ask::Renew { token: "t3".into() }));
+        shard.proved(Proved { proving, verdict: Ok(proof("ann", 600, &[])) });
+    });
+    server.rest();
+    assert_eq!(server.hear(ann)[2..], ["forbidden", "forbidden"]);
+    assert_eq!(server.ask(bob, Ask::Members { room: "lobby".into() }), ["members bob"]);
+}
+
+#[test]
 fn a_closed_connection_renews_nothing() {
     let (mut server, ann, _) = server(&[("lobby", ALL)]);
     let proving = server.renew(ann);

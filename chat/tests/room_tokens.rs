@@ -112,7 +112,10 @@ fn a_rooms_token_that_ends_ends_the_reading_if_nothing_else_lets_it() {
     server.turn((100 + LEEWAY_S) * 1_000 - server.now_ms, |_| {});
     assert!(server.hear(ann).is_empty());
     assert_eq!(server.ask(ann, post("lobby")).len(), 2);
-    // A newer one takes the place of the one before.
+    // A newer one takes the place of the one before, also where it gives less.
+    join_by(&mut server, ann, "deal", deal(110, ALL));
+    join_by(&mut server, ann, "deal", deal(110, Rights::READ));
+    assert_eq!(server.ask(ann, post("deal")), ["forbidden"]);
     join_by(&mut server, ann, "deal", deal(120, ALL));
     join_by(&mut server, ann, "deal", deal(300, ALL));
     server.turn((120 + LEEWAY_S) * 1_000 - server.now_ms, |_| {});

@@ -1,19 +1,22 @@
 //! One client: what it asks by chance, and what it has to be answered and sent, as docs/protocol.md promises it.
 
+mod hearing;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use banter_chat::address::{ConnectionId, Core};
-use banter_protocol::error_code::ErrorCode;
 use banter_protocol::features::FeatureNames;
 use banter_protocol::ids::{Cursor, Epoch, Sequence};
 use banter_protocol::request::{Ask, Body, BodyFormat, FetchFrom, JoinFrom, Request};
 use banter_protocol::wire::WireForm;
 
 use super::coverage::Coverage;
-use super::profile::{BLANK_EPOCHS_LAST, Profile};
+use super::identity::{Must, Standing};
+use super::profile::Profile;
 use super::truth::{Truth, Voice};
-use super::wire::{Ear, Heard, Placed, Said};
+use super::wire::{Ear, Heard};
 use crate::seeded::Seeded;
+use hearing::Hearing;
 
 /// A client of the simulated world; its connection comes and goes.
 pub struct Client {
@@ -63,6 +66,14 @@ pub struct Connection {
     pub is_timed_out: bool,
     /// It said who it is.
     pub greeted: bool,
+    /// The server knows who it is.
+    pub welcomed: bool,
+    /// It was told that its token ends soon.
+    pub is_expiring: bool,
+    /// What requests have to be answered as far as rights go, and when they were handed in.
+    pub handed: HashMap<u64, (Must, u64)>,
+    /// When the join of each room that was answered last was handed in, or its token's verdict.
+    pub joined_at: HashMap<String, u64>,
     /// The page that it heard last.
     pub last_page: Option<HeardPage>,
     ear: Ear,
@@ -110,6 +121,7 @@ pub enum Asked {
     Leave {
         room: String,
     },
+    Renew,
     Ping,
 }
 
@@ -146,6 +158,23 @@ impl Wish {
             (ask, _) => ask.clone(),
         };
         take(&Request { id: self.id, ask })
+    }
+
+    /// The same, with a token for the room, if it is a join.
+    #[must_use]
+    pub fn with_room_token(self, for_room: impl FnOnce(&str) -> Option<String>) -> Self {
+        match self.ask {
+            Ask::Join { room, from, echo, presence, .. } => {
+                let token = for_room(&room).map(Into::into);
+                Wish { ask: Ask::Join { room, from, echo, presence, token }, ..self }
+            }
+            ask => Wish { ask, ..self },
+        }
+    }
+
+    /// Its number.
+    pub fn id(&self) -> Option<u64> {
+        self.id
     }
 }
 
@@ -186,6 +215,10 @@ impl Client {
             ear: Ear::new(form),
             next_id: 1,
             greeted: false,
+            welcomed: false,
+            is_expiring: false,
+            handed: HashMap::new(),
+            joined_at: HashMap::new(),
             posted: HashMap::new(),
             delivered: HashSet::new(),
         });
@@ -252,6 +285,19 @@ impl Client {
         }
     }
 
+    /// Says who it is, by a token.
+    pub fn hello_with(&mut self, token: String) -> Option<Wish> {
+        let connection = self.connection.as_mut()?;
+        connection.greeted = true;
+        let ask = Ask::Hello { user: "".into(), token: Some(token.into()), features: FeatureNames::NONE };
+        Some(connection.ask(Asked::Hello, ask, None))
+    }
+
+    /// Goes on with another token.
+    pub fn renew_with(&mut self, token: String) -> Option<Wish> {
+        Some(self.connection.as_mut()?.ask(Asked::Renew, Ask::Renew { token: token.into() }, None))
+    }
+
     fn wish_join(&mut self, room: String, chance: &mut Seeded, seen: &mut Coverage) -> Wish {
         let cursor = self.cursors.get(&room).copied();
         let from = match (chance.below(8), cursor) {
@@ -294,6 +340,7 @@ impl Client {
         if let Some(key) = key {
             return self.post_with_key(room, key, body, truth);
         }
+        truth.asked(&room, &body);
         let ask = Ask::Post { room: room.clone().into(), body: NO_BODY, key: None };
         connection.ask(Asked::Post { room, key: None, body: body.clone(), asked_ms: now_ms }, ask, Some((format, body)))
     }
@@ -301,6 +348,7 @@ impl Client {
     fn post_with_key(&mut self, room: String, key: String, body: Vec<u8>, truth: &mut Truth) -> Wish {
         let asked_ms = truth.now_ms;
         truth.keys.asked(&room, &self.user, &key, asked_ms);
+        truth.asked(&room, &body);
         self.last_keyed = Some(LastKeyed {
             room: room.clone(),
             key: key.clone(),
@@ -341,8 +389,8 @@ impl Client {
         &mut self,
         bytes: &[u8],
         profile: &Profile,
-        truth: &mut Truth,
-        seen: &mut Coverage,
+        (truth, seen): (&mut Truth, &mut Coverage),
+        standing: Option<&Standing>,
         verbose: bool,
     ) -> bool {
         let voice = self.voice();
@@ -355,8 +403,8 @@ impl Client {
             assert!(!is_ended, "nothing comes behind the close: {heard:?}");
             is_asked |= heard == Heard::KeepAlive;
             self.heard += u64::from(heard != Heard::KeepAlive);
-            let mut hearing =
-                Hearing { user: &self.user, voice, connection, cursors: &mut self.cursors, profile, truth, seen };
+            let (user, cursors) = (&self.user, &mut self.cursors);
+            let mut hearing = Hearing { user, voice, connection, cursors, profile, truth, seen, standing };
             is_ended = hearing.take(heard);
         }
         is_asked
@@ -369,260 +417,5 @@ impl Connection {
         self.next_id += 1;
         self.asked.insert(id, asked);
         Wish { id: Some(id), ask, body }
-    }
-}
-
-/// One event, with everything that it is checked against.
-struct Hearing<'h> {
-    user: &'h str,
-    voice: Voice,
-    connection: &'h mut Connection,
-    cursors: &'h mut HashMap<String, (u64, u64)>,
-    profile: &'h Profile,
-    truth: &'h mut Truth,
-    seen: &'h mut Coverage,
-}
-
-impl Hearing<'_> {
-    fn answered(&mut self, id: Option<u64>) -> Asked {
-        let id = id.expect("an answer names its request");
-        self.connection.asked.remove(&id).unwrap_or_else(|| panic!("request {id} was answered twice, or never asked"))
-    }
-
-    fn take(&mut self, heard: Heard) -> bool {
-        match heard {
-            Heard::Welcome { id } => assert!(matches!(self.answered(id), Asked::Hello)),
-            Heard::Pong { id } => assert!(matches!(self.answered(id), Asked::Ping)),
-            Heard::Joined { id, room, epoch, sequence, members } => self.joined(id, room, epoch, sequence, members),
-            Heard::Left { id, room } => {
-                let Asked::Leave { room: asked } = self.answered(id) else { panic!("`left` answers a leave") };
-                assert_eq!(asked, room);
-                self.connection.readings.remove(&room).expect("it read the room");
-                // Who joins afresh may ask for everything again.
-                self.connection.delivered.retain(|(other, _, _)| *other != room);
-                self.seen.saw("left");
-            }
-            Heard::Posted { id, room, epoch, sequence, duplicate } => self.posted(id, room, epoch, sequence, duplicate),
-            Heard::Page { id, room, epoch, messages, more } => self.page(id, &room, epoch, &messages, more),
-            Heard::Members { id, room, count, users } => {
-                let Asked::Members { room: asked } = self.answered(id) else { panic!("`members` answers its ask") };
-                assert!(asked == room && users.len() as u64 == count.min(100) && users.is_sorted());
-                self.seen.saw("members answer");
-            }
-            Heard::Message(said) => self.message(&said),
-            Heard::Gap { room, epoch, from, to } => self.gap(&room, epoch, from, to),
-            Heard::Signal { room, body, .. } => {
-                assert!(self.connection.readings.contains_key(&room), "a signal of a room that it does not read");
-                let own = format!("\"signal of {:?}\"", self.voice).into_bytes();
-                assert_ne!(body, own, "a signal comes back to its sender");
-                self.seen.saw("signal");
-            }
-            Heard::Presence { room, user, count } => {
-                let reading =
-                    self.connection.readings.get_mut(&room).expect("presence of a room that it does not read");
-                assert!(reading.presence, "presence was not asked for");
-                reading.members = count;
-                self.seen.saw(if user.is_some() { "presence of a user" } else { "presence counts only" });
-            }
-            Heard::Error { id: Some(id), code, retry_after_ms } => {
-                self.refused(id, code);
-                let is_of_log = code == ErrorCode::LogFull || code == ErrorCode::Overloaded;
-                assert!(!is_of_log || retry_after_ms.is_some(), "{code:?} says when to come again");
-            }
-            Heard::Error { id: None, code: ErrorCode::TimedOut, .. } => {
-                self.connection.is_timed_out = true;
-                self.seen.saw("closed as idle");
-            }
-            // A signal has no number.
-            Heard::Error { id: None, code: ErrorCode::NotJoined | ErrorCode::RateLimited, .. } => {}
-            Heard::Error { id: None, code, .. } => panic!("{code:?} without a request"),
-            Heard::Closing => self.connection.is_closing = true,
-            Heard::KeepAlive => {}
-            Heard::Close => return true,
-        }
-        false
-    }
-
-    fn joined(&mut self, id: Option<u64>, room: String, epoch: u64, head: u64, members: u64) {
-        let Asked::Join { room: asked, from, echo, presence, goes_on } = self.answered(id) else {
-            panic!("`joined` answers a join")
-        };
-        assert_eq!(asked, room);
-        assert!(members > 0, "the one who joins is counted");
-        self.truth.joined(&room, epoch);
-        if head == 0 {
-            // A place in a room without messages is a place to come back to.
-            self.cursors.insert(room.clone(), (epoch, 0));
-        }
-        let position = match from {
-            JoinFrom::Now => Ok(head),
-            JoinFrom::Last(0) => Ok(head),
-            JoinFrom::Last(count) if self.is_whole(&room) => Ok(head.saturating_sub(count)),
-            JoinFrom::Last(count) => Err((head.saturating_sub(count), head)),
-            JoinFrom::After(cursor) => {
-                assert!(cursor.epoch.0 == epoch && cursor.sequence.0 <= head, "such a cursor is refused");
-                Ok(cursor.sequence.0)
-            }
-        };
-        // Who joins again goes on behind what it got. Of joins that overtake their answers the last counts: what it moves
-        // over may have been delivered or not, and comes once at most.
-        let before = self.connection.readings.get(&room).filter(|before| before.epoch == epoch);
-        let position = match before.map(|before| before.position) {
-            None => position,
-            Some(Ok(read)) if goes_on && self.connection.readings[&room].echo => {
-                self.seen.saw("goes on where it read");
-                match from {
-                    JoinFrom::After(cursor) => Ok(read.max(cursor.sequence.0)),
-                    JoinFrom::Now | JoinFrom::Last(_) => Ok(read),
-                }
-            }
-            Some(before) => {
-                let (low, high) = position.map_or_else(|span| span, |position| (position, position));
-                let read_low = before.unwrap_or_else(|(low, _)| low);
-                // Where an earlier answer was not there yet, it goes on behind what it got before that one.
-                let low = if goes_on { low.min(read_low) } else { 0 };
-                // Own posts that the reading before did not want have moved it on unseen.
-                let read = before.ok().filter(|_| self.connection.readings[&room].echo).unwrap_or(head);
-                Err((low, high.max(read)))
-            }
-        };
-        self.connection.readings.insert(room, Reading { epoch, position, echo, presence, members });
-    }
-
-    fn posted(&mut self, id: Option<u64>, room: String, epoch: u64, sequence: u64, duplicate: bool) {
-        let number = id.unwrap_or_default();
-        let Asked::Post { room: asked, key, body, asked_ms } = self.answered(id) else {
-            panic!("`posted` answers a post")
-        };
-        assert_eq!(asked, room);
-        let last = self.connection.posted.entry(room.clone()).or_default();
-        assert!(*last < number, "posts are answered in the order they were sent");
-        *last = number;
-        let place = (room, epoch, sequence);
-        if duplicate {
-            let key = key.expect("only a keyed post is a repeated one");
-            let (room, epoch, sequence) = (&place.0, epoch, sequence);
-            let is_earlier = self.truth.keys.is_of_earlier_run(room, epoch, sequence);
-            self.seen.saw_times("duplicate of an earlier run", u64::from(is_earlier));
-            self.truth.repeated((room, epoch, sequence), (self.user, &key), &body);
-            self.seen.saw("duplicate post");
-        } else {
-            self.truth.acknowledged(place, self.voice, self.user, key.as_deref(), (&body, asked_ms));
-        }
-    }
-
-    fn page(&mut self, id: Option<u64>, room: &str, epoch: u64, messages: &[Placed], more: bool) {
-        let Asked::Fetch { room: asked, from, limit } = self.answered(id) else { panic!("`page` answers a fetch") };
-        assert_eq!(asked, room);
-        assert!(messages.len() as u64 <= limit.unwrap_or(u64::MAX).min(self.profile.limits.fetch_messages_max.into()));
-        let place = |placed: &Placed| placed.place().2;
-        for (placed, next) in messages.iter().zip(&messages[messages.len().min(1)..]) {
-            assert_eq!(place(placed) + 1, place(next), "a page is dense and ascending");
-        }
-        let places = messages.first().map(place).zip(messages.last().map(place));
-        if let Some((first, last)) = places {
-            match from {
-                FetchFrom::After(after) if self.is_whole(room) => assert_eq!(first, after.0 + 1),
-                FetchFrom::After(after) => assert!(first > after.0),
-                FetchFrom::Before(before) => assert!(last < before.0),
-            }
-        } else {
-            assert!(!more, "an empty page is the end");
-        }
-        for placed in messages {
-            let (of_room, of_epoch, sequence) = placed.place();
-            assert_eq!((of_room, of_epoch), (room, epoch));
-            match placed {
-                Placed::Said(said) => self.truth.saw(said),
-                Placed::Nothing { .. } => {
-                    self.truth.lacks(room, epoch, sequence);
-                    self.seen.saw("gap in a page");
-                }
-            }
-        }
-        self.connection.last_page = Some(HeardPage { places, more });
-        self.seen.saw("fetch page");
-    }
-
-    /// Whether all that a room ever had is there from its first message on. Of what is only written a power cut may take what
-    /// is before, and leave what is behind it.
-    fn is_whole(&self, room: &str) -> bool {
-        self.profile.history_is_whole && (self.profile.is_synced(room) || !self.truth.power_went)
-    }
-
-    fn message(&mut self, said: &Said) {
-        self.truth.saw(said);
-        self.seen.saw("delivery");
-        let reading = self.connection.readings.get_mut(&said.room).expect("a message of a room that it does not read");
-        assert_eq!(said.epoch, reading.epoch, "a message of another history");
-        let start = match reading.position {
-            Ok(position) => position,
-            // What was left of the history, or what was not read before, starts anywhere up to `high`.
-            Err((low, high)) => {
-                assert!(said.sequence > low, "{} comes, and what is behind {low} was asked for", said.sequence);
-                (said.sequence - 1).min(high)
-            }
-        };
-        assert!(said.sequence > start, "{} comes behind {start}", said.sequence);
-        let is_new = self.connection.delivered.insert((said.room.clone(), said.epoch, said.sequence));
-        assert!(is_new, "{} was delivered twice", said.sequence);
-        if reading.echo {
-            assert_eq!(said.sequence, start + 1, "a hole behind {start}");
-        } else {
-            self.truth.spared(&said.room, said.epoch, start + 1..said.sequence, self.voice);
-            self.truth.unspared(&said.room, said.epoch, said.sequence, self.voice);
-            self.seen.saw_times("echo spared", said.sequence - start - 1);
-        }
-        reading.position = Ok(said.sequence);
-        self.cursors.insert(said.room.clone(), (said.epoch, said.sequence));
-    }
-
-    fn gap(&mut self, room: &str, epoch: u64, from: u64, to: u64) {
-        self.truth.gap(room, epoch, to);
-        let reading = self.connection.readings.get_mut(room).expect("a gap of a room that it does not read");
-        assert!(epoch == reading.epoch && from <= to);
-        match reading.position {
-            Ok(position) if reading.echo => assert_eq!(from, position + 1, "a gap starts behind what was read"),
-            Ok(position) => {
-                assert!(from > position);
-                self.truth.spared(room, epoch, position + 1..from, self.voice);
-            }
-            Err((low, _)) => assert!(from > low),
-        }
-        reading.position = Ok(to);
-        self.cursors.insert(room.to_owned(), (epoch, to));
-        self.seen.saw("catch-up from a gap");
-    }
-
-    fn refused(&mut self, id: u64, code: ErrorCode) {
-        let asked = self.answered(Some(id));
-        match (code, &asked) {
-            (ErrorCode::NotJoined, Asked::Post { .. } | Asked::Leave { .. }) => {}
-            (ErrorCode::RateLimited, Asked::Post { .. }) => self.seen.saw("rate_limited"),
-            (ErrorCode::Overloaded, Asked::Join { .. }) => self.seen.saw("rooms_per_connection_max"),
-            (ErrorCode::KeyConflict, Asked::Post { key: Some(_), .. }) => self.seen.saw("key_conflict"),
-            (ErrorCode::WrongEpoch, Asked::Join { room, from: JoinFrom::After(cursor), .. }) => {
-                // What the log keeps for good goes on under one epoch.
-                let is_kept = self.profile.keeps(room);
-                let is_blank = cursor.sequence.0 == 0;
-                let may_change = is_blank && !(BLANK_EPOCHS_LAST && self.truth.is_lasting(room, cursor.epoch.0));
-                assert!(!is_kept || may_change || cursor.sequence.0 >= 1_000_000, "{room}: {cursor:?}");
-                self.cursors.remove(room);
-                self.seen.saw("wrong_epoch");
-            }
-            (ErrorCode::CursorAhead, Asked::Join { from: JoinFrom::After(cursor), .. }) => {
-                assert!(cursor.sequence.0 >= 1_000_000, "a cursor that the server gave is never ahead");
-                self.seen.saw("cursor_ahead");
-            }
-            (ErrorCode::LogFull, Asked::Post { .. }) => self.seen.saw("log_full"),
-            (ErrorCode::LogFailed, Asked::Post { .. }) => self.seen.saw("log_failed"),
-            (ErrorCode::Overloaded, Asked::Fetch { .. }) => {}
-            // The window of the room could not be read.
-            (ErrorCode::Overloaded, Asked::Post { key: Some(_), .. }) if self.profile.reads_fail() => {
-                self.seen.saw("keyed post refused for a read that failed");
-            }
-            (ErrorCode::Draining, Asked::Post { .. } | Asked::Join { .. }) => {}
-            _ => panic!("{asked:?} was refused with {code:?}"),
-        }
     }
 }

@@ -41,9 +41,37 @@ pub struct Truth {
     pub keys: Keys,
     /// The world's monotonic clock.
     pub now_ms: u64,
+    /// Where tokens are asked for: what is asked now is asked at that moment.
+    pub moment: u64,
+    /// When each body was first asked to be posted in a room.
+    asked: HashMap<(String, Vec<u8>), u64>,
+    /// Posts that may have no place: their authors had no right to write.
+    refused: HashSet<(String, Vec<u8>)>,
 }
 
 impl Truth {
+    /// Somebody asks to post that.
+    pub fn asked(&mut self, room: &str, body: &[u8]) {
+        if self.moment > 0 {
+            self.asked.entry((room.to_owned(), body.to_vec())).or_insert(self.moment);
+        }
+    }
+
+    /// When that was first asked to be posted, where tokens are asked for.
+    pub fn asked_at(&self, room: &str, body: &[u8]) -> Option<u64> {
+        self.asked.get(&(room.to_owned(), body.to_vec())).copied()
+    }
+
+    /// A post of which there is only this one was handed in without the right to it.
+    pub fn refused(&mut self, room: &str, body: &[u8]) {
+        self.refused.insert((room.to_owned(), body.to_vec()));
+    }
+
+    /// Whether that may have no place.
+    pub fn is_refused(&self, room: &str, body: &[u8]) -> bool {
+        !self.refused.is_empty() && self.refused.contains(&(room.to_owned(), body.to_vec()))
+    }
+
     /// Somebody saw a message.
     pub fn saw(&mut self, said: &Said) {
         assert!(said.sequence > 0, "places start with 1");

@@ -84,6 +84,9 @@ pub enum Heard {
     Signal { room: String, user: String, body: Vec<u8> },
     Presence { room: String, user: Option<String>, count: u64 },
     Gap { room: String, epoch: u64, from: u64, to: u64 },
+    Renewed { id: Option<u64> },
+    Expiring,
+    Removed { room: String, code: ErrorCode },
     Closing,
     Error { id: Option<u64>, code: ErrorCode, retry_after_ms: Option<u64> },
     KeepAlive,
@@ -196,9 +199,9 @@ fn from_frame(frame: Frame<'_>) -> Heard {
         }
         Event::Closing { .. } => Heard::Closing,
         Event::Error { id, code, retry_after_ms, .. } => Heard::Error { id, code, retry_after_ms },
-        Event::Renewed { .. } | Event::Expiring { .. } | Event::Removed { .. } => {
-            panic!("no tokens are asked for here")
-        }
+        Event::Renewed { id, .. } => Heard::Renewed { id },
+        Event::Expiring { .. } => Heard::Expiring,
+        Event::Removed { room, code } => Heard::Removed { room: room.to_owned(), code },
         Event::KeepAlive => Heard::KeepAlive,
     }
 }
@@ -277,6 +280,9 @@ fn from_json(text: &str) -> Heard {
             assert_eq!(fields.first_available, Some(to + 1));
             Heard::Gap { room, epoch: fields.epoch.unwrap(), from, to }
         }
+        "renewed" => Heard::Renewed { id },
+        "expiring" => Heard::Expiring,
+        "removed" => Heard::Removed { room, code: ErrorCode::from_name(&fields.code.unwrap()).expect("a known code") },
         "closing" => Heard::Closing,
         "error" => {
             let code = ErrorCode::from_name(&fields.code.unwrap()).expect("a known code");

@@ -1,5 +1,6 @@
 //! The shell of the simulated world: follows the server's pump turn by turn, with chance where the pump has a kernel.
 
+mod access;
 mod checks;
 mod core;
 mod fate;
@@ -8,7 +9,6 @@ mod retention;
 
 use std::collections::VecDeque;
 
-use banter_chat::access::Access;
 use banter_chat::address::{ConnectionId, Core, Now};
 use banter_chat::parcel::{Down, Up};
 use banter_chat::sessions::Welcome;
@@ -28,6 +28,7 @@ use super::client::{Client, Reading, Wish};
 use super::coverage::Coverage;
 use super::crash::{Folder, Started, Starting, journal_parts, restart};
 use super::disk::SimDisk;
+use super::identity::Identities;
 use super::profile::Profile;
 use super::truth::{Truth, Voice};
 use crate::seeded::Seeded;
@@ -76,6 +77,8 @@ pub struct World {
     acknowledged_before: usize,
     clients: Vec<Client>,
     truth: Truth,
+    /// Where the server asks for tokens.
+    identities: Option<Identities>,
     seen: Coverage,
     is_draining: bool,
     is_resting: bool,
@@ -116,6 +119,7 @@ impl World {
             acknowledged_before: 0,
             clients: clients.collect(),
             truth: Truth::default(),
+            identities: Identities::of(plan.seed, profile.rooms),
             seen: Coverage::default(),
             is_draining: false,
             is_resting: false,
@@ -141,14 +145,14 @@ impl World {
         let has_log = self.profile.policies.has_logged();
         let (reads_max, cache_bytes_max) = (limits.log_reads_max as usize, self.profile.cache_bytes_max);
         let parts = |catalog| journal_parts(run, reads_max, cache_bytes_max, catalog);
-        let epochs_end = Epoch(self.epochs_end);
+        let (epochs_end, access) = (Epoch(self.epochs_end), self.access());
         let shard = |(core, catalog)| {
             Shard::new(ShardConfig {
                 core: Core(core),
                 cores,
                 limits,
                 welcome: Welcome { limits: "a 1\n".to_owned(), durability: "memory", features: KNOWN, run },
-                access: Access::Open,
+                access: access.clone(),
                 first_epoch: Epoch(run + 1 + u64::from(core)),
                 epochs_end,
                 policies: self.profile.policies.clone(),
@@ -164,8 +168,11 @@ impl World {
                 due_ms: None,
                 is_rung: true,
                 of_keeper: Vec::new(),
+                proving: Vec::new(),
+                orders: Vec::new(),
             })
             .collect();
+        self.tell_revocations();
     }
 
     /// Steps of chance.
@@ -175,6 +182,7 @@ impl World {
                 self.drain();
             }
             self.disturb();
+            self.operate();
             self.truth.now_ms = self.now_ms;
             for _ in 0..1 + self.chance.below(3) {
                 let client = self.chance.below(self.clients.len());
@@ -197,7 +205,7 @@ impl World {
             let Some(there) = &self.clients[number].connection else { continue };
             let (core, slot) = (there.core.index(), there.id.slot);
             for _ in 0..20 {
-                let wish = self.clients[number].wish(&mut self.chance, &self.profile, &mut self.truth, &mut self.seen);
+                let wish = self.next_wish(number);
                 self.cores[core].events.extend(wish.map(|wish| Event::Wish(slot, wish)));
             }
         }
@@ -228,7 +236,7 @@ impl World {
             // Half of those that do not read say nothing either, until the server takes them for gone.
         } else {
             for _ in 0..*self.chance.pick(&[1, 1, 1, 10]) {
-                let wish = self.clients[number].wish(&mut self.chance, &self.profile, &mut self.truth, &mut self.seen);
+                let wish = self.next_wish(number);
                 if let Some(wish) = wish.as_ref().filter(|_| self.plan.verbose) {
                     println!("    client {number} asks {wish:?}");
                 }
@@ -250,6 +258,9 @@ impl World {
         let form = *self.chance.pick(&WireForm::ALL);
         core.events.push_back(Event::Opened(id.slot, form));
         self.clients[number].connect(Core(index as u16), id, form);
+        if let Some(identities) = &mut self.identities {
+            identities.connected(index, (id.slot, id.generation), &self.clients[number].user);
+        }
     }
 
     /// The client's end of a connection goes, whatever is in flight.
@@ -275,6 +286,8 @@ impl World {
             || core.shard.is_busy()
             || core.shard.is_waiting_for_lanes()
             || core.due_ms.is_some_and(is_due)
+            || core.proving.iter().any(|(due, _)| *due <= self.turn || self.is_resting)
+            || !core.orders.is_empty()
             || (0..self.cores.len()).filter(|&other| other != own).any(has_parcels)
     }
 
@@ -316,7 +329,9 @@ impl World {
                 self.cores[own].shard.take_up(parcel);
             }
         }
+        self.take_mail(own);
         self.cores[own].shard.finish_turn();
+        self.settle_rights(own);
         if self.has_log_work(own) {
             self.seen.saw("log work over several turns");
         }
@@ -368,7 +383,7 @@ impl World {
                     core.hear(slot as usize, self.now_ms);
                     let socket = &mut core.sockets[slot as usize];
                     if socket.held.is_empty() && core.shard.is_read(id) {
-                        wish.with_request(|request| core.shard.handle(id, Input::Request(request)));
+                        self.hand_in(own, id, &wish);
                     } else {
                         socket.held.push_back(wish);
                     }
@@ -403,7 +418,10 @@ impl World {
             for part in self.chance.parts(bytes.len()) {
                 let (now, behind) = rest.split_at(part);
                 rest = behind;
-                if client.hear(now, &self.profile, &mut self.truth, &mut self.seen, self.plan.verbose) {
+                let place = (slot as u32, self.cores[own].sockets[slot].generation);
+                let standing = self.identities.as_ref().and_then(|identities| identities.standing(own, place));
+                let told = (&mut self.truth, &mut self.seen);
+                if client.hear(now, &self.profile, told, standing, self.plan.verbose) {
                     self.cores[own].events.push_back(Event::Heard(slot as u32));
                 }
             }
@@ -437,6 +455,7 @@ impl World {
             if actions.is_empty() {
                 return;
             }
+            self.prove(own, actions.prove);
             for id in actions.resume {
                 self.resume(own, id);
             }
@@ -451,11 +470,14 @@ impl World {
     }
 
     fn resume(&mut self, own: usize, id: ConnectionId) {
-        let core = &mut self.cores[own];
-        let socket = &mut core.sockets[id.slot as usize];
-        while socket.client.is_some() && core.shard.is_read(id) {
-            let Some(wish) = socket.held.pop_front() else { break };
-            wish.with_request(|request| core.shard.handle(id, Input::Request(request)));
+        loop {
+            let core = &mut self.cores[own];
+            let socket = &mut core.sockets[id.slot as usize];
+            if socket.client.is_none() || !core.shard.is_read(id) {
+                return;
+            }
+            let Some(wish) = socket.held.pop_front() else { return };
+            self.hand_in(own, id, &wish);
         }
     }
 
@@ -470,7 +492,8 @@ impl World {
         let Some(connection) = client.connection.take_if(|there| there.core.index() == own && there.id == id) else {
             return;
         };
-        if is_in_order && connection.is_closing && !connection.is_timed_out {
+        // One whose token is at its end has no more than it was told until then.
+        if is_in_order && connection.is_closing && !connection.is_timed_out && self.identities.is_none() {
             let voice = (number, client.connections);
             self.ended.extend(connection.readings.into_iter().map(|(room, reading)| (voice, room, reading)));
         }
@@ -498,7 +521,10 @@ impl World {
             self.up.iter().flatten().all(Lane::is_empty) && self.down.iter().flatten().all(Lane::is_empty);
         lanes_empty
             && self.disk.is_idle()
-            && self.cores.iter().all(|core| !core.shard.is_busy() && !core.shard.is_waiting_for_lanes())
+            && self.cores.iter().all(|core| {
+                let has_mail = !core.proving.is_empty() || !core.orders.is_empty();
+                !has_mail && !core.shard.is_busy() && !core.shard.is_waiting_for_lanes()
+            })
     }
 
     fn is_still(&self) -> bool {

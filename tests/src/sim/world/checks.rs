@@ -11,7 +11,7 @@ use banter_protocol::ids::Sequence;
 use banter_protocol::request::FetchFrom;
 
 use super::{Event, World};
-use crate::sim::client::{Client, HeardPage};
+use crate::sim::client::{Client, HeardPage, Reading};
 use crate::sim::profile::HISTORY_BYTES_PLENTY;
 
 /// Bytes beyond `outbox_bytes_max` that the answer to one request may take.
@@ -39,6 +39,7 @@ impl World {
         }
         self.check_answered();
         self.check_members();
+        self.check_standings();
         self.read_everything();
         self.check_answered();
         self.check_read();
@@ -92,7 +93,8 @@ impl World {
             let users: BTreeSet<&str> = readers().map(|(client, _)| client.user.as_str()).collect();
             let listed = self.room_on_server(&name).map(|(_, room)| room.members_listed()).unwrap_or_default();
             assert_eq!(listed.lines().collect::<BTreeSet<_>>(), users, "members of {name}");
-            for (client, reading) in readers().filter(|(_, reading)| reading.presence) {
+            let is_told = |client: &Client, reading: &Reading| reading.presence && self.is_told_presence(client, &name);
+            for (client, reading) in readers().filter(|(client, reading)| is_told(client, reading)) {
                 let number = client.number;
                 assert_eq!(reading.members, users.len() as u64, "{name}: members as client {number} was told last");
             }
@@ -103,13 +105,7 @@ impl World {
     fn read_everything(&mut self) {
         for number in 0..self.profile.rooms {
             let room = format!("room-{number}");
-            let Some(asker) = self
-                .clients
-                .iter()
-                .position(|client| client.connection.as_ref().is_some_and(|connection| connection.greeted))
-            else {
-                return;
-            };
+            let Some(asker) = self.asker() else { return };
             if self.room_on_server(&room).is_none() {
                 // It may lie in the log alone; to ask for it brings it to memory.
                 let _ = self.fetch_at_rest(asker, &room, FetchFrom::After(Sequence(0)));

@@ -3,11 +3,13 @@
 use std::collections::VecDeque;
 
 use banter_chat::address::ConnectionId;
+use banter_chat::proving::Proving;
 use banter_chat::shard::{Input, Shard};
 use banter_log::journal::Answer;
 use banter_protocol::wire::WireForm;
 
 use super::Wish;
+use crate::sim::identity::Order;
 
 /// A simulated core: a shard and its sockets.
 pub(super) struct SimCore {
@@ -19,6 +21,10 @@ pub(super) struct SimCore {
     pub(super) is_rung: bool,
     /// What the keeper has it do.
     pub(super) of_keeper: Vec<Answer>,
+    /// Tokens that are being judged, and the turn of each verdict.
+    pub(super) proving: Vec<(u64, Proving)>,
+    /// What the operator has ordered and the core does not know yet.
+    pub(super) orders: Vec<Order>,
 }
 
 #[derive(Default)]
