@@ -110,6 +110,14 @@ impl Client {
         Ok(self.session.join(room, join)?)
     }
 
+    /// The same with a token for this room: see [`Session::join_with_token`].
+    ///
+    /// # Errors
+    /// When the name breaks the rules.
+    pub fn join_with_token(&mut self, room: &str, join: Join, token: String) -> Result<(), ClientError> {
+        Ok(self.session.join_with_token(room, join, token)?)
+    }
+
     /// Stops reading a room.
     pub fn leave(&mut self, room: &str) {
         self.session.leave(room);

@@ -45,6 +45,8 @@ pub enum Event {
         room: RoomName,
         /// Why; none: a code that only a later server knows.
         code: Option<ErrorCode>,
+        /// How far it was read.
+        cursor: Option<Cursor>,
     },
     /// A room is joined, or joined again after a cut.
     Joined {

@@ -34,6 +34,8 @@ pub(crate) enum Place {
 #[derive(Debug)]
 pub(crate) struct Room {
     pub(crate) join: Join,
+    /// Goes along with every join.
+    pub(crate) token: Option<String>,
     pub(crate) state: State,
     /// The last message that was handed out, or told as missing, or that the reader asked to start behind.
     pub(crate) cursor: Option<Cursor>,
@@ -46,12 +48,12 @@ pub(crate) struct Room {
 }
 
 impl Room {
-    pub(crate) fn new(join: Join) -> Self {
+    pub(crate) fn new(join: Join, token: Option<String>) -> Self {
         let cursor = match join.from {
             JoinFrom::After(cursor) => Some(cursor),
             JoinFrom::Now | JoinFrom::Last(_) => None,
         };
-        Room { join, state: State::Wanted, cursor, begins_up_to: None, is_lost: false, hold_until: None }
+        Room { join, token, state: State::Wanted, cursor, begins_up_to: None, is_lost: false, hold_until: None }
     }
 
     /// Where the next join must start.
@@ -139,7 +141,7 @@ mod tests {
     }
 
     fn joined(from: JoinFrom, at: u64) -> Room {
-        let mut room = Room::new(Join { from, when_lost: WhenLost::Last(3), ..Join::default() });
+        let mut room = Room::new(Join { from, when_lost: WhenLost::Last(3), ..Join::default() }, None);
         assert!(room.joined(head(at)));
         room
     }
@@ -182,7 +184,7 @@ mod tests {
 
     #[test]
     fn an_answer_that_contradicts_the_cursor_is_seen() {
-        let mut room = Room::new(Join { from: JoinFrom::After(head(10)), ..Join::default() });
+        let mut room = Room::new(Join { from: JoinFrom::After(head(10)), ..Join::default() }, None);
         assert!(!room.joined(head(9)));
         assert!(!room.joined(Cursor { epoch: Epoch(6), sequence: Sequence(10) }));
         assert!(room.joined(head(10)));

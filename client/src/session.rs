@@ -144,9 +144,23 @@ impl Session {
     /// # Errors
     /// When the name breaks the rules of names.
     pub fn join(&mut self, room: &str, join: Join) -> Result<(), NameFault> {
-        let name = RoomName::new(room)?;
+        self.join_by(room, Room::new(join, None))
+    }
+
+    /// The same with a token for this room, which adds to what the session's own token lets it do there. When it ends, and
+    /// nothing else lets the session read the room, that is told as [`Event::Removed`]: join again with another, from the cursor
+    /// that is told.
+    ///
+    /// # Errors
+    /// When the name breaks the rules of names.
+    pub fn join_with_token(&mut self, room: &str, join: Join, token: String) -> Result<(), NameFault> {
+        self.join_by(room, Room::new(join, Some(token)))
+    }
+
+    fn join_by(&mut self, name: &str, room: Room) -> Result<(), NameFault> {
+        let name = RoomName::new(name)?;
         if !self.rooms.contains_key(&name) {
-            self.rooms.insert(name.clone(), Room::new(join));
+            self.rooms.insert(name.clone(), room);
             self.ask_to_join(&name);
         }
         Ok(())
@@ -352,8 +366,9 @@ impl Session {
         room.state = State::Asked;
         // Echo always: with its own posts among the others a session can check that the sequence is dense.
         let (from, presence) = (room.join_from(), room.join.presence);
+        let token = room.token.clone().map(Into::into);
         let id = self.number(Asked::Join(name.clone()));
-        self.send(id, Ask::Join { room: name.as_str().into(), from, echo: true, presence, token: None });
+        self.send(id, Ask::Join { room: name.as_str().into(), from, echo: true, presence, token });
     }
 
     /// Sends a room's posts that the connection does not have yet, as many as may be in flight, when that is possible.

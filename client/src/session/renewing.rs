@@ -42,9 +42,9 @@ impl Session {
         if self.rooms.get(room).is_none_or(|room| room.state != State::Joined) {
             return;
         }
-        let Some((name, _)) = self.rooms.remove_entry(room) else { return };
+        let Some((name, removed)) = self.rooms.remove_entry(room) else { return };
         let message = "the server ended the reading of the room before the acknowledgement came";
         self.refuse_posts_of(&name, &Refusal { code, message, retry_after: None });
-        self.events.push_back(Event::Removed { room: name, code });
+        self.events.push_back(Event::Removed { room: name, code, cursor: removed.cursor });
     }
 }

@@ -58,6 +58,8 @@ pub struct Server {
     pub said_features: String,
     /// The token of the last hello.
     pub said_token: Option<String>,
+    /// The token of the last join.
+    pub said_room_token: Option<String>,
     /// A leave is answered `not_joined`.
     pub refuse_leaves: bool,
     pub agreed: &'static str,
@@ -195,7 +197,10 @@ impl Server {
                     });
                 }
             },
-            Ask::Join { room, from, .. } => self.join(id, room, *from),
+            Ask::Join { room, from, token, .. } => {
+                self.said_room_token = token.as_deref().map(str::to_owned);
+                self.join(id, room, *from);
+            }
             Ask::Post { room, body, key } => self.post(id, room, *body, key.as_deref().unwrap()),
             Ask::Leave { .. } if self.refuse_leaves => self.refuse(id, ErrorCode::NotJoined as u8, None),
             Ask::Leave { room } => {

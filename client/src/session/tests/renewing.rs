@@ -7,7 +7,7 @@ use banter_protocol::event::Event as Said;
 
 use super::fake::{Pair, body, options};
 use crate::event::{Event, Refused, Why};
-use crate::options::Options;
+use crate::options::{Join, Options};
 
 fn with_token() -> Options {
     Options { token: Some("first".to_owned()), ..options(1) }
@@ -68,12 +68,25 @@ fn a_room_that_the_session_was_taken_out_of_is_read_on_no_later_connection() {
     assert!(events.iter().any(is_refused), "{events:?}");
     let removed: Vec<_> = events.iter().filter(|event| matches!(event, Event::Removed { .. })).collect();
     assert!(
-        matches!(&removed[..], [Event::Removed { room, code: Some(ErrorCode::Kicked) }] if room.as_str() == "lobby")
+        matches!(&removed[..], [Event::Removed { room, code: Some(ErrorCode::Kicked), cursor: Some(_) }] if room.as_str() == "lobby")
     );
     pair.cut();
     pair.settle();
     assert!(pair.session.cursor("lobby").is_none());
     assert!(!pair.events().iter().any(|event| matches!(event, Event::Joined { .. })));
+}
+
+#[test]
+fn a_token_for_a_room_goes_along_with_every_join_of_it() {
+    let mut pair = Pair::joined(with_token(), "lobby");
+    assert_eq!(pair.server.said_room_token, None);
+    pair.session.leave("lobby");
+    pair.session.join_with_token("deal", Join::default(), "of the deal".to_owned()).unwrap();
+    for _ in 0..2 {
+        pair.settle();
+        assert_eq!(pair.server.said_room_token.take().as_deref(), Some("of the deal"));
+        pair.cut();
+    }
 }
 
 #[test]
