@@ -4,7 +4,7 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use aws_lc_rs::digest::{SHA256, digest};
+use banter_access::api_key::{digest_of, write_digest};
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use clap::Args;
@@ -97,8 +97,7 @@ impl Made {
 
     /// With the hash of the key alone: who reads the file has no key.
     fn configuration(&self, api_key: &str) -> String {
-        let hash: String =
-            digest(&SHA256, api_key.as_bytes()).as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        let hash = write_digest(&digest_of(api_key));
         let text = |path: &Path| toml::Value::from(path.to_string_lossy().as_ref()).to_string();
         let (data, public) = (text(&Path::new(&self.folder).join("data")), text(&self.keys.public));
         format!(

@@ -4,26 +4,23 @@
 //! something → one submit. A core with nothing to do sleeps in the kernel, in the same call that submits; the other cores
 //! wake it through its [`Bell`]. While the log is read, on glommio's ring, it sleeps there.
 
+mod mail;
+
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use banter_access::revocation::Subject;
 use banter_chat::address::{Core, Now};
 use banter_chat::histogram::Histogram;
 use banter_chat::limits::Limits;
-use banter_chat::orders::Parting;
 use banter_chat::proving::{NotProved, Proved, Proving};
 use banter_chat::shard::Shard;
-use banter_log::journal::{Answer, Journal};
 use banter_log::reading::ReadFault;
 use glommio::io::PollableFd;
 use rustix::event::{EventfdFlags, eventfd};
 
-use crate::control::api::Order;
 use crate::control::auth::AuthDesk;
-use crate::control::reload::CoreReload;
 use crate::control::{ToControl, ToCore};
 use crate::core::connections::Connections;
 use crate::core::desk::Desk;
@@ -32,7 +29,6 @@ use crate::core::net::pace::{ACCEPTS_AT_REST, AcceptPace};
 use crate::core::net::{Net, NetEvent};
 use crate::core::suspended::Suspended;
 use crate::core::turn_clock::TurnClock;
-use crate::metrics::CoreReport;
 use crate::storage::disk::Disk;
 use crate::wall_clock;
 
@@ -411,84 +407,6 @@ impl Pump {
         }
     }
 
-    fn take_mail(&mut self) {
-        if !self.bell.take_mail() {
-            return;
-        }
-        while let Ok(message) = self.inbox.try_recv() {
-            match message {
-                ToCore::Report => self.report(),
-                ToCore::HttpAnswer(connection, bytes) => self.connections.answered(connection, bytes, &mut self.net),
-                ToCore::Drain => {
-                    self.is_draining = true;
-                    self.connections.drain();
-                    self.shard.drain();
-                }
-                ToCore::Stop => {
-                    self.is_stopped = true;
-                    self.net.stop_accepting();
-                }
-                ToCore::Backend(asked) => self.desk.take(asked),
-                ToCore::Order(order, reply) => {
-                    let taken = self.take_order(&order);
-                    // Who asked may have gone.
-                    let _ = reply.send(taken);
-                }
-                ToCore::Proved(proved) => self.proved(*proved),
-                ToCore::Reload(reload) => self.reload(*reload),
-                ToCore::EpochsEnd(end) => self.shard.extend_epochs(end),
-                ToCore::Log(answer) => {
-                    if let (Some(disk), Answer::Rewritten { segment }) = (&mut self.disk, &answer) {
-                        disk.rewritten(*segment);
-                    }
-                    self.shard.disk(answer);
-                }
-                ToCore::LogSegment(header, file) => {
-                    if let Some(disk) = &mut self.disk {
-                        disk.ready(header.id, file);
-                        self.shard.disk(Answer::Segment(header));
-                    }
-                }
-            }
-        }
-    }
-
-    fn reload(&mut self, reload: CoreReload) {
-        let CoreReload { limits, told_limits, entrance, access, taken } = reload;
-        self.sends_per_turn_max = limits.sends_per_turn_max;
-        self.connections.reload(&limits, entrance);
-        self.shard.set_limits(limits, told_limits);
-        // Whether tokens are asked for is never changed by a reload, so it is taken.
-        let _ = self.shard.set_access(access);
-        // Who waits for it may have given up.
-        let _ = taken.send(self.core);
-    }
-
-    fn proved(&mut self, proved: Proved) {
-        let connection = proved.proving.connection;
-        let is_refused = matches!(proved.verdict, Err(NotProved::Refused(_)));
-        let hello = self.connections.hello_of(&proved);
-        self.shard.proved(proved);
-        self.connections.judged(connection, is_refused, hello.as_ref(), &self.shard);
-    }
-
-    /// Does what a backend orders; `false`: as much as may waits already.
-    fn take_order(&mut self, order: &Order) -> bool {
-        match order {
-            Order::Revoke(revocation) => match revocation.subject() {
-                Subject::Address(_) => self.connections.revoke(revocation).is_ok(),
-                Subject::User(_) | Subject::Session(_) | Subject::Token(_) => self.shard.revoke(revocation).is_ok(),
-            },
-            Order::Lift(subject) => {
-                self.connections.lift(subject);
-                self.shard.lift(subject);
-                true
-            }
-            Order::Kick(room, user) => self.shard.kick(room, user).is_ok(),
-            Order::Disconnect(user) => self.shard.disconnect(user, Parting::KICKED).is_ok(),
-        }
-    }
-
     fn take_disk(&mut self) {
         let Some(disk) = &mut self.disk else { return };
         for answer in disk.take_answers() {
@@ -521,18 +439,6 @@ impl Pump {
                 ),
             }
         }
-    }
-
-    fn report(&self) {
-        let lane_parcels =
-            self.neighbours.iter().map(|neighbour| (neighbour.up_out.len() + neighbour.down_out.len()) as u64).sum();
-        let (counters, shell) = (*self.shard.counters(), self.connections.counters);
-        let (latencies, turns) = (self.shard.latencies().clone(), self.turns.clone());
-        let log_state = self.shard.rooms().journal().map(Journal::worst_state);
-        let log_read_bytes = self.disk.as_ref().map_or(0, Disk::read_bytes);
-        let report = CoreReport { counters, latencies, shell, turns, lane_parcels, log_state, log_read_bytes };
-        // The control thread lives longer than the cores.
-        let _ = self.control.send(ToControl::Report(self.core, Box::new(report)));
     }
 
     fn take_parcels(&mut self) {
