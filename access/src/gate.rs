@@ -31,6 +31,9 @@ pub struct Proxies {
     pub say_header: bool,
 }
 
+/// What a core allows of failures at least, however many cores share the limit: a client tries three times a connection.
+const FAILURES_SHARE_MIN: u32 = 5;
+
 /// How much of everything an address may have; 0 = as much as it likes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct GateLimits {
@@ -47,10 +50,12 @@ impl GateLimits {
     #[must_use]
     pub fn share(self, cores: u16) -> Self {
         let share = |limit: u32| limit.div_ceil(u32::from(cores.max(1)));
+        let failures = self.auth_failures_per_minute_per_ip_max;
         GateLimits {
             connections_per_ip_max: share(self.connections_per_ip_max),
             connects_per_second_per_ip_max: share(self.connects_per_second_per_ip_max),
-            auth_failures_per_minute_per_ip_max: share(self.auth_failures_per_minute_per_ip_max),
+            // One client with an old token must not shut out everybody who comes from its address.
+            auth_failures_per_minute_per_ip_max: share(failures).max(failures.min(FAILURES_SHARE_MIN)),
         }
     }
 }

@@ -9,6 +9,7 @@
 //!   address.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -82,6 +83,31 @@ impl Span {
     }
 }
 
+impl Subject {
+    /// That it can be one.
+    ///
+    /// # Errors
+    /// When a session or token is no id.
+    pub fn check(&self) -> Result<(), RevocationFault> {
+        match self {
+            Subject::Session(id) | Subject::Token(id) if !is_id(id) => Err(RevocationFault::Id),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// For lines of a log: what stands where an id should may be a whole token.
+impl fmt::Display for Subject {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Subject::User(user) => write!(out, "the user {:?}", user.as_str()),
+            Subject::Session(_) => out.write_str("a session"),
+            Subject::Token(_) => out.write_str("a token"),
+            Subject::Address(range) => write!(out, "the addresses {range}"),
+        }
+    }
+}
+
 impl Revocation {
     /// Of a subject: for its tokens whose `iat` is that second or an earlier one, or for all of them, until that second
     /// since 1970, at which it ends. A token that is made in the very second of its user's revocation is refused with
@@ -94,10 +120,9 @@ impl Revocation {
         issued_before_seconds: Option<u64>,
         until_seconds: u64,
     ) -> Result<Self, RevocationFault> {
-        match &subject {
-            Subject::Session(id) | Subject::Token(id) if !is_id(id) => return Err(RevocationFault::Id),
-            Subject::Address(_) if issued_before_seconds.is_some() => return Err(RevocationFault::AddressIssued),
-            _ => {}
+        subject.check()?;
+        if matches!(subject, Subject::Address(_)) && issued_before_seconds.is_some() {
+            return Err(RevocationFault::AddressIssued);
         }
         if until_seconds.max(issued_before_seconds.unwrap_or(0)) > TIME_SECONDS_MAX {
             return Err(RevocationFault::BeyondTime);

@@ -90,6 +90,15 @@ pub enum BackendAsk {
 }
 
 impl BackendAsk {
+    /// What it costs a turn, in asks that look at one thing: a list looks at thousands of places or names.
+    pub fn cost(&self) -> usize {
+        match self {
+            BackendAsk::Rooms { .. } => 64,
+            BackendAsk::Members { .. } => 16,
+            _ => 1,
+        }
+    }
+
     /// The room that it is about, whose core it goes to.
     pub fn room(&self) -> Option<&RoomName> {
         match self {

@@ -127,7 +127,8 @@ impl Sessions {
     pub(crate) fn revoke(&mut self, revocation: &Revocation, now_seconds: u64) -> Result<bool, RevocationsFull> {
         let is_new = self.orders.revocations.add(revocation, now_seconds)?;
         if is_new && !std::mem::replace(&mut self.orders.has_revoked, true) {
-            self.orders.waiting.push_back(Waiting::Revoked);
+            // Ahead of kicks, of which a crowd may wait.
+            self.orders.waiting.push_front(Waiting::Revoked);
         }
         Ok(is_new)
     }

@@ -31,9 +31,12 @@ impl Sessions {
         let room = &self.rooms[reading.room as usize].name;
         let rights = self.rights_in(reading.connection as usize, room.as_str());
         let reading = &mut self.subscriptions[subscription as usize];
+        // A join on its way may have asked for what was before, and its answer brings that.
+        let lost_history = reading.rights.minus(rights).contains(Rights::HISTORY);
+        let may_bring_history = reading.state == ReadState::Joining && lost_history;
         reading.rights = rights;
         reading.presence &= rights.contains(Rights::PRESENCE);
-        let is_ended = !rights.contains(Rights::READ);
+        let is_ended = !rights.contains(Rights::READ) || may_bring_history;
         if is_ended {
             self.end_reading(subscription, code, turn);
         }

@@ -177,6 +177,15 @@ fn a_join_on_its_way_when_its_right_ends_is_refused_and_leaves_nobody_in_the_roo
 }
 
 #[test]
+fn a_join_on_its_way_brings_no_history_whose_right_has_ended() {
+    let (mut server, ann, bob) = server(&[("lobby", ALL)]);
+    server.ask(bob, join("lobby"));
+    server.ask(bob, post("lobby"));
+    let last = Ask::Join { room: "lobby".into(), from: JoinFrom::Last(5), echo: true, presence: false, token: None };
+    assert_eq!(ask_and_lose(&mut server, ann, last, &[("lobby", Rights::READ)]), ["forbidden"]);
+}
+
+#[test]
 fn a_join_that_is_refused_anyway_ends_a_reading_that_lost_its_right() {
     let (mut server, ann, bob) = server(&[("lobby", ALL)]);
     server.ask(ann, join("lobby"));

@@ -3,19 +3,21 @@
 //! Each proxy writes at the right end who connected to it, behind whatever that one wrote, so what stands left of the first
 //! address that is no proxy's own may be anything.
 //!
-//! Invariant: what is believed was written by a trusted proxy. A word that is no address ends the reading there.
+//! Invariant: what is believed was written by a trusted proxy. A word that is no address, or no text, ends the reading there, and
+//! hides nothing that stands right of it.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// The rightmost address that is not trusted, in canonical form. `values` are the header's lines as they came. Where all are
 /// trusted it is the leftmost; none where the rightmost word is no address, or there is none.
 pub fn forwarded_for<'a>(
-    values: impl DoubleEndedIterator<Item = &'a str>,
+    values: impl DoubleEndedIterator<Item = &'a [u8]>,
     is_trusted: impl Fn(IpAddr) -> bool,
 ) -> Option<IpAddr> {
     let mut last = None;
-    for word in values.rev().flat_map(|value| value.rsplit(',')).map(str::trim_ascii).filter(|word| !word.is_empty()) {
-        let Some(address) = parse_address(word) else { return last };
+    let words = values.rev().flat_map(|value| value.rsplit(|byte| *byte == b',')).map(<[u8]>::trim_ascii);
+    for word in words.filter(|word| !word.is_empty()) {
+        let Some(address) = std::str::from_utf8(word).ok().and_then(parse_address) else { return last };
         last = Some(address);
         if !is_trusted(address) {
             break;
@@ -40,7 +42,14 @@ mod tests {
 
     fn visitor(values: &[&str]) -> Option<String> {
         let is_trusted = |address: IpAddr| address.to_string().starts_with("10.");
-        forwarded_for(values.iter().copied(), is_trusted).map(|address| address.to_string())
+        forwarded_for(values.iter().map(|value| value.as_bytes()), is_trusted).map(|address| address.to_string())
+    }
+
+    #[test]
+    fn what_is_no_text_hides_nothing_right_of_it() {
+        let named = |value: &[u8]| forwarded_for([value].into_iter(), |_| false).map(|address| address.to_string());
+        assert_eq!(named(b"\xff, 192.0.2.1").as_deref(), Some("192.0.2.1"));
+        assert_eq!(named(b"192.0.2.1, \xff"), None);
     }
 
     #[test]

@@ -81,6 +81,11 @@ impl<'a> HttpRequest<'a> {
     pub fn values(&self, name: &'static str) -> impl DoubleEndedIterator<Item = &'a str> + use<'a> {
         values(self.head, name)
     }
+
+    /// The same as they came.
+    pub fn raw_values(&self, name: &'static str) -> impl DoubleEndedIterator<Item = &'a [u8]> + use<'a> {
+        raw_values(self.head, name)
+    }
 }
 
 /// A correct request for a WebSocket.
@@ -107,13 +112,17 @@ impl<'a> Subprotocols<'a> {
     }
 }
 
-/// The values of the lines of a head with that name. httparse has accepted each line, so it has a name and a colon.
+/// The values of the lines of a head with that name; of one that is no text, an empty one.
 fn values<'a>(head: &'a [u8], name: &'static str) -> impl DoubleEndedIterator<Item = &'a str> + use<'a> {
+    raw_values(head, name).map(|value| std::str::from_utf8(value).unwrap_or_default())
+}
+
+/// The same as they came. httparse has accepted each line, so it has a name and a colon.
+fn raw_values<'a>(head: &'a [u8], name: &'static str) -> impl DoubleEndedIterator<Item = &'a [u8]> + use<'a> {
     head.split(|byte| *byte == b'\n').filter_map(move |line| {
         let colon = line.iter().position(|byte| *byte == b':')?;
         let (found, value) = line.split_at(colon);
-        let value = || std::str::from_utf8(&value[1..]).unwrap_or_default().trim_ascii();
-        found.eq_ignore_ascii_case(name.as_bytes()).then(value)
+        found.eq_ignore_ascii_case(name.as_bytes()).then(|| value[1..].trim_ascii())
     })
 }
 

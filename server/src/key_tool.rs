@@ -171,7 +171,11 @@ impl KeyPair {
 /// It is there already, or cannot be made.
 pub fn write_new(path: &Path, text: &str, mode: u32) -> Result<(), KeyFileFault> {
     let made = OpenOptions::new().write(true).create_new(true).mode(mode).open(path);
-    let written = made.and_then(|mut file: File| file.write_all(text.as_bytes()).and_then(|()| file.sync_all()));
+    let written = made.and_then(|mut file: File| {
+        let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
+        // Half of it would stand in the way of the next try. It is this call's own.
+        written.inspect_err(|_| drop(std::fs::remove_file(path)))
+    });
     written.map_err(|error| {
         let hint = match error.kind() {
             io::ErrorKind::AlreadyExists => ": nothing is ever overwritten; move it away, or choose another place",

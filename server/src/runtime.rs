@@ -151,7 +151,7 @@ pub fn run(
     let unix_ms = wall_clock::unix_ms();
     let mut epochs = EpochFile::open(&config.data)?;
     let revocations = RevocationsFile::open(&config.data, unix_ms / 1_000)?;
-    let doors = config.admin.as_ref().map(Doors::open).transpose()?;
+    let doors = config.admin.as_ref().map(|admin| Doors::open(admin, report.descriptors)).transpose()?;
     let (address, listeners) = listen(config.listen, config.cores.len())?;
     let bells = (0..listeners.len())
         .map(|_| Bell::new())
@@ -202,7 +202,7 @@ pub fn run(
         started_unix_s: unix_ms / 1_000,
         jwks_awaited: jwks.filter(|_| has_no_own_keys(config)),
     };
-    let api_keys = config.admin.as_ref().map(|admin| Arc::new(Keys::of(admin)));
+    let api_keys = Keys::of(config).map(Arc::new);
     let reload = Reload {
         sources,
         config: config.clone(),
@@ -215,12 +215,10 @@ pub fn run(
     };
     let (reload_desk, _) = reload.spawn().map_err(system("starting the thread that reloads"))?;
     if let Some((keys, doors)) = api_keys.zip(doors) {
-        let lifetime_seconds_max = config.auth.lifetime_seconds_max();
         let frame_bytes_max = config.limits.frame_bytes_max;
         let (cores, reload) = (links.clone(), reload_desk.clone());
         tracing::info!("backends are answered on {}", doors);
-        let parts =
-            PlaneParts { cores, keys, control: to_control, reload, revocations, frame_bytes_max, lifetime_seconds_max };
+        let parts = PlaneParts { cores, keys, control: to_control, reload, revocations, frame_bytes_max };
         api::spawn(parts, doors).map_err(system("starting the thread that answers backends"))?;
     }
     let mut control = Control::new(links, server, config.limits.drain_timeout_ms.into());

@@ -122,8 +122,8 @@ fn read_subject(value: &Json) -> Option<Subject> {
     let text = text.text()?;
     match name.as_str() {
         "user" => UserName::new(text).ok().map(Subject::User),
-        "session" => Some(Subject::Session(Arc::from(text))),
-        "token" => Some(Subject::Token(Arc::from(text))),
+        "session" => Some(Subject::Session(Arc::from(text))).filter(|subject| subject.check().is_ok()),
+        "token" => Some(Subject::Token(Arc::from(text))).filter(|subject| subject.check().is_ok()),
         "address" => text.parse().ok().map(Subject::Address),
         _ => None,
     }

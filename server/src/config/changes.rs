@@ -103,7 +103,10 @@ fn live_access(old: &Config, auth: Auth, room_rights: RoomDefaults) -> Config {
 /// Who may ask; where it listens is said at the start alone.
 fn live_admin(old: Option<&Admin>, read: Option<Admin>) -> Option<Admin> {
     let old = old?;
-    let Some(Admin { keys, api_requests_per_second_max, .. }) = read else { return Some(old.clone()) };
+    // Without the table nobody has a key any more, though the doors stay until a restart.
+    let Some(Admin { keys, api_requests_per_second_max, .. }) = read else {
+        return Some(Admin { keys: Vec::new(), ..old.clone() });
+    };
     Some(Admin { keys, api_requests_per_second_max, ..old.clone() })
 }
 

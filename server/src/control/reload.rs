@@ -163,8 +163,8 @@ impl Reload {
         // From here on nothing can fail.
         self.log.set(&merged.log);
         let keys = self.judge.as_ref().zip(own).map(|(slot, own)| slot.put(own));
-        if let (Some(keys), Some(admin)) = (&self.api_keys, &merged.admin) {
-            keys.set(admin.keys.clone(), admin.api_requests_per_second_max);
+        if let Some(keys) = &self.api_keys {
+            keys.follow(&merged);
         }
         let drain_timeout_ms = merged.limits.drain_timeout_ms.into();
         let _ = self.control.send(ToControl::DrainTimeout { drain_timeout_ms });

@@ -2,16 +2,17 @@
 //!
 //! Invariants:
 //! - What was acknowledged is found by the next start: a line is synced before it counts.
-//! - A start never passes over a damaged line: whoever it named would be let in again. Only a last line without its end, which
-//!   nobody was told of, is cut off.
-//! - The file does not grow for ever: a start writes it anew, with what still holds, and so does every
-//!   [`LINES_BEHIND_MAX`] lines that hold no longer.
+//! - A start never passes over a damaged line: whoever it named would be let in again. Only the last one, which may have been torn
+//!   before anybody was told of it, is cut off, and the log says so.
+//! - The file does not grow for ever: with `LINES_BEHIND_MAX` lines that hold no longer it is written anew.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
-use banter_access::revocation::{DamagedLine, Record, Revocation, Revocations, RevocationsFull, Subject, read_file};
+use banter_access::revocation::{
+    DamagedLine, RECORD_BYTES_MAX, Record, Revocation, Revocations, RevocationsFull, Subject, read_file,
+};
 
 /// Its name in the data folder.
 pub const FILE_NAME: &str = "revocations";
@@ -59,7 +60,7 @@ pub struct RevocationsFile {
 }
 
 impl RevocationsFile {
-    /// Reads the file of a data folder, and writes it anew with what holds at that second since 1970.
+    /// Reads the file of a data folder; what has ended at that second since 1970 holds no longer.
     ///
     /// # Errors
     /// It cannot be read or written, or a line in it is damaged.
@@ -70,6 +71,10 @@ impl RevocationsFile {
             read => read.map_err(|error| fault("reading", &path, error))?,
         };
         let records = read_file(&bytes).map_err(|damaged| RevocationsFault::Damaged { path: path.clone(), damaged })?;
+        let torn_bytes = bytes.len() - records.good_bytes;
+        if torn_bytes > 0 {
+            tracing::warn!(torn_bytes, "{}: the last line is not whole, and was cut off", path.display());
+        }
         let mut all = Revocations::default();
         for record in &records.records {
             match record {
@@ -77,8 +82,14 @@ impl RevocationsFile {
                 Record::Lift(subject) => drop(all.lift(subject)),
             }
         }
-        let (file, bytes) = write_anew(&path, &all)?;
-        let lines = all.len();
+        let lines = records.records.len();
+        // What has ended stays there for a while: by a clock that is wrong at this start it may not have.
+        let (file, bytes) = if lines > all.len() + LINES_BEHIND_MAX {
+            write_anew(&path, &all)?
+        } else {
+            open_at(&path, records.good_bytes as u64).map_err(|error| fault("opening", &path, error))?
+        };
+        let lines = lines.min(all.len() + LINES_BEHIND_MAX);
         Ok(RevocationsFile { path, file, bytes, lines, all })
     }
 
@@ -124,16 +135,28 @@ impl RevocationsFile {
             self.lines = self.all.len();
         }
         let line = record.encode();
+        debug_assert!(line.len() <= RECORD_BYTES_MAX, "what is written can be read");
         let written = self.file.write_all(line.as_bytes()).and_then(|()| self.file.sync_data());
         if let Err(error) = written {
             // What lies there of it must not stand before the next line.
-            let _ = self.file.set_len(self.bytes);
+            if self.file.set_len(self.bytes).is_err() {
+                self.lines = usize::MAX;
+            }
             return Err(fault("writing", &self.path, error));
         }
         self.bytes += line.len() as u64;
         self.lines += 1;
         Ok(())
     }
+}
+
+/// Opens the file, made if need be, and cuts off what is behind its good bytes.
+fn open_at(path: &Path, good_bytes: u64) -> io::Result<(File, u64)> {
+    let file = OpenOptions::new().create(true).append(true).open(path)?;
+    file.set_len(good_bytes)?;
+    file.sync_all()?;
+    path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())?;
+    Ok((file, good_bytes))
 }
 
 /// Writes what holds to a file beside it, and puts that in its place.
@@ -186,6 +209,10 @@ mod tests {
         assert_eq!(file.lift(&user("cid")).unwrap(), 1);
         let file = RevocationsFile::open(data.path(), 1_600).unwrap();
         assert_eq!(names(&file), [format!("{:?}", user("ann"))]);
+        let by_a_clock_far_ahead = RevocationsFile::open(data.path(), 1_000_000).unwrap();
+        assert!(by_a_clock_far_ahead.all().is_empty());
+        let file = RevocationsFile::open(data.path(), NOW_S).unwrap();
+        assert_eq!(names(&file).len(), 2, "what has not ended by the right clock holds again");
     }
 
     #[test]

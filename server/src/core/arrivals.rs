@@ -49,6 +49,7 @@ pub struct Arrivals {
     /// Why, by slot, of those that are still to be told.
     unwelcome: BTreeMap<u32, Unwelcome>,
     line: RareLine,
+    header_line: RareLine,
     blocked: Blocked,
     now: Now,
 }
@@ -64,6 +65,7 @@ impl Arrivals {
             unproved: 0,
             unwelcome: BTreeMap::new(),
             line: RareLine::default(),
+            header_line: RareLine::default(),
             blocked: Blocked::default(),
             now: Now::default(),
         };
@@ -142,7 +144,7 @@ impl Arrivals {
 
     /// For whom a request is that comes from there, where that is somebody else.
     fn visitor(&self, address: IpAddr, request: &HttpRequest<'_>) -> Option<IpAddr> {
-        let named = || forwarded_for(request.values("x-forwarded-for"), |address| self.is_proxy(address));
+        let named = || forwarded_for(request.raw_values("x-forwarded-for"), |address| self.is_proxy(address));
         if self.is_proxy(address) { named() } else { None }
     }
 
@@ -211,7 +213,7 @@ impl Arrivals {
     /// A connection began as no connection from there should: now and then the log says so, since it is the proxy's setting
     /// or the server's that is wrong, and its visitors see only that nothing comes.
     pub fn not_as_said(&mut self, address: IpAddr, fault: ProxyFault) {
-        if let Some(untold) = self.line.due(Instant::now()) {
+        if let Some(untold) = self.header_line.due(Instant::now()) {
             tracing::warn!(%address, untold, "a connection was refused: {fault}");
         }
     }

@@ -1,7 +1,7 @@
 //! Ranges of addresses that are revoked, and how far a core has looked for those of them who are there.
 //!
 //! Invariants:
-//! - A turn looks at as many connections as [`WALK_LOOKUPS_A_TURN`] allow, so that no revocation makes a turn long, however
+//! - A turn looks at as many connections as `WALK_LOOKUPS_A_TURN` allow, so that no revocation makes a turn long, however
 //!   many connections there are.
 //! - What is revoked while a walk goes on has a walk of its own behind it, so that a stream of revocations keeps none from its end.
 

@@ -7,8 +7,8 @@ use banter_chat::shard::Shard;
 
 use crate::control::api::Reply;
 
-/// Asks that one turn hands to the shard.
-const ASKS_A_TURN: usize = 256;
+/// What one turn hands to the shard, in asks that look at one thing.
+const COST_A_TURN: usize = 256;
 
 /// An ask, and where its answer goes.
 pub type Asked = Box<(BackendAsk, Reply<BackendAnswer>)>;
@@ -34,9 +34,11 @@ impl Desk {
 
     /// Hands this turn's part of the asks to the shard.
     pub fn ask(&mut self, shard: &mut Shard) {
-        for _ in 0..ASKS_A_TURN {
+        let mut cost = 0;
+        while cost < COST_A_TURN {
             let Some(asked) = self.waiting.pop_front() else { return };
             let (ask, reply) = *asked;
+            cost += ask.cost();
             // Who asked may have gone, and with it the wish to have it done.
             if reply.is_closed() {
                 continue;

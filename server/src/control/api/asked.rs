@@ -1,5 +1,8 @@
 //! What a request to the interface says, read strictly: a room in the path, a query, a JSON body.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts, Query, RawPathParams, Request};
 use axum::http::request::Parts;
@@ -17,6 +20,17 @@ pub struct OfUser(pub UserName);
 
 /// The query, in which nothing is unknown.
 pub struct Asked<T>(pub T);
+
+/// Whether a request came as a whole: from then on something may have been done for it.
+#[derive(Clone, Debug, Default)]
+pub struct Came(Arc<AtomicBool>);
+
+impl Came {
+    /// Whether it did.
+    pub fn is_whole(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
 
 /// The JSON body, in which nothing is unknown.
 pub struct Said<T>(pub T);
@@ -67,7 +81,9 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Said<T> {
     type Rejection = ApiFault;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiFault> {
+        let came = request.extensions().get::<Came>().cloned();
         let body = Bytes::from_request(request, state).await;
+        came.inspect(|came| came.0.store(true, Ordering::Relaxed));
         let body = body.map_err(|fault| match fault.status().as_u16() {
             413 => ApiFault::new(ErrorCode::FrameTooLarge, "the body is larger than 1 MiB"),
             _ => ApiFault::bad_request(format!("the body: {fault}")),

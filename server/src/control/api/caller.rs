@@ -1,5 +1,6 @@
 //! Who asks the interface for something: a program with a key, or whoever may open the unix socket.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -12,7 +13,7 @@ use banter_protocol::error_code::ErrorCode;
 
 use super::Plane;
 use super::fault::ApiFault;
-use crate::config::Admin;
+use crate::config::{Auth, Config};
 
 /// Milliseconds in which the requests of a key are counted together.
 const WINDOW_MS: u64 = 1_000;
@@ -64,6 +65,8 @@ impl Caller {
 #[derive(Debug)]
 pub struct Keys {
     now: Mutex<Counted>,
+    /// Seconds that a token may hold that was taken in this run; 0: none are asked for.
+    tokens_seconds_max: AtomicU64,
     started: Instant,
 }
 
@@ -75,23 +78,43 @@ struct Counted {
     requests: Vec<u32>,
 }
 
+impl Counted {
+    fn new(keys: Vec<ApiKey>, requests_per_second_max: u32) -> Self {
+        Counted { requests: vec![0; keys.len()], keys: keys.into(), requests_per_second_max, window: 0 }
+    }
+}
+
 impl Keys {
-    /// Those of a configuration.
-    pub fn of(admin: &Admin) -> Self {
-        Self::new(admin.keys.clone(), admin.api_requests_per_second_max)
+    /// Those of a configuration that has such an interface.
+    pub fn of(config: &Config) -> Option<Self> {
+        let admin = config.admin.as_ref()?;
+        let keys = Self::new(admin.keys.clone(), admin.api_requests_per_second_max);
+        keys.tokens_hold(&config.auth);
+        Some(keys)
     }
 
     fn new(keys: Vec<ApiKey>, requests_per_second_max: u32) -> Self {
-        let requests = vec![0; keys.len()];
-        let now = Mutex::new(Counted { keys: keys.into(), requests_per_second_max, window: 0, requests });
-        Keys { now, started: Instant::now() }
+        let now = Mutex::new(Counted::new(keys, requests_per_second_max));
+        Keys { now, tokens_seconds_max: AtomicU64::new(0), started: Instant::now() }
     }
 
-    /// Others from now on.
-    pub fn set(&self, keys: Vec<ApiKey>, requests_per_second_max: u32) {
+    /// Those of another configuration from now on.
+    pub fn follow(&self, config: &Config) {
+        self.tokens_hold(&config.auth);
+        let Some(admin) = &config.admin else { return };
         let mut now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
-        let requests = vec![0; keys.len()];
-        *now = Counted { keys: keys.into(), requests_per_second_max, window: now.window, requests };
+        let window = now.window;
+        *now = Counted { window, ..Counted::new(admin.keys.clone(), admin.api_requests_per_second_max) };
+    }
+
+    /// Tokens that were taken by an earlier configuration are still there.
+    fn tokens_hold(&self, auth: &Auth) {
+        self.tokens_seconds_max.fetch_max(auth.lifetime_seconds_max().unwrap_or(0), Ordering::Relaxed);
+    }
+
+    /// Seconds that a token may hold; none where none are asked for.
+    pub fn tokens_seconds_max(&self) -> Option<u64> {
+        Some(self.tokens_seconds_max.load(Ordering::Relaxed)).filter(|&seconds| seconds > 0)
     }
 
     /// Whose key that is, if it may ask now.
@@ -170,7 +193,5 @@ mod tests {
         assert!(keys.admit("wrong").is_err());
         let admitted = (0..50).filter(|_| keys.admit("k").is_ok()).count();
         assert!((2..=4).contains(&admitted), "a second, or two if one began meanwhile: {admitted}");
-        keys.set(Vec::new(), 0);
-        assert!(keys.admit("k").is_err(), "a key that is gone is none");
     }
 }

@@ -108,7 +108,8 @@ fn gone() -> ApiFault {
     .again_in(1_000)
 }
 
-fn unknown() -> ApiFault {
+/// Something was asked, and no answer came.
+pub fn unknown() -> ApiFault {
     let message = "no answer came in time, and nobody knows whether this was done: send it again with the same key";
     ApiFault::of(StatusCode::GATEWAY_TIMEOUT, "unknown", message).again_in(1_000)
 }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -12,13 +12,19 @@ use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_io_timeout::TimeoutStream;
 
 use super::CONNECTIONS_MAX;
 use super::caller::Door;
 use crate::config::Admin;
+use crate::core::rare_line::RareLine;
 
+/// Which part of the process's descriptors a door may have.
+const DESCRIPTORS_SHARE: u64 = 8;
 /// How long a peer has for the head of a request, from the connection's begin or the last answer on.
 const HEAD_MAX: Duration = Duration::from_secs(10);
+/// How long a peer may take nothing of an answer.
+const WRITE_MAX: Duration = Duration::from_secs(30);
 /// How long to wait when no connection can be taken: for want of descriptors, say.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -26,6 +32,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub struct Doors {
     http: Option<std::net::TcpListener>,
     socket: Option<std::os::unix::net::UnixListener>,
+    /// Connections of each at a time.
+    connections_max: usize,
 }
 
 /// Why it cannot listen there.
@@ -37,12 +45,12 @@ pub struct DoorFault {
 }
 
 impl Doors {
-    /// Opens what the configuration names. A socket that an earlier run left behind is taken away; one that still answers is
+    /// Opens what the configuration names, for a process that may have so many descriptors. A socket that an earlier run left behind is taken away; one that still answers is
     /// another server's.
     ///
     /// # Errors
     /// A place cannot be had.
-    pub fn open(admin: &Admin) -> Result<Self, DoorFault> {
+    pub fn open(admin: &Admin, descriptors: u64) -> Result<Self, DoorFault> {
         let http = admin.listen.map(|listen| {
             let listener = std::net::TcpListener::bind(listen).and_then(unblocked);
             listener.map_err(|error| DoorFault { place: listen.to_string(), error })
@@ -51,7 +59,9 @@ impl Doors {
             .socket
             .as_ref()
             .map(|path| open_socket(path).map_err(|error| DoorFault { place: path.display().to_string(), error }));
-        Ok(Doors { http: http.transpose()?, socket: socket.transpose()? })
+        // The rest is for the log's files, which a full table would keep from being made.
+        let connections_max = CONNECTIONS_MAX.min((descriptors / DESCRIPTORS_SHARE) as usize).max(1);
+        Ok(Doors { http: http.transpose()?, socket: socket.transpose()?, connections_max })
     }
 }
 
@@ -80,7 +90,7 @@ fn open_socket(path: &Path) -> std::io::Result<std::os::unix::net::UnixListener>
         std::fs::remove_file(path)?;
     }
     // Nobody else may open it from the first moment on: made under that mask, not given the mode behind it.
-    let before = rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
+    let before = rustix::process::umask(rustix::fs::Mode::XUSR | rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
     let listener = std::os::unix::net::UnixListener::bind(path);
     rustix::process::umask(before);
     let listener = listener?;
@@ -91,8 +101,8 @@ fn open_socket(path: &Path) -> std::io::Result<std::os::unix::net::UnixListener>
 /// Serves both doors for as long as the process lives.
 pub async fn serve(router: Router, doors: Doors) {
     // Whoever fills the one door does not close the other.
-    let (over_http, over_socket) =
-        (Arc::new(Semaphore::new(CONNECTIONS_MAX)), Arc::new(Semaphore::new(CONNECTIONS_MAX)));
+    let places = || Arc::new(Semaphore::new(doors.connections_max));
+    let (over_http, over_socket) = (places(), places());
     let http = doors.http.map(TcpListener::from_std).transpose();
     let socket = doors.socket.map(UnixListener::from_std).transpose();
     match (http, socket) {
@@ -105,28 +115,32 @@ pub async fn serve(router: Router, doors: Doors) {
 
 async fn serve_http(listener: Option<TcpListener>, router: &Router, connections: &Arc<Semaphore>) {
     let Some(listener) = listener else { return };
+    let mut line = RareLine::default();
     loop {
         let Ok(permit) = connections.clone().acquire_owned().await else { return };
         match listener.accept().await {
             Ok((stream, _)) => serve_one(stream, Door::Http, router, permit),
-            Err(error) => pause(&error).await,
+            Err(error) => pause(&error, &mut line).await,
         }
     }
 }
 
 async fn serve_socket(listener: Option<UnixListener>, router: &Router, connections: &Arc<Semaphore>) {
     let Some(listener) = listener else { return };
+    let mut line = RareLine::default();
     loop {
         let Ok(permit) = connections.clone().acquire_owned().await else { return };
         match listener.accept().await {
             Ok((stream, _)) => serve_one(stream, Door::Socket, router, permit),
-            Err(error) => pause(&error).await,
+            Err(error) => pause(&error, &mut line).await,
         }
     }
 }
 
-async fn pause(error: &std::io::Error) {
-    tracing::warn!(%error, "the interface for backends cannot take a connection: it tries again");
+async fn pause(error: &std::io::Error, line: &mut RareLine) {
+    if let Some(untold) = line.due(Instant::now()) {
+        tracing::warn!(%error, untold, "the interface for backends cannot take a connection: it tries again");
+    }
     tokio::time::sleep(ACCEPT_PAUSE).await;
 }
 
@@ -138,7 +152,9 @@ where
     tokio::spawn(async move {
         let mut http = hyper::server::conn::http1::Builder::new();
         http.timer(TokioTimer::new()).header_read_timeout(HEAD_MAX);
-        // A peer that breaks off, or sends no HTTP, is told by its own socket.
+        let mut stream = Box::pin(TimeoutStream::new(stream));
+        stream.as_mut().set_write_timeout_pinned(Some(WRITE_MAX));
+        // A peer that breaks off, takes nothing, or sends no HTTP, is told by its own socket.
         let _ = http.serve_connection(TokioIo::new(stream), service).await;
         drop(permit);
     });

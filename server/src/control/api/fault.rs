@@ -10,6 +10,8 @@ use banter_protocol::error_code::ErrorCode;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::control::revocations::RevocationsFault;
+
 /// A refusal.
 #[derive(Clone, Debug)]
 pub struct ApiFault {
@@ -89,6 +91,20 @@ impl From<Refusal> for ApiFault {
         let mut fault = ApiFault::new(refusal.code, refusal.message);
         fault.error.retry_after_ms = refusal.retry_after_ms;
         fault
+    }
+}
+
+impl From<RevocationsFault> for ApiFault {
+    fn from(fault: RevocationsFault) -> Self {
+        let text = fault.to_string();
+        match fault {
+            RevocationsFault::Full(_) => {
+                ApiFault::of(StatusCode::INSUFFICIENT_STORAGE, ErrorCode::Overloaded.as_str(), text)
+            }
+            RevocationsFault::Disk { .. } | RevocationsFault::Damaged { .. } => {
+                ApiFault::new(ErrorCode::LogFailed, text)
+            }
+        }
     }
 }
 

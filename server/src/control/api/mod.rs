@@ -18,7 +18,7 @@ mod fault;
 mod operate;
 mod rooms;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -34,18 +34,19 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::control::reload::ReloadDesk;
-use crate::control::revocations::RevocationsFile;
+use crate::control::revocations::{RevocationsFault, RevocationsFile};
 use crate::control::{CoreLink, ToControl};
 use cores::Cores;
 use fault::ApiFault;
 
+use asked::Came;
 use caller::Door;
 pub use caller::Keys;
 pub use cores::{Order, Reply};
 pub use doors::{DoorFault, Doors};
 
 /// Connections of a door at a time; those above wait in the kernel.
-pub const CONNECTIONS_MAX: usize = 1_024;
+pub const CONNECTIONS_MAX: usize = 512;
 /// Requests of a door that are under way at a time.
 pub const REQUESTS_MAX: usize = 256;
 /// How long one request may take, its body and its answer included.
@@ -65,8 +66,6 @@ pub struct Plane {
     revoking: tokio::sync::Mutex<()>,
     /// Bytes of a frame, as at the start.
     frame_bytes_max: usize,
-    /// Seconds that a token may hold; none where none is asked for.
-    lifetime_seconds_max: Option<u64>,
     reload: ReloadDesk,
     /// Requests that may come over HTTP, and over the socket: who fills the one door leaves the other to the operator.
     requests: Semaphore,
@@ -84,6 +83,25 @@ impl Plane {
         let fault = |_| ApiFault::new(ErrorCode::Unavailable, "the server is stopping");
         tokio::task::spawn_blocking(task).await.map_err(fault)
     }
+
+    /// Changes what is revoked, on the disk and then on every core. It goes on when whoever asked has gone: else what is listed
+    /// as revoked might hold nowhere.
+    async fn change_revocations<T: Send + 'static>(
+        self: &Arc<Self>,
+        change: impl FnOnce(&mut RevocationsFile) -> Result<T, RevocationsFault> + Send + 'static,
+        order: Order,
+    ) -> Result<T, ApiFault> {
+        let plane = self.clone();
+        let task = async move {
+            // Held until the cores have it too, so that they learn of what is added and lifted in the order of the file.
+            let _turn = plane.revoking.lock().await;
+            let done = plane.with_revocations(change).await?.map_err(ApiFault::from)?;
+            plane.cores.order(&order).await?;
+            Ok(done)
+        };
+        let fault = |_| ApiFault::new(ErrorCode::Unavailable, "the server is stopping");
+        tokio::spawn(task).await.map_err(fault)?
+    }
 }
 
 /// What the interface is made of.
@@ -100,8 +118,6 @@ pub struct PlaneParts {
     pub revocations: RevocationsFile,
     /// Bytes of a frame.
     pub frame_bytes_max: u32,
-    /// Seconds that a token may hold; none where none is asked for.
-    pub lifetime_seconds_max: Option<u64>,
 }
 
 /// Starts the thread, which ends with the process.
@@ -109,7 +125,7 @@ pub struct PlaneParts {
 /// # Errors
 /// No thread, or no runtime on it, could be made.
 pub fn spawn(parts: PlaneParts, doors: Doors) -> std::io::Result<JoinHandle<()>> {
-    let PlaneParts { cores, keys, control, reload, revocations, frame_bytes_max, lifetime_seconds_max } = parts;
+    let PlaneParts { cores, keys, control, reload, revocations, frame_bytes_max } = parts;
     let plane = Arc::new(Plane {
         cores: Cores::new(cores),
         keys,
@@ -118,7 +134,6 @@ pub fn spawn(parts: PlaneParts, doors: Doors) -> std::io::Result<JoinHandle<()>>
         revocations: Arc::new(Mutex::new(revocations)),
         revoking: tokio::sync::Mutex::new(()),
         frame_bytes_max: frame_bytes_max as usize,
-        lifetime_seconds_max,
         requests: Semaphore::new(REQUESTS_MAX),
         socket_requests: Semaphore::new(REQUESTS_MAX),
     });
@@ -151,10 +166,10 @@ fn routes() -> OpenApiRouter<Arc<Plane>> {
 }
 
 /// The interface's description, as `/openapi.json` has it.
-pub fn openapi() -> String {
-    let mut text = routes().into_openapi().to_pretty_json().unwrap_or_default();
-    text.push('\n');
-    text
+pub fn openapi() -> &'static str {
+    static TEXT: LazyLock<String> =
+        LazyLock::new(|| routes().into_openapi().to_pretty_json().unwrap_or_default() + "\n");
+    &TEXT
 }
 
 fn router(plane: Arc<Plane>) -> Router {
@@ -182,13 +197,18 @@ fn router(plane: Arc<Plane>) -> Router {
 }
 
 /// So many requests at a time, and so long for each.
-async fn bounded(State(plane): State<Arc<Plane>>, request: Request, next: Next) -> Response {
+async fn bounded(State(plane): State<Arc<Plane>>, mut request: Request, next: Next) -> Response {
     let is_socket = request.extensions().get() == Some(&Door::Socket);
     let requests = if is_socket { &plane.socket_requests } else { &plane.requests };
     let Ok(_permit) = requests.try_acquire() else {
         let message = "as many requests as may be are under way";
         return ApiFault::new(ErrorCode::Overloaded, message).again_in(1_000).into_response();
     };
-    let fault = || ApiFault::new(ErrorCode::TimedOut, "the request took longer than 30 s").into_response();
-    tokio::time::timeout(REQUEST_MAX, next.run(request)).await.unwrap_or_else(|_| fault())
+    let came = Came::default();
+    request.extensions_mut().insert(came.clone());
+    match tokio::time::timeout(REQUEST_MAX, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) if came.is_whole() => cores::unknown().into_response(),
+        Err(_) => ApiFault::new(ErrorCode::TimedOut, "the request did not come within 30 s").into_response(),
+    }
 }

@@ -10,7 +10,7 @@ use banter_access::address::Cidr;
 use banter_access::api_key::ApiRights;
 use banter_access::claims::TIME_SECONDS_MAX;
 use banter_access::revocation::{Revocation, Subject};
-use banter_access::token::LIFETIME_SECONDS_MAX;
+use banter_access::token::{LEEWAY_SECONDS, LIFETIME_SECONDS_MAX};
 use banter_protocol::error_code::ErrorCode;
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
@@ -23,7 +23,7 @@ use super::cores::Order;
 use super::fault::{ApiFault, ErrorAnswer};
 use crate::config::{Change, Changes};
 use crate::control::reload::ReloadFault;
-use crate::control::revocations::RevocationsFault;
+use crate::control::revocations::RevocationsFile;
 use crate::control::{AnswerTo, Asker, Question, ToControl};
 use crate::wall_clock;
 
@@ -109,6 +109,12 @@ pub struct Lifted {
 
 impl Named {
     fn subject(&self) -> Result<Subject, ApiFault> {
+        let subject = self.named()?;
+        subject.check().map_err(|fault| ApiFault::invalid(fault.to_string()))?;
+        Ok(subject)
+    }
+
+    fn named(&self) -> Result<Subject, ApiFault> {
         match (&self.user, &self.session, &self.token, &self.address) {
             (Some(user), None, None, None) => user_name(user).map(Subject::User),
             (None, Some(session), None, None) => Ok(Subject::Session(session.as_str().into())),
@@ -139,7 +145,8 @@ impl RevocationToMake {
             let message = "no tokens are asked for ([auth] mode = \"open\"), so only an `address` can be revoked";
             return Err(ApiFault::invalid(message));
         }
-        let lifetime_seconds_max = lifetime_seconds_max.unwrap_or(LIFETIME_SECONDS_MAX);
+        // A token may be dated ahead, and hold behind its end, by as much as clocks may differ.
+        let lifetime_seconds_max = lifetime_seconds_max.unwrap_or(LIFETIME_SECONDS_MAX) + 2 * LEEWAY_SECONDS;
         let until = until.unwrap_or((now_seconds + lifetime_seconds_max).min(TIME_SECONDS_MAX));
         if until <= now_seconds {
             return Err(ApiFault::invalid("`until` is over: it is in seconds since 1970"));
@@ -162,13 +169,6 @@ fn now_seconds() -> u64 {
     wall_clock::unix_ms() / 1_000
 }
 
-fn kept(fault: RevocationsFault) -> ApiFault {
-    match fault {
-        RevocationsFault::Full(full) => ApiFault::of(StatusCode::INSUFFICIENT_STORAGE, "overloaded", full.to_string()),
-        fault => ApiFault::new(ErrorCode::LogFailed, fault.to_string()),
-    }
-}
-
 /// Revokes: once this is answered, it lies on the disk, every core has it, and connections that it names are being closed.
 #[utoipa::path(post, path = "/v1/revocations", tag = "users", request_body = RevocationToMake,
     responses((status = 200, body = RevocationTold), (status = 507, body = ErrorAnswer)))]
@@ -178,13 +178,11 @@ pub async fn revoke(
     Said(said): Said<RevocationToMake>,
 ) -> Result<Json<RevocationTold>, ApiFault> {
     caller.must(ApiRights::OPERATE, None)?;
-    let revocation = said.revocation(now_seconds(), plane.lifetime_seconds_max)?;
-    // Held until the cores have it too, so that they learn of what is added and lifted in the order of the file.
-    let _turn = plane.revoking.lock().await;
-    let added = revocation.clone();
-    plane.with_revocations(move |file| file.add(&added, now_seconds())).await?.map_err(kept)?;
-    tracing::info!(by = caller.name(), until = revocation.until_seconds(), "revoked: {:?}", revocation.subject());
-    plane.cores.order(&Order::Revoke(revocation.clone().into())).await?;
+    let revocation = said.revocation(now_seconds(), plane.keys.tokens_seconds_max())?;
+    let (order, added) = (Order::Revoke(revocation.clone().into()), revocation.clone());
+    let add = move |file: &mut RevocationsFile| file.add(&added, now_seconds()).map(drop);
+    plane.change_revocations(add, order).await?;
+    tracing::info!(by = caller.name(), until = revocation.until_seconds(), "revoked: {}", revocation.subject());
     Ok(Json(RevocationTold::from(&revocation)))
 }
 
@@ -216,11 +214,9 @@ pub async fn lift(
 ) -> Result<Json<Lifted>, ApiFault> {
     caller.must(ApiRights::OPERATE, None)?;
     let subject = named.subject()?;
-    let _turn = plane.revoking.lock().await;
-    let lifting = subject.clone();
-    let lifted = plane.with_revocations(move |file| file.lift(&lifting)).await?.map_err(kept)?;
-    tracing::info!(by = caller.name(), lifted, "no longer revoked: {subject:?}");
-    plane.cores.order(&Order::Lift(subject.into())).await?;
+    let (order, lifting) = (Order::Lift(subject.clone().into()), subject.clone());
+    let lifted = plane.change_revocations(move |file| file.lift(&lifting), order).await?;
+    tracing::info!(by = caller.name(), lifted, "no longer revoked: {subject}");
     Ok(Json(Lifted { lifted }))
 }
 
@@ -271,6 +267,8 @@ pub struct ReloadedTold {
     takes_effect: Vec<ChangeTold>,
     /// What was read, and holds from the next start on.
     needs_restart: Vec<ChangeTold>,
+    /// Cores that hang, and will take it once they no longer do.
+    silent_cores: Vec<u16>,
 }
 
 /// A value that differs.
@@ -302,11 +300,12 @@ pub async fn reload(
         fault => ApiFault::invalid(fault.to_string()),
     };
     let answered = plane.reload.ask().map_err(refused)?;
-    let answer = tokio::task::spawn_blocking(move || answered.recv()).await.ok().and_then(Result::ok);
+    let answer = answered.recv_async().await;
     let reloaded = answer.unwrap_or(Err(ReloadFault::Stopping)).map_err(refused)?;
     let told = |changes: &[Change]| changes.iter().map(ChangeTold::from).collect();
     let Changes { takes_effect, needs_restart } = &reloaded.changes;
-    Ok(Json(ReloadedTold { takes_effect: told(takes_effect), needs_restart: told(needs_restart) }))
+    let silent_cores = reloaded.silent_cores.iter().map(|core| core.0).collect();
+    Ok(Json(ReloadedTold { takes_effect: told(takes_effect), needs_restart: told(needs_restart), silent_cores }))
 }
 
 /// Everything that is counted, as Prometheus reads it.

@@ -1,6 +1,7 @@
 //! What a backend does with rooms: says something, reads a history, looks who is there.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
@@ -20,17 +21,21 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use utoipa::{IntoParams, ToSchema};
 
 use super::Plane;
 use super::asked::{Asked, InRoom, Said, room_name, user_name};
 use super::caller::Caller;
+use super::cores;
 use super::fault::{ApiFault, ErrorAnswer};
 
 /// Rooms that one broadcast may name.
 pub const BROADCAST_ROOMS_MAX: usize = 1_000;
 /// Posts of one broadcast that are under way at once, so that it does not push others' posts aside.
 const BROADCAST_POSTS_MAX: usize = 64;
+/// How long a broadcast may take until it says what became of it: less than a request may.
+const BROADCAST_MAX: Duration = Duration::from_secs(20);
 /// Bytes of a message's frame beside the body and the names: what is left of `frame_bytes_max` for them.
 const FRAME_OVERHEAD_BYTES: usize = 256;
 /// Messages of a page unless told otherwise.
@@ -230,10 +235,12 @@ pub async fn broadcast(
     Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], lines).into_response())
 }
 
-/// A post in each room, some at once; a line for each, in the rooms' order.
+/// A post in each room, some at once; a line for each, in the rooms' order. Of those that have no answer when the time is over
+/// nobody knows whether they were said.
 async fn say_everywhere(plane: &Arc<Plane>, rooms: Vec<RoomName>, saying: &Saying) -> Vec<Vec<u8>> {
-    let at_once = Arc::new(Semaphore::new(BROADCAST_POSTS_MAX));
-    let mut lines = vec![Vec::new(); rooms.len()];
+    let (until, at_once) = (Instant::now() + BROADCAST_MAX, Arc::new(Semaphore::new(BROADCAST_POSTS_MAX)));
+    let unknown = |room: &RoomName| error_line(cores::unknown().in_room(room.as_str()));
+    let mut lines: Vec<Vec<u8>> = rooms.iter().map(unknown).collect();
     let mut posts = JoinSet::new();
     for (index, room) in rooms.into_iter().enumerate() {
         let (plane, at_once, saying) = (plane.clone(), at_once.clone(), saying.clone());
@@ -244,12 +251,12 @@ async fn say_everywhere(plane: &Arc<Plane>, rooms: Vec<RoomName>, saying: &Sayin
             (index, said.unwrap_or_else(|fault| error_line(fault.in_room(&name))))
         });
     }
-    while let Some(done) = posts.join_next().await {
-        if let Ok((index, mut line)) = done {
-            line.push(b'\n');
+    while let Ok(Some(done)) = tokio::time::timeout_at(until, posts.join_next()).await {
+        if let Ok((index, line)) = done {
             lines[index] = line;
         }
     }
+    lines.iter_mut().for_each(|line| line.push(b'\n'));
     lines
 }
 
