@@ -10,7 +10,7 @@
 //! Invariants:
 //! - Every ask is answered once, but when the server ends; who asks bounds how many there are.
 //! - An ask comes to the core that owns its room.
-//! - No ask costs more of a turn than [`LISTED_MAX`] names, or a look at [`LOOKED_AT_MAX`] places of a table.
+//! - No ask costs more of a turn than [`LISTED_MAX`] names, or a look at `LOOKED_AT_MAX` places of a table.
 
 use banter_access::rights::Rights;
 use banter_protocol::error_code::ErrorCode;

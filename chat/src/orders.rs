@@ -1,6 +1,6 @@
 //! What is ordered from outside about connections that are there: revocations, disconnects, kicks, new rights for everybody.
 //!
-//! An order is one walk over the connections, or over what they read, in slices of [`LOOKS_A_TURN`]. So a connection keeps
+//! An order is one walk over the connections, or over what they read, in slices of `LOOKS_A_TURN`. So a connection keeps
 //! nothing for it, and no turn is long. Orders of one kind that come while a walk is under way share the next one.
 //!
 //! Invariants:
