@@ -17,6 +17,7 @@ import queue
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -56,12 +57,12 @@ wire.onmessage = ({ data }) => {
 class Server:
     """The binary, on a port that stays the same over restarts."""
 
-    def __init__(self, folder):
-        self.folder, self.address, self.process = folder, "127.0.0.1:0", None
+    def __init__(self, folder, *flags):
+        self.folder, self.address, self.process, self.flags = folder, "127.0.0.1:0", None, flags
         self.complaints = open(folder / "stderr", "wb+")
 
     def start(self):
-        command = [BINARY, "--listen", self.address, "--data", self.folder / "data", "--durability", "memory"]
+        command = [BINARY, "--listen", self.address, "--data", self.folder / "data", "--durability", "memory", *self.flags]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=self.complaints, text=True)
         lines = queue.Queue()
         threading.Thread(target=lambda out: [lines.put(line) for line in out], args=[self.process.stdout], daemon=True).start()
@@ -224,6 +225,8 @@ class World:
     def end(self):
         if hasattr(self, "browser"):
             self.browser.end()
+        if hasattr(self, "tokens"):
+            self.tokens.server.end()
         self.server.end()
 
 
@@ -486,6 +489,79 @@ def newcomer_sees_the_new_history_and_leaving_is_seen(w):
     until("ann sees carol leave", lambda: w.ann.people() == ["ann", "bob"])
 
 
+class Tokens:
+    """A server that asks for tokens, with its interface for backends on a socket."""
+
+    def __init__(self, folder):
+        folder.mkdir()
+        self.secret, self.socket = folder / "secret", folder / "admin.sock"
+        self.secret.write_text("a secret of more than thirty-two bytes, for tests")
+        config = folder / "banter.toml"
+        config.write_text(f"[auth]\nmode = 'token'\nsecret_file = '{self.secret}'\n[admin]\nsocket = '{self.socket}'\n")
+        self.server = Server(folder, "--config", config)
+        self.server.start()
+
+    def link(self, user, rights, ttl="1h"):
+        command = [BINARY, "token", "--secret-file", self.secret, "--user", user, "--room", f"lobby={rights}", "--ttl", ttl]
+        token = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[0]
+        return f"http://{self.server.address}/#token={token}&room=lobby"
+
+    def ask(self, method, path, body=None):
+        wire = socket.socket(socket.AF_UNIX)
+        wire.settimeout(DEADLINE_S)
+        wire.connect(str(self.socket))
+        text = json.dumps(body or {})
+        head = f"{method} /v1/{path} HTTP/1.1\r\nHost: banter\r\nConnection: close\r\nContent-Length: {len(text)}\r\n\r\n"
+        wire.sendall((head + text).encode())
+        answer = b""
+        while part := wire.recv(65536):
+            answer += part
+        assert answer.split()[1].startswith(b"2"), answer
+
+
+def who_is_let_in_by_a_token_is_told_why_not_any_more(w):
+    tokens = w.tokens = Tokens(Path(w.server.folder) / "tokens")
+    tab = w.browser.tab()
+    tab.name = "eve"
+    wrong = lambda: tab.js("return document.getElementById('wrong').textContent")
+    come_in = lambda rights: (tab.open("about:blank"), tab.open(tokens.link("eve", rights)), tab.type("#room", ENTER))
+    come_in("member")
+    w.live(tab)
+    assert "token=" not in tab.js("return location.href"), "the token stays in the address"
+    tokens.ask("DELETE", "rooms/lobby/members/eve")
+    until("a kick is told", lambda: "taken out of this room" in wrong())
+    tab.type("#room", ENTER)
+    w.live(tab)
+    tokens.ask("POST", "revocations", {"user": "eve"})
+    until("a revocation is told", lambda: "revoked" in wrong())
+    tokens.ask("DELETE", "revocations?user=eve")
+    come_in("read")
+    w.live(tab)
+    tab.say("may I?")
+    until("what may not be said is told", lambda: "forbidden" in tab.js("return document.getElementById('outbox').textContent"))
+    come_in("write")
+    until("what may not be read is told", lambda: "forbidden" in wrong())
+    tab.call("DELETE", "/window")
+
+
+def who_opened_the_page_hands_over_a_new_token(w):
+    w.ann.state()   # The window of the check before is closed, and a new one is asked for from one that is there.
+    tab, tokens = w.browser.tab(), w.tokens
+    tab.name = "eve"
+    tab.open(f"http://{tokens.server.address}/")
+    tab.js(f"window.child = window.open('{tokens.link('eve', 'member')}')")
+    child = lambda script: tab.js(f"const d = window.child.document; {script}")
+    until("the opened page is there", lambda: child("return d.readyState === 'complete' && !!d.getElementById('enter')"))
+    child("d.getElementById('enter').click()")
+    until("it is live", lambda: child("return d.getElementById('status').dataset.state") == "live")
+    new = re.search(r"token=([^&]+)", tokens.link("eve", "read"))[1]
+    tab.js(f"window.child.postMessage({{ type: 'banter.renew', token: '{new}' }}, '*')")
+    until("it goes on with the new one", lambda: tab.js("return window.child.sessionStorage.getItem('banter.token')") == new)
+    equal(child("return d.getElementById('status').dataset.state"), "live", "state")
+    tab.js("window.child.close()")
+    tab.call("DELETE", "/window")
+
+
 def console_stayed_clean(w):
     # A refused connection while the server is down is logged by the browser itself and is no fault of the page.
     entries = w.ann.call("POST", "/se/log", {"type": "browser"})
@@ -517,6 +593,8 @@ CHECKS = [
     restart_recovers_and_says_that_history_began_anew,
     post_typed_while_offline_arrives_exactly_once,
     newcomer_sees_the_new_history_and_leaving_is_seen,
+    who_is_let_in_by_a_token_is_told_why_not_any_more,
+    who_opened_the_page_hands_over_a_new_token,
     console_stayed_clean,
 ]
 
