@@ -254,6 +254,16 @@ impl Revocations {
         Ok(true)
     }
 
+    /// Whether whatever that one revokes is revoked already.
+    pub fn includes(&self, revocation: &Revocation) -> bool {
+        self.spans(&revocation.subject).iter().any(|kept| kept.includes(revocation.span))
+    }
+
+    /// Whether anything is revoked of exactly that subject.
+    pub fn has(&self, subject: &Subject) -> bool {
+        !self.spans(subject).is_empty()
+    }
+
     /// Takes back every revocation of exactly that subject, and says how many there were.
     pub fn lift(&mut self, subject: &Subject) -> usize {
         let spans = self.spans(subject).to_vec();

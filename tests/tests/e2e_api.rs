@@ -329,6 +329,7 @@ fn what_cannot_be_read_is_told_with_a_status() {
         (r#"{"user":"","body":1}"#, 422),
         (r#"{"user":"a","body":1,"key":""}"#, 422),
         (r#"{"user":"a","body":1,"key":"k"}"#, 200),
+        (r#"{"user":"a","body":null}"#, 200),
     ] {
         let answer = api.curl(Some(ALL), "POST", messages, &["-d", body]);
         assert_eq!(answer.status, status, "{body}: {}", answer.body);
@@ -344,6 +345,7 @@ fn what_cannot_be_read_is_told_with_a_status() {
     }
     assert_eq!(api.read("/v1/rooms/lobby/messages?before=1&after=1").status, 400);
     assert_eq!(api.read("/v1/rooms/lobby/messages?befor=1").status, 400);
+    assert_eq!(api.read("/v1/rooms/lobby/messages?limit=0").status, 422);
     assert_eq!(api.read(&format!("/v1/rooms/{}", "x".repeat(129))).status, 422);
     assert_eq!(api.read("/v1/nothing").code(), (404, "not_found".to_owned()));
     assert_eq!(api.curl(Some(ALL), "PUT", messages, &[]).code(), (405, "method_not_allowed".to_owned()));

@@ -149,10 +149,11 @@ pub struct DamagedLine {
     pub fault: RecordFault,
 }
 
-/// Reads a file as it was found. Only its last line can be torn, since a line is synced before the next is written.
+/// Reads a file as it was found. Only its last line can be torn, since a line is synced before the next is written; then its end
+/// is missing, or some of it is zeros, which is what a file holds where nothing was written. Otherwise it was acknowledged.
 ///
 /// # Errors
-/// When a line before the last is damaged, or one whose sum is right makes no sense.
+/// When a line is damaged and not torn, or one whose sum is right makes no sense.
 pub fn read_file(bytes: &[u8]) -> Result<Records, DamagedLine> {
     let (mut records, mut good_bytes) = (Vec::new(), 0);
     for (index, line) in bytes.split_inclusive(|&byte| byte == b'\n').enumerate() {
@@ -160,7 +161,7 @@ pub fn read_file(bytes: &[u8]) -> Result<Records, DamagedLine> {
         let is_last = good_bytes + line.len() == bytes.len();
         match whole.map_or(Err(RecordFault::Sum), Record::decode) {
             Ok(record) => records.push(record),
-            Err(RecordFault::Sum) if is_last => break,
+            Err(RecordFault::Sum) if is_last && (whole.is_none() || line.contains(&0)) => break,
             Err(fault) => return Err(DamagedLine { line: index + 1, fault }),
         }
         good_bytes += line.len();

@@ -254,6 +254,12 @@ fn a_file_ends_where_its_last_line_was_torn() {
     assert_eq!(read_file(&damaged), Err(DamagedLine { line: 1, fault: RecordFault::Sum }));
     let later = format!("{}{}\n", lines[0], summed(r#"{"format":2}"#));
     assert_eq!(read_file(later.as_bytes()), Err(DamagedLine { line: 2, fault: RecordFault::Format }), "not torn");
+    let mut newest = file.clone().into_bytes();
+    let at = newest.len() - 5;
+    newest[at] ^= 1;
+    assert!(read_file(&newest).is_err(), "a line with its end was acknowledged");
+    newest[at] = 0;
+    assert!(read_file(&newest).unwrap().good_bytes < newest.len(), "a part of it was never written");
     assert_eq!(read_file(b""), Ok(Records { records: vec![], good_bytes: 0 }));
 }
 

@@ -129,6 +129,11 @@ fn compare(old: &Config, read: &Config) -> Changes {
             }
         }
     }
+    if let Some(admin) = old.admin.as_ref().filter(|admin| read.admin.is_none() && !admin.keys.is_empty()) {
+        let change =
+            Change { key: "admin.keys".to_owned(), from: shown(&api_keys(&admin.keys)), to: "nothing".to_owned() };
+        changes.takes_effect.push(change);
+    }
     changes
 }
 

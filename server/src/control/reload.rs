@@ -160,6 +160,11 @@ impl Reload {
             Auth::Token(auth) => Some(OwnKeys::read(auth)?),
             Auth::Open => None,
         };
+        if self.config.auth != Auth::Open && changes.needs_restart.iter().any(|change| change.key == "auth.mode") {
+            tracing::warn!(
+                "the configuration asks for no tokens any more: they are asked for until the next start, and not behind it"
+            );
+        }
         // From here on nothing can fail.
         self.log.set(&merged.log);
         let keys = self.judge.as_ref().zip(own).map(|(slot, own)| slot.put(own));

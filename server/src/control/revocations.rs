@@ -103,6 +103,10 @@ impl RevocationsFile {
     /// # Errors
     /// There are too many, or the disk refuses; then nothing has changed.
     pub fn add(&mut self, revocation: &Revocation, now_seconds: u64) -> Result<bool, RevocationsFault> {
+        // Only what changes something takes place in the file.
+        if self.all.includes(revocation) {
+            return Ok(false);
+        }
         let mut after = None;
         if self.all.len() >= self.all.revocations_max() {
             // Only a trial tells whether it takes the place of another one.
@@ -125,6 +129,9 @@ impl RevocationsFile {
     /// # Errors
     /// The disk refuses; then nothing has changed.
     pub fn lift(&mut self, subject: &Subject) -> Result<usize, RevocationsFault> {
+        if !self.all.has(subject) {
+            return Ok(0);
+        }
         self.append(&Record::Lift(subject.clone()))?;
         Ok(self.all.lift(subject))
     }

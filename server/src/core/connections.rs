@@ -300,6 +300,7 @@ impl Connections {
     }
 
     fn last_words(&mut self, slot: u32, bytes: Vec<u8>, net: &mut Net) {
+        self.give_place_back(slot);
         self.set_stage(slot, Stage::LastWords);
         self.send(slot, Sending::Copied(bytes), net);
     }

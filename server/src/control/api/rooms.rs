@@ -17,7 +17,7 @@ use banter_protocol::ids::{PostKey, RoomName, Sequence, UserName};
 use banter_protocol::json;
 use banter_protocol::request::{BodyFormat, FetchFrom};
 use base64::Engine as _;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -55,6 +55,7 @@ pub struct MessageToPost {
     user: String,
     /// What is said: any JSON value, nested at most 64 deep.
     #[schema(value_type = Option<Object>)]
+    #[serde(default, deserialize_with = "present")]
     body: Option<Box<RawValue>>,
     /// What is said, as bytes in base64, instead of `body`.
     body_base64: Option<String>,
@@ -72,6 +73,7 @@ pub struct Broadcast {
     user: String,
     /// What is said: any JSON value.
     #[schema(value_type = Option<Object>)]
+    #[serde(default, deserialize_with = "present")]
     body: Option<Box<RawValue>>,
     /// What is said, as bytes in base64, instead of `body`.
     body_base64: Option<String>,
@@ -87,6 +89,7 @@ pub struct SignalToSend {
     user: String,
     /// What is told: any JSON value.
     #[schema(value_type = Option<Object>)]
+    #[serde(default, deserialize_with = "present")]
     body: Option<Box<RawValue>>,
     /// What is told, as bytes in base64, instead of `body`.
     body_base64: Option<String>,
@@ -129,6 +132,11 @@ pub struct MembersWanted {
     after: Option<String>,
     /// Names at most, 1 to 1,000; 100 unless told otherwise.
     limit: Option<usize>,
+}
+
+/// Keeps `null`, which is a body like any other and which `Option` would read as none.
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Box<RawValue>>, D::Error> {
+    Box::<RawValue>::deserialize(deserializer).map(Some)
 }
 
 /// A room.
@@ -295,7 +303,10 @@ pub async fn messages(
         (before, None) => FetchFrom::Before(Sequence(before.unwrap_or(u64::MAX))),
         (None, Some(after)) => FetchFrom::After(Sequence(after)),
     };
-    let messages_max = wanted.limit.unwrap_or(PAGE_MESSAGES).max(1);
+    let messages_max = wanted.limit.unwrap_or(PAGE_MESSAGES);
+    if messages_max == 0 {
+        return Err(ApiFault::invalid("`limit` must be at least 1"));
+    }
     match plane.cores.ask_room(BackendAsk::Fetch { room, from, messages_max }).await? {
         BackendAnswer::Answer(Answer::Page { room, epoch, messages, more }) => {
             let event = Event::Page { id: None, room: room.as_str(), epoch, messages: &messages, more };

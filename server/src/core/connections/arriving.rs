@@ -108,6 +108,10 @@ impl Connections {
         if arrived.unwelcome == Some(Unwelcome::Revoked) {
             self.counters.revoked_connections += 1;
         }
+        // Who gets no further takes nobody's place until it has gone.
+        if arrived.unwelcome.is_some() {
+            self.give_place_back(slot);
+        }
     }
 
     /// The native form is open, if the connection may come in.
@@ -168,7 +172,7 @@ impl Connections {
     }
 
     /// It is not one of those any more that have not said who they are.
-    fn give_place_back(&mut self, slot: u32) {
+    pub(super) fn give_place_back(&mut self, slot: u32) {
         if std::mem::take(&mut self.table[slot as usize].is_unproved) {
             self.arrivals.proved();
             self.carried.remove(&slot);
