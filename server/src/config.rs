@@ -95,9 +95,9 @@ limit_table! {
     members_per_second_max: u32 = "COUNT", "member lists a second of one connection; 0 = no limit";
     requests_per_turn_max: u32 = "COUNT", "requests of one connection one turn takes";
     handshake_timeout_ms: u32 = "MS", "from accept to the end of the handshake";
-    idle_timeout_ms: u32 = "MS", "silence that closes a peer (pinged at half); 0 = never";
+    idle_timeout_ms: u32 = "MS", "silence that ends a peer (pinged at half); 0 = never";
     send_timeout_ms: u32 = "MS", "bytes wait for a peer that takes none; 0 = for ever";
-    message_timeout_ms: u32 = "MS", "from a message's first byte to its last; 0 = for ever";
+    message_timeout_ms: u32 = "MS", "a message's first byte to its last; 0 = for ever";
     held_bytes_max: u32 = "BYTES", "that came from one connection while it is not read";
     outbox_bytes_max: u32 = "BYTES", "waiting for one connection before it falls behind";
     presence_members_max: u32 = "COUNT", "members above which presence tells counts only";
@@ -119,7 +119,7 @@ limit_table! {
     retention_bytes: u64 = "BYTES", "log above which its oldest segments go; 0 = no limit";
     retention_hours: u32 = "HOURS", "after which a segment of the log goes; 0 = never";
     catch_up_bytes_per_turn_max: u32 = "BYTES", "history one turn hands to readers that catch up";
-    run_bytes_max: u32 = "BYTES", "newest frames a room keeps to send, per core and form";
+    run_bytes_max: u32 = "BYTES", "newest frames a room keeps to send, by core and form";
     run_bytes_per_core_max: u64 = "BYTES", "newest frames to send over all rooms of a core";
     lane_parcels_max: u32 = "COUNT", "parcels one lane between two cores holds";
     drain_timeout_ms: u32 = "MS", "a stopping server takes at most to deliver and close";
