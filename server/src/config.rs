@@ -82,7 +82,7 @@ limit_table! {
     frame_bytes_max: u32 = "BYTES", "one frame or message from a peer";
     connections_max: u32 = "COUNT", "connections of the server; 0 = as descriptors allow";
     connections_unproved_max: u32 = "COUNT", "of them not said yet who they are; 0 = no limit";
-    connections_per_ip_max: u32 = "COUNT", "connections of one address, or IPv6 /64; 0 = no limit";
+    connections_per_ip_max: u32 = "COUNT", "connections of an address, or IPv6 /64; 0 = no limit";
     connects_per_second_per_ip_max: u32 = "COUNT", "new ones a second of one address; 0 = no limit";
     auth_failures_per_minute_per_ip_max: u32 = "COUNT", "refused tokens shut an address out; 0 = no limit";
     rooms_max: u32 = "COUNT", "rooms of the server";
@@ -92,7 +92,7 @@ limit_table! {
     signals_per_room_per_second_max: u32 = "COUNT", "signals a second a room passes on; 0 = no limit";
     joins_per_second_max: u32 = "COUNT", "joins a second of one connection; 0 = no limit";
     fetches_per_second_max: u32 = "COUNT", "fetches a second of one connection; 0 = no limit";
-    members_per_second_max: u32 = "COUNT", "member lists a second of one connection; 0 = no limit";
+    members_per_second_max: u32 = "COUNT", "member lists a second of a connection; 0 = no limit";
     requests_per_turn_max: u32 = "COUNT", "requests of one connection one turn takes";
     handshake_timeout_ms: u32 = "MS", "from accept to the end of the handshake";
     idle_timeout_ms: u32 = "MS", "silence that ends a peer (pinged at half); 0 = never";
