@@ -3,7 +3,8 @@
 //! Invariants:
 //! - A parcel goes out only where its lane has room, so the shell never has to refuse one.
 //! - Upward parcels keep their order: while one waits for a core, the later ones for that core wait behind it. What waits
-//!   is bounded by the connections and subscriptions of this core, since a connection with a parcel waiting is not read.
+//!   is bounded by the connections and subscriptions of this core, since a connection with a parcel waiting is not read, and by
+//!   the asks of the interface for backends, which are bounded where they come in.
 //! - An upward parcel is taken from a core only while the lane down to that core has room ([`Lanes::may_take_up`]). Down
 //!   never waits for up, so the two cannot block each other.
 //! - An answer that comes later (behind a commit, or a read of the log) keeps no place in the lane: whoever waits for a

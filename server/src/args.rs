@@ -434,7 +434,7 @@ mod tests {
     #[test]
     fn help_limits_lists_every_limit_with_unit_and_default() {
         let help = printed("--help-limits");
-        assert!(help.lines().count() <= LIMITS.len() + 2 && help.lines().all(|line| line.len() <= 114), "{help}");
+        assert!(help.lines().count() <= LIMITS.len() + 2 && help.lines().all(|line| line.len() <= 110), "{help}");
         for (limit, flag) in LIMITS.iter().zip(LIMIT_FLAGS.iter()) {
             let line = help.lines().find(|line| line.contains(&format!("--{flag} {}", limit.unit))).expect(flag);
             assert!(line.contains(&(limit.read)(&Limits::default()).to_string()) && line.contains(limit.about));

@@ -50,7 +50,7 @@ impl Cores {
         self.links.len()
     }
 
-    /// Asks the core that owns the room.
+    /// Asks the core that owns the room which the ask is about.
     ///
     /// # Errors
     /// No answer came: what was asked may be done or not.

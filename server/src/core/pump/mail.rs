@@ -13,7 +13,7 @@ use crate::metrics::CoreReport;
 use crate::storage::disk::Disk;
 
 impl Pump {
-    /// Takes all of it; each message is one step, however much hangs on it.
+    /// Takes all that came. Who sends bounds how much that is.
     pub(super) fn take_mail(&mut self) {
         if !self.bell.take_mail() {
             return;
