@@ -19,6 +19,7 @@ access_job() {
     access_run access-api "$2" native.token
     api_run "$2"
     ;;
+  access-reload) reload_run "$2" ;;
   esac
   printf '{"job":"%s"}\n' "$1" >"$2.load"
 }
@@ -74,6 +75,23 @@ api_run() {
   "$BIN/api-posts" --api "$(api_address)" --key-file "$ACCESS_FOLDER/key" --pid "$SERVER_PID" --cpu "$LOAD_CPU" \
     --connections "$API_CONNECTIONS" --warmup "$WARMUP_SECONDS" --duration "$SECONDS_MEASURED" --json >"$1.api.part" ||
     fail "posts through the interface for backends could not be measured"
+  stop_server
+}
+
+# reload_run FILE: a reload that gives everybody other rights, while connections are held that read rooms.
+reload_run() {
+  cp "$ACCESS_FOLDER/api.toml" "$ACCESS_FOLDER/reload.toml"
+  SERVER_MORE=(--config "$ACCESS_FOLDER/reload.toml")
+  start_server memory
+  SERVER_MORE=()
+  # shellcheck disable=SC2046  # words on purpose
+  "$BIN/banter-loadgen" $(load_arguments access-reload) --secret-file "$ACCESS_FOLDER/secret" --json \
+    --server "$SERVER_ADDRESS" --cpu "$LOAD_CPU" --pid "$SERVER_PID" >"$1.held.part" &
+  load=$!
+  python3 scripts/reload_turns.py "$(api_address)" "$ACCESS_FOLDER/key" "$ACCESS_FOLDER/reload.toml" "$IDLE_CONNECTIONS" \
+    >"$1.reload.part" || fail "a reload could not be measured"
+  wait "$load" || fail "the connections were not held"
+  load=""
   stop_server
 }
 

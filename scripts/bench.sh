@@ -4,7 +4,7 @@
 # Jobs: fanout-1 fanout-16 fanout-256 fanout-1024 fanout-10x100 rooms-1000 idle (default: these). Each has a fresh server.
 # On a disk: synced-throughput ack-light ack-latency resume-storm restart. "disk" is these five.
 # What the log takes: start-rooms restore log-bytes page-cost. "log" is these four.
-# What tokens and the interface for backends take: access-idle access-fanout access-storm access-api. "access" is these four.
+# What tokens and the interface for backends take: access-idle access-fanout access-storm access-api access-reload. "access" is these.
 # With hostile connections, kind by kind beside honest ones, three minutes a round: hostile.
 # From outside: SECONDS_MEASURED (5), WARMUP_SECONDS (2), SERVER_CPU (0), LOAD_CPU (1), IDLE_CONNECTIONS (19000),
 # DISK_FOLDER (target/disk), SYNCED_ROOMS (10), SYNCED_MEMBERS (100, at least 10), ACK_ROOMS (100), ACK_MEMBERS (2),

@@ -5,12 +5,14 @@ from pathlib import Path
 from statistics import mean
 
 # As bench.sh names them, in the order of the table.
-JOBS = ["access-idle", "access-fanout", "access-storm", "access-api"]
+JOBS = ["access-idle", "access-fanout", "access-storm", "access-api", "access-reload"]
 # What a connection that proved who it is may cost more, in bytes.
 IDLE_MORE_BYTES_MAX = 200
 # What posts and deliveries with rights may cost, and the live p99 of a storm with tokens, divided by those without.
 FANOUT_RATIO_MAX = 1.02
 STORM_RATIO_MAX = 1.5
+# The longest turn of a server that reloads, in milliseconds.
+RELOAD_TURN_MAX_MS = 5
 
 
 class Run:
@@ -29,6 +31,7 @@ class Run:
             "access-fanout": self.fanout,
             "access-storm": self.storm,
             "access-api": self.api,
+            "access-reload": self.reload,
         }[self.job]()
         return {name: value for name, value in made.items() if value is not None}
 
@@ -78,6 +81,11 @@ class Run:
             "native_load_share": native["own_cpu_share"],
         }
 
+    def reload(self):
+        found = self.parts["reload"]
+        names = ("connections", "closed", "answered_ms", "turns", "turns_within_ms", "quiet_turns_within_ms")
+        return {name: found[name] for name in names}
+
     def disturbed(self):
         shares = ("server_disturbed_share", "own_disturbed_share")
         return max(part.get(name) or 0 for part in self.parts.values() for name in shares)
@@ -106,6 +114,7 @@ def targets(summary):
     at_most("CPU a post with rights, to that without", "access-fanout", "posts_ratio", FANOUT_RATIO_MAX)
     at_most("live p99, tokens for the first time, to that without", "access-storm", "first_live_p99_ratio", STORM_RATIO_MAX)
     at_most("live p99, tokens that come again, to that without", "access-storm", "again_live_p99_ratio", STORM_RATIO_MAX)
+    at_most("no turn of a reload is longer, in ms", "access-reload", "turns_within_ms", RELOAD_TURN_MAX_MS)
     return found
 
 

@@ -34,7 +34,7 @@ SERVER_DATA=""
 MEMORY_JOBS=(fanout-1 fanout-16 fanout-256 fanout-1024 fanout-10x100 rooms-1000 idle)
 DISK_JOBS=(synced-throughput ack-light ack-latency resume-storm restart)
 LOG_JOBS=(start-rooms restore log-bytes page-cost)
-ACCESS_JOBS=(access-idle access-fanout access-storm access-api)
+ACCESS_JOBS=(access-idle access-fanout access-storm access-api access-reload)
 JOBS=("${MEMORY_JOBS[@]}" "${DISK_JOBS[@]}" "${LOG_JOBS[@]}" "${ACCESS_JOBS[@]}" hostile)
 
 fail() {
@@ -72,6 +72,8 @@ job_arguments() {
   rooms-1000) echo "fanout --rooms 1000 --members 5 --publishers 5 --outstanding 1" ;;
   hostile) echo "hostile --attackers $HOSTILE_ATTACKERS --memory $HOSTILE_MEMORY" ;;
   idle | access-idle) echo "idle --connections $IDLE_CONNECTIONS --rooms 190" ;;
+  # Held until the reload was measured.
+  access-reload) echo "idle --connections $IDLE_CONNECTIONS --rooms 190 --hold 15" ;;
   # Their history is made by make-history.
   restart | start-rooms | restore | page-cost) echo "" ;;
   *) fail "no job is called $1; there are: ${JOBS[*]}" ;;
@@ -83,7 +85,7 @@ load_arguments() {
   local job
   job="$(job_arguments "$1")" || exit 3
   case "$1" in
-  idle | access-idle) echo "$job --wire json" ;;
+  idle | access-idle | access-reload) echo "$job --wire json" ;;
   access-api) echo "$job --wire native --payload 128 --warmup $WARMUP_SECONDS --duration $SECONDS_MEASURED" ;;
   hostile) echo "$job --wire json --duration $SECONDS_MEASURED" ;;
   resume-storm | access-storm) echo "$job --wire json --payload 128 --warmup $WARMUP_SECONDS --before $SECONDS_MEASURED" ;;

@@ -21,12 +21,10 @@ use crate::address::ConnectionId;
 use crate::parcel::Refusal;
 use crate::rates::Kind;
 use crate::sessions::Sessions;
-use crate::turn::Turn;
+use crate::turn::{ENDS_A_TURN, Turn};
 
 /// The WebSocket close code of who has no token that holds, or whose token has ended: come back with another.
 pub const CLOSE_UNAUTHORIZED: u16 = 4_401;
-/// Connections that one turn tells of their tokens' end, or ends since their tokens have ended: each leaves all of its rooms.
-const ENDS_A_TURN: usize = 64;
 /// How long before its token's end a connection is told, in milliseconds.
 const EXPIRING_MS: u64 = 60_000;
 

@@ -1,5 +1,7 @@
 //! What a connection asks and is answered: checks each request, sends it to the core of its room, and writes the answer.
 
+use std::sync::Arc;
+
 use banter_access::limit::Limit;
 use banter_access::proof::Proof;
 use banter_access::rights::Rights;
@@ -331,7 +333,7 @@ impl Sessions {
         slot: usize,
         id: RequestId,
         wish: &JoinWish,
-        room_token: Option<Box<Proof>>,
+        room_token: Option<Arc<Proof>>,
         turn: &mut Turn<'_>,
     ) -> Result<(), Refusal> {
         self.refuse_if_draining()?;

@@ -21,10 +21,14 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use crate::access::Access;
 use crate::parcel::Refusal;
 use crate::sessions::Sessions;
-use crate::turn::Turn;
+use crate::turn::{ENDS_A_TURN, Turn};
 
 /// Connections and readings that a turn looks at for orders. One look is up to a microsecond.
 const LOOKS_A_TURN: usize = 1_024;
+/// Looks that a turn has fewer for each connection that it ended.
+const CONNECTION_LOOKS: usize = LOOKS_A_TURN / ENDS_A_TURN;
+/// The same for each reading: one takes a microsecond or two, with the frame that says so and the parcel to the room.
+const READING_LOOKS: usize = 4;
 /// Disconnects and kicks that wait for their walk at most.
 pub const ORDERS_WAITING_MAX: usize = 65_536;
 /// The WebSocket close code of who was revoked: do not come back with this token.
@@ -188,8 +192,7 @@ impl Sessions {
             while looks > 0 && walk.below > 0 {
                 walk.below -= 1;
                 turn.counters.steps += 1;
-                let ended = self.look_for(&walk, turn);
-                looks = looks.saturating_sub(1 + ended);
+                looks = looks.saturating_sub(1 + self.look_for(&walk, turn));
             }
             if walk.below > 0 {
                 self.orders.walk = Some(walk);
@@ -227,15 +230,16 @@ impl Sessions {
         Some(Walk { below, over })
     }
 
-    /// Looks at the walk's place, and says how many readings it ended there.
+    /// Looks at the walk's place, and says how many more looks it took to end what stood there.
     fn look_for(&mut self, walk: &Walk, turn: &mut Turn<'_>) -> usize {
         match &walk.over {
             Over::Revoked => self.end_if_revoked(walk.below, turn),
             Over::RevokedInRooms => self.end_room_token_if_revoked(walk.below as u32, turn),
-            Over::Rights => usize::from(
-                self.subscriptions.contains(walk.below)
-                    && self.judge_reading(walk.below as u32, ErrorCode::Forbidden, turn),
-            ),
+            Over::Rights => {
+                let is_ended = self.subscriptions.contains(walk.below)
+                    && self.judge_reading(walk.below as u32, ErrorCode::Forbidden, turn);
+                READING_LOOKS * usize::from(is_ended)
+            }
             Over::Disconnects(users) => {
                 let user = self.connections[walk.below].user.as_ref();
                 let parting = user.and_then(|user| users.get(user)).copied();
@@ -252,7 +256,7 @@ impl Sessions {
 
     fn end_room_token_if_revoked(&mut self, subscription: u32, turn: &mut Turn<'_>) -> usize {
         let is_revoked = self.room_tokens.of(subscription).is_some_and(|proof| self.is_revoked(proof, turn));
-        usize::from(is_revoked && self.end_room_token(subscription, ErrorCode::Revoked, turn))
+        READING_LOOKS * usize::from(is_revoked && self.end_room_token(subscription, ErrorCode::Revoked, turn))
     }
 
     fn kick_if_of(&mut self, room: RoomId, users: &FxHashSet<UserName>, at: usize, turn: &mut Turn<'_>) -> usize {
@@ -263,15 +267,15 @@ impl Sessions {
             return 0;
         }
         self.end_reading(subscription, ErrorCode::Kicked, turn);
-        1
+        READING_LOOKS
     }
 
-    /// Ends a connection; as many readings as it had.
+    /// Ends a connection, and says what that takes, in looks.
     fn part_from(&mut self, slot: usize, parting: Parting, turn: &mut Turn<'_>) -> usize {
         let readings = self.connections[slot].subscriptions.len();
         let error = Some((parting.code, parting.message));
         self.close(self.id_of(slot), error, parting.close_code, parting.code.as_str(), turn);
-        readings
+        CONNECTION_LOOKS + READING_LOOKS * readings
     }
 
     /// Ends a connection with the answer to its request.

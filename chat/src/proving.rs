@@ -10,6 +10,7 @@
 //! - A token that does not hold, or is another user's, changes nothing of what the one before it gives.
 
 use std::fmt;
+use std::sync::Arc;
 
 use banter_access::proof::Proof;
 use banter_access::rights::Rights;
@@ -112,7 +113,7 @@ pub struct Proved {
     /// What was asked.
     pub proving: Proving,
     /// The proof, or why there is none.
-    pub verdict: Result<Box<Proof>, NotProved>,
+    pub verdict: Result<Arc<Proof>, NotProved>,
 }
 
 /// Why a token proves nothing.
@@ -182,7 +183,7 @@ impl Sessions {
         self.resume_if_light(slot);
     }
 
-    fn take_proof(&mut self, slot: usize, proving: Proving, proof: Box<Proof>, turn: &mut Turn<'_>) {
+    fn take_proof(&mut self, slot: usize, proving: Proving, proof: Arc<Proof>, turn: &mut Turn<'_>) {
         let (request, is_revoked) = (proving.request, self.is_revoked(&proof, turn));
         match proving.purpose {
             // What the connection itself goes by may hold all the same.
@@ -199,7 +200,7 @@ impl Sessions {
         slot: usize,
         request: RequestId,
         wish: &JoinWish,
-        proof: Box<Proof>,
+        proof: Arc<Proof>,
         turn: &mut Turn<'_>,
     ) {
         if self.connections[slot].user.as_ref() != Some(proof.user()) {
@@ -216,7 +217,7 @@ impl Sessions {
         slot: usize,
         request: RequestId,
         (user, agreed): (&str, Features),
-        proof: Box<Proof>,
+        proof: Arc<Proof>,
         turn: &mut Turn<'_>,
     ) {
         if !user.is_empty() && *user != *proof.user().as_str() {
@@ -229,7 +230,7 @@ impl Sessions {
     }
 
     /// From here on the new token's rights hold, and what was read by the old one's alone is read no longer.
-    fn take_renewal(&mut self, slot: usize, request: RequestId, proof: Box<Proof>, turn: &mut Turn<'_>) {
+    fn take_renewal(&mut self, slot: usize, request: RequestId, proof: Arc<Proof>, turn: &mut Turn<'_>) {
         if self.connections[slot].user.as_ref() != Some(proof.user()) {
             return self.refuse_token(slot, request, &other_user(), turn);
         }
@@ -241,7 +242,7 @@ impl Sessions {
         self.judge_readings(slot, turn);
     }
 
-    fn keep_proof(&mut self, slot: usize, proof: Box<Proof>) {
+    fn keep_proof(&mut self, slot: usize, proof: Arc<Proof>) {
         let id = self.id_of(slot);
         self.ends.set(&proof, id);
         let session = &mut self.connections[slot];

@@ -7,6 +7,7 @@
 //! ends exactly then.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use banter_access::proof::Proof;
 use banter_access::rights::Rights;
@@ -14,15 +15,12 @@ use banter_protocol::error_code::ErrorCode;
 
 use crate::access::{Access, ends_ms};
 use crate::sessions::Sessions;
-use crate::turn::Turn;
-
-/// Tokens of a turn that end; each may end a reading.
-const ENDS_A_TURN: usize = 64;
+use crate::turn::{ENDS_A_TURN, Turn};
 
 /// The tokens, by the reading that each came for.
 #[derive(Debug, Default)]
 pub(crate) struct RoomTokens {
-    proofs: BTreeMap<u32, Box<Proof>>,
+    proofs: BTreeMap<u32, Arc<Proof>>,
     /// When each ends, in milliseconds since 1970, without leeway.
     ends: BTreeSet<(u64, u32)>,
 }
@@ -37,7 +35,7 @@ impl RoomTokens {
     }
 
     /// The reading goes by that one from here on.
-    pub(crate) fn set(&mut self, subscription: u32, proof: Box<Proof>) {
+    pub(crate) fn set(&mut self, subscription: u32, proof: Arc<Proof>) {
         self.remove(subscription);
         self.ends.insert((ends_ms(&proof), subscription));
         self.proofs.insert(subscription, proof);

@@ -1,5 +1,7 @@
 //! One connection as its core knows it: who it is, what it may still send, and what waits to be sent to it.
 
+use std::sync::Arc;
+
 use banter_access::proof::Proof;
 use banter_access::rights::Rights;
 use banter_protocol::error_code::ErrorCode;
@@ -72,7 +74,7 @@ pub struct Session {
     /// When the last byte came, on the turn's clock.
     pub heard_ms: u64,
     /// What its token proved, where tokens are asked for.
-    pub proof: Option<Box<Proof>>,
+    pub proof: Option<Arc<Proof>>,
 }
 
 /// Where a connection stands.

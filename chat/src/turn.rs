@@ -5,6 +5,10 @@ use crate::counters::Counters;
 use crate::lanes::Lanes;
 use crate::latencies::Latencies;
 
+/// Connections, or readings by a token of their own, that one turn ends at most of those whose time or right is over together:
+/// one takes some 15 µs, with all that it leaves and the frames that say so, and who is not ended waits no longer than that.
+pub const ENDS_A_TURN: usize = 16;
+
 /// The surroundings of one input.
 pub struct Turn<'t> {
     /// The time, the same for the whole turn.

@@ -2,6 +2,8 @@
 
 mod proved;
 
+use std::sync::Arc;
+
 use banter_access::proof::Proof;
 use banter_access::rights::Rights;
 use banter_chat::address::ConnectionId;
@@ -14,7 +16,7 @@ use proved::{GRACE_MS, LEEWAY_S, Server, access, join};
 const ANN: ConnectionId = ConnectionId { slot: 0, generation: 1 };
 
 /// The proof of a token that holds for so many seconds from the start.
-fn proof(user: &str, seconds: u64) -> Box<Proof> {
+fn proof(user: &str, seconds: u64) -> Arc<Proof> {
     proved::proof(user, seconds, &[("lobby", Rights::READ | Rights::WRITE)])
 }
 

@@ -2,6 +2,8 @@
 
 mod proved;
 
+use std::sync::Arc;
+
 use banter_access::proof::Proof;
 use banter_access::rights::Rights;
 use banter_chat::address::ConnectionId;
@@ -22,7 +24,7 @@ fn server(rooms: &[(&str, Rights)]) -> (Server, ConnectionId, ConnectionId) {
     (server, ann, bob)
 }
 
-fn renewed(server: &mut Server, id: ConnectionId, proof: Box<Proof>) -> Vec<String> {
+fn renewed(server: &mut Server, id: ConnectionId, proof: Arc<Proof>) -> Vec<String> {
     let proving = server.renew(id);
     server.proved(proving, Ok(proof))
 }

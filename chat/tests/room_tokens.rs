@@ -2,6 +2,8 @@
 
 mod proved;
 
+use std::sync::Arc;
+
 use banter_access::mint::ClaimsToMint;
 use banter_access::proof::Proof;
 use banter_access::revocation::{Revocation, Subject};
@@ -31,13 +33,13 @@ fn proving(server: &mut Server, id: ConnectionId, room: &str) -> Proving {
     server.turn(1, |shard| shard.handle(id, request(join_with_token(room)))).prove.pop().expect("a token to judge")
 }
 
-fn join_by(server: &mut Server, id: ConnectionId, room: &str, proof: Box<Proof>) -> Vec<String> {
+fn join_by(server: &mut Server, id: ConnectionId, room: &str, proof: Arc<Proof>) -> Vec<String> {
     let proving = proving(server, id, room);
     assert_eq!(&*proving.token, "room");
     server.proved(proving, Ok(proof))
 }
 
-fn deal(seconds: u64, rights: Rights) -> Box<Proof> {
+fn deal(seconds: u64, rights: Rights) -> Arc<Proof> {
     proof("ann", seconds, &[("deal", rights)])
 }
 

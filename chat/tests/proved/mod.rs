@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use banter_access::grants::{RoomDefault, RoomDefaults};
 use banter_access::keys::Keys;
@@ -38,14 +39,14 @@ pub fn claims(user: &str, seconds: u64, rooms: &[(&str, Rights)]) -> ClaimsToMin
 }
 
 /// What a token with these claims proves.
-pub fn proof_of(claims: &ClaimsToMint) -> Box<Proof> {
+pub fn proof_of(claims: &ClaimsToMint) -> Arc<Proof> {
     let token = mint(&SigningKey::from_secret(SECRET).unwrap(), claims).unwrap();
     let mut keys = Keys::new();
     keys.add_secret(SECRET, None).unwrap();
-    Box::new(judge(&token, &keys, &Rules::default(), claims.issued_seconds).unwrap())
+    Arc::new(judge(&token, &keys, &Rules::default(), claims.issued_seconds).unwrap())
 }
 
-pub fn proof(user: &str, seconds: u64, rooms: &[(&str, Rights)]) -> Box<Proof> {
+pub fn proof(user: &str, seconds: u64, rooms: &[(&str, Rights)]) -> Arc<Proof> {
     proof_of(&claims(user, seconds, rooms))
 }
 
@@ -134,14 +135,14 @@ impl Server {
     }
 
     /// A verdict, and what the connection hears.
-    pub fn proved(&mut self, proving: Proving, verdict: Result<Box<Proof>, NotProved>) -> Vec<String> {
+    pub fn proved(&mut self, proving: Proving, verdict: Result<Arc<Proof>, NotProved>) -> Vec<String> {
         let id = proving.connection;
         self.turn(1, |shard| shard.proved(Proved { proving, verdict }));
         self.hear(id)
     }
 
     /// Opens a connection that is who that proof says.
-    pub fn come_in(&mut self, slot: u32, proof: Box<Proof>) -> ConnectionId {
+    pub fn come_in(&mut self, slot: u32, proof: Arc<Proof>) -> ConnectionId {
         let id = self.open(slot);
         let proving = self.hello(id, "");
         let heard = self.proved(proving, Ok(proof));

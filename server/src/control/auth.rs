@@ -257,7 +257,7 @@ impl AuthInbox {
         self.slot.clone()
     }
 
-    fn judge(&mut self, proving: &Proving) -> Result<Box<Proof>, NotProved> {
+    fn judge(&mut self, proving: &Proving) -> Result<Arc<Proof>, NotProved> {
         self.judge.judge(&proving.token, wall_clock::unix_ms() / 1_000)
     }
 

@@ -9,6 +9,7 @@
 //! known to the server alone.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use banter_access::grants::{RoomDefault, RoomDefaults};
 use banter_access::keys::Keys;
@@ -229,7 +230,7 @@ impl Identities {
     ///
     /// # Errors
     /// As it would say.
-    pub fn judge(&mut self, token: &str, now_s: u64) -> Result<Box<Proof>, NotProved> {
+    pub fn judge(&mut self, token: &str, now_s: u64) -> Result<Arc<Proof>, NotProved> {
         if self.chance.once_in(20) {
             return Err(NotProved::Unavailable);
         }
@@ -237,7 +238,7 @@ impl Identities {
             banter_access::token::Refusal::Expired { .. } => NotProved::Expired(why.to_string()),
             why => NotProved::Refused(why.to_string()),
         };
-        judge(token, &self.keys, &Self::rules(), now_s).map(Box::new).map_err(refused)
+        judge(token, &self.keys, &Self::rules(), now_s).map(Arc::new).map_err(refused)
     }
 
     /// A connection is there.

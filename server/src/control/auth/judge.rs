@@ -1,11 +1,13 @@
 //! What tokens are judged by, and what it remembers of those that were good, so that who comes back costs a hash.
 //!
 //! Invariants:
-//! - Only what was judged good is remembered, and only until it ends: a refusal is always judged anew, and so is what has ended.
+//! - Only what was judged good is remembered, and is good only until it ends: a refusal is always judged anew, and so is what
+//!   has ended.
 //! - What is remembered goes with the keys and rules that it was judged by: each judge remembers for itself.
 //! - Revocations are judged behind it, on the cores, so that a token which is remembered is refused like any other.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
+use std::sync::Arc;
 
 use banter_access::keys::Keys;
 use banter_access::proof::Proof;
@@ -16,12 +18,18 @@ use super::{AuthFault, read_keys};
 use crate::config::TokenAuth;
 use crate::control::jwks::JwksDesk;
 
-/// Tokens that are remembered at most, of all cores; above it the one goes that ends first. One takes some 400 bytes: its proof,
-/// and its hash in a table and in a tree.
+/// Tokens that are remembered at most, of all cores. One takes some 50 bytes of a table; its proof is the connection's own, and
+/// some 130 bytes more only when that has gone.
 pub const VERDICTS_MAX: usize = 65_536;
 
-/// The BLAKE3 hash of a token: nothing in memory gives the token back.
-type TokenHash = [u8; blake3::OUT_LEN];
+/// The first half of a token's BLAKE3 hash: nothing in memory gives the token back. Who would be taken for somebody else has to
+/// find a second text for the hash of a token that a key has signed, which 128 bits keep as far away as a key does.
+type TokenHash = [u8; 16];
+
+fn hash_of(token: &str) -> TokenHash {
+    let hash = blake3::hash(token.as_bytes());
+    std::array::from_fn(|at| hash.as_bytes()[at])
+}
 
 /// What the configuration itself says: its keys, and what a token must say.
 #[derive(Clone, Default)]
@@ -74,17 +82,18 @@ impl Judge {
     ///
     /// # Errors
     /// Why it proves nothing.
-    pub fn judge(&mut self, token: &str, now_seconds: u64) -> Result<Box<Proof>, NotProved> {
-        let hash = *blake3::hash(token.as_bytes()).as_bytes();
+    pub fn judge(&mut self, token: &str, now_seconds: u64) -> Result<Arc<Proof>, NotProved> {
+        let hash = hash_of(token);
         if let Some(proof) = self.good.find(&hash)
             && !proof.is_expired(now_seconds, self.rules.leeway_seconds)
         {
-            return Ok(Box::new(proof.clone()));
+            return Ok(proof);
         }
         match token::judge(token, &self.keys, &self.rules, now_seconds) {
             Ok(proof) => {
+                let proof = Arc::new(proof);
                 self.good.remember(hash, proof.clone());
-                Ok(Box::new(proof))
+                Ok(proof)
             }
             Err(refusal) => Err(self.refused(token, &refusal)),
         }
@@ -107,28 +116,30 @@ impl Judge {
     }
 }
 
-/// Tokens that were judged good. Both hold the same hashes.
+/// Tokens that were judged good, in two generations: the newer one becomes the older one when it is full, and what the older one
+/// held and nobody has asked for since is forgotten.
 #[derive(Default)]
 struct Good {
     verdicts_max: usize,
-    proofs: HashMap<TokenHash, Proof>,
-    /// By their ends, in seconds since 1970.
-    ends: BTreeSet<(u64, TokenHash)>,
+    newer: HashMap<TokenHash, Arc<Proof>>,
+    older: HashMap<TokenHash, Arc<Proof>>,
 }
 
 impl Good {
-    fn find(&self, hash: &TokenHash) -> Option<&Proof> {
-        self.proofs.get(hash)
+    fn find(&mut self, hash: &TokenHash) -> Option<Arc<Proof>> {
+        if let Some(proof) = self.newer.get(hash) {
+            return Some(proof.clone());
+        }
+        let proof = self.older.remove(hash)?;
+        self.remember(*hash, proof.clone());
+        Some(proof)
     }
 
-    fn remember(&mut self, hash: TokenHash, proof: Proof) {
-        self.ends.insert((proof.expires_seconds(), hash));
-        self.proofs.insert(hash, proof);
-        while self.proofs.len() > self.verdicts_max
-            && let Some((_, first)) = self.ends.pop_first()
-        {
-            self.proofs.remove(&first);
+    fn remember(&mut self, hash: TokenHash, proof: Arc<Proof>) {
+        if self.newer.len() >= self.verdicts_max / 2 {
+            self.older = std::mem::take(&mut self.newer);
         }
+        self.newer.insert(hash, proof);
     }
 }
 
@@ -205,19 +216,31 @@ mod tests {
     fn a_refusal_is_never_remembered() {
         let (mut judge, token) = (judge(10), token("ann", 2_000));
         assert!(judge.judge(&token, 900).is_err(), "it is made in the future");
-        assert!(judge.good.proofs.is_empty() && judge.good.ends.is_empty());
+        assert!(judge.good.newer.is_empty() && judge.good.older.is_empty());
         assert!(judge.judge(&token, 1_000).is_ok());
     }
 
     #[test]
-    fn above_the_bound_who_ends_first_goes_first() {
-        let mut judge = judge(2);
-        let tokens = [1_900, 1_700, 1_800].map(|ends| token("ann", ends));
-        tokens.iter().for_each(|token| assert!(judge.judge(token, 1_000).is_ok()));
+    fn above_the_bound_those_go_that_nobody_asked_for_longest() {
+        let mut judge = judge(4);
+        let tokens = ["ann", "bob", "cid", "dan", "eve"].map(|user| token(user, 2_000));
+        let [ann, bob, cid, dan, eve] = &tokens;
+        for token in [ann, bob, cid, ann, dan, eve] {
+            assert!(judge.judge(token, 1_000).is_ok());
+            assert!(judge.good.newer.len() + judge.good.older.len() <= 4);
+        }
         let remembered = tokens.iter().map(|token| is_remembered(&mut judge, token));
-        assert_eq!(remembered.collect::<Vec<_>>(), [true, false, true]);
+        assert_eq!(remembered.collect::<Vec<_>>(), [true, false, false, true, true]);
         // The same one again takes no second place.
-        (0..5).for_each(|_| assert!(judge.judge(&tokens[1], 1_000).is_ok()));
-        assert_eq!((judge.good.proofs.len(), judge.good.ends.len()), (2, 2));
+        let mut judge = self::judge(4);
+        (0..5).for_each(|_| assert!(judge.judge(ann, 1_000).is_ok()));
+        assert_eq!((judge.good.newer.len(), judge.good.older.len()), (1, 0));
+    }
+
+    #[test]
+    fn who_comes_back_shares_the_proof_of_the_first_time() {
+        let (mut judge, token) = (judge(4), token("ann", 2_000));
+        let (first, again) = (judge.judge(&token, 1_000).unwrap(), judge.judge(&token, 1_000).unwrap());
+        assert!(Arc::ptr_eq(&first, &again));
     }
 }

@@ -8,14 +8,12 @@
 use banter_access::revocation::{Revocation, RevocationsFull, Subject};
 use banter_chat::orders::CLOSE_REVOKED;
 use banter_chat::shard::{Input, Shard};
+use banter_chat::turn::ENDS_A_TURN;
 use banter_protocol::error_code::ErrorCode;
 
 use super::{Connections, Stage};
 use crate::core::http;
 use crate::core::net::Net;
-
-/// Connections that one turn ends: each leaves all of its rooms.
-pub(super) const ENDS_A_TURN: usize = 64;
 
 impl Connections {
     /// A range of addresses was revoked: who comes from there is refused from here on, and who is there is ended in this turn and

@@ -5,7 +5,7 @@ use banter_access::gate::Proxies;
 use banter_access::revocation::{Revocation, Subject};
 
 use super::*;
-use crate::core::connections::blocking::ENDS_A_TURN;
+use banter_chat::turn::ENDS_A_TURN;
 
 const PROXY: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
 const BOB: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 2));
