@@ -130,8 +130,9 @@ impl Api {
     }
 
     fn metric(&self, name: &str) -> u64 {
-        let output = Command::new("curl").args(["--silent", "-H", &format!("Authorization: Bearer {ALL}")]);
-        let output = output.arg(format!("http://{}/v1/metrics", self.address)).output().expect("curl runs");
+        let mut curl = Command::new("curl");
+        curl.args(["--silent", "-H", &format!("Authorization: Bearer {ALL}")]);
+        let output = curl.arg(format!("http://{}/v1/metrics", self.address)).output().expect("curl runs");
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         let line = text.lines().find(|line| line.starts_with(&format!("{name} "))).expect("the metric is told");
         line.rsplit(' ').next().and_then(|value| value.parse().ok()).expect("a number")
