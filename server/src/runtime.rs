@@ -26,9 +26,9 @@ use rustix::net::sockopt;
 
 use crate::args::Sources;
 use crate::config::{Auth, Config, LogFormat, told_limits};
-use crate::control::feeds::FeedState;
 use crate::control::api::{self, DoorFault, Doors, Keys, Order, PlaneParts};
 use crate::control::auth::{self, AuthDesk, AuthFault, AuthInbox, KeySource};
+use crate::control::feeds::FeedState;
 use crate::control::jwks::JwksDesk;
 use crate::control::reload::Reload;
 use crate::control::revocations::{RevocationsFault, RevocationsFile};

@@ -34,12 +34,17 @@ const FEEDS_MAX: usize = 8;
 struct Setup {
     folder: TempDir,
     flags: Vec<String>,
+    rooms: &'static str,
 }
 
 impl Setup {
     fn new(flags: &[&str]) -> Self {
+        Self::with_rooms(flags, "")
+    }
+
+    fn with_rooms(flags: &[&str], rooms: &'static str) -> Self {
         let flags = flags.iter().map(|&flag| flag.to_owned()).collect();
-        let setup = Setup { folder: tempfile::tempdir().expect("a folder"), flags };
+        let setup = Setup { folder: tempfile::tempdir().expect("a folder"), flags, rooms };
         setup.write(&KEYS);
         setup
     }
@@ -50,7 +55,8 @@ impl Setup {
             format!("[[admin.keys]]\nname = '{name}'\nsha256 = '{digest}'\nrights = [{rights}]\nrooms = [{rooms}]\n")
         });
         let keys: String = keys.collect();
-        fs::write(self.path("banter.toml"), format!("[admin]\nlisten = '127.0.0.1:0'\n{keys}")).expect("a file");
+        fs::write(self.path("banter.toml"), format!("{}[admin]\nlisten = '127.0.0.1:0'\n{keys}", self.rooms))
+            .expect("a file");
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -70,7 +76,9 @@ impl Setup {
 
     fn segments(&self) -> usize {
         let files = fs::read_dir(self.path("data").join("log")).expect("the log's folder");
-        files.filter(|entry| entry.as_ref().expect("an entry").path().extension().is_some_and(|end| end == "log")).count()
+        files
+            .filter(|entry| entry.as_ref().expect("an entry").path().extension().is_some_and(|end| end == "log"))
+            .count()
     }
 }
 
@@ -160,7 +168,12 @@ impl Feed {
 
     fn wait_for_messages(&self, count: usize) -> Vec<Value> {
         let has_all = holds_within(PATIENCE, || self.messages().len() >= count);
-        assert!(has_all, "{count} messages are told, and not only {}: {:?}", self.messages().len(), self.lines().last());
+        assert!(
+            has_all,
+            "{count} messages are told, and not only {}: {:?}",
+            self.messages().len(),
+            self.lines().last()
+        );
         self.messages()
     }
 
@@ -261,6 +274,33 @@ fn a_backend_goes_on_from_its_cursor_across_kills_and_other_numbers_of_cores() {
 }
 
 #[test]
+fn rooms_of_all_classes_and_levels_are_told_in_their_order_but_for_those_in_memory() {
+    let rooms = "[[rooms]]\nmatch = 'game-1'\nretention_hours = 24\n[[rooms]]\nmatch = 'game-2'\nretention_hours = 24\n\
+                 durability = 'written'\n[[rooms]]\nmatch = 'hall'\ndurability = 'written'\n[[rooms]]\nmatch = 'lobby'\n\
+                 durability = 'memory'\n";
+    let setup = Setup::with_rooms(&SMALL, rooms);
+    let mut api = setup.start(2);
+    let logged = |numbers| {
+        let mut said = said(numbers);
+        said.remove("lobby");
+        said
+    };
+    let feed = api.feed(ALL, "");
+    say(&api, 0..20);
+    let messages = feed.wait_for_messages(80);
+    assert_eq!(bodies(&messages), logged(0..20));
+    // From the midst of it, over two more runs.
+    let query = format!("?cursor={}", messages[41]["cursor"].as_str().expect("a cursor"));
+    for numbers in [20..25, 25..30] {
+        api.server.kill();
+        api = setup.start(2);
+        say(&api, numbers);
+    }
+    let rest = api.feed(ALL, &query).wait_for_messages(120 - 42);
+    assert_eq!(bodies(&[messages[..42].to_vec(), rest].concat()), logged(0..30));
+}
+
+#[test]
 fn what_is_acknowledged_while_the_server_is_killed_is_told_behind_the_cursor() {
     let setup = Setup::new(&SMALL);
     let mut api = setup.start(2);
@@ -284,7 +324,8 @@ fn what_is_acknowledged_while_the_server_is_killed_is_told_behind_the_cursor() {
     api.server.kill();
     poster.join().expect("the poster ends");
     let acknowledged = acknowledged.lock().expect("nobody panics").clone();
-    let told: BTreeSet<u64> = feed.messages().iter().map(|message| message["body"].as_u64().expect("a number")).collect();
+    let told: BTreeSet<u64> =
+        feed.messages().iter().map(|message| message["body"].as_u64().expect("a number")).collect();
     assert!(!told.is_empty());
     let api = setup.start(2);
     let rest = api.feed(ALL, &feed.query());
@@ -359,7 +400,8 @@ fn what_was_erased_is_told_as_a_gap_of_one_and_the_cursors_stay() {
     assert_eq!(told, [json!(["lobby", 2, 2]), json!(["lobby", 3, 3])]);
     assert!(!again.lines().iter().any(|line| line["room"] == "lobby" && line["body"] == json!({"n": 1})));
     // A cursor from before goes on right behind its line.
-    let at = messages.iter().position(|message| place(message) .0 == "lobby" && place(message).2 == 4).expect("it was told");
+    let at =
+        messages.iter().position(|message| place(message).0 == "lobby" && place(message).2 == 4).expect("it was told");
     let lines = again.lines();
     let same = lines.iter().position(|line| line["cursor"] == messages[at]["cursor"]).expect("the same cursor");
     assert_eq!(lines[same], messages[at]);
@@ -369,7 +411,8 @@ fn what_was_erased_is_told_as_a_gap_of_one_and_the_cursors_stay() {
 fn a_feed_tells_the_rooms_that_its_key_and_its_pattern_cover_and_nothing_of_others() {
     let setup = Setup::new(&SMALL);
     let api = setup.start(2);
-    let feeds = [(ALL, "", 5), (ALL, "?rooms=game-*", 2), (GAME, "", 2), (GAME, "?rooms=game-2", 1), (ALL, "?rooms=hall", 1)];
+    let feeds =
+        [(ALL, "", 5), (ALL, "?rooms=game-*", 2), (GAME, "", 2), (GAME, "?rooms=game-2", 1), (ALL, "?rooms=hall", 1)];
     let opened: Vec<Feed> = feeds.iter().map(|(key, query, _)| api.feed(key, query)).collect();
     say(&api, 0..4);
     for (feed, (_, query, rooms)) in opened.iter().zip(&feeds) {

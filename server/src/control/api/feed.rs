@@ -96,7 +96,11 @@ impl Feeds {
         Feeds { log: log.into(), following: following.into(), places: Semaphore::new(FEEDS_MAX).into(), state }
     }
 
-    async fn open(&self, origin: Origin, permit: OwnedSemaphorePermit) -> Result<(Held, watch::Receiver<Frontier>), ApiFault> {
+    async fn open(
+        &self,
+        origin: Origin,
+        permit: OwnedSemaphorePermit,
+    ) -> Result<(Held, watch::Receiver<Frontier>), ApiFault> {
         let frontier = self.following.begin().await?;
         let (log, now) = (self.log.clone(), frontier.borrow().clone());
         let opened = tokio::task::spawn_blocking(move || FeedReader::open(log, origin, &now)).await;
@@ -309,7 +313,10 @@ impl hyper::body::Body for FeedBody {
     type Data = Bytes;
     type Error = Infallible;
 
-    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         match ready!(self.next.as_mut().poll(context)) {
             Some((feed, lines)) => {
                 self.next = Box::pin(feed.next());

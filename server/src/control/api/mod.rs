@@ -35,9 +35,9 @@ use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use crate::control::feeds::FeedState;
 use crate::control::reload::ReloadDesk;
 use crate::control::revocations::{RevocationsFault, RevocationsFile};
-use crate::control::feeds::FeedState;
 use crate::control::{CoreLink, ToControl};
 use crate::storage::feed::FeedLog;
 use cores::Cores;

@@ -120,7 +120,8 @@ mod tests {
     use super::*;
 
     fn cursor(lanes: u16) -> Cursor {
-        let place = |core: u16| Place { segment: 1 << (core % 60), offset: 4_096 * u64::from(core), record: core.into() };
+        let place =
+            |core: u16| Place { segment: 1 << (core % 60), offset: 4_096 * u64::from(core), record: core.into() };
         let lane = |core: u16| Lane { core, class: Class { hours: core.into(), bytes: u64::MAX >> (core % 64) } };
         let lanes = (0..lanes).map(|core| (lane(core), place(core))).collect();
         Cursor { log: 0xfedc_ba98_7654_3210, drops: u64::MAX, position: Position { run: 1 << 52, lanes } }

@@ -77,7 +77,6 @@ pub struct FeedLogParts<'a> {
     pub keeper: Arc<KeeperState>,
 }
 
-
 /// Which messages are told to nobody.
 #[derive(Debug, Default)]
 struct Hidden {

@@ -219,8 +219,7 @@ mod tests {
     fn a_run_begins_with_the_first_segment_of_each_of_its_lanes() {
         let chart = chart(&[(3, 7, 0, A), (4, 7, 1, A), (6, 7, 0, A), (8, 9, 0, A)]);
         let begins = chart.begins_of(7);
-        let expected =
-            at(7, &[(0, A, Place::first_of(3)), (1, A, Place::first_of(4))]).lanes;
+        let expected = at(7, &[(0, A, Place::first_of(3)), (1, A, Place::first_of(4))]).lanes;
         assert_eq!(begins, expected);
         assert_eq!(chart.next_in(7, Lane { core: 0, class: A }, 3), Some(6));
         assert_eq!(chart.next_in(7, Lane { core: 0, class: A }, 6), None, "segment 8 is another run's");

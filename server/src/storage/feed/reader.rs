@@ -46,7 +46,9 @@ pub enum OpenFault {
     #[error("the log's folder cannot be read: {0}")]
     Disk(#[from] io::Error),
     /// The cursor is of another log, or of what was written to this one behind a copy that was put back.
-    #[error("the cursor is of another log: begin anew with cursor=start, or without one, and take each message once by room, epoch and sequence")]
+    #[error(
+        "the cursor is of another log: begin anew with cursor=start, or without one, and take each message once by room, epoch and sequence"
+    )]
     OtherLog,
 }
 
