@@ -9,6 +9,7 @@
 pub mod api;
 pub mod auth;
 mod epochs;
+pub mod feeds;
 pub mod jwks;
 pub mod reload;
 pub mod revocations;
@@ -19,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use banter_chat::address::{ConnectionId, Core};
 use banter_chat::proving::Proved;
-use banter_log::journal::Answer;
+use banter_log::journal::{Answer, LogPlaces};
 use banter_log::segment::SegmentHeader;
 use banter_protocol::ids::Epoch;
 use flume::{Receiver, RecvTimeoutError, Sender};
@@ -31,6 +32,7 @@ use crate::metrics::{CoreReport, ServerState};
 use crate::storage::files::SegmentFile;
 use api::{Order, Reply};
 use epochs::EpochDesk;
+use feeds::FeedState;
 use reload::{CoreReload, ReloadDesk};
 use survey::{Standing, Survey};
 
@@ -96,6 +98,13 @@ pub enum ToCore {
     Order(Order, Reply<bool>),
     /// Go by these values, and say so.
     Reload(Box<CoreReload>),
+    /// Say how far the log is committed, once that is another version than was seen; at once if none was.
+    LogPlaces {
+        /// What is known.
+        seen: Option<u64>,
+        /// Who wants to know.
+        reply: Reply<LogPlaces>,
+    },
     /// What the log's keeper did.
     Log(Answer),
     /// A segment is ready.
@@ -166,15 +175,18 @@ pub struct Control {
     survey: Survey,
     epochs: EpochDesk,
     reload: Option<ReloadDesk>,
+    feeds: Arc<FeedState>,
     drain_timeout_ms: u64,
 }
 
 impl Control {
     /// With the ends to all cores, none of which is ready.
     pub fn new(links: Vec<CoreLink>, server: ServerState, drain_timeout_ms: u64) -> Self {
+        let feeds = server.feeds.clone();
         let survey = Survey::new(links.clone(), server);
         let cores = links.into_iter().map(|link| CoreState { link, stage: CoreStage::Starting }).collect();
-        Control { cores, stage: Stage::Starting, survey, epochs: EpochDesk::default(), reload: None, drain_timeout_ms }
+        let (stage, epochs) = (Stage::Starting, EpochDesk::default());
+        Control { cores, stage, survey, epochs, reload: None, feeds, drain_timeout_ms }
     }
 
     /// Cores that have given half of their epochs get more by this.
@@ -305,6 +317,7 @@ impl Control {
             Stage::Starting | Stage::Serving => {
                 self.stage = Stage::Draining { until_ms: now_ms + self.drain_timeout_ms + DRAIN_SLACK_MS };
                 self.cores.iter().for_each(|core| core.link.send(ToCore::Drain));
+                self.feeds.end();
                 tracing::info!(
                     event = "drain",
                     signal,

@@ -14,6 +14,7 @@ use banter_log::journal::State;
 use banter_protocol::error_code::ErrorCode;
 use tracing_appender::non_blocking::ErrorCounter;
 
+use crate::control::feeds::FeedState;
 use crate::control::jwks::JwksDesk;
 use crate::storage::keeper::KeeperState;
 
@@ -41,6 +42,8 @@ pub struct CoreReport {
 pub struct ServerState {
     /// What its log's keeper tells.
     pub keeper: Arc<KeeperState>,
+    /// What its feeds tell.
+    pub feeds: Arc<FeedState>,
     /// Counts the lines of the log for people that could not be written.
     pub log_lines: ErrorCounter,
     /// When it was started, in seconds since 1970.
@@ -256,6 +259,11 @@ fn render_server(text: &mut String, server: &ServerState) {
     let _ = writeln!(text, "banter_start_time_seconds {}", server.started_unix_s);
     head(text, "banter_log_lines_dropped_total", "counter", "Lines of the log that stderr did not take in time.");
     let _ = writeln!(text, "banter_log_lines_dropped_total {}", server.log_lines.dropped_lines());
+    let FeedState { open, messages, .. } = &*server.feeds;
+    head(text, "banter_feeds", "gauge", "Feeds that backends read.");
+    let _ = writeln!(text, "banter_feeds {}", open.load(Ordering::Relaxed));
+    head(text, "banter_feed_messages_total", "counter", "Messages that feeds told.");
+    let _ = writeln!(text, "banter_feed_messages_total {}", messages.load(Ordering::Relaxed));
     for (name, kind, help, read) in LOG_METRICS {
         head(text, name, kind, help);
         let _ = writeln!(text, "{name} {}", read(&server.keeper).load(Ordering::Relaxed));
@@ -315,7 +323,8 @@ mod tests {
 
     fn server_state() -> ServerState {
         let log_lines = NonBlockingBuilder::default().finish(std::io::sink()).0.error_counter();
-        ServerState { keeper: Arc::default(), log_lines, started_unix_s: 1_790_000_000, jwks_awaited: None }
+        let (keeper, feeds) = (Arc::default(), Arc::default());
+        ServerState { keeper, feeds, log_lines, started_unix_s: 1_790_000_000, jwks_awaited: None }
     }
 
     #[test]

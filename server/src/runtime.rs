@@ -28,6 +28,7 @@ use crate::args::Sources;
 use crate::config::{Auth, Config, LogFormat, told_limits};
 use crate::control::api::{self, DoorFault, Doors, Keys, Order, PlaneParts};
 use crate::control::auth::{self, AuthDesk, AuthFault, AuthInbox, KeySource};
+use crate::control::feeds::FeedState;
 use crate::control::jwks::JwksDesk;
 use crate::control::reload::Reload;
 use crate::control::revocations::{RevocationsFault, RevocationsFile};
@@ -41,6 +42,7 @@ use crate::log_lines::LogLines;
 use crate::metrics::ServerState;
 use crate::storage;
 use crate::storage::disk::Disk;
+use crate::storage::feed::{FeedLog, FeedLogParts};
 use crate::storage::files;
 use crate::storage::keeper::{Keeper, KeeperParts, KeeperState, ToKeeper};
 use crate::storage::ledger::LedgerFile;
@@ -194,10 +196,13 @@ pub fn run(
         jwks.spawn(move || slot.renew()).map_err(system("starting the thread that fetches keys"))?;
     }
     let keeper_state = Arc::new(KeeperState::default());
+    let feeds = Arc::new(FeedState::default());
+    let feed_log = log.as_ref().filter(|_| doors.is_some()).map(|log| log.feed(&keeper_state));
     let keeper = log.map(|log| log.keep(config, &links, keeper_state.clone(), keeper_inbox)).transpose();
     let keeper = keeper.map_err(system("starting the log's keeper"))?;
     let server = ServerState {
         keeper: keeper_state,
+        feeds: feeds.clone(),
         log_lines: log_lines.dropped.clone(),
         started_unix_s: unix_ms / 1_000,
         jwks_awaited: jwks.filter(|_| has_no_own_keys(config)),
@@ -218,7 +223,8 @@ pub fn run(
         let frame_bytes_max = config.limits.frame_bytes_max;
         let (cores, reload) = (links.clone(), reload_desk.clone());
         tracing::info!("backends are answered on {}", doors);
-        let parts = PlaneParts { cores, keys, control: to_control, reload, revocations, frame_bytes_max };
+        let (control, log, feeds) = (to_control, feed_log, feeds.clone());
+        let parts = PlaneParts { cores, keys, control, reload, revocations, frame_bytes_max, log, feeds };
         api::spawn(parts, doors).map_err(system("starting the thread that answers backends"))?;
     }
     let mut control = Control::new(links, server, config.limits.drain_timeout_ms.into());
@@ -231,6 +237,7 @@ pub fn run(
     if let Some(keeper) = keeper {
         let _ = keeper.join();
     }
+    feeds.wait_closed();
     tracing::info!("stopped");
     Ok(())
 }
@@ -335,6 +342,14 @@ impl OpenLog {
             indexes: self.unwritten.clone(),
             catalog: self.catalogs.get_mut(core).and_then(Option::take).unwrap_or_default(),
         }
+    }
+
+    /// What reads it as a stream.
+    fn feed(&self, keeper: &Arc<KeeperState>) -> FeedLog {
+        let OpenLog { folder, run, segments, ledger, .. } = self;
+        let (identity, blank) = (ledger.ledger().identity, ledger.ledger().blank());
+        let (run, blank, keeper) = (*run, blank.synced.max(blank.written).0, keeper.clone());
+        FeedLog::new(FeedLogParts { folder, identity, run, blank, segments, keeper })
     }
 
     /// Starts the keeper's thread.

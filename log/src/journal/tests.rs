@@ -12,6 +12,7 @@ use crate::segment::Class;
 
 mod erasing;
 mod lanes;
+mod places;
 mod proofs;
 mod states;
 

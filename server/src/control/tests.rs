@@ -34,7 +34,13 @@ impl Rig {
             })
             .unzip();
         let log_lines = NonBlockingBuilder::default().finish(std::io::sink()).0.error_counter();
-        let server = ServerState { keeper: Arc::default(), log_lines, started_unix_s: 0, jwks_awaited: None };
+        let server = ServerState {
+            keeper: Arc::default(),
+            feeds: Arc::default(),
+            log_lines,
+            started_unix_s: 0,
+            jwks_awaited: None,
+        };
         Rig { control: Control::new(links, server, DRAIN_TIMEOUT_MS), cores, now_ms: 5 }
     }
 

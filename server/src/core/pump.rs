@@ -31,6 +31,7 @@ use crate::core::suspended::Suspended;
 use crate::core::turn_clock::TurnClock;
 use crate::storage::disk::Disk;
 use crate::wall_clock;
+use mail::LogFollower;
 
 /// Parcels that one turn takes from one lane, so that no neighbour keeps a core from its sockets.
 const PARCELS_A_TURN: usize = 1_024;
@@ -55,6 +56,7 @@ pub struct Pump {
     disk: Option<Disk>,
     auth: Option<AuthDesk>,
     desk: Desk,
+    log_follower: Option<LogFollower>,
     neighbours: Vec<Neighbour>,
     bell: Arc<Bell>,
     inbox: flume::Receiver<ToCore>,
@@ -144,6 +146,7 @@ impl Pump {
             disk,
             auth,
             desk: Desk::default(),
+            log_follower: None,
             neighbours,
             bell,
             inbox,
@@ -321,6 +324,7 @@ impl Pump {
         self.connections.tick(self.now.monotonic_ms, &mut self.shard, &mut self.net);
         self.shard.finish_turn();
         self.desk.answer(&mut self.shard);
+        self.tell_log_follower();
         if self.shard.asks_for_epochs() {
             let _ = self.control.send(ToControl::WantsEpochs(self.core));
         }

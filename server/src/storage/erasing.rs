@@ -61,21 +61,22 @@ pub fn concerning<'l>(folder: &Path, segment: u64, pending: impl Iterator<Item =
 
 /// What an index says of a room.
 #[derive(Clone, Copy, Debug)]
-enum Look {
+pub(super) enum Look {
     Holds(Part),
     HoldsNone,
     Unknown,
 }
 
 /// An index that is searched where it lies.
-struct IndexFile {
+pub(super) struct IndexFile {
     file: File,
     nonce: u64,
-    header: IndexHeader,
+    pub(super) header: IndexHeader,
 }
 
 impl IndexFile {
-    fn open(folder: &Path, segment: u64) -> Option<Self> {
+    /// That of a segment, if both are there and belong together.
+    pub(super) fn open(folder: &Path, segment: u64) -> Option<Self> {
         let mut page = vec![0; PAGE_BYTES];
         File::open(segment_path(folder, segment)).ok()?.read_exact_at(&mut page, 0).ok()?;
         let segment_header = SegmentHeader::read(&page).ok()?;
@@ -86,7 +87,8 @@ impl IndexFile {
         Some(IndexFile { file, nonce: segment_header.nonce, header })
     }
 
-    fn look_for(&self, room: RoomId) -> Look {
+    /// What it says of a room.
+    pub(super) fn look_for(&self, room: RoomId) -> Look {
         let mut search = PartSearch::new(room, self.header.parts, self.nonce);
         while let Some(offset) = search.page_offset() {
             let mut page = vec![0; PAGE_BYTES];

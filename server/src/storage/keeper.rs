@@ -17,8 +17,8 @@ mod sealing;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use banter_chat::address::Core;
@@ -32,6 +32,7 @@ use flume::{Receiver, RecvTimeoutError};
 use super::ages::{AWAY_MS_MAX, Ages, BELIEVED_BEHIND_MS, Moved, settle};
 use super::checkpoint::head_of;
 use super::erasures::{AskFault, ErasureFile, Wanted};
+use super::feed::Dropped;
 use super::files::remove_segment;
 use super::ledger::LedgerFile;
 use super::recovery::KnownSegment;
@@ -126,6 +127,10 @@ pub struct KeeperState {
     pub is_full: AtomicU64,
     /// Erasures that are hidden, and on the disk still.
     pub erasures_pending: AtomicU64,
+    /// The epoch that rooms without messages go by: raised before anything is dropped.
+    pub blank: AtomicU64,
+    /// The newest segments with messages that this run dropped, by core and class. One that is missing is in here already.
+    pub dropped: Mutex<Dropped>,
 }
 
 /// What a keeper is made of.

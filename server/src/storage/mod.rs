@@ -16,6 +16,7 @@ pub mod checkpoint;
 pub mod disk;
 pub mod erasing;
 pub mod erasures;
+pub mod feed;
 pub mod files;
 pub mod indexes;
 pub mod keeper;

@@ -10,6 +10,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use banter_access::api_key::{self, ApiKey, ApiRights};
 use banter_protocol::error_code::ErrorCode;
+use tokio::sync::watch;
 
 use super::Plane;
 use super::fault::ApiFault;
@@ -37,17 +38,25 @@ impl Caller {
         self.0.as_ref().map_or("socket", |key| &key.name)
     }
 
+    /// That it may do that, in some rooms at least.
+    ///
+    /// # Errors
+    /// It may not.
+    pub fn may(&self, right: ApiRights) -> Result<(), ApiFault> {
+        let Some(key) = self.0.as_ref().filter(|key| !key.rights.contains(right)) else { return Ok(()) };
+        let names: Vec<_> = right.names().collect();
+        let why = format!("the key \"{}\" has no right to {}", key.name, names.join(", "));
+        Err(ApiFault::new(ErrorCode::Forbidden, why))
+    }
+
     /// That it may do that, in that room or, without one, on the whole server.
     ///
     /// # Errors
     /// It may not.
     pub fn must(&self, right: ApiRights, room: Option<&str>) -> Result<(), ApiFault> {
+        self.may(right)?;
         let Some(key) = &self.0 else { return Ok(()) };
         let forbidden = |why: String| Err(ApiFault::new(ErrorCode::Forbidden, why));
-        if !key.rights.contains(right) {
-            let names: Vec<_> = right.names().collect();
-            return forbidden(format!("the key \"{}\" has no right to {}", key.name, names.join(", ")));
-        }
         match room {
             Some(room) if !key.covers(room) => forbidden(format!("the key \"{}\" is not for this room", key.name)),
             None if !key.covers_all() => forbidden(format!("the key \"{}\" is for some rooms alone", key.name)),
@@ -68,6 +77,8 @@ pub struct Keys {
     /// Seconds that a token may hold that was taken in this run; 0: none are asked for.
     tokens_seconds_max: AtomicU64,
     started: Instant,
+    /// Told of each reload.
+    reloaded: watch::Sender<()>,
 }
 
 #[derive(Debug)]
@@ -95,7 +106,8 @@ impl Keys {
 
     fn new(keys: Vec<ApiKey>, requests_per_second_max: u32) -> Self {
         let now = Mutex::new(Counted::new(keys, requests_per_second_max));
-        Keys { now, tokens_seconds_max: AtomicU64::new(0), started: Instant::now() }
+        let (tokens_seconds_max, reloaded) = (AtomicU64::new(0), watch::Sender::new(()));
+        Keys { now, tokens_seconds_max, started: Instant::now(), reloaded }
     }
 
     /// Those of another configuration from now on.
@@ -105,6 +117,24 @@ impl Keys {
         let mut now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
         let window = now.window;
         *now = Counted { window, ..Counted::new(admin.keys.clone(), admin.api_requests_per_second_max) };
+        drop(now);
+        self.reloaded.send_replace(());
+    }
+
+    /// Tells of reloads.
+    pub fn reloads(&self) -> watch::Receiver<()> {
+        self.reloaded.subscribe()
+    }
+
+    /// A caller as the keys are now.
+    ///
+    /// # Errors
+    /// Its key is none any more.
+    pub fn renewed(&self, caller: &Caller) -> Result<Caller, ApiFault> {
+        let Some(key) = &caller.0 else { return Ok(Caller(None)) };
+        let now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = now.keys.iter().find(|there| there.digest == key.digest).cloned();
+        found.map(|key| Caller(Some(key))).ok_or_else(no_key)
     }
 
     /// Tokens that were taken by an earlier configuration are still there.

@@ -15,6 +15,8 @@ mod caller;
 mod cores;
 mod doors;
 mod fault;
+mod feed;
+mod frontier;
 mod operate;
 mod rooms;
 
@@ -33,11 +35,14 @@ use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use crate::control::feeds::FeedState;
 use crate::control::reload::ReloadDesk;
 use crate::control::revocations::{RevocationsFault, RevocationsFile};
 use crate::control::{CoreLink, ToControl};
+use crate::storage::feed::FeedLog;
 use cores::Cores;
 use fault::ApiFault;
+use feed::{FEEDS_MAX, Feeds};
 
 use asked::Came;
 use caller::Door;
@@ -51,8 +56,8 @@ pub const CONNECTIONS_MAX: usize = 512;
 pub const REQUESTS_MAX: usize = 256;
 /// How long one request may take, its body and its answer included.
 pub const REQUEST_MAX: Duration = Duration::from_secs(30);
-/// Threads for what waits for a disk, or for the configuration's files.
-const BLOCKING_THREADS_MAX: usize = 4;
+/// Threads for what waits for a disk, or for the configuration's files, beside one for each feed.
+const BLOCKING_THREADS_MAX: usize = 4 + FEEDS_MAX;
 /// Bytes of a request's body.
 pub const BODY_BYTES_MAX: usize = 1 << 20;
 
@@ -67,6 +72,8 @@ pub struct Plane {
     /// Bytes of a frame, as at the start.
     frame_bytes_max: usize,
     reload: ReloadDesk,
+    /// Who reads the log as a stream; none where there is no log.
+    feeds: Option<Feeds>,
     /// Requests that may come over HTTP, and over the socket: who fills the one door leaves the other to the operator.
     requests: Semaphore,
     socket_requests: Semaphore,
@@ -118,6 +125,10 @@ pub struct PlaneParts {
     pub revocations: RevocationsFile,
     /// Bytes of a frame.
     pub frame_bytes_max: u32,
+    /// The log, where there is one.
+    pub log: Option<FeedLog>,
+    /// What feeds come to.
+    pub feeds: Arc<FeedState>,
 }
 
 /// Starts the thread, which ends with the process.
@@ -125,12 +136,14 @@ pub struct PlaneParts {
 /// # Errors
 /// No thread, or no runtime on it, could be made.
 pub fn spawn(parts: PlaneParts, doors: Doors) -> std::io::Result<JoinHandle<()>> {
-    let PlaneParts { cores, keys, control, reload, revocations, frame_bytes_max } = parts;
+    let PlaneParts { cores, keys, control, reload, revocations, frame_bytes_max, log, feeds } = parts;
+    let feeds = log.map(|log| Feeds::new(log, &cores, feeds));
     let plane = Arc::new(Plane {
         cores: Cores::new(cores),
         keys,
         control,
         reload,
+        feeds,
         revocations: Arc::new(Mutex::new(revocations)),
         revoking: tokio::sync::Mutex::new(()),
         frame_bytes_max: frame_bytes_max as usize,
@@ -157,6 +170,7 @@ fn routes() -> OpenApiRouter<Arc<Plane>> {
         .routes(routes!(rooms::rooms))
         .routes(routes!(rooms::room))
         .routes(routes!(rooms::members))
+        .routes(routes!(feed::feed))
         .routes(routes!(operate::revoke, operate::revocations, operate::lift))
         .routes(routes!(operate::kick))
         .routes(routes!(operate::disconnect))

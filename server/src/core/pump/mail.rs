@@ -3,14 +3,20 @@
 use banter_access::revocation::Subject;
 use banter_chat::orders::Parting;
 use banter_chat::proving::{NotProved, Proved};
-use banter_log::journal::{Answer, Journal};
+use banter_log::journal::{Answer, Journal, LogPlaces};
 
 use super::Pump;
-use crate::control::api::Order;
+use crate::control::api::{Order, Reply};
 use crate::control::reload::CoreReload;
 use crate::control::{ToControl, ToCore};
 use crate::metrics::CoreReport;
 use crate::storage::disk::Disk;
+
+/// Who wants to know how far the log is committed, once it is another version than that.
+pub(super) struct LogFollower {
+    seen: u64,
+    reply: Reply<LogPlaces>,
+}
 
 impl Pump {
     /// Takes all that came. Who sends bounds how much that is.
@@ -32,6 +38,7 @@ impl Pump {
                     self.net.stop_accepting();
                 }
                 ToCore::Backend(asked) => self.desk.take(asked),
+                ToCore::LogPlaces { seen, reply } => self.follow_log(seen, reply),
                 ToCore::Order(order, reply) => {
                     let taken = self.take_order(&order);
                     // Who asked may have gone.
@@ -89,6 +96,29 @@ impl Pump {
             }
             Order::Kick(room, user) => self.shard.kick(room, user).is_ok(),
             Order::Disconnect(user) => self.shard.disconnect(user, Parting::KICKED).is_ok(),
+        }
+    }
+
+    /// Who has seen nothing is told at once; of the others there is one.
+    fn follow_log(&mut self, seen: Option<u64>, reply: Reply<LogPlaces>) {
+        match (self.shard.rooms().journal(), seen) {
+            (Some(_), Some(seen)) => self.log_follower = Some(LogFollower { seen, reply }),
+            // Who asked may have gone.
+            (Some(journal), None) => drop(reply.send(journal.places())),
+            (None, _) => {}
+        }
+    }
+
+    /// It is asked again, so that a core that commits all the time is asked at the follower's pace.
+    pub(super) fn tell_log_follower(&mut self) {
+        let Some(follower) = self.log_follower.take() else { return };
+        match self.shard.rooms().journal() {
+            Some(journal) if follower.seen != journal.places_version() => {
+                // Who asked may have gone.
+                let _ = follower.reply.send(journal.places());
+            }
+            Some(_) => self.log_follower = Some(follower),
+            None => {}
         }
     }
 

@@ -5,6 +5,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::ops::Bound;
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use banter_chat::address::{Core, core_of};
@@ -18,6 +20,7 @@ use super::super::files::unlink_segment;
 use super::super::indexes::read_parts;
 use super::super::retention::{Leave, Rules, plan};
 use super::super::segment_path;
+use super::kept::Kept;
 use super::{Keeper, RETRY};
 use crate::control::ToCore;
 
@@ -116,12 +119,23 @@ impl Keeper {
         let above = said.synced.max(said.written).0.saturating_sub(self.run);
         let epoch = Epoch(self.run.saturating_add((above / step + 1).saturating_mul(step)));
         self.ledger.raise_blank(epoch)?;
+        self.state.blank.fetch_max(epoch.0, Ordering::Release);
         Ok(epoch)
+    }
+
+    /// Before it goes, so that who finds it gone knows why.
+    fn tell_dropped(&self, segment: u64) {
+        let has_record = |kept: &&Kept| kept.sealed.is_some_and(|sealed| sealed.newest_ms > 0);
+        let Some(Kept { header, .. }) = self.segments.get(segment).filter(has_record) else { return };
+        let mut dropped = self.state.dropped.lock().unwrap_or_else(PoisonError::into_inner);
+        let newest = dropped.entry((header.core, header.class)).or_default();
+        *newest = (*newest).max((header.run, segment));
     }
 
     fn drop_segment(&mut self, segment: u64) -> io::Result<()> {
         self.checking.leave(segment);
         self.checkpointing.leave(segment);
+        self.tell_dropped(segment);
         unlink_segment(&self.folder, segment)?;
         self.segments.remove(segment);
         self.end_sealing(segment, 0);

@@ -310,12 +310,21 @@ fn a_full_disk_is_relieved_where_a_quiet_core_has_the_oldest_segments() {
     (0..200).for_each(|_| house.post(Class::SERVER, &busy));
     let of = |house: &House, core| house.keeper.segments.all().filter(|kept| kept.header.core == core).count();
     assert!(of(&house, 1) > 8 && of(&house, 0) == 2, "one that is written, and one ahead");
+    let written = house.keeper.segments.all().find(|kept| kept.header.core == 0).map(|kept| kept.header.id);
     // Another program takes the rest of the disk.
     house.keeper.sizing = Sizing::new(&Limits { log_free_bytes_min: 1 << 60, ..limits() }, CORES.into(), 1);
     house.keeper.limits.retention_bytes = 4 * 64 * 1_024;
     house.at_hour(1);
     assert!(of(&house, 1) <= 4 && of(&house, 0) == 0, "{} and {}", of(&house, 1), of(&house, 0));
     assert_eq!(house.places(&quiet[0]), None);
+    let state = &house.keeper.state;
+    let dropped = state.dropped.lock().unwrap().get(&(0, Class::SERVER)).copied();
+    assert_eq!(dropped, written.map(|id| (house.keeper.run, id)), "feeds lost nothing with the one that was ahead");
+    assert_eq!(
+        state.blank.load(Ordering::Relaxed),
+        house.keeper.ledger.ledger().blank.0,
+        "it says that something went"
+    );
     // Some of it is free again.
     house.keeper.sizing = Sizing::new(&Limits { log_segment_bytes: 64 * 1_024, ..limits() }, CORES.into(), 1);
     house.keeper.retry_at = Some(Instant::now());
