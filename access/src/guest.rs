@@ -1,5 +1,8 @@
 //! Names that the server gives to guests: `~g` and letters from random bytes that the caller brings.
 
+use std::fmt;
+
+use aws_lc_rs::digest::{Context, SHA256};
 use banter_protocol::ids::UserName;
 
 /// What a guest's name begins with, and no other user's ever does: tokens that name such a user are refused.
@@ -8,6 +11,12 @@ pub const GUEST_PREFIX: char = '~';
 pub const GUEST_RANDOM_BYTES_MIN: usize = 4;
 /// Most random bytes of a name: 160 bits, 32 letters.
 pub const GUEST_RANDOM_BYTES_MAX: usize = 20;
+
+/// Random bytes that all names of a server's run are made from.
+pub const GUEST_SEED_BYTES: usize = 32;
+/// Bytes of a digest that a name is made from: 60 bits of them in 12 letters, so that among a million guests two share a name
+/// once in two million times.
+const NAME_BYTES: usize = 8;
 
 /// The alphabet of RFC 4648, 6 (base32) in lower case: no 0, 1, 8 or 9, which are read as letters.
 const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
@@ -48,9 +57,53 @@ pub fn guest_name(random: &[u8]) -> Result<UserName, GuestFault> {
     UserName::new(&name).map_err(|_| fault)
 }
 
+/// What the names of guests are made from, so that nobody but the server knows the next one: random bytes, taken once for a run,
+/// and a number for each guest. It shows itself nowhere.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct GuestSeed([u8; GUEST_SEED_BYTES]);
+
+impl GuestSeed {
+    /// Of random bytes.
+    pub fn new(random: [u8; GUEST_SEED_BYTES]) -> Self {
+        GuestSeed(random)
+    }
+
+    /// The name of the guest with that number, which no other guest of the run may have.
+    ///
+    /// # Errors
+    /// Never, since a name always has the same number of bytes.
+    pub fn name(&self, number: u128) -> Result<UserName, GuestFault> {
+        let mut context = Context::new(&SHA256);
+        context.update(&self.0);
+        context.update(&number.to_be_bytes());
+        let digest = context.finish();
+        guest_name(digest.as_ref().get(..NAME_BYTES).unwrap_or_default())
+    }
+}
+
+impl fmt::Debug for GuestSeed {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("GuestSeed")
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
+
+    #[test]
+    fn every_guest_has_a_name_of_its_own_and_another_in_the_next_run() {
+        let names = |seed: u8| -> Vec<UserName> {
+            (0..10_000).map(|number| GuestSeed::new([seed; 32]).name(number << 32).unwrap()).collect()
+        };
+        let (first, second) = (names(1), names(2));
+        assert!(first.iter().all(|name| is_guest(name.as_str()) && name.as_str().len() == 14), "{:?}", first[0]);
+        assert_eq!(first, names(1));
+        assert_eq!(first.iter().chain(&second).collect::<BTreeSet<_>>().len(), 20_000);
+        assert_eq!(format!("{:?}", GuestSeed::new([7; 32])), "GuestSeed");
+    }
 
     #[test]
     fn a_guests_name_is_base32_of_its_random_bytes() {

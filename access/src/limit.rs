@@ -20,7 +20,7 @@ macro_rules! limits {
             /// Every one, in the order of its number.
             pub const ALL: &[Limit] = &[$(Limit::$variant),*];
 
-            /// Its key in `[limits]`.
+            /// Its key in `[limits]`; one of another table with that table's name ahead.
             pub fn name(self) -> &'static str {
                 match self { $(Limit::$variant => $name),* }
             }
@@ -38,6 +38,8 @@ limits! {
     Connections = "connections_max", Server;
     /// Connections of the server that have not said who they are.
     ConnectionsUnproved = "connections_unproved_max", Server;
+    /// Connections of the server that are guests.
+    Guests = "guests_max", Server;
     /// Connections of an address.
     ConnectionsPerIp = "connections_per_ip_max", Ip;
     /// New connections of an address.
@@ -48,6 +50,8 @@ limits! {
     Rooms = "rooms_per_connection_max", Connection;
     /// Posts of a connection.
     Posts = "posts_per_second_max", Connection;
+    /// Posts of a guest's connection.
+    GuestPosts = "guest_posts_per_second_max", Connection;
     /// Signals of a connection.
     Signals = "signals_per_second_max", Connection;
     /// Joins of a connection.
@@ -58,6 +62,8 @@ limits! {
     Members = "members_per_second_max", Connection;
     /// Signals that a room passes on.
     RoomSignals = "signals_per_room_per_second_max", Room;
+    /// Posts that a room takes, by its entry in `[[rooms]]`.
+    RoomPosts = "rooms.posts_per_second_max", Room;
 }
 
 const LIMITS: usize = Limit::ALL.len();

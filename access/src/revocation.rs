@@ -309,6 +309,12 @@ impl Revocations {
         }
     }
 
+    /// Whether a user is revoked at that second since 1970, whatever it showed and when: what a guest is judged by, who showed
+    /// nothing.
+    pub fn is_user_revoked(&self, user: &str, now_seconds: u64) -> bool {
+        self.users.get(user).is_some_and(|spans| spans.iter().any(|span| now_seconds < span.until_seconds))
+    }
+
     /// How many lengths of prefixes there are: a lookup of an address takes one step for each.
     pub fn prefix_lengths(&self) -> usize {
         self.prefixes.len()

@@ -4,13 +4,15 @@
 //! the configuration changes (`removing.rs`). How a token is judged: `proving.rs`.
 //!
 //! Invariants:
-//! - Without a proof nothing is asked of a room, and no right is there that neither the token nor the configuration gives.
+//! - Without a proof only guests (`guests.rs`) ask anything of a room, and no right is there that neither the token nor the
+//!   configuration gives.
 //! - A connection is told once of each token that it ends soon.
 //! - A connection is closed when its token has ended and `grace_ms` is over; from the end on it may only leave and read on.
 
 use std::collections::BTreeSet;
 
 use banter_access::grants::{RoomDefaults, Sources};
+use banter_access::guest::GuestSeed;
 use banter_access::limit::Limit;
 use banter_access::proof::Proof;
 use banter_access::rights::Rights;
@@ -47,6 +49,8 @@ pub struct TokenAccess {
     pub leeway_seconds: u64,
     /// Milliseconds from the end of a token to that of its connection.
     pub grace_ms: u64,
+    /// What the names of guests are made from; none: nobody comes in without a token, and guests who are there have no right.
+    pub guests: Option<GuestSeed>,
 }
 
 /// When the tokens of connections end, in milliseconds since 1970, the first first.
@@ -145,6 +149,9 @@ impl Sessions {
     /// Refuses whatever asks something anew with a token that has ended.
     pub(crate) fn refuse_if_expired(&self, slot: usize, turn: &Turn<'_>) -> Result<(), Refusal> {
         let Access::Token(access) = &self.access else { return Ok(()) };
+        if self.is_guest(slot) {
+            return Ok(());
+        }
         let proof = self.connections[slot].proof.as_deref();
         if proof.is_none_or(|proof| proof.is_expired(turn.now.unix_ms / 1_000, access.leeway_seconds)) {
             return Err(Refusal::new(ErrorCode::Expired, "the token has ended: come back with a new one"));
@@ -160,7 +167,7 @@ impl Sessions {
     /// The same, if the token for the room gave that.
     pub(crate) fn rights_with(&self, slot: usize, room: &str, room_token: Rights) -> Rights {
         let Access::Token(access) = &self.access else { return Rights::ALL };
-        let Some(proof) = self.connections[slot].proof.as_deref() else { return Rights::NONE };
+        let Some(proof) = self.connections[slot].proof.as_deref() else { return self.guest_rights(slot, room) };
         let room_default = access.defaults.rights(room, proof.user().as_str());
         Sources { token: proof.rights(room), room_default, room_token, ..Sources::default() }.effective()
     }

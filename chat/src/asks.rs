@@ -15,6 +15,7 @@ use bytes::Bytes;
 
 use crate::access::{Access, must_have};
 use crate::address::{ConnectionId, SubscriptionId, core_of};
+use crate::guests::has_no_token;
 use crate::local_room::LocalRoom;
 use crate::parcel::{Answer, FetchAsk, JoinAsk, OwnedBody, Refusal, Up};
 use crate::proving::{JoinWish, Purpose, must_be_short};
@@ -114,12 +115,18 @@ impl Sessions {
         turn: &mut Turn<'_>,
     ) -> Result<(), Refusal> {
         let agreed = self.welcome.features.agree(features);
-        if self.access == Access::Open {
-            let user = UserName::new(user).map_err(|fault| bad_request(format!("`user`: {fault}")))?;
-            self.greet(slot, request, user, agreed, None);
-            return Ok(());
+        let guests = match &self.access {
+            Access::Open => {
+                let user = UserName::new(user).map_err(|fault| bad_request(format!("`user`: {fault}")))?;
+                self.greet(slot, request, user, agreed, None);
+                return Ok(());
+            }
+            Access::Token(access) => access.guests,
+        };
+        if let Some(seed) = guests.filter(|_| token.is_none() && user.is_empty()) {
+            return self.hello_of_guest(slot, request, seed, agreed, turn);
         }
-        match must_prove(user, token) {
+        match must_prove(user, token, guests.is_some()) {
             Ok(token) => self.begin_proving(slot, request, token, Purpose::Hello { user: user.into(), agreed }, turn),
             Err(refusal) => self.refuse_token(slot, request, &refusal, turn),
         }
@@ -141,6 +148,9 @@ impl Sessions {
             ));
         }
         self.refuse_if_expired(slot, turn)?;
+        if self.is_guest(slot) {
+            return Err(has_no_token());
+        }
         match must_be_short(token) {
             Ok(()) => self.begin_proving(slot, request, token, Purpose::Join(Box::new(wish)), turn),
             Err(refusal) => self.refuse_token(slot, request, &refusal, turn),
@@ -151,6 +161,9 @@ impl Sessions {
     fn renew(&mut self, slot: usize, request: RequestId, token: &str, turn: &mut Turn<'_>) -> Result<(), Refusal> {
         if self.access == Access::Open {
             return Err(bad_request("this server asks for no token, so there is none to renew"));
+        }
+        if self.is_guest(slot) {
+            return Err(has_no_token());
         }
         // A signature is checked for it: as costly as a join, and as often at most.
         self.take_token(slot, Kind::Join, turn)?;
@@ -268,6 +281,9 @@ impl Sessions {
         let subscription = self.joined(slot, room)?;
         self.refuse_if_draining()?;
         let key = key.map(PostKey::new).transpose().map_err(|fault| bad_request(format!("`key`: {fault}")))?;
+        if self.is_guest(slot) {
+            self.take_token(slot, Kind::GuestPost, turn)?;
+        }
         self.take_token(slot, Kind::Post, turn)?;
         self.refuse_if_expired(slot, turn)?;
         let rights = self.subscriptions[subscription as usize].rights;
@@ -516,9 +532,13 @@ fn room_name(room: &str) -> Result<RoomName, Refusal> {
 }
 
 /// The token of a `hello` that is worth judging.
-fn must_prove<'t>(user: &str, token: Option<&'t str>) -> Result<&'t str, Refusal> {
+fn must_prove<'t>(user: &str, token: Option<&'t str>, takes_guests: bool) -> Result<&'t str, Refusal> {
     let Some(token) = token else {
-        return Err(Refusal::new(ErrorCode::Unauthorized, "this server asks for a `token`"));
+        let message = match takes_guests {
+            false => "this server asks for a `token`",
+            true => "only a `token` makes you that user: leave `user` out to come in as a guest",
+        };
+        return Err(Refusal::new(ErrorCode::Unauthorized, message));
     };
     must_be_short(token)?;
     if !user.is_empty() {

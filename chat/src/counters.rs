@@ -54,6 +54,8 @@ pub struct Counters {
     pub dedupe_bytes: u64,
     /// Open connections now.
     pub connections: u64,
+    /// Those of them that are guests now.
+    pub guests: u64,
     /// Subscriptions now.
     pub subscriptions: u64,
     /// Subscriptions that are behind now.

@@ -14,6 +14,8 @@ pub struct Limits {
     pub connections_max: u32,
     /// Connections of the whole server that have not said yet who they are; 0 = none.
     pub connections_unproved_max: u32,
+    /// Connections of the whole server that are guests; 0 = none.
+    pub guests_max: u32,
     /// Connections of one address (IPv6: a /64) over the whole server; 0 = none.
     pub connections_per_ip_max: u32,
     /// New connections a second of one address, with a burst of one second's worth; 0 = none.
@@ -27,6 +29,8 @@ pub struct Limits {
     /// Posts a second of one connection, with a burst of one second's worth; 0 = none, since what a connection may have
     /// under way bounds them.
     pub posts_per_second_max: u32,
+    /// Posts a second of a guest's connection, beside the limit for all, with a burst of one second's worth; 0 = none.
+    pub guest_posts_per_second_max: u32,
     /// Signals a second of one connection, with a burst of one second's worth; 0 = none.
     pub signals_per_second_max: u32,
     /// Signals a second that a room passes on, with a burst of one second's worth; more are lost, and counted; 0 = none.
@@ -109,12 +113,14 @@ impl Default for Limits {
             frame_bytes_max: 64 * 1024,
             connections_max: 0,
             connections_unproved_max: 0,
+            guests_max: 0,
             connections_per_ip_max: 0,
             connects_per_second_per_ip_max: 0,
             auth_failures_per_minute_per_ip_max: 20,
             rooms_max: 1_000_000,
             rooms_per_connection_max: 256,
             posts_per_second_max: 0,
+            guest_posts_per_second_max: 5,
             signals_per_second_max: 100,
             signals_per_room_per_second_max: 1_000,
             joins_per_second_max: 500,

@@ -250,7 +250,14 @@ impl Sessions {
     }
 
     fn end_if_revoked(&mut self, slot: usize, turn: &mut Turn<'_>) -> usize {
-        let is_revoked = self.connections[slot].proof.as_deref().is_some_and(|proof| self.is_revoked(proof, turn));
+        let session = &self.connections[slot];
+        let is_revoked = match (session.proof.as_deref(), &session.user) {
+            (Some(proof), _) => self.is_revoked(proof, turn),
+            (None, Some(user)) if self.is_guest(slot) => {
+                self.orders.revocations.is_user_revoked(user.as_str(), turn.now.unix_ms / 1_000)
+            }
+            (None, _) => false,
+        };
         if is_revoked { self.part_from(slot, Parting::REVOKED, turn) } else { 0 }
     }
 

@@ -10,6 +10,8 @@ use crate::limits::Limits;
 pub enum Kind {
     /// `post`.
     Post,
+    /// `post` of a guest, which takes one of both.
+    GuestPost,
     /// `signal`.
     Signal,
     /// `join`.
@@ -21,12 +23,13 @@ pub enum Kind {
 }
 
 impl Kind {
-    const ALL: [Kind; 5] = [Kind::Post, Kind::Signal, Kind::Join, Kind::Fetch, Kind::Members];
+    const ALL: [Kind; 6] = [Kind::Post, Kind::GuestPost, Kind::Signal, Kind::Join, Kind::Fetch, Kind::Members];
 
     /// What the limit is a second; 0 = none.
     pub fn limit(self, limits: &Limits) -> u32 {
         match self {
             Kind::Post => limits.posts_per_second_max,
+            Kind::GuestPost => limits.guest_posts_per_second_max,
             Kind::Signal => limits.signals_per_second_max,
             Kind::Join => limits.joins_per_second_max,
             Kind::Fetch => limits.fetches_per_second_max,
@@ -39,6 +42,7 @@ impl From<Kind> for Limit {
     fn from(kind: Kind) -> Self {
         match kind {
             Kind::Post => Limit::Posts,
+            Kind::GuestPost => Limit::GuestPosts,
             Kind::Signal => Limit::Signals,
             Kind::Join => Limit::Joins,
             Kind::Fetch => Limit::Fetches,
@@ -97,28 +101,30 @@ impl Rates {
     }
 }
 
-/// How many signals a room still takes: one such bucket. Full at first, since nothing was taken.
+/// How many signals or posts a room still takes: one such bucket. Full at first, since nothing was taken.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RoomRate {
-    /// Thousandths of a signal that were taken and have not grown again.
+    /// Thousandths of one that were taken and have not grown again.
     taken: u32,
     filled_ms: u32,
 }
 
 impl RoomRate {
-    /// Takes one, and says whether there was one; 0 a second = no limit.
-    #[must_use]
-    pub fn take(&mut self, per_second_max: u32, now_ms: u64) -> bool {
+    /// Takes one, or says in how many milliseconds there is one; 0 a second = no limit.
+    ///
+    /// # Errors
+    /// The milliseconds.
+    pub fn take(&mut self, per_second_max: u32, now_ms: u64) -> Result<(), u64> {
         if per_second_max == 0 {
-            return true;
+            return Ok(());
         }
         let elapsed_ms = u64::from((now_ms as u32).wrapping_sub(self.filled_ms));
         self.filled_ms = now_ms as u32;
         let taken = u64::from(self.taken).saturating_sub(elapsed_ms * u64::from(per_second_max));
         let full = u64::from(per_second_max) * TOKEN;
-        let is_there = taken + TOKEN <= full;
-        self.taken = (taken + if is_there { TOKEN } else { 0 }).min(u32::MAX.into()) as u32;
-        is_there
+        let lacking = (taken + TOKEN).saturating_sub(full);
+        self.taken = (taken + if lacking == 0 { TOKEN } else { 0 }).min(u32::MAX.into()) as u32;
+        if lacking == 0 { Ok(()) } else { Err(lacking.div_ceil(per_second_max.into())) }
     }
 }
 
@@ -151,12 +157,14 @@ mod tests {
     }
 
     #[test]
-    fn a_room_takes_a_second_of_signals_at_once_and_then_the_rate() {
+    fn a_room_takes_a_second_at_once_and_then_the_rate() {
         let mut rate = RoomRate::default();
-        assert_eq!((0..100).filter(|_| rate.take(10, 7_000)).count(), 10);
-        assert_eq!((0..100).filter(|_| rate.take(10, 7_250)).count(), 2);
-        assert_eq!((0..100).filter(|_| rate.take(10, 60_000)).count(), 10);
-        assert_eq!((0..100).filter(|_| rate.take(0, 60_000)).count(), 100, "0 is none");
+        assert_eq!((0..100).filter(|_| rate.take(10, 7_000).is_ok()).count(), 10);
+        assert_eq!((0..100).filter(|_| rate.take(10, 7_250).is_ok()).count(), 2);
+        assert_eq!((rate.take(10, 7_250), rate.take(10, 7_299)), (Err(50), Err(1)));
+        assert_eq!(rate.take(10, 7_300), Ok(()), "who waits as told is taken");
+        assert_eq!((0..100).filter(|_| rate.take(10, 60_000).is_ok()).count(), 10);
+        assert_eq!((0..100).filter(|_| rate.take(0, 60_000).is_ok()).count(), 100, "0 is none");
     }
 
     #[test]

@@ -16,6 +16,7 @@ use crate::history::History;
 use crate::idle::Link;
 use crate::parcel::{Record, Refusal, Up};
 use crate::policy::RoomPolicy;
+use crate::post_rates::PostBucket;
 use crate::presence::Presence;
 use crate::rates::RoomRate;
 use crate::shares::Share;
@@ -50,6 +51,10 @@ pub struct Room {
     pub presence: Option<Box<Presence>>,
     /// How many signals it still takes.
     pub signals: RoomRate,
+    /// How many posts it still takes, where there is a limit.
+    pub post_bucket: Option<Box<PostBucket>>,
+    /// By which rates that is so; 0: it was not looked at yet.
+    pub post_rates_version: u16,
     /// How much of the core's history it holds.
     pub share: Share,
     /// Its place among the rooms that nobody reads.
@@ -110,6 +115,8 @@ impl Room {
             queue: RoomQueue::default(),
             presence: None,
             signals: RoomRate::default(),
+            post_bucket: None,
+            post_rates_version: 0,
             share: Share::default(),
             idle: Link::default(),
             head,
@@ -283,6 +290,12 @@ mod tests {
 
     fn peer(core: u16, slot: u32) -> Peer {
         Peer { core: Core(core), connection: ConnectionId { slot, generation: 1 } }
+    }
+
+    #[test]
+    fn a_room_is_small() {
+        // Of a limit of posts that it does not have it keeps a pointer and two bytes.
+        assert!(size_of::<Room>() <= 384, "{}", size_of::<Room>());
     }
 
     #[test]

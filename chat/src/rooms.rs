@@ -36,6 +36,7 @@ use crate::loading::KeysLoading;
 use crate::pages::{PageAsk, Pages};
 use crate::parcel::{Answer, Batch, Down, JoinAsk, OwnedBody, Page, Record, Refusal, SayAsk, Up};
 use crate::policy::RoomPolicies;
+use crate::post_rates::{PostRates, RoomPostRates};
 use crate::presence::Tellings;
 use crate::proving::join_needs;
 use crate::room::{MemberChange, Room};
@@ -52,6 +53,7 @@ pub fn page_bytes_max(limits: &Limits) -> usize {
 pub struct Rooms {
     pub(crate) limits: Limits,
     pub(crate) policies: RoomPolicies,
+    pub(crate) post_rates: RoomPostRates,
     pub(crate) rooms_max: usize,
     pub(crate) slots: Slab<Room>,
     pub(crate) by_id: FxHashMap<RoomId, usize>,
@@ -83,11 +85,12 @@ impl Rooms {
     /// No rooms in memory yet. Epochs count up from `first_epoch`, which no earlier run has used or passed, in steps of one
     /// more than the cores: the log's keeper counts with them, from the run's own number on, and gives what the cores leap over.
     pub fn new(parts: RoomsParts) -> Self {
-        let RoomsParts { limits, policies, cores, first_epoch, epochs_end, journal } = parts;
+        let RoomsParts { limits, policies, post_rates, cores, first_epoch, epochs_end, journal } = parts;
         let start_ms = journal.as_ref().and_then(|parts| parts.catalog.runs().start_ms());
         Rooms {
             limits,
             policies,
+            post_rates: RoomPostRates::new(post_rates),
             rooms_max: limits.rooms_max.div_ceil(u32::from(cores)) as usize,
             slots: Slab::new(),
             by_id: FxHashMap::default(),
@@ -239,6 +242,8 @@ impl Rooms {
             return Err(Answer::PostRefused(refusal));
         }
         let room = &mut self.slots[slot];
+        let counting = (&mut turn.counters.limits, self.limits.dry_run);
+        self.post_rates.take(room, turn.now.monotonic_ms, counting).map_err(Answer::PostRefused)?;
         let sequence = room.next_place();
         let key = keyed.map(|(fingerprint, body)| KeyedPost { sequence: sequence.0, time_ms, fingerprint, body });
         if let Some(post) = key {
@@ -440,7 +445,7 @@ impl Rooms {
             return;
         }
         let rate = self.limits.signals_per_room_per_second_max;
-        let is_above = !room.signals.take(rate, turn.now.monotonic_ms);
+        let is_above = room.signals.take(rate, turn.now.monotonic_ms).is_err();
         if is_above && turn.counters.limits.refuses(Limit::RoomSignals, self.limits.dry_run) {
             turn.counters.signals_dropped += 1;
             return;
@@ -546,6 +551,8 @@ pub struct RoomsParts {
     pub limits: Limits,
     /// What holds for a room by its name.
     pub policies: RoomPolicies,
+    /// How many posts a second a room takes by its name.
+    pub post_rates: PostRates,
     /// How many cores there are.
     pub cores: u16,
     /// The first epoch to give.

@@ -93,6 +93,8 @@ pub struct Sessions {
     /// Connections whose page could not be read, until it is asked for again.
     pub(crate) unread: Timers<(ConnectionId, PageSource)>,
     pub(crate) open_count: usize,
+    /// Those of them that came in as guests.
+    pub(crate) guests: u32,
     pub(crate) draining: bool,
     pub(crate) drained_cores: u16,
     /// Connections from here on are still to be told that the server stops.
@@ -178,6 +180,7 @@ impl Sessions {
             closing: Timers::new(CLOSING_MS_MAX),
             unread: Timers::new(READ_RETRY_AFTER_MS),
             open_count: 0,
+            guests: 0,
             draining: false,
             drained_cores: 0,
             untold_from: None,
@@ -255,6 +258,7 @@ impl Sessions {
         let Some(slot) = self.slot_of(id) else { return };
         self.leave_all(slot, turn);
         self.forget_end(slot);
+        self.forget_guest(slot);
         self.unpause(slot);
         self.outbox_bytes -= u64::from(self.connections[slot].counted_bytes);
         self.connections[slot] = Session { generation: id.generation, ..Session::free() };
@@ -474,6 +478,7 @@ impl Sessions {
         self.ask_unread(turn);
         self.sweep_runs(turn);
         self.go_on_draining(turn);
+        turn.counters.guests = self.guests.into();
         turn.counters.run_bytes = self.run_bytes;
         turn.counters.outbox_bytes = self.outbox_bytes;
         turn.counters.paused_connections = self.paused;

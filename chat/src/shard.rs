@@ -28,6 +28,7 @@ use crate::limits::Limits;
 use crate::orders::{OrdersFull, Parting};
 use crate::parcel::{Down, Up};
 use crate::policy::RoomPolicies;
+use crate::post_rates::PostRates;
 use crate::proving::Proved;
 use crate::rooms::{Rooms, RoomsParts};
 use crate::sessions::{Actions, Sessions, Welcome};
@@ -52,6 +53,8 @@ pub struct ShardConfig {
     pub epochs_end: Epoch,
     /// What holds for a room by its name.
     pub policies: RoomPolicies,
+    /// How many posts a second a room takes by its name.
+    pub post_rates: PostRates,
     /// The core's log, where any room goes to it.
     pub journal: Option<JournalParts>,
 }
@@ -108,10 +111,21 @@ const LOCAL_PARCELS_MAX: usize = 4_096;
 impl Shard {
     /// Nobody there yet.
     pub fn new(config: ShardConfig) -> Self {
-        let ShardConfig { core, cores, limits, welcome, access, first_epoch, epochs_end, policies, journal } = config;
+        let ShardConfig {
+            core,
+            cores,
+            limits,
+            welcome,
+            access,
+            first_epoch,
+            epochs_end,
+            policies,
+            post_rates,
+            journal,
+        } = config;
         Shard {
             sessions: Sessions::new(core, cores, limits, welcome, access),
-            rooms: Rooms::new(RoomsParts { limits, policies, cores, first_epoch, epochs_end, journal }),
+            rooms: Rooms::new(RoomsParts { limits, policies, post_rates, cores, first_epoch, epochs_end, journal }),
             lanes: Lanes::new(core, cores, limits.lane_parcels_max),
             backend: Backend::new(core),
             counters: Counters::default(),
@@ -190,6 +204,11 @@ impl Shard {
     /// and the next ones. `false`: nothing has changed, since whether tokens are asked for is said at the start alone.
     pub fn set_access(&mut self, access: Access) -> bool {
         self.sessions.set_access(access)
+    }
+
+    /// Rooms take so many posts a second from here on, also those that are there.
+    pub fn set_post_rates(&mut self, post_rates: PostRates) {
+        self.rooms.post_rates.set(post_rates);
     }
 
     /// Something happened to a connection.

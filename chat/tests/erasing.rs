@@ -8,6 +8,7 @@ use banter_chat::address::{ConnectionId, Core, Now};
 use banter_chat::erasing::Begun;
 use banter_chat::limits::Limits;
 use banter_chat::policy::{Durability, RoomPolicies};
+use banter_chat::post_rates::PostRates;
 use banter_chat::sessions::{Actions, Welcome};
 use banter_chat::shard::{Input, Shard, ShardConfig};
 use banter_log::catalog::Catalog;
@@ -58,6 +59,7 @@ impl Server {
             first_epoch: Epoch(100),
             epochs_end: Epoch(1 << 40),
             policies: RoomPolicies::all(durability),
+            post_rates: PostRates::default(),
             journal: Some(journal),
         });
         let (sent, stopped, heard) = (Vec::new(), Vec::new(), BTreeMap::new());

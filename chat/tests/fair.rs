@@ -7,6 +7,7 @@ use banter_chat::access::Access;
 use banter_chat::address::{ConnectionId, Core, Now};
 use banter_chat::limits::Limits;
 use banter_chat::policy::{Durability, RoomPattern, RoomPolicies, RoomPolicy};
+use banter_chat::post_rates::PostRates;
 use banter_chat::sessions::{Actions, Welcome};
 use banter_chat::shard::{Input, Shard, ShardConfig};
 use banter_log::catalog::Catalog;
@@ -58,6 +59,7 @@ impl One {
             first_epoch: Epoch(1),
             epochs_end: Epoch(1 << 40),
             policies,
+            post_rates: PostRates::default(),
             journal: Some(journal),
         });
         let (sent, heard) = (VecDeque::new(), BTreeMap::new());

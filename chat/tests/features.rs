@@ -5,6 +5,7 @@ use banter_chat::access::Access;
 use banter_chat::address::{ConnectionId, Core, Now};
 use banter_chat::limits::Limits;
 use banter_chat::policy::{Durability, RoomPolicies};
+use banter_chat::post_rates::PostRates;
 use banter_chat::sessions::{Actions, Welcome};
 use banter_chat::shard::{Input, Shard, ShardConfig};
 use banter_protocol::error_code::ErrorCode;
@@ -33,6 +34,7 @@ impl Server {
             first_epoch: Epoch(100),
             epochs_end: Epoch(1 << 40),
             policies: RoomPolicies::all(Durability::Memory),
+            post_rates: PostRates::default(),
             journal: None,
         });
         Server { shard }

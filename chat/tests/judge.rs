@@ -7,6 +7,7 @@ use banter_chat::address::{ConnectionId, Core, Now, Peer, SubscriptionId, core_o
 use banter_chat::limits::Limits;
 use banter_chat::parcel::{Answer, Down, FetchAsk, JoinAsk, OwnedBody, Up};
 use banter_chat::policy::{Durability, RoomPolicies};
+use banter_chat::post_rates::PostRates;
 use banter_chat::sessions::Welcome;
 use banter_chat::shard::{Shard, ShardConfig};
 use banter_protocol::error_code::ErrorCode;
@@ -35,6 +36,7 @@ impl Judge {
             first_epoch: Epoch(100),
             epochs_end: Epoch(1 << 40),
             policies: RoomPolicies::all(Durability::Memory),
+            post_rates: PostRates::default(),
             journal: None,
         });
         let names = (0..).map(|number| format!("room-{number}"));

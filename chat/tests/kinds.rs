@@ -7,6 +7,7 @@ use banter_chat::access::Access;
 use banter_chat::address::{ConnectionId, Core, Now};
 use banter_chat::limits::Limits;
 use banter_chat::policy::{Durability, RoomPolicies};
+use banter_chat::post_rates::PostRates;
 use banter_chat::sessions::{Actions, Welcome};
 use banter_chat::shard::{Input, Shard, ShardConfig};
 use banter_log::block::{BlockPlace, BlockWriter};
@@ -139,6 +140,7 @@ impl Server {
             first_epoch: Epoch(100),
             epochs_end: Epoch(1 << 40),
             policies: RoomPolicies::all(Durability::Synced),
+            post_rates: PostRates::default(),
             journal: Some(journal),
         });
         shard.handle(CLIENT, Input::Opened { form, preface: &[] });

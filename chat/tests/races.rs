@@ -7,6 +7,7 @@ use banter_chat::address::{ConnectionId, Core, Now, core_of};
 use banter_chat::limits::Limits;
 use banter_chat::parcel::{Down, Up};
 use banter_chat::policy::{Durability, RoomPolicies};
+use banter_chat::post_rates::PostRates;
 use banter_chat::sessions::{Actions, Welcome};
 use banter_chat::shard::{Input, Shard, ShardConfig};
 use banter_protocol::event::Event;
@@ -50,6 +51,7 @@ impl Pair {
                 first_epoch: Epoch(100 + u64::from(core)),
                 epochs_end: Epoch(end),
                 policies: RoomPolicies::all(Durability::Memory),
+                post_rates: PostRates::default(),
                 journal: None,
             })
         };

@@ -21,10 +21,12 @@ use std::path::{Path, PathBuf};
 use banter_access::address::Cidr;
 use banter_access::gate::Proxies;
 use banter_access::grants::RoomDefaults;
+use banter_access::guest::GuestSeed;
 use banter_access::limit::{DryRun, Limit};
 use banter_chat::access::{Access, TokenAccess};
 use banter_chat::limits::Limits;
 use banter_chat::policy::{Durability, RoomPolicies, RoomPolicy};
+use banter_chat::post_rates::PostRates;
 use banter_log::segment::Class;
 use banter_protocol::origin::{AllowedOrigin, OriginRule};
 
@@ -82,12 +84,14 @@ limit_table! {
     frame_bytes_max: u32 = "BYTES", "one frame or message from a peer";
     connections_max: u32 = "COUNT", "connections of the server; 0 = as descriptors allow";
     connections_unproved_max: u32 = "COUNT", "of them not said yet who they are; 0 = no limit";
+    guests_max: u32 = "COUNT", "of them guests; 0 = no limit";
     connections_per_ip_max: u32 = "COUNT", "connections of an address, or IPv6 /64; 0 = no limit";
     connects_per_second_per_ip_max: u32 = "COUNT", "new ones a second of one address; 0 = no limit";
     auth_failures_per_minute_per_ip_max: u32 = "COUNT", "refused tokens shut an address out; 0 = no limit";
     rooms_max: u32 = "COUNT", "rooms of the server";
     rooms_per_connection_max: u32 = "COUNT", "rooms one connection may have joined";
     posts_per_second_max: u32 = "COUNT", "posts a second of one connection; 0 = no limit";
+    guest_posts_per_second_max: u32 = "COUNT", "posts a second of a guest; 0 = no limit";
     signals_per_second_max: u32 = "COUNT", "signals a second of one connection; 0 = no limit";
     signals_per_room_per_second_max: u32 = "COUNT", "signals a second a room passes on; 0 = no limit";
     joins_per_second_max: u32 = "COUNT", "joins a second of one connection; 0 = no limit";
@@ -172,6 +176,8 @@ pub struct Config {
     pub admin: Option<Admin>,
     /// What `[[rooms]]` lets users do who have proved who they are.
     pub room_rights: RoomDefaults,
+    /// How many posts a second rooms take, by the entries of `[[rooms]]`.
+    pub post_rates: PostRates,
     /// Whether damage in the log is dropped, and new epochs begin. For one start, so no file can say it.
     pub accept_corruption: bool,
 }
@@ -206,20 +212,21 @@ impl Config {
         out.push_str(&self.auth.to_toml());
         out.extend(self.admin.as_ref().map(Admin::to_toml));
         for (pattern, policy) in &self.rooms.rules {
-            out.push_str(&rooms::entry(pattern, policy, &self.room_rights));
+            out.push_str(&rooms::entry(pattern, policy, &self.room_rights, &self.post_rates));
         }
         Ok(out)
     }
 
-    /// Whether connections prove who they are, as the cores have it.
+    /// Whether connections prove who they are, as the cores have it; the names of guests are made from the seed.
     #[must_use]
-    pub fn access(&self) -> Access {
+    pub fn access(&self, guest_seed: GuestSeed) -> Access {
         match &self.auth {
             Auth::Open => Access::Open,
             Auth::Token(auth) => Access::Token(TokenAccess {
                 defaults: self.room_rights.clone(),
                 leeway_seconds: auth.rules.leeway_seconds,
                 grace_ms: auth.grace_ms,
+                guests: auth.guests.then_some(guest_seed),
             }),
         }
     }
@@ -227,15 +234,16 @@ impl Config {
     /// Who is let in.
     #[must_use]
     pub fn entrance(&self) -> Entrance {
-        let cookie = match &self.auth {
-            Auth::Open => None,
-            Auth::Token(auth) => auth.cookie.as_deref().map(Into::into),
+        let (cookie, takes_guests) = match &self.auth {
+            Auth::Open => (None, false),
+            Auth::Token(auth) => (auth.cookie.as_deref().map(Into::into), auth.guests),
         };
         let (origins, takes_tokens) = (self.origin_rule(), self.auth != Auth::Open);
         Entrance {
             upgrades: UpgradeRule {
                 origins,
                 takes_tokens,
+                takes_guests,
                 cookie,
                 has_no_page: !self.has_page,
                 has_no_metrics: self.admin.is_some(),
@@ -377,6 +385,7 @@ impl Settings {
             limits,
             rooms: rooms::policies(&self.rooms, otherwise),
             room_rights: rooms::rights(&self.rooms, &auth)?,
+            post_rates: rooms::post_rates(&self.rooms),
             auth,
             admin: self.admin.map(|admin| admin.value),
             accept_corruption: self.accept_corruption,

@@ -123,11 +123,14 @@ keys = [{public}]
 # Tokens have "aud": "{AUDIENCE}", so that none is taken that was made for something else.
 audience = "{AUDIENCE}"
 lifetime_hours_max = 24
+# Whether who has no token comes in, under a name that the server gives it, and may do what `guests` of [[rooms]] says.
+guests = false
 
 # What every user may do in a room, whatever its token says. Nobody may do anything that neither of the two gives.
 # [[rooms]]
 # match = "news"
 # users = ["read", "history"]
+# guests = ["read"]
 
 # The interface for backends: docs/api.md. Other machines reach it with another address, and a proxy that does TLS before it.
 [admin]

@@ -94,6 +94,7 @@ type Metric = (&'static str, &'static str, &'static str, fn(&CoreReport) -> u64)
 
 const METRICS: &[Metric] = &[
     ("banter_connections", "gauge", "Open connections.", |core| core.counters.connections),
+    ("banter_guests", "gauge", "Open connections that are guests.", |core| core.counters.guests),
     ("banter_rooms", "gauge", "Rooms that the core owns.", |core| core.counters.rooms),
     ("banter_subscriptions", "gauge", "Subscriptions.", |core| core.counters.subscriptions),
     ("banter_subscriptions_behind", "gauge", "Subscriptions that catch up through the history.", |core| {

@@ -9,6 +9,7 @@ use std::sync::atomic::AtomicU32;
 use std::thread::JoinHandle;
 use std::time::Instant;
 
+use banter_access::guest::{GUEST_SEED_BYTES, GuestSeed};
 use banter_chat::address::Core;
 use banter_chat::limits::Limits;
 use banter_chat::policy::{RoomPolicies, RoomPolicy};
@@ -161,6 +162,7 @@ pub fn run(
         .map_err(system("making an eventfd"))?;
     let (to_keeper, keeper_inbox) = flume::unbounded();
     let (reserved, mut log) = open_log(config, &mut epochs, unix_ms)?;
+    let run = Run { reserved, guest_seed: guest_seed().map_err(system("reading random bytes"))? };
     let connections_now = Arc::new(AtomicU32::new(0));
     let neighbours = lanes(&bells, config.limits.lane_parcels_max);
     let started = Instant::now();
@@ -174,7 +176,7 @@ pub fn run(
         tell_revocations(&revocations, &link);
         links.push(link);
         let core = CoreParts {
-            shard: shard_config(config, index as u16, reserved, log.as_mut()),
+            shard: shard_config(config, index as u16, run, log.as_mut()),
             log: log.as_ref().map(|log| (log.folder.clone(), to_keeper.clone())),
             sockets_max: report.connections_max().min(SOCKETS_MAX) as u32,
             auth: (!auth_desks.is_empty()).then(|| auth_desks.remove(0)),
@@ -211,6 +213,7 @@ pub fn run(
     let reload = Reload {
         sources,
         config: config.clone(),
+        guest_seed: run.guest_seed,
         connections_fit: report.connections_max(),
         cores: links.clone(),
         judge,
@@ -240,6 +243,13 @@ pub fn run(
     feeds.wait_closed();
     tracing::info!("stopped");
     Ok(())
+}
+
+/// The names of this run's guests are made from it.
+fn guest_seed() -> io::Result<GuestSeed> {
+    let mut random = [0; GUEST_SEED_BYTES];
+    aws_lc_rs::rand::fill(&mut random).map_err(|_| io::Error::other("the generator of random numbers failed"))?;
+    Ok(GuestSeed::new(random))
 }
 
 /// Has a core know what is revoked.
@@ -446,19 +456,27 @@ impl CoreParts {
     }
 }
 
-fn shard_config(config: &Config, core: u16, reserved: Reserved, log: Option<&mut OpenLog>) -> ShardConfig {
-    let Reserved { run, end } = reserved;
+/// What is the server's own, beside its configuration.
+#[derive(Clone, Copy)]
+struct Run {
+    reserved: Reserved,
+    guest_seed: GuestSeed,
+}
+
+fn shard_config(config: &Config, core: u16, run: Run, log: Option<&mut OpenLog>) -> ShardConfig {
+    let Run { reserved: Reserved { run, end }, guest_seed } = run;
     let limits = told_limits(&config.limits);
     ShardConfig {
         core: Core(core),
         cores: config.cores.len() as u16,
         limits: config.limits,
         welcome: Welcome { limits, durability: config.durability.name(), features: KNOWN, run },
-        access: config.access(),
+        access: config.access(guest_seed),
         // The first of the run's epochs is for histories that turned out to be broken at its start.
         first_epoch: Epoch(run + 1 + u64::from(core)),
         epochs_end: Epoch(end),
         policies: config.rooms.clone(),
+        post_rates: config.post_rates.clone(),
         journal: log.map(|log| log.journal(&config.limits, core.into())),
     }
 }

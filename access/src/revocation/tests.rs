@@ -75,6 +75,13 @@ fn a_revocation_ends_at_its_end() {
 }
 
 #[test]
+fn who_showed_no_token_is_revoked_by_name_whenever_it_came_and_until_the_end() {
+    let set = of(&[revocation(user("~gabc"), Some(500), 2_000), revocation(token("~gdef"), None, 2_000)]);
+    assert!(set.is_user_revoked("~gabc", 1_999) && !set.is_user_revoked("~gabc", 2_000));
+    assert!(!set.is_user_revoked("~gdef", 1_000) && !set.is_user_revoked("~gab", 1_000));
+}
+
+#[test]
 fn an_address_is_revoked_by_any_range_that_holds_it() {
     let revocations = of(&[
         revocation(address("10.0.0.0/8"), None, 1_000),

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use banter_access::grants::{RoomDefault, RoomDefaults};
+use banter_access::guest::{GUEST_SEED_BYTES, GuestSeed};
 use banter_access::keys::Keys;
 use banter_access::mint::{ClaimsToMint, SigningKey, mint};
 use banter_access::pattern::Pattern;
@@ -16,6 +17,7 @@ use banter_chat::access::{Access, TokenAccess};
 use banter_chat::address::{ConnectionId, Core, Now};
 use banter_chat::limits::Limits;
 use banter_chat::policy::{Durability, RoomPolicies};
+use banter_chat::post_rates::PostRates;
 use banter_chat::proving::{NotProved, Proved, Proving};
 use banter_chat::sessions::{Actions, Welcome};
 use banter_chat::shard::{Input, Shard, ShardConfig};
@@ -52,11 +54,21 @@ pub fn proof(user: &str, seconds: u64, rooms: &[(&str, Rights)]) -> Arc<Proof> {
 
 /// Tokens are asked for, and the configuration gives that to users in rooms of these names.
 pub fn access(rooms: &[(&str, Rights)]) -> Access {
-    let default = |&(pattern, users): &(&str, Rights)| {
-        (Pattern::new(pattern).unwrap(), RoomDefault { users, ..RoomDefault::CLOSED })
+    let of_users: Vec<_> = rooms.iter().map(|&(pattern, users)| (pattern, users, Rights::NONE)).collect();
+    Access::Token(token_access(&of_users, None))
+}
+
+/// The same with guests, and what it gives users and guests.
+pub fn access_with_guests(rooms: &[(&str, Rights, Rights)]) -> Access {
+    Access::Token(token_access(rooms, Some(GuestSeed::new([7; GUEST_SEED_BYTES]))))
+}
+
+fn token_access(rooms: &[(&str, Rights, Rights)], guests: Option<GuestSeed>) -> TokenAccess {
+    let default = |&(pattern, users, guests): &(&str, Rights, Rights)| {
+        (Pattern::new(pattern).unwrap(), RoomDefault { users, guests })
     };
     let defaults = RoomDefaults { entries: rooms.iter().map(default).collect(), otherwise: RoomDefault::CLOSED };
-    Access::Token(TokenAccess { defaults, leeway_seconds: LEEWAY_S, grace_ms: GRACE_MS })
+    TokenAccess { defaults, leeway_seconds: LEEWAY_S, grace_ms: GRACE_MS, guests }
 }
 
 pub struct Server {
@@ -67,7 +79,12 @@ pub struct Server {
 
 impl Server {
     pub fn new(access: Access) -> Self {
-        let limits = Limits { idle_timeout_ms: 0, joins_per_second_max: 0, ..Limits::default() };
+        Self::limited(access, Limits::default())
+    }
+
+    /// With these limits, but for those that would come in every test's way.
+    pub fn limited(access: Access, limits: Limits) -> Self {
+        let limits = Limits { idle_timeout_ms: 0, joins_per_second_max: 0, ..limits };
         let shard = Shard::new(ShardConfig {
             core: Core(0),
             cores: 1,
@@ -77,6 +94,7 @@ impl Server {
             first_epoch: Epoch(100),
             epochs_end: Epoch(1 << 40),
             policies: RoomPolicies::all(Durability::Memory),
+            post_rates: PostRates::default(),
             journal: None,
         });
         Server { shard, now_ms: 0, heard: BTreeMap::new() }
@@ -121,6 +139,19 @@ impl Server {
     pub fn ask(&mut self, id: ConnectionId, ask: Ask<'_>) -> Vec<String> {
         self.turn(1, |shard| shard.handle(id, request(ask)));
         self.hear(id)
+    }
+
+    /// Says hello as somebody without a token, or with an empty name as nobody; what the connection hears.
+    pub fn hello_without_token(&mut self, id: ConnectionId, user: &str) -> Vec<String> {
+        self.ask(id, Ask::Hello { user: user.to_owned().into(), token: None, features: FeatureNames::NONE })
+    }
+
+    /// Opens a connection that is a guest; with its name.
+    pub fn come_in_as_guest(&mut self, slot: u32) -> (ConnectionId, String) {
+        let id = self.open(slot);
+        let heard = self.hello_without_token(id, "");
+        let name = heard[0].strip_prefix("welcome ").and_then(|rest| rest.strip_suffix(" 0"));
+        (id, name.unwrap_or_else(|| panic!("{heard:?}")).to_owned())
     }
 
     /// Says hello with a token; the token to be judged.

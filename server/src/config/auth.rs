@@ -14,7 +14,7 @@ use super::file::Document;
 use super::{ConfigFault, Given, Place, Table};
 
 /// The keys of `[auth]`.
-pub(super) const AUTH_KEYS: [&str; 13] = [
+pub(super) const AUTH_KEYS: [&str; 14] = [
     "mode",
     "keys",
     "secret_file",
@@ -28,6 +28,7 @@ pub(super) const AUTH_KEYS: [&str; 13] = [
     "grace_ms",
     "origins",
     "cookie",
+    "guests",
 ];
 /// Milliseconds from a token's end to that of its connection, unless told otherwise.
 pub const DEFAULT_GRACE_MS: u64 = 25_000;
@@ -74,6 +75,8 @@ pub struct TokenAuth {
     pub grace_ms: u64,
     /// The cookie in which an upgrade may bring its token.
     pub cookie: Option<String>,
+    /// Whether who shows no token comes in as a guest.
+    pub guests: bool,
 }
 
 impl Auth {
@@ -132,6 +135,7 @@ impl Auth {
             ("lifetime_hours_max", Some((lifetime_seconds_max / SECONDS_AN_HOUR).to_string())),
             ("grace_ms", Some(auth.grace_ms.to_string())),
             ("cookie", auth.cookie.as_deref().map(text)),
+            ("guests", Some(auth.guests.to_string())),
         ]
     }
 }
@@ -150,6 +154,7 @@ impl Document<'_> {
             rules: Rules { lifetime_seconds_max: LIFETIME_SECONDS_MAX, ..Rules::default() },
             grace_ms: DEFAULT_GRACE_MS,
             cookie: None,
+            guests: false,
         };
         for (key, value) in table {
             let name = key.get_ref().as_ref();
@@ -171,6 +176,7 @@ impl Document<'_> {
                     auth.rules.lifetime_seconds_max = hours * SECONDS_AN_HOUR;
                 }
                 "cookie" => auth.cookie = Some(self.text_value(name, value, MUST_COOKIE, parse_cookie)?.value),
+                "guests" => auth.guests = self.boolean(name, value)?.value,
                 // The same as outside the tables: `auth_origins`.
                 "origins" => {}
                 "grace_ms" => auth.grace_ms = self.number(name, value, GRACE_MS_LARGEST)?.value,
@@ -293,16 +299,16 @@ mod tests {
     #[test]
     fn what_is_said_of_tokens_holds_and_the_rest_has_defaults() {
         let auth = token("[auth]\nmode = 'token'\nsecret_file = 's'");
-        assert_eq!((auth.secret_file, auth.grace_ms), (Some("s".into()), 25_000));
+        assert_eq!((auth.secret_file, auth.grace_ms, auth.guests), (Some("s".into()), 25_000, false));
         assert_eq!(auth.rules, Rules::default());
         let auth = token(
             "[auth]\nmode = 'token'\nkeys = ['a.pem', 'b.jwks']\nissuer = 'i'\naudience = 'a'\nuser_claim = 'x.y'\n\
-             rooms_claim = 'r'\nlifetime_hours_max = 2\ngrace_ms = 0\nsecret_env = 'E'",
+             rooms_claim = 'r'\nlifetime_hours_max = 2\ngrace_ms = 0\nsecret_env = 'E'\nguests = true",
         );
         assert_eq!(auth.keys, ["a.pem", "b.jwks"].map(PathBuf::from));
         assert_eq!((auth.rules.issuer.as_deref(), auth.rules.audience.as_deref()), (Some("i"), Some("a")));
         assert_eq!(auth.rules.user_claim.names().collect::<Vec<_>>(), ["x", "y"]);
-        assert_eq!((auth.rules.lifetime_seconds_max, auth.grace_ms), (7_200, 0));
+        assert_eq!((auth.rules.lifetime_seconds_max, auth.grace_ms, auth.guests), (7_200, 0, true));
         assert_eq!(auth.secret_env.as_deref(), Some("E"));
     }
 
@@ -318,8 +324,9 @@ mod tests {
     #[test]
     fn a_printed_auth_can_be_fed_back() {
         let text = "[auth]\nmode = 'token'\nkeys = ['a\"b.pem']\nissuer = 'i'\naudience = 'a'\njwks_url = 'https://i/k'\nuser_claim = 'https://e.com/c.uid'\n\
-                    grace_ms = 7\nlifetime_hours_max = 3\n[[rooms]]\nmatch = 'lobby'\nusers = ['member']\n\
-                    [[rooms]]\nmatch = 'news-*'\nusers = ['read', 'history']";
+                    grace_ms = 7\nlifetime_hours_max = 3\nguests = true\n[[rooms]]\nmatch = 'lobby'\nusers = ['member']\n\
+                    guests = ['read']\nposts_per_second_max = 9\n[[rooms]]\nmatch = 'news-*'\nusers = ['read', 'history']\n\
+                    [[rooms]]\nmatch = 'door'\nguests = ['member']";
         let config = config(text).unwrap();
         assert_eq!(super::super::tests::config(&config.to_toml().unwrap()).unwrap(), config);
     }
@@ -333,6 +340,8 @@ mod tests {
             ("[auth]\nmode = 'token'", "has no key to check them with"),
             ("[auth]\nmode = 'token'\nkeys = []", "has no key to check them with"),
             ("[auth]\nmode = 'open'\nissuer = 'A'", "asks for none"),
+            ("[auth]\nmode = 'open'\nguests = true", "asks for none"),
+            ("[auth]\nmode = 'token'\nguests = 'all'", "guests must be true or false"),
             ("[auth]\nmode = 'token'\nkeys = 'a'", "keys must be a list of files"),
             ("[auth]\nmode = 'token'\nkeys = [1]", "keys must be a list of files"),
             ("[auth]\nmode = 'token'\nsecret_file = ''", "secret_file must be the path of a file"),

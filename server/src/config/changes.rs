@@ -6,22 +6,26 @@
 use banter_access::api_key::{ApiKey, write_digest};
 use banter_access::grants::{RoomDefault, RoomDefaults};
 use banter_access::pattern::Pattern;
+use banter_access::rights::Rights;
 use banter_chat::limits::Limits;
 use banter_chat::policy::{RoomPolicies, RoomPolicy};
+use banter_chat::post_rates::PostRates;
 
 use super::{Admin, Auth, Config, LIMITS};
 
 /// Limits that are looked at each time they are needed, so that another value holds from there. All others were built into
 /// something when the server started: a table, a queue of deadlines, a file.
-pub const LIVE_LIMITS: [&str; 18] = [
+pub const LIVE_LIMITS: [&str; 20] = [
     "connections_max",
     "connections_unproved_max",
+    "guests_max",
     "connections_per_ip_max",
     "connects_per_second_per_ip_max",
     "auth_failures_per_minute_per_ip_max",
     "rooms_max",
     "rooms_per_connection_max",
     "posts_per_second_max",
+    "guest_posts_per_second_max",
     "signals_per_second_max",
     "signals_per_room_per_second_max",
     "joins_per_second_max",
@@ -79,6 +83,7 @@ pub fn merge(old: &Config, read: Config) -> (Config, Changes) {
         has_page: read.has_page,
         proxies: read.proxies,
         log: read.log,
+        post_rates: read.post_rates,
         limits: live_limits(&old.limits, &read.limits),
         admin: live_admin(old.admin.as_ref(), read.admin),
         ..live_access(old, read.auth, read.room_rights)
@@ -115,7 +120,8 @@ fn compare(old: &Config, read: &Config) -> Changes {
     let (is_same_mode, is_like) = (old.auth.mode() == read.auth.mode(), old.auth.is_like(&read.auth));
     for row in rows(read) {
         let from = old_rows.iter().find(|old| old.key == row.key).map_or("", |old| &old.value);
-        let is_of_tokens = row.key == "rooms.users" || (row.key.starts_with("auth.") && row.key != "auth.mode");
+        let is_of_rights = matches!(&*row.key, "rooms.users" | "rooms.guests");
+        let is_of_tokens = is_of_rights || (row.key.starts_with("auth.") && row.key != "auth.mode");
         let is_of_admin = row.key.starts_with("admin.");
         let has_same_admin = old.admin.is_some() == read.admin.is_some();
         // What tokens must say and what they give means nothing where they are not asked for.
@@ -154,6 +160,7 @@ fn rows(config: &Config) -> Vec<Row> {
         auth,
         admin,
         room_rights,
+        post_rates,
         accept_corruption: _,
     } = config;
     let row = |key: &str, when, value: String| Row { key: key.to_owned(), when, value };
@@ -172,7 +179,9 @@ fn rows(config: &Config) -> Vec<Row> {
         row("log", When::Now, log.clone()),
         row("log_format", When::Restart, log_format.name().to_owned()),
         row("rooms", When::Restart, policies(rooms)),
-        row("rooms.users", When::Now, rights(room_rights)),
+        row("rooms.users", When::Now, rights(room_rights, |given| given.users)),
+        row("rooms.guests", When::Now, rights(room_rights, |given| given.guests)),
+        row("rooms.posts_per_second_max", When::Now, rates(post_rates)),
     ];
     rows.extend(LIMITS.iter().map(|limit| {
         let when = if LIVE_LIMITS.contains(&limit.name) { When::Now } else { When::Restart };
@@ -216,10 +225,17 @@ fn api_keys(keys: &[ApiKey]) -> String {
     keys.iter().map(line).collect()
 }
 
-fn rights(defaults: &RoomDefaults) -> String {
-    let line = |name: &str, given: &RoomDefault| format!("{name} {} {}\n", given.users, given.guests);
-    let entries = defaults.entries.iter().map(|(pattern, given)| line(pattern.as_str(), given));
+/// A line an entry up to the last one that gives some, and one for what holds where none does.
+fn rights(defaults: &RoomDefaults, of: fn(&RoomDefault) -> Rights) -> String {
+    let line = |name: &str, given: &RoomDefault| format!("{name} {}\n", of(given));
+    let told = defaults.entries.iter().rposition(|(_, given)| !of(given).is_empty()).map_or(0, |last| last + 1);
+    let entries = defaults.entries[..told].iter().map(|(pattern, given)| line(pattern.as_str(), given));
     entries.chain([line("", &defaults.otherwise)]).collect()
+}
+
+/// A line an entry.
+fn rates(rates: &PostRates) -> String {
+    rates.rules().iter().map(|(pattern, rate)| format!("{} {rate}\n", pattern.as_str())).collect()
 }
 
 fn shown(value: &str) -> String {

@@ -154,7 +154,7 @@ impl Document<'_> {
         Ok(Given { value: items.collect::<Result<_, _>>()?, place: self.place(&value.span()) })
     }
 
-    fn boolean(&self, key: &str, value: &Spanned<DeValue<'_>>) -> Result<Given<bool>, ConfigFault> {
+    pub(super) fn boolean(&self, key: &str, value: &Spanned<DeValue<'_>>) -> Result<Given<bool>, ConfigFault> {
         let is_true = value.get_ref().as_bool().ok_or_else(|| self.wrong(key, value, MUST_BOOLEAN))?;
         Ok(Given { value: is_true, place: self.place(&value.span()) })
     }

@@ -7,6 +7,7 @@ use banter_access::grants::{RoomDefault, RoomDefaults};
 use banter_access::pattern::Pattern;
 use banter_access::rights::Rights;
 use banter_chat::policy::{Durability, RoomPattern, RoomPolicies, RoomPolicy};
+use banter_chat::post_rates::PostRates;
 use banter_log::segment::Class;
 use banter_protocol::ids::RoomName;
 use toml::Spanned;
@@ -22,8 +23,16 @@ pub const ROOM_RULES_MAX: usize = 1_000;
 const HISTORY_MESSAGES_LARGEST: u64 = 1 << 30;
 
 /// The keys of an entry.
-pub(super) const ROOM_KEYS: [&str; 6] =
-    ["match", "durability", "history_messages_max", "retention_bytes", "retention_hours", "users"];
+pub(super) const ROOM_KEYS: [&str; 8] = [
+    "match",
+    "durability",
+    "history_messages_max",
+    "retention_bytes",
+    "retention_hours",
+    "users",
+    "guests",
+    "posts_per_second_max",
+];
 
 const MUST_RIGHTS: &str = "must be a list of rights, like [\"member\"] or [\"read\", \"history\"]";
 /// Stands for the asker's own name in a token's patterns. Here it would be a name like any other.
@@ -48,9 +57,17 @@ pub struct RoomRule {
     pub retention_hours: Option<u32>,
     /// `users`: what users may do there, whatever their tokens say.
     pub users: Option<Rights>,
+    /// `guests`: what they may do there.
+    pub guests: Option<Rights>,
+    /// `posts_per_second_max`; 0 = no limit.
+    pub posts_per_second_max: u32,
 }
 
 impl RoomRule {
+    fn gives_rights(&self) -> bool {
+        self.users.is_some() || self.guests.is_some()
+    }
+
     fn policy(&self, otherwise: &RoomPolicy) -> RoomPolicy {
         RoomPolicy {
             durability: self.durability.unwrap_or(otherwise.durability),
@@ -69,16 +86,29 @@ pub(super) fn policies(rules: &[RoomRule], otherwise: RoomPolicy) -> RoomPolicie
     RoomPolicies { rules, otherwise }
 }
 
+/// How many posts a second rooms take.
+pub(super) fn post_rates(rules: &[RoomRule]) -> PostRates {
+    PostRates::new(rules.iter().map(|rule| (rule.pattern.clone(), rule.posts_per_second_max)).collect())
+}
+
 /// A policy as the entry that says it.
-pub(super) fn entry(pattern: &RoomPattern, policy: &RoomPolicy, rights: &RoomDefaults) -> String {
+pub(super) fn entry(
+    pattern: &RoomPattern,
+    policy: &RoomPolicy,
+    rights: &RoomDefaults,
+    post_rates: &PostRates,
+) -> String {
     let given = rights.entries.iter().find(|(given, _)| given.as_str() == pattern.as_str());
-    let users = given.filter(|(_, given)| !given.users.is_empty()).map_or_else(String::new, |(_, given)| {
-        let names: Vec<String> = given.users.names().map(|name| format!("\"{name}\"")).collect();
-        format!("users = [{}]\n", names.join(", "))
-    });
+    let given = given.map(|(_, given)| *given).unwrap_or_default();
+    let list = |key: &str, rights: Rights| {
+        let names: Vec<String> = rights.names().map(|name| format!("\"{name}\"")).collect();
+        if names.is_empty() { String::new() } else { format!("{key} = [{}]\n", names.join(", ")) }
+    };
+    let (users, guests) = (list("users", given.users), list("guests", given.guests));
+    let rate = post_rates.rules().iter().find(|(rated, _)| rated == pattern).map_or(0, |(_, rate)| *rate);
     format!(
         "\n[[rooms]]\nmatch = {}\ndurability = \"{}\"\nhistory_messages_max = {}\nretention_bytes = {}\n\
-         retention_hours = {}\n{users}",
+         retention_hours = {}\nposts_per_second_max = {rate}\n{users}{guests}",
         toml::Value::from(pattern.as_str()),
         policy.durability.name(),
         policy.history_messages_max,
@@ -120,6 +150,8 @@ impl Document<'_> {
             retention_bytes: None,
             retention_hours: None,
             users: None,
+            guests: None,
+            posts_per_second_max: 0,
         };
         for (key, value) in table {
             match key.get_ref().as_ref() {
@@ -135,7 +167,11 @@ impl Document<'_> {
                     rule.retention_bytes = Some(self.number("retention_bytes", value, u64::MAX)?.value);
                 }
                 "retention_hours" => rule.retention_hours = Some(small("retention_hours", value, u32::MAX.into())?),
-                "users" => rule.users = Some(self.rights(value)?),
+                "users" => rule.users = Some(self.rights("users", value)?),
+                "guests" => rule.guests = Some(self.rights("guests", value)?),
+                "posts_per_second_max" => {
+                    rule.posts_per_second_max = small("posts_per_second_max", value, u32::MAX.into())?;
+                }
                 unknown => return Err(self.unknown_key(&key.span(), unknown, Table::Rooms)),
             }
         }
@@ -147,25 +183,26 @@ impl Document<'_> {
 }
 
 impl Document<'_> {
-    fn rights(&self, value: &Spanned<DeValue<'_>>) -> Result<Rights, ConfigFault> {
-        let list = value.get_ref().as_array().ok_or_else(|| self.wrong("users", value, MUST_RIGHTS))?;
+    fn rights(&self, key: &str, value: &Spanned<DeValue<'_>>) -> Result<Rights, ConfigFault> {
+        let list = value.get_ref().as_array().ok_or_else(|| self.wrong(key, value, MUST_RIGHTS))?;
         let mut rights = Rights::NONE;
         for item in list.iter() {
             let parse = |text: &str| Rights::from_name(text).map_err(|unknown| format!("{MUST_RIGHTS}: {unknown}"));
-            rights |= self.text_value("users", item, MUST_RIGHTS, parse)?.value;
+            rights |= self.text_value(key, item, MUST_RIGHTS, parse)?.value;
         }
         Ok(rights)
     }
 }
 
-/// What the entries let users do who have proved who they are; where none says so, nothing.
+/// What the entries let users do who have proved who they are, and guests; where none says so, nothing.
 pub(super) fn rights(rules: &[RoomRule], auth: &Auth) -> Result<RoomDefaults, ConfigFault> {
-    let with_users = rules.iter().filter(|rule| rule.users.is_some()).count();
+    let giving = rules.iter().filter(|rule| rule.gives_rights()).count();
     if *auth == Auth::Open {
-        return match rules.iter().find(|rule| rule.users.is_some()) {
+        return match rules.iter().find(|rule| rule.gives_rights()) {
             None => Ok(RoomDefaults { entries: Vec::new(), otherwise: RoomDefault::PUBLIC }),
             Some(rule) => {
-                let what = "`users` says what users may do who prove who they are: say mode = \"token\" in [auth]";
+                let what = "`users` and `guests` say what those may do who prove who they are and those who do not: say \
+                            mode = \"token\" in [auth]";
                 Err(ConfigFault::Table { place: rule.place.clone(), what: what.to_owned() })
             }
         };
@@ -173,20 +210,21 @@ pub(super) fn rights(rules: &[RoomRule], auth: &Auth) -> Result<RoomDefaults, Co
     let (mut entries, mut seen) = (Vec::new(), 0);
     for rule in rules {
         // Behind the last one that gives something nothing is left to be kept from anybody.
-        if seen == with_users {
+        if seen == giving {
             break;
         }
-        seen += usize::from(rule.users.is_some());
+        seen += usize::from(rule.gives_rights());
         let pattern = Pattern::new(rule.pattern.as_str()).ok().filter(|pattern| !pattern.as_str().contains(OWN_NAME));
         let pattern = pattern.ok_or_else(|| {
             let what = format!(
-                "match = \"{}\" stands at or before an entry with `users`: there a pattern is a name, or a beginning with \
-                 one * at its end",
+                "match = \"{}\" stands at or before an entry with `users` or `guests`: there a pattern is a name, or a \
+                 beginning with one * at its end",
                 rule.pattern.as_str()
             );
             ConfigFault::Table { place: rule.place.clone(), what }
         })?;
-        entries.push((pattern, RoomDefault { users: rule.users.unwrap_or(Rights::NONE), guests: Rights::NONE }));
+        let [users, guests] = [rule.users, rule.guests].map(Option::unwrap_or_default);
+        entries.push((pattern, RoomDefault { users, guests }));
     }
     Ok(RoomDefaults { entries, otherwise: RoomDefault::CLOSED })
 }
@@ -242,7 +280,7 @@ mod tests {
         assert!(fault("[[rooms]]\nretention_hour = 1").ends_with("did you mean \"retention_hours\"?"));
         assert!(fault("[[rooms]]\nzzz = 1").ends_with(
             "the known ones are match, durability, history_messages_max, \
-             retention_bytes, retention_hours, users"
+             retention_bytes, retention_hours, users, guests, posts_per_second_max"
         ));
         assert!(fault("match = 'a'").ends_with("did you mean \"match\" in [[rooms]]?"));
     }
@@ -315,6 +353,41 @@ mod tests {
         }
         let behind = format!("{token}[[rooms]]\nmatch = 'a'\nusers = ['read']\n[[rooms]]\nmatch = '*-x'");
         assert_eq!(config(&behind).unwrap().room_rights.rights("a", "ann"), Rights::READ);
+    }
+
+    #[test]
+    fn what_guests_may_do_is_said_beside_what_users_may_and_each_has_its_own() {
+        let token = "[auth]\nmode = 'token'\nsecret_file = 's'\n";
+        let text = format!(
+            "{token}[[rooms]]\nmatch = 'staff'\nusers = ['member']\n[[rooms]]\nmatch = 'door'\nguests = ['read', 'write']\n\
+             [[rooms]]\nmatch = '*'\nusers = ['member']\nguests = ['read']"
+        );
+        // Without `guests = true`, too: one key in [auth] keeps all of them out, and what rooms say may stay as it is.
+        let rights = config(&text).unwrap().room_rights;
+        let of = |room: &str| (rights.rights(room, "ann"), rights.rights(room, "~gabc"));
+        assert_eq!(of("staff"), (Rights::MEMBER, Rights::NONE));
+        assert_eq!(of("door"), (Rights::NONE, Rights::READ | Rights::WRITE));
+        assert_eq!(of("lobby"), (Rights::MEMBER, Rights::READ));
+        for (text, says) in [
+            ("[[rooms]]\nmatch = 'a'\nguests = ['read']".to_owned(), "say mode = \"token\" in [auth]"),
+            (format!("{token}[[rooms]]\nmatch = 'a'\nguests = 'read'"), "guests must be a list of rights"),
+            (format!("{token}[[rooms]]\nmatch = 'a'\nguests = ['owner']"), "owner"),
+            (format!("{token}[[rooms]]\nmatch = '*-x'\n[[rooms]]\nmatch = 'a'\nguests = ['read']"), "one * at its end"),
+        ] {
+            assert!(fault(&text).contains(says), "{text}: {}", fault(&text));
+        }
+    }
+
+    #[test]
+    fn the_first_entry_that_matches_says_how_many_posts_a_room_takes() {
+        let text = "[[rooms]]\nmatch = 'game-final'\n[[rooms]]\nmatch = 'game-*'\nposts_per_second_max = 50";
+        let rates = config(text).unwrap().post_rates;
+        assert_eq!(["game-1", "game-final", "lobby"].map(|room| rates.of(room)), [50, 0, 0]);
+        assert!(
+            fault("[[rooms]]\nmatch = 'a'\nposts_per_second_max = -1")
+                .contains("posts_per_second_max must be a whole number")
+        );
+        assert!(fault("[[rooms]]\nposts_per_second = 1").ends_with("did you mean \"posts_per_second_max\"?"));
     }
 
     #[test]

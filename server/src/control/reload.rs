@@ -15,9 +15,11 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use banter_access::guest::GuestSeed;
 use banter_chat::access::Access;
 use banter_chat::address::Core;
 use banter_chat::limits::Limits;
+use banter_chat::post_rates::PostRates;
 use flume::{Receiver, Sender};
 
 use crate::args::{ArgsError, Sources};
@@ -84,8 +86,10 @@ pub struct CoreReload {
     pub told_limits: String,
     /// Who is let in.
     pub entrance: Entrance,
-    /// What `[[rooms]]` lets users do, and how long connections outlive their tokens.
+    /// What `[[rooms]]` lets users and guests do, and how long connections outlive their tokens.
     pub access: Access,
+    /// How many posts a second rooms take.
+    pub post_rates: PostRates,
     /// To be told once the core goes by them.
     pub taken: Sender<Core>,
 }
@@ -115,6 +119,8 @@ pub struct Reload {
     pub sources: Sources,
     /// The one in effect.
     pub config: Config,
+    /// What the names of guests are made from.
+    pub guest_seed: GuestSeed,
     /// Connections that fit the process's descriptors.
     pub connections_fit: u64,
     /// The cores.
@@ -182,8 +188,9 @@ impl Reload {
     fn tell_cores(&self, config: &Config) -> Vec<Core> {
         let (taken, takes) = flume::bounded(self.cores.len());
         let (limits, told_limits) = (config.limits, told_limits(&config.limits));
-        let (entrance, access) = (config.entrance(), config.access());
-        let reload = CoreReload { limits, told_limits, entrance, access, taken };
+        let (entrance, access) = (config.entrance(), config.access(self.guest_seed));
+        let post_rates = config.post_rates.clone();
+        let reload = CoreReload { limits, told_limits, entrance, access, post_rates, taken };
         self.cores.iter().for_each(|core| core.send(ToCore::Reload(Box::new(reload.clone()))));
         drop(reload);
         let deadline = Instant::now() + TAKEN_MAX;

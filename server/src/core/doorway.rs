@@ -20,6 +20,8 @@ pub struct UpgradeRule {
     pub origins: OriginRule,
     /// Tokens are asked for, so that one may come with the upgrade.
     pub takes_tokens: bool,
+    /// Who brings none may come in as a guest.
+    pub takes_guests: bool,
     /// The cookie that may hold it.
     pub cookie: Option<Box<str>>,
     /// There is no chat page.
@@ -61,6 +63,15 @@ impl Doorway {
     /// Whether the chat page is served.
     pub fn has_page(&self) -> bool {
         !self.rule.has_no_page
+    }
+
+    /// How a web page gets in, as the chat page is told it.
+    pub fn page_door(&self) -> &'static str {
+        match (self.rule.takes_tokens, self.rule.takes_guests) {
+            (false, _) => "open",
+            (true, false) => "token",
+            (true, true) => "guests",
+        }
     }
 
     /// Whether everybody is told what is counted.

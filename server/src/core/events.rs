@@ -1,4 +1,4 @@
-//! What a core's log says of those who show tokens, as events for machines: `log_format = "json"`.
+//! What a core's log says of those who show tokens, and of guests, as events for machines: `log_format = "json"`.
 //!
 //! Invariants:
 //! - Nothing of a token but what it proved stands in a line, and of one that proved nothing only why.
@@ -65,6 +65,11 @@ impl Events {
             let result = hello.refused;
             tracing::info!(event = "hello", result, user, session, %address, "a token was not taken");
         }
+    }
+
+    /// Somebody came in as a guest.
+    pub fn guest(&self, user: &str, address: IpAddr) {
+        tracing::info!(event = "hello", result = "guest", user, %address, "a guest came in");
     }
 
     /// Tells sums that are due.

@@ -16,7 +16,9 @@ use crate::control::Question;
 use crate::core::doorway::{Doorway, UpgradeFault};
 
 /// The chat page, as one file.
-const PAGE: &[u8] = include_bytes!("../../page/index.html");
+const PAGE: &str = include_str!("../../page/index.html");
+/// Where it is told how it gets in, once; as a file it says that of a server that asks for nothing.
+const PAGE_DOOR: &str = "data-door=\"open\"";
 
 /// What who comes from a revoked address is told.
 pub const REVOKED: &str = "your address is revoked";
@@ -83,7 +85,7 @@ pub fn answer(
         "/readyz" => asked(Question::Readiness),
         "/metrics" if doorway.has_metrics() => asked(Question::Metrics),
         "/metrics" => text(404, "not found: [admin] is on, and has it as /v1/metrics\n"),
-        "/" if doorway.has_page() => HttpAnswer::Response(respond(200, "text/html; charset=utf-8", PAGE, head_only)),
+        "/" if doorway.has_page() => HttpAnswer::Response(page(doorway.page_door(), head_only)),
         "/ws" => match request.upgrade {
             None => text(426, "/ws speaks WebSocket: connect with a WebSocket client\n"),
             Some(upgrade) => match doorway.judge(request, address) {
@@ -93,6 +95,12 @@ pub fn answer(
         },
         _ => text(404, "not found: there is /ws, /healthz, /readyz and /metrics\n"),
     }
+}
+
+/// The chat page, which asks for what the server asks for.
+fn page(door: &str, head_only: bool) -> Vec<u8> {
+    let page = PAGE.replacen(PAGE_DOOR, &format!("data-door=\"{door}\""), 1);
+    respond(200, "text/html; charset=utf-8", page.as_bytes(), head_only)
 }
 
 /// What who is turned away is told in plain HTTP; none where it is told behind the upgrade, or may ask all the same.
@@ -246,6 +254,19 @@ mod tests {
         };
         let text = String::from_utf8(bytes).expect("text");
         assert!(text.starts_with("HTTP/1.1 405 ") && text.contains("\r\nAllow: GET, HEAD\r\n"), "{text}");
+    }
+
+    #[test]
+    fn the_page_is_told_once_how_it_gets_in() {
+        assert_eq!(PAGE.matches(PAGE_DOOR).count(), 1);
+        for (takes_tokens, takes_guests, door) in
+            [(false, false, "open"), (true, false, "token"), (true, true, "guests")]
+        {
+            let doorway = Doorway::new(UpgradeRule { takes_tokens, takes_guests, ..UpgradeRule::default() });
+            let text = String::from_utf8(page(doorway.page_door(), false)).expect("text");
+            assert_eq!(text.matches(&format!("data-door=\"{door}\"")).count(), 1);
+            assert!(text.ends_with(&PAGE[PAGE.len() - 100..]));
+        }
     }
 
     #[test]

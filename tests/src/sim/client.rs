@@ -22,8 +22,10 @@ use hearing::Hearing;
 pub struct Client {
     /// Its number.
     pub number: usize,
-    /// Its user; two clients may share one.
+    /// Its user; two clients may share one. That of a guest's connection is the server's, and nobody else's.
     pub user: String,
+    /// Its user where it is no guest.
+    own_user: String,
     /// Connections it had.
     pub connections: u32,
     /// The one it has.
@@ -68,6 +70,8 @@ pub struct Connection {
     pub greeted: bool,
     /// The server knows who it is.
     pub welcomed: bool,
+    /// It said so as a guest.
+    pub is_guest: bool,
     /// It was told that its token ends soon.
     pub is_expiring: bool,
     /// What requests have to be answered as far as rights go, and when they were handed in.
@@ -185,6 +189,7 @@ impl Client {
     pub fn new(number: usize, user: String) -> Self {
         Client {
             number,
+            own_user: user.clone(),
             user,
             connections: 0,
             connection: None,
@@ -202,6 +207,7 @@ impl Client {
     /// It has a connection now.
     pub fn connect(&mut self, core: Core, id: ConnectionId, form: WireForm) {
         self.connections += 1;
+        self.user.clone_from(&self.own_user);
         self.connection = Some(Connection {
             core,
             id,
@@ -216,6 +222,7 @@ impl Client {
             next_id: 1,
             greeted: false,
             welcomed: false,
+            is_guest: false,
             is_expiring: false,
             handed: HashMap::new(),
             joined_at: HashMap::new(),
@@ -291,6 +298,19 @@ impl Client {
         connection.greeted = true;
         let ask = Ask::Hello { user: "".into(), token: Some(token.into()), features: FeatureNames::NONE };
         Some(connection.ask(Asked::Hello, ask, None))
+    }
+
+    /// Comes in as a guest.
+    pub fn hello_as_guest(&mut self) -> Option<Wish> {
+        let connection = self.connection.as_mut()?;
+        (connection.greeted, connection.is_guest) = (true, true);
+        let ask = Ask::Hello { user: "".into(), token: None, features: FeatureNames::NONE };
+        Some(connection.ask(Asked::Hello, ask, None))
+    }
+
+    /// Whether it is a guest that does not know its name yet.
+    pub fn awaits_its_name(&self) -> bool {
+        self.connection.as_ref().is_some_and(|there| there.is_guest && !there.welcomed)
     }
 
     /// Goes on with another token.
@@ -403,6 +423,10 @@ impl Client {
             assert!(!is_ended, "nothing comes behind the close: {heard:?}");
             is_asked |= heard == Heard::KeepAlive;
             self.heard += u64::from(heard != Heard::KeepAlive);
+            if let (Heard::Welcome { user, .. }, true) = (&heard, connection.is_guest) {
+                assert!(user.starts_with("~g"), "a guest is called {user}");
+                self.user.clone_from(user);
+            }
             let (user, cursors) = (&self.user, &mut self.cursors);
             let mut hearing = Hearing { user, voice, connection, cursors, profile, truth, seen, standing };
             is_ended = hearing.take(heard);

@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use banter_access::grants::{RoomDefault, RoomDefaults};
+use banter_access::guest::{GUEST_SEED_BYTES, GuestSeed};
 use banter_access::keys::Keys;
 use banter_access::mint::{ClaimsToMint, SigningKey, mint};
 use banter_access::pattern::Pattern;
@@ -28,6 +29,8 @@ use crate::seeded::Seeded;
 
 /// Of sixteen seeds, those whose server asks for tokens; none that has a name for something else is among them.
 const SEEDS_WITH_TOKENS: [u64; 4] = [1, 7, 9, 13];
+/// Of those, the ones that let guests in; none that has a name is among them.
+const SEEDS_WITH_GUESTS: u64 = 9;
 /// Tells the chance of identities from that of everything else, which stays as it was.
 const SEED_OF_IDENTITIES: u64 = 0x1d;
 /// By how much clocks may differ, in seconds.
@@ -67,6 +70,8 @@ pub enum Must {
 pub struct Standing {
     user: String,
     token: Option<usize>,
+    /// It came in without one.
+    is_guest: bool,
     room_tokens: BTreeMap<usize, usize>,
     rooms: Vec<InRoom>,
     /// Since when it has to be on its way out.
@@ -114,6 +119,11 @@ pub struct Identities {
     /// Where all chance of theirs comes from.
     pub chance: Seeded,
     rooms: usize,
+    takes_guests: bool,
+    /// Servers that were started.
+    runs: u8,
+    /// What guests were called, the ones that are gone among them.
+    guests: Vec<String>,
     key: SigningKey,
     keys: Keys,
     tokens: Vec<Token>,
@@ -135,6 +145,9 @@ impl Identities {
         SEEDS_WITH_TOKENS.contains(&(seed % 16)).then(|| Identities {
             chance,
             rooms,
+            takes_guests: seed % 16 == SEEDS_WITH_GUESTS,
+            runs: 0,
+            guests: Vec::new(),
             key: SigningKey::from_secret(SECRET).expect("a secret"),
             keys,
             tokens: Vec::new(),
@@ -153,14 +166,19 @@ impl Identities {
         self.revoked.clone()
     }
 
-    /// What a server's configuration says.
-    pub fn access(&self) -> Access {
-        access(&self.defaults)
+    /// What the configuration of a server that starts says. As in the real one, no guest is called as one was in another run.
+    pub fn access(&mut self) -> Access {
+        self.runs = self.runs.wrapping_add(1);
+        access(&self.defaults, self.guest_seed())
     }
 
     /// The same as a core was told it last.
     pub fn access_on(&self, core: usize) -> Access {
-        access(&self.cores[core].defaults)
+        access(&self.cores[core].defaults, self.guest_seed())
+    }
+
+    fn guest_seed(&self) -> Option<GuestSeed> {
+        self.takes_guests.then_some(GuestSeed::new([self.runs; GUEST_SEED_BYTES]))
     }
 
     fn rules() -> Rules {
@@ -244,9 +262,29 @@ impl Identities {
     /// A connection is there.
     pub fn connected(&mut self, core: usize, id: (u32, u32), user: &str) {
         let rooms = vec![InRoom { unread_since: Some(0), closed_since: Some(0), ..InRoom::default() }; self.rooms];
-        let standing =
-            Standing { user: user.to_owned(), token: None, room_tokens: BTreeMap::new(), rooms, ended: None };
+        let standing = Standing {
+            user: user.to_owned(),
+            token: None,
+            is_guest: false,
+            room_tokens: BTreeMap::new(),
+            rooms,
+            ended: None,
+        };
         self.cores[core].sockets.insert(id, standing);
+    }
+
+    /// Whether a client comes in as a guest this time.
+    pub fn is_guest_next(&mut self) -> bool {
+        self.takes_guests && self.chance.once_in(3)
+    }
+
+    /// A connection came in without a token, and is called that.
+    pub fn came_as_guest(&mut self, core: usize, id: (u32, u32), name: &str) {
+        if let Some(standing) = self.cores[core].sockets.get_mut(&id) {
+            assert!(!self.guests.iter().any(|other| other == name), "{name} is two guests' name");
+            self.guests.push(name.to_owned());
+            (standing.user, standing.is_guest) = (name.to_owned(), true);
+        }
     }
 
     /// How a connection stands.
@@ -311,7 +349,7 @@ impl Identities {
                 let is_revoked = |number: usize| names(subject, *issued_before_s, &tokens[number]);
                 for standing in view.sockets.values_mut() {
                     standing.room_tokens.retain(|_, number| !is_revoked(*number));
-                    if standing.token.is_some_and(is_revoked) {
+                    if standing.token.is_some_and(is_revoked) || standing.is_guest_of(subject) {
                         standing.ended.get_or_insert(moment);
                     }
                 }
@@ -321,7 +359,7 @@ impl Identities {
                 of_user.for_each(|standing| standing.rooms[*room].kicked = moment);
             }
             Order::Disconnect(user) => {
-                let of_user = view.sockets.values_mut().filter(|one| one.user == *user && one.token.is_some());
+                let of_user = view.sockets.values_mut().filter(|one| one.user == *user && one.is_known());
                 for standing in of_user {
                     standing.ended.get_or_insert(moment);
                 }
@@ -335,9 +373,12 @@ impl Identities {
         let CoreView { defaults, sockets, .. } = &mut self.cores[core];
         for standing in sockets.values_mut() {
             standing.room_tokens.retain(|_, number| !self.tokens[*number].is_ended(now_ms));
-            let Some(token) = standing.token.map(|number| &self.tokens[number]) else { continue };
+            let token = standing.token.map(|number| &self.tokens[number]);
+            if token.is_none() && !standing.is_guest {
+                continue;
+            }
             for (room, there) in standing.rooms.iter_mut().enumerate() {
-                let sure = token.rights[room] | defaults[room];
+                let sure = token.map_or_else(|| of_guests(defaults, room), |token| token.rights[room] | defaults[room]);
                 let of_room =
                     standing.room_tokens.get(&room).map_or(Rights::NONE, |&number| self.tokens[number].rights[room]);
                 there.holds(sure, sure | of_room, self.moment);
@@ -350,10 +391,15 @@ impl Identities {
         self.moment += 1;
         let tokens = &self.tokens;
         let Some(standing) = self.cores[core].sockets.get_mut(&id) else { return Must::BeEither };
-        let Some((room, needed)) = needs(ask) else { return Must::BeEither };
-        let Some(token) = standing.token.map(|number| &tokens[number]) else { return Must::BeEither };
-        if token.is_ended(now_ms) {
+        let shows_token = matches!(ask, Ask::Renew { .. } | Ask::Join { token: Some(_), .. });
+        if standing.is_guest && shows_token {
             return Must::BeRefused;
+        }
+        let Some((room, needed)) = needs(ask) else { return Must::BeEither };
+        match standing.token.map(|number| &tokens[number]) {
+            Some(token) if token.is_ended(now_ms) => return Must::BeRefused,
+            None if !standing.is_guest => return Must::BeEither,
+            Some(_) | None => {}
         }
         // What a token of its own gives counts when it was judged.
         let waits = matches!(ask, Ask::Join { token: Some(_), .. });
@@ -375,7 +421,12 @@ impl Identities {
 
     /// What the operator does next, by chance; it is told to every core.
     pub fn order(&mut self, users: usize, now_s: u64) -> Option<Order> {
-        let user = format!("user-{}", self.chance.below(users));
+        let of_guest = self.takes_guests && !self.guests.is_empty() && self.chance.once_in(3);
+        let user = if of_guest {
+            self.chance.pick(&self.guests).clone()
+        } else {
+            format!("user-{}", self.chance.below(users))
+        };
         match self.chance.below(150) {
             0..=2 => {
                 self.defaults = defaults(self.rooms, &mut self.chance);
@@ -417,6 +468,16 @@ impl CoreView {
 }
 
 impl Standing {
+    /// Whether it is a guest, and that is one's name.
+    fn is_guest_of(&self, subject: &Subject) -> bool {
+        self.is_guest && matches!(subject, Subject::User(user) if user.as_str() == self.user)
+    }
+
+    /// Whether the server knows who it is.
+    fn is_known(&self) -> bool {
+        self.is_guest || self.token.is_some()
+    }
+
     /// Whether it may do everything everywhere.
     pub fn may_all(&self) -> bool {
         self.rooms.iter().all(|there| there.sure.contains(Rights::MEMBER))
@@ -487,12 +548,18 @@ fn defaults(rooms: usize, chance: &mut Seeded) -> Vec<Rights> {
     (0..rooms).map(|_| *chance.pick(&kinds)).collect()
 }
 
+/// What guests have where users have that: what those have in the next room.
+fn of_guests(defaults: &[Rights], room: usize) -> Rights {
+    defaults[(room + 1) % defaults.len()]
+}
+
 /// Those rights to every user, room by room.
-pub fn access(defaults: &[Rights]) -> Access {
+fn access(defaults: &[Rights], guests: Option<GuestSeed>) -> Access {
     let entry = |(room, &users): (usize, &Rights)| {
-        (Pattern::new(&format!("room-{room}")).expect("a pattern"), RoomDefault { users, ..RoomDefault::CLOSED })
+        let guests = of_guests(defaults, room);
+        (Pattern::new(&format!("room-{room}")).expect("a pattern"), RoomDefault { users, guests })
     };
     let entries = defaults.iter().enumerate().map(entry).collect();
     let defaults = RoomDefaults { entries, otherwise: RoomDefault::CLOSED };
-    Access::Token(TokenAccess { defaults, leeway_seconds: LEEWAY_S, grace_ms: GRACE_MS })
+    Access::Token(TokenAccess { defaults, leeway_seconds: LEEWAY_S, grace_ms: GRACE_MS, guests })
 }

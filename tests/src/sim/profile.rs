@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use banter_chat::limits::Limits;
 use banter_chat::policy::{Durability, RoomPattern, RoomPolicies, RoomPolicy};
+use banter_chat::post_rates::PostRates;
 use banter_log::segment::Class;
 
 use super::disk::{Faults, SEGMENT_BYTES};
@@ -99,10 +100,15 @@ pub struct Profile {
     pub wall_steps_once_in: usize,
     /// Clients make their last keyed post again on another connection.
     pub repeats_keys: bool,
+    /// Rooms that take only so many posts a second.
+    pub post_rates: PostRates,
 }
 
 /// Of eight seeds, those whose clients repeat keys; none with a name is among them but as the first of its kind.
 const SEEDS_THAT_REPEAT_KEYS: [u64; 3] = [1, 3, 5];
+
+/// Of sixteen seeds, those whose rooms take so many posts a second; they repeat keys, and none of them has a name.
+const SEEDS_WITH_POST_RATES: u64 = 3;
 
 impl Profile {
     /// Chosen by chance.
@@ -177,6 +183,7 @@ impl Profile {
             hours_once_in: if cuts_once_in == 0 { 0 } else { *chance.pick(&[0, 100, 400]) },
             wall_steps_once_in: *chance.pick(&[0, 50, 400]),
             repeats_keys: false,
+            post_rates: PostRates::default(),
         };
         let profile = Profile { history_is_whole: profile.history_is_whole && profile.keeps_log(), ..profile };
         let is_dropping = profile.cuts_once_in == CUTS_OFTEN_ONCE_IN;
@@ -187,7 +194,10 @@ impl Profile {
     /// once showed a mistake.
     #[must_use]
     pub fn numbered(self, seed: u64) -> Self {
-        Profile { repeats_keys: SEEDS_THAT_REPEAT_KEYS.contains(&(seed % 8)), ..self }
+        let has_rates = seed % 16 == SEEDS_WITH_POST_RATES;
+        let rates = has_rates.then(|| vec![(RoomPattern::new("room-0"), 3), (RoomPattern::new("room-*"), 30)]);
+        let post_rates = PostRates::new(rates.unwrap_or_default());
+        Profile { repeats_keys: SEEDS_THAT_REPEAT_KEYS.contains(&(seed % 8)), post_rates, ..self }
     }
 
     /// A life of many starts in which nearly all is dropped soon: what a room was told before meets what it goes on under.

@@ -73,7 +73,7 @@ impl Placed {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the fields are those of the protocol")]
 pub enum Heard {
-    Welcome { id: Option<u64> },
+    Welcome { id: Option<u64>, user: String },
     Joined { id: Option<u64>, room: String, epoch: u64, sequence: u64, members: u64 },
     Posted { id: Option<u64>, room: String, epoch: u64, sequence: u64, duplicate: bool },
     Page { id: Option<u64>, room: String, epoch: u64, messages: Vec<Placed>, more: bool },
@@ -167,7 +167,7 @@ fn said(message: &banter_protocol::event::Message<'_>) -> Said {
 
 fn from_frame(frame: Frame<'_>) -> Heard {
     match native::read_event(frame).expect("the server's events are right") {
-        Event::Welcome { id, .. } => Heard::Welcome { id },
+        Event::Welcome { id, user, .. } => Heard::Welcome { id, user: user.to_owned() },
         Event::Joined { id, room, epoch, sequence, members, .. } => {
             Heard::Joined { id, room: room.to_owned(), epoch: epoch.0, sequence: sequence.0, members }
         }
@@ -255,7 +255,7 @@ fn from_json(text: &str) -> Heard {
     let fields: Fields<'_> = serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"));
     let (id, room) = (fields.id, fields.room.clone().unwrap_or_default());
     match fields.r#type {
-        "welcome" => Heard::Welcome { id },
+        "welcome" => Heard::Welcome { id, user: fields.user.unwrap() },
         "joined" => {
             let (epoch, sequence) = (fields.epoch.unwrap(), fields.sequence.unwrap());
             Heard::Joined { id, room, epoch, sequence, members: fields.members.unwrap() }

@@ -156,6 +156,7 @@ impl World {
                 first_epoch: Epoch(run + 1 + u64::from(core)),
                 epochs_end,
                 policies: self.profile.policies.clone(),
+                post_rates: self.profile.post_rates.clone(),
                 journal: has_log.then(|| parts(catalog)),
             })
         };

@@ -68,6 +68,24 @@ fn what_takes_effect_is_in_the_merged_configuration_and_the_rest_is_as_it_was() 
 }
 
 #[test]
+fn guests_and_the_rates_of_rooms_come_and_go_and_a_changed_right_is_told_as_whose_it_is() {
+    let old = format!("{TOKEN}[[rooms]]\nmatch = 'a'\nusers = ['read']");
+    let of_guests = format!("{TOKEN}guests = true\n[[rooms]]\nmatch = 'a'\nusers = ['read']\nguests = ['read']");
+    let (config, changes) = merged(&old, &of_guests);
+    assert_eq!((keys(&changes.takes_effect), changes.needs_restart), (vec!["rooms.guests", "auth.guests"], vec![]));
+    assert_eq!(config, self::config(&of_guests).unwrap());
+    // An entry behind the others that gives guests something changes nothing for users.
+    let one_more = format!("{of_guests}\n[[rooms]]\nmatch = 'b'\nguests = ['read']");
+    assert_eq!(keys(&merged(&of_guests, &one_more).1.takes_effect), ["rooms.guests"]);
+    for (old, read) in [("", "posts_per_second_max = 3"), ("posts_per_second_max = 3", "posts_per_second_max = 4")] {
+        let text = |rate: &str| format!("[[rooms]]\nmatch = 'a'\n{rate}");
+        let (config, changes) = merged(&text(old), &text(read));
+        assert_eq!(keys(&changes.takes_effect), ["rooms.posts_per_second_max"], "{changes:?}");
+        assert_eq!((changes.needs_restart, config), (vec![], self::config(&text(read)).unwrap()));
+    }
+}
+
+#[test]
 fn a_change_says_both_values() {
     let (_, changes) = merged("log = 'info'", "log = 'debug'");
     let change = Change { key: "log".to_owned(), from: "info".to_owned(), to: "debug".to_owned() };

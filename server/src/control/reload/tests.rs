@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use banter_access::guest::GUEST_SEED_BYTES;
 use tempfile::TempDir;
 
 use super::*;
@@ -33,6 +34,7 @@ impl Rig {
         let reload = Reload {
             sources: *sources,
             config: *config,
+            guest_seed: GuestSeed::new([7; GUEST_SEED_BYTES]),
             connections_fit: 1_000,
             cores: links,
             judge: Some(slot),
@@ -93,6 +95,24 @@ fn every_core_goes_by_what_was_read_and_says_so() {
     let (answer, _) = rig.reload("[limits]\nrooms_max = 7");
     let keys: Vec<_> = answer.unwrap().changes.takes_effect.into_iter().map(|change| change.key).collect();
     assert_eq!(keys, ["origins", "limits.drain_timeout_ms"]);
+}
+
+#[test]
+fn guests_and_the_rates_of_rooms_reach_every_core_and_names_come_from_the_same_seed() {
+    let token = "[auth]\nmode = 'token'\nsecret_file = 'FOLDER/secret'\n";
+    let mut rig = Rig::new(token);
+    let seed = rig.reload.guest_seed;
+    let rooms = "[[rooms]]\nmatch = 'a'\nguests = ['read']\nposts_per_second_max = 3";
+    for (guests, wanted) in [(true, Some(seed)), (false, None)] {
+        let (answer, told) = rig.reload(&format!("{token}guests = {guests}\n{rooms}"));
+        answer.expect("it holds");
+        assert_eq!(told.len(), 2);
+        for core in told {
+            let Access::Token(access) = &core.access else { panic!("the mode is as it was") };
+            assert_eq!((access.guests, core.post_rates.of("a")), (wanted, 3));
+            assert_eq!(core.entrance.upgrades.takes_guests, guests);
+        }
+    }
 }
 
 #[test]

@@ -137,7 +137,9 @@ impl Connections {
         if self.tokens_refused(id, shard) > refused_before {
             self.arrivals.failed(self.address_of(id.slot));
         }
-        self.see_if_proved(id, shard);
+        if self.see_if_proved(id, shard) {
+            self.tell_guest(id, shard);
+        }
     }
 
     /// A token of a connection was judged, and the shard knows.
@@ -162,13 +164,25 @@ impl Connections {
         }
     }
 
-    fn see_if_proved(&mut self, id: ConnectionId, shard: &Shard) {
-        if self.is_current(id) && self.table[id.slot as usize].is_unproved {
-            let stage = shard.sessions().session(id).map(|session| session.stage);
-            if matches!(stage, Some(session::Stage::Greeted)) {
-                self.give_place_back(id.slot);
-            }
+    /// Who came in without a token, where tokens are asked for.
+    fn tell_guest(&self, id: ConnectionId, shard: &Shard) {
+        let user = shard.sessions().session(id).and_then(|session| session.user.as_ref());
+        if let (Some(events), Some(user), true) = (&self.events, user, self.limits.entrance.upgrades.takes_tokens) {
+            events.guest(user.as_str(), self.address_of(id.slot));
         }
+    }
+
+    /// Says whether it is known now who the connection is, and was not before.
+    fn see_if_proved(&mut self, id: ConnectionId, shard: &Shard) -> bool {
+        if !self.is_current(id) || !self.table[id.slot as usize].is_unproved {
+            return false;
+        }
+        let stage = shard.sessions().session(id).map(|session| session.stage);
+        let is_proved = matches!(stage, Some(session::Stage::Greeted));
+        if is_proved {
+            self.give_place_back(id.slot);
+        }
+        is_proved
     }
 
     /// It is not one of those any more that have not said who they are.

@@ -6,6 +6,7 @@ use banter_chat::access::Access;
 use banter_chat::address::Now;
 use banter_chat::limits::Limits;
 use banter_chat::policy::{Durability, RoomPolicies};
+use banter_chat::post_rates::PostRates;
 use banter_chat::sessions::Welcome;
 use banter_chat::shard::ShardConfig;
 use banter_protocol::features::KNOWN;
@@ -56,6 +57,7 @@ impl Rig {
             first_epoch: Epoch(1),
             epochs_end: Epoch(1 << 40),
             policies: RoomPolicies::all(Durability::Memory),
+            post_rates: PostRates::default(),
             journal: None,
         });
         let limits = ConnectionLimits::of(&limits, entrance, &Arc::default());

@@ -64,10 +64,11 @@ impl Pump {
     }
 
     fn reload(&mut self, reload: CoreReload) {
-        let CoreReload { limits, told_limits, entrance, access, taken } = reload;
+        let CoreReload { limits, told_limits, entrance, access, post_rates, taken } = reload;
         self.sends_per_turn_max = limits.sends_per_turn_max;
         self.connections.reload(&limits, entrance);
         self.shard.set_limits(limits, told_limits);
+        self.shard.set_post_rates(post_rates);
         // Whether tokens are asked for is never changed by a reload, so it is taken.
         let _ = self.shard.set_access(access);
         // Who waits for it may have given up.

@@ -34,9 +34,10 @@ impl Hearing<'_> {
     /// Takes it; `true`: nothing comes behind it.
     pub(super) fn take(&mut self, heard: Heard) -> bool {
         match heard {
-            Heard::Welcome { id } => {
-                assert!(matches!(self.granted(id), Asked::Hello));
+            Heard::Welcome { id, user } => {
+                assert!(matches!(self.granted(id), Asked::Hello) && user == self.user, "{user}");
                 self.connection.welcomed = true;
+                self.seen.saw_times("guest came in", u64::from(self.connection.is_guest));
             }
             Heard::Renewed { id } => {
                 assert!(matches!(self.granted(id), Asked::Renew));
@@ -93,6 +94,8 @@ impl Hearing<'_> {
             // A signal has no number.
             Heard::Error { id: None, code: ErrorCode::NotJoined | ErrorCode::RateLimited, .. } => {}
             Heard::Error { id: None, code, .. } if self.standing.is_some() && ends_by_access(code) => {
+                let is_ended = self.connection.is_guest && matches!(code, ErrorCode::Revoked | ErrorCode::Kicked);
+                self.seen.saw_times("guest revoked or disconnected", u64::from(is_ended));
                 self.seen.saw(match code {
                     ErrorCode::Revoked => "closed as revoked",
                     ErrorCode::Kicked => "disconnected",
@@ -165,6 +168,7 @@ impl Hearing<'_> {
         let last = self.connection.posted.entry(room.clone()).or_default();
         assert!(*last < number, "posts are answered in the order they were sent");
         *last = number;
+        self.seen.saw_times("post of a guest", u64::from(self.connection.is_guest));
         let place = (room, epoch, sequence);
         if duplicate {
             let key = key.expect("only a keyed post is a repeated one");
@@ -370,6 +374,7 @@ impl Hearing<'_> {
             _ => must != Must::BeAllowed,
         };
         assert!(may_be, "{asked:?} was refused with {code:?}, and it has what it takes");
+        self.seen.saw_times("guest refused for a right", u64::from(self.connection.is_guest));
         self.seen.saw(match asked {
             Asked::Hello => "hello refused",
             Asked::Renew => "renewal refused",

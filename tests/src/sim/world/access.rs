@@ -13,7 +13,7 @@ use banter_protocol::request::Ask;
 use super::core::Event;
 use super::{Wish, World};
 use crate::sim::client::{Client, Connection};
-use crate::sim::identity::{Must, Order, revocation};
+use crate::sim::identity::{Identities, Must, Order, revocation};
 
 /// Turns that a verdict takes at most.
 const VERDICT_TURNS_MAX: usize = 40;
@@ -22,8 +22,8 @@ const TRIES_MAX: usize = 20;
 
 impl World {
     /// What the server's configuration says of access.
-    pub(super) fn access(&self) -> Access {
-        self.identities.as_ref().map_or(Access::Open, |identities| identities.access())
+    pub(super) fn access(&mut self) -> Access {
+        self.identities.as_mut().map_or(Access::Open, Identities::access)
     }
 
     /// A new server is told every revocation, as from the file that it keeps of them.
@@ -47,6 +47,9 @@ impl World {
             if let Some(wish) = self.wish_of_identity(number) {
                 return Some(wish);
             }
+            if self.clients[number].awaits_its_name() {
+                return None;
+            }
         }
         let wish = self.clients[number].wish(&mut self.chance, &self.profile, &mut self.truth, &mut self.seen)?;
         Some(self.perhaps_with_room_token(number, wish))
@@ -57,6 +60,9 @@ impl World {
         let (identities, client) = (self.identities.as_mut()?, &mut self.clients[number]);
         let connection = client.connection.as_ref()?;
         if !connection.greeted {
+            if identities.is_guest_next() {
+                return client.hello_as_guest();
+            }
             let is_old = identities.chance.once_in(12);
             let token = if is_old { identities.token_of(&client.user) } else { None };
             let token = token.unwrap_or_else(|| identities.issue(&client.user, now_s, false));
@@ -87,6 +93,19 @@ impl World {
         self.expect(own, id, wish);
         let shard = &mut self.cores[own].shard;
         wish.with_request(|request| shard.handle(id, Input::Request(request)));
+        if wish.with_request(|request| matches!(request.ask, Ask::Hello { token: None, .. })) {
+            self.note_guest(own, id);
+        }
+    }
+
+    /// What a guest is called says the server alone.
+    fn note_guest(&mut self, own: usize, id: ConnectionId) {
+        let session = self.cores[own].shard.sessions().session(id);
+        let (Some(identities), Some(user)) = (&mut self.identities, session.and_then(|session| session.user.as_ref()))
+        else {
+            return;
+        };
+        identities.came_as_guest(own, (id.slot, id.generation), user.as_str());
     }
 
     /// Notes what a request has to be answered.
@@ -241,7 +260,8 @@ impl World {
         for _ in 0..TRIES_MAX {
             let now_s = self.wall_s();
             let client = &mut self.clients[number];
-            let Some(there) = client.connection.as_ref().filter(|there| there.welcomed) else { return false };
+            let is_user = |there: &&Connection| there.welcomed && !there.is_guest;
+            let Some(there) = client.connection.as_ref().filter(is_user) else { return false };
             let (core, slot) = (there.core.index(), there.id.slot);
             let Some(identities) = &mut self.identities else { return false };
             let token = identities.issue(&client.user, now_s, true);

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use banter_access::limit::Limit;
 use banter_chat::address::ConnectionId;
 use banter_chat::history::RECORD_OVERHEAD_BYTES;
 use banter_chat::room::Room;
@@ -37,6 +38,8 @@ impl World {
             assert!(self.cores.iter().all(|core| core.shard.is_drained()), "a stopping server has an end");
             self.seen.saw("drained");
         }
+        let limited = self.cores.iter().map(|core| core.shard.counters().limits.refused(Limit::RoomPosts));
+        self.seen.saw_times("room took no more posts", limited.sum());
         self.check_answered();
         self.check_members();
         self.check_standings();
