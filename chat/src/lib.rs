@@ -19,6 +19,7 @@ pub mod erasing;
 pub mod fanout;
 pub mod histogram;
 pub mod history;
+pub mod homes;
 pub mod idle;
 pub mod lanes;
 pub mod latencies;
