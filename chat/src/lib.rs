@@ -29,6 +29,7 @@ pub mod local_room;
 pub mod orders;
 pub mod pages;
 pub mod parcel;
+pub mod people;
 pub mod policy;
 pub mod presence;
 pub mod proving;

@@ -314,6 +314,7 @@ impl Shard {
             }
         }
         self.homes.tend(turn);
+        self.backend.look_for_users(&self.sessions, turn);
         // A reading that needs no disk lets go of what waited for it: ahead of the commit, which may take it along.
         self.rooms.begin_reads(turn);
         self.rooms.commit(turn);
@@ -336,6 +337,7 @@ impl Shard {
             || self.rooms.has_untold()
             || self.rooms.journal().is_some_and(Journal::has_work)
             || self.homes.is_busy()
+            || self.backend.is_busy()
             || self.sessions.is_busy()
     }
 

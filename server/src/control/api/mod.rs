@@ -1,7 +1,7 @@
 //! The backend's interface over HTTP: a thread with a tokio of its own, which speaks to the cores by mail and to nobody else.
 //!
 //! ```text
-//!  program ─HTTP─▶ doors (listeners, bounds) ─▶ caller (key, rate) ─▶ rooms, operate (handlers) ─▶ cores (mail) ─▶ a core
+//!  program ─HTTP─▶ doors (listeners, bounds) ─▶ caller (key, rate) ─▶ rooms, users, operate (handlers) ─▶ cores (mail) ─▶ a core
 //! ```
 //!
 //! Invariants:
@@ -17,6 +17,7 @@ mod doors;
 mod fault;
 mod operate;
 mod rooms;
+mod users;
 
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -159,6 +160,7 @@ fn routes() -> OpenApiRouter<Arc<Plane>> {
         .routes(routes!(rooms::members))
         .routes(routes!(operate::revoke, operate::revocations, operate::lift))
         .routes(routes!(operate::kick))
+        .routes(routes!(users::user))
         .routes(routes!(operate::disconnect))
         .routes(routes!(operate::drain))
         .routes(routes!(operate::reload))
