@@ -42,6 +42,8 @@ limits! {
     Guests = "guests_max", Server;
     /// Connections of an address.
     ConnectionsPerIp = "connections_per_ip_max", Ip;
+    /// Connections of a user: the one that is refused is its oldest.
+    ConnectionsPerUser = "connections_per_user_max", User;
     /// New connections of an address.
     ConnectsPerIp = "connects_per_second_per_ip_max", Ip;
     /// Tokens of an address that prove nothing.

@@ -1,6 +1,6 @@
 //! Who is where: cores, connections, subscriptions, and the time of a turn.
 
-use banter_protocol::ids::RoomId;
+use banter_protocol::ids::{RoomId, UserName};
 
 /// A core, by its place among the server's cores (not the CPU's number).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -59,6 +59,22 @@ pub fn core_of(room: RoomId, cores: u16) -> Core {
     let partition = (room.0 >> 120) as u16;
     debug_assert!(partition < PARTITIONS);
     Core(partition % cores)
+}
+
+/// The first 128 bits of BLAKE3 of a user's name: what a user is known by on the core that counts its connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct UserId(pub u128);
+
+impl UserId {
+    /// The id of that user.
+    pub fn of(user: &UserName) -> Self {
+        UserId(RoomId::of(user.as_str()).0)
+    }
+}
+
+/// The core that counts a user's connections: placed as a room of that name would be.
+pub fn home_of(user: UserId, cores: u16) -> Core {
+    core_of(RoomId(user.0), cores)
 }
 
 #[cfg(test)]

@@ -118,7 +118,7 @@ impl Sessions {
         let guests = match &self.access {
             Access::Open => {
                 let user = UserName::new(user).map_err(|fault| bad_request(format!("`user`: {fault}")))?;
-                self.greet(slot, request, user, agreed, None);
+                self.greet(slot, request, user, (agreed, None), turn);
                 return Ok(());
             }
             Access::Token(access) => access.guests,
@@ -180,12 +180,13 @@ impl Sessions {
         slot: usize,
         id: RequestId,
         user: UserName,
-        agreed: Features,
-        expires_in_ms: Option<u64>,
+        (agreed, expires_in_ms): (Features, Option<u64>),
+        turn: &mut Turn<'_>,
     ) {
+        let name = self.session_name(slot);
         let session = &mut self.connections[slot];
-        let name = format!("{:x}-{:x}-{:x}-{:x}", self.welcome.run, self.own.0, slot, session.generation);
         session.stage = Stage::Greeted;
+        session.since_us = turn.now.monotonic_us;
         session.agreed = agreed;
         session.write(&Event::Welcome {
             id,
@@ -198,6 +199,12 @@ impl Sessions {
         });
         session.user = Some(user);
         self.mark_ready(slot);
+        self.come_home(slot, turn);
+    }
+
+    /// What `welcome` calls the connection's session.
+    pub(crate) fn session_name(&self, slot: usize) -> String {
+        format!("{:x}-{:x}-{:x}-{:x}", self.welcome.run, self.own.0, slot, self.connections[slot].generation)
     }
 
     /// The connection's reading of a room.

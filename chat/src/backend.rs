@@ -5,7 +5,7 @@
 //! ```
 //!
 //! Posts and pages take the way of a client's, from the own lane on, so that they wait for the log as a client's do. What only
-//! looks at the rooms in memory is answered at once.
+//! looks at the rooms in memory is answered at once, and the connections of a user are looked for over several turns (`people.rs`).
 //!
 //! Invariants:
 //! - Every ask is answered once, but when the server ends; who asks bounds how many there are.
@@ -13,21 +13,26 @@
 //! - No ask costs more of a turn than [`LISTED_MAX`] names, or a look at `LOOKED_AT_MAX` places of a table.
 
 use banter_access::rights::Rights;
-use banter_protocol::error_code::ErrorCode;
+use banter_protocol::error_code::{ErrorCode, Scope};
 use banter_protocol::ids::{Epoch, PostKey, RoomId, RoomName, Sequence, UserName};
 use banter_protocol::request::FetchFrom;
 
 use crate::address::{ConnectionId, Core, Peer};
 use crate::lanes::Lanes;
 use crate::parcel::{Answer, Down, FetchAsk, OwnedBody, Refusal, SayAsk, Up};
+use crate::people::{Lookups, UserState};
 use crate::policy::Durability;
 use crate::room::Room;
 use crate::rooms::Rooms;
+use crate::sessions::Sessions;
+use crate::turn::Turn;
 
 /// Names that one answer lists at most.
 pub const LISTED_MAX: usize = 1_000;
 /// Places of the table of rooms that one ask looks at.
 const LOOKED_AT_MAX: usize = 4_096;
+/// When to ask again about a user where as many asks wait as may, in milliseconds.
+const LOOKUP_RETRY_AFTER_MS: u64 = 1_000;
 
 /// Where a connection would stand: no connection has that place, since sockets are far fewer.
 pub const BACKEND: ConnectionId = ConnectionId { slot: u32::MAX, generation: 0 };
@@ -87,6 +92,8 @@ pub enum BackendAsk {
         /// How many; at most [`LISTED_MAX`].
         rooms_max: usize,
     },
+    /// Connections of a user on this core.
+    User(UserName),
 }
 
 impl BackendAsk {
@@ -107,7 +114,7 @@ impl BackendAsk {
             | BackendAsk::Fetch { room, .. }
             | BackendAsk::Members { room, .. }
             | BackendAsk::Room(room) => Some(room),
-            BackendAsk::Rooms { .. } => None,
+            BackendAsk::Rooms { .. } | BackendAsk::User(_) => None,
         }
     }
 }
@@ -137,6 +144,8 @@ pub enum BackendAnswer {
         /// Where the next ask starts.
         next: Option<u64>,
     },
+    /// The connections of a user on this core.
+    User(UserState),
 }
 
 /// A room as its core has it.
@@ -167,12 +176,13 @@ pub struct RoomState {
 pub struct Backend {
     own: Core,
     answers: Vec<(Ticket, BackendAnswer)>,
+    lookups: Lookups,
 }
 
 impl Backend {
     /// Of that core, with nothing asked.
     pub fn new(own: Core) -> Self {
-        Backend { own, answers: Vec::new() }
+        Backend { own, answers: Vec::new(), lookups: Lookups::default() }
     }
 
     /// Takes an ask: hands it to the rooms, or answers it from what they have.
@@ -199,8 +209,26 @@ impl Backend {
             BackendAsk::Members { room, after, users_max } => rooms.members_after(&room, after.as_ref(), users_max),
             BackendAsk::Room(room) => BackendAnswer::Room(rooms.state_of(&room, self.own)),
             BackendAsk::Rooms { prefix, from, rooms_max } => rooms.list(&prefix, from, rooms_max, self.own),
+            BackendAsk::User(user) if self.lookups.ask(ticket, &user) => return,
+            BackendAsk::User(_) => BackendAnswer::Answer(Answer::Refused(Refusal {
+                code: ErrorCode::Overloaded,
+                message: "as many asks about users as may be wait on a core: try again".into(),
+                retry_after_ms: Some(LOOKUP_RETRY_AFTER_MS),
+                scope: Some(Scope::Server),
+            })),
         };
         self.answers.push((ticket, answer));
+    }
+
+    /// Goes on looking for the connections of users who were asked about.
+    pub(crate) fn look_for_users(&mut self, sessions: &Sessions, turn: &mut Turn<'_>) {
+        let found = self.lookups.walk(sessions, turn);
+        self.answers.extend(found.into_iter().map(|(ticket, state)| (ticket, BackendAnswer::User(state))));
+    }
+
+    /// Whether there is more to do in the next turn.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.lookups.is_busy()
     }
 
     /// Takes what came down for the desk; gives back what is a connection's.

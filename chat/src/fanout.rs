@@ -79,6 +79,7 @@ impl Sessions {
             }
             Down::Signal { room, author, user, body } => self.signal_down(room, author, &user, &body, turn),
             Down::Presence { room, changes, members } => self.presence_down(room, changes, members),
+            Down::Replaced { to } => self.orders.replace(to),
             Down::Drained => self.core_drained(),
         }
     }

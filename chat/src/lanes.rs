@@ -9,7 +9,8 @@
 //!   never waits for up, so the two cannot block each other.
 //! - An answer that comes later (behind a commit, or a read of the log) keeps no place in the lane: whoever waits for a
 //!   disk holds up nobody else. Where it finds no room it waits in `late`, and nothing overtakes it, so that a batch never
-//!   comes ahead of the `joined` that it follows on. What waits there is bounded by what connections may have asked.
+//!   comes ahead of the `joined` that it follows on. What waits there is bounded by what connections may have asked, and one
+//!   word to each that it has to make room for another.
 
 use std::collections::VecDeque;
 

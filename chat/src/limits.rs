@@ -18,6 +18,8 @@ pub struct Limits {
     pub guests_max: u32,
     /// Connections of one address (IPv6: a /64) over the whole server; 0 = none.
     pub connections_per_ip_max: u32,
+    /// Connections of one user over the whole server: one more ends its oldest; 0 = none.
+    pub connections_per_user_max: u32,
     /// New connections a second of one address, with a burst of one second's worth; 0 = none.
     pub connects_per_second_per_ip_max: u32,
     /// Tokens a minute of one address that prove nothing; then it is shut out for a minute. 0 = none.
@@ -115,6 +117,7 @@ impl Default for Limits {
             connections_unproved_max: 0,
             guests_max: 0,
             connections_per_ip_max: 0,
+            connections_per_user_max: 0,
             connects_per_second_per_ip_max: 0,
             auth_failures_per_minute_per_ip_max: 20,
             rooms_max: 1_000_000,

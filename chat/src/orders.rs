@@ -1,4 +1,5 @@
-//! What is ordered from outside about connections that are there: revocations, disconnects, kicks, new rights for everybody.
+//! What is ordered from outside about connections that are there: revocations, disconnects, kicks, new rights for everybody,
+//! another limit for each user.
 //!
 //! An order is one walk over the connections, or over what they read, in slices of `LOOKS_A_TURN`. So a connection keeps
 //! nothing for it, and no turn is long. Orders of one kind that come while a walk is under way share the next one.
@@ -8,7 +9,8 @@
 //!   goes, the last of its room takes its place, which was looked at already, or is still to come as it was.
 //! - A newcomer was judged by revocations and rights when it came. One who comes back in the midst of a walk that disconnects
 //!   its user may be disconnected once more.
-//! - What waits is bounded: [`ORDERS_WAITING_MAX`], and of revocations by how many there may be.
+//! - What waits is bounded: [`ORDERS_WAITING_MAX`], of revocations by how many there may be, and of connections that are replaced by
+//!   how many there were.
 
 use std::collections::VecDeque;
 
@@ -19,6 +21,8 @@ use banter_protocol::ids::{RequestId, RoomId, UserName};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::access::Access;
+use crate::address::ConnectionId;
+use crate::limits::Limits;
 use crate::parcel::Refusal;
 use crate::sessions::Sessions;
 use crate::turn::{ENDS_A_TURN, Turn};
@@ -35,6 +39,8 @@ pub const ORDERS_WAITING_MAX: usize = 65_536;
 pub const CLOSE_REVOKED: u16 = 4_403;
 /// The WebSocket close code of whom somebody else has disconnected: come back after a random wait.
 pub const CLOSE_KICKED: u16 = 4_405;
+/// The WebSocket close code of whose place a newer connection of the same user took: do not come back by yourself.
+pub const CLOSE_REPLACED: u16 = 4_409;
 
 /// What a connection is told that somebody else ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +67,14 @@ impl Parting {
         close_code: CLOSE_KICKED,
     };
 
+    /// Its user has as many connections as may be, and they are newer.
+    pub const REPLACED: Parting = Parting {
+        code: ErrorCode::Replaced,
+        message: "connections_per_user_max is reached, and a newer connection of this user took the place: do not come back by \
+                  yourself",
+        close_code: CLOSE_REPLACED,
+    };
+
     pub(crate) fn refusal(self) -> Refusal {
         Refusal::new(self.code, self.message)
     }
@@ -77,6 +91,7 @@ enum Waiting {
     Revoked,
     RevokedInRooms,
     Rights,
+    Homes,
     Disconnects,
     Kicks(RoomId),
 }
@@ -95,6 +110,8 @@ enum Over {
     RevokedInRooms,
     /// All readings: the rights that everybody has may be others.
     Rights,
+    /// All connections: their users' homes are to know of them, or no longer.
+    Homes,
     /// Connections of these users.
     Disconnects(FxHashMap<UserName, Parting>),
     /// The readings of a room, of these users.
@@ -109,16 +126,23 @@ pub(crate) struct Orders {
     waiting: VecDeque<Waiting>,
     has_revoked: bool,
     has_rights: bool,
+    has_homes: bool,
     disconnects: FxHashMap<UserName, Parting>,
     kicks: FxHashMap<RoomId, FxHashSet<UserName>>,
     /// Disconnects and kicks that wait.
     count: usize,
     walk: Option<Walk>,
+    /// Connections that have to make room for newer ones of their users; each is told once.
+    replaced: VecDeque<ConnectionId>,
 }
 
 impl Orders {
     pub(crate) fn is_busy(&self) -> bool {
-        self.walk.is_some() || !self.waiting.is_empty()
+        self.walk.is_some() || !self.waiting.is_empty() || !self.replaced.is_empty()
+    }
+
+    pub(crate) fn replace(&mut self, connection: ConnectionId) {
+        self.replaced.push_back(connection);
     }
 
     fn check_space(&self) -> Result<(), OrdersFull> {
@@ -183,9 +207,26 @@ impl Sessions {
         true
     }
 
+    /// Goes by other limits from here on, and tells newcomers these.
+    pub(crate) fn set_limits(&mut self, limits: Limits, told: String) {
+        let is_set = |limits: &Limits| limits.connections_per_user_max != 0;
+        if is_set(&limits) != is_set(&self.limits) && !std::mem::replace(&mut self.orders.has_homes, true) {
+            self.orders.waiting.push_back(Waiting::Homes);
+        }
+        self.limits = limits;
+        self.welcome.limits = told;
+    }
+
     /// Goes on with what was ordered, as far as this turn may.
     pub(crate) fn follow_orders(&mut self, turn: &mut Turn<'_>) {
         let mut looks = LOOKS_A_TURN;
+        while looks > 0
+            && let Some(id) = self.orders.replaced.pop_front()
+        {
+            turn.counters.steps += 1;
+            let ended = self.slot_of(id).map_or(0, |slot| self.part_from(slot, Parting::REPLACED, turn));
+            looks = looks.saturating_sub(1 + ended);
+        }
         while looks > 0
             && let Some(mut walk) = self.orders.walk.take().or_else(|| self.begin_walk())
         {
@@ -215,6 +256,10 @@ impl Sessions {
                 orders.has_rights = false;
                 (self.subscriptions.capacity(), Over::Rights)
             }
+            Waiting::Homes => {
+                orders.has_homes = false;
+                (self.connections.len(), Over::Homes)
+            }
             Waiting::Disconnects => {
                 let users = std::mem::take(&mut orders.disconnects);
                 orders.count -= users.len();
@@ -239,6 +284,10 @@ impl Sessions {
                 let is_ended = self.subscriptions.contains(walk.below)
                     && self.judge_reading(walk.below as u32, ErrorCode::Forbidden, turn);
                 READING_LOOKS * usize::from(is_ended)
+            }
+            Over::Homes => {
+                self.follow_limit(walk.below, turn);
+                0
             }
             Over::Disconnects(users) => {
                 let user = self.connections[walk.below].user.as_ref();

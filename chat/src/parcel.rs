@@ -12,7 +12,7 @@ use banter_protocol::ids::{Cursor, Epoch, PostKey, RequestId, RoomId, RoomName, 
 use banter_protocol::request::{BodyFormat, FetchFrom, JoinFrom};
 use bytes::Bytes;
 
-use crate::address::{ConnectionId, Peer, SubscriptionId};
+use crate::address::{ConnectionId, Peer, SubscriptionId, UserId};
 use crate::latencies::PageSource;
 use crate::policy::Durability;
 
@@ -100,6 +100,33 @@ pub enum Up {
     },
     /// A subscription that is behind wants its next page.
     CatchUp(CatchUp),
+    /// A connection of a user came or went, for the core that counts them. It brings back nothing, but may end a connection
+    /// anywhere.
+    Home(HomeNews),
+}
+
+/// What a user's home is told of a connection.
+#[derive(Clone, Copy, Debug)]
+pub struct HomeNews {
+    /// The user.
+    pub user: UserId,
+    /// The connection.
+    pub connection: Peer,
+    /// When it said who it is, in the turns' microseconds, which are the same on every core.
+    pub since_us: u64,
+    /// What it did.
+    pub moved: Moved,
+}
+
+/// What a connection of a user did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moved {
+    /// It said who it is.
+    Came,
+    /// It was there when the limit came.
+    WasThere,
+    /// It is there no more, or is counted no more.
+    Went,
 }
 
 /// The parts of a post by a backend.
@@ -176,6 +203,8 @@ impl Up {
             Up::Members { room, asker, .. } => (of(room), *asker),
             Up::Leave { room, leaver, .. } => (of(room), *leaver),
             Up::CatchUp(ask) => (ask.room, ask.reader),
+            // Placed as a room of the user's name would be.
+            Up::Home(news) => (RoomId(news.user.0), news.connection),
         }
     }
 }
@@ -299,6 +328,11 @@ pub enum Down {
         changes: Arc<[PresenceChange]>,
         /// Members now.
         members: u64,
+    },
+    /// A connection of a user has to make room for a newer one of the same user.
+    Replaced {
+        /// The connection.
+        to: ConnectionId,
     },
     /// The sender stops and has sent every batch that it will ever send.
     Drained,

@@ -225,7 +225,7 @@ impl Sessions {
             return self.refuse_token(slot, request, &refusal, turn);
         }
         let (user, expires_in_ms) = (proof.user().clone(), expires_in_ms(&proof, turn));
-        self.greet(slot, request, user, agreed, Some(expires_in_ms));
+        self.greet(slot, request, user, (agreed, Some(expires_in_ms)), turn);
         self.keep_proof(slot, proof);
     }
 

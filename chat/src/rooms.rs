@@ -187,6 +187,8 @@ impl Rooms {
             }
             Up::Signal { rights, .. } if !rights.contains(Rights::SIGNAL) => turn.counters.signals_dropped += 1,
             Up::Signal { author, user, body, .. } => self.signal(slot, author, &user, &body, turn),
+            // The homes took it: it is about no room.
+            Up::Home(_) => {}
         }
     }
 

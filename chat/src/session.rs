@@ -71,8 +71,12 @@ pub struct Session {
     pub behind: u32,
     /// What it may still ask.
     pub rates: Rates,
-    /// When the last byte came, on the turn's clock.
-    pub heard_ms: u64,
+    /// When the last byte came: the low half of the turn's clock, which lasts for 49 days, and silence for one at most.
+    pub heard_ms: u32,
+    /// When it said who it is, in the turns' microseconds.
+    pub since_us: u64,
+    /// Its user's home was told of it.
+    pub is_at_home: bool,
     /// What its token proved, where tokens are asked for.
     pub proof: Option<Arc<Proof>>,
 }
@@ -126,6 +130,8 @@ impl Session {
             behind: 0,
             rates: Rates::default(),
             heard_ms: 0,
+            since_us: 0,
+            is_at_home: false,
             proof: None,
         }
     }

@@ -198,7 +198,7 @@ impl Sessions {
             form,
             stage: Stage::Opened,
             rates: Rates::full(turn.now.monotonic_ms),
-            heard_ms: turn.now.monotonic_ms,
+            heard_ms: turn.now.monotonic_ms as u32,
             ..Session::free()
         };
         self.connections[slot].outbox.extend_from_slice(preface);
@@ -232,7 +232,7 @@ impl Sessions {
     pub fn heard(&mut self, id: ConnectionId, turn: &mut Turn<'_>) {
         if let Some(slot) = self.slot_of(id) {
             let session = &mut self.connections[slot];
-            session.heard_ms = turn.now.monotonic_ms;
+            session.heard_ms = turn.now.monotonic_ms as u32;
             session.was_pinged = false;
         }
     }
@@ -295,6 +295,7 @@ impl Sessions {
         while let Some(&subscription) = self.connections[slot].subscriptions.last() {
             self.leave(slot, subscription, None, turn);
         }
+        self.leave_home(slot, turn);
     }
 
     /// Takes a subscription away, and tells the room.
@@ -510,7 +511,7 @@ impl Sessions {
         if !session.is_open() {
             return;
         }
-        let silent_ms = turn.now.monotonic_ms.saturating_sub(session.heard_ms);
+        let silent_ms = u64::from((turn.now.monotonic_ms as u32).wrapping_sub(session.heard_ms));
         // A connection that the server itself does not read cannot be heard.
         if silent_ms >= idle_timeout_ms && !session.is_paused {
             let message = format!("nothing came for {silent_ms} ms, above idle_timeout_ms");

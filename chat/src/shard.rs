@@ -22,6 +22,7 @@ use crate::backend::{Backend, BackendAnswer, BackendAsk, Ticket};
 use crate::counters::Counters;
 use crate::erasing::Begun;
 use crate::fanout::Sending;
+use crate::homes::Homes;
 use crate::lanes::{Lanes, Outgoing};
 use crate::latencies::Latencies;
 use crate::limits::Limits;
@@ -96,6 +97,7 @@ pub enum Input<'a> {
 pub struct Shard {
     sessions: Sessions,
     rooms: Rooms,
+    homes: Homes,
     lanes: Lanes,
     backend: Backend,
     counters: Counters,
@@ -126,6 +128,7 @@ impl Shard {
         Shard {
             sessions: Sessions::new(core, cores, limits, welcome, access),
             rooms: Rooms::new(RoomsParts { limits, policies, post_rates, cores, first_epoch, epochs_end, journal }),
+            homes: Homes::new(&limits),
             lanes: Lanes::new(core, cores, limits.lane_parcels_max),
             backend: Backend::new(core),
             counters: Counters::default(),
@@ -158,8 +161,8 @@ impl Shard {
     /// made, such as deadlines and the log, must be as they were.
     pub fn set_limits(&mut self, limits: Limits, told: String) {
         self.rooms.set_limits(limits);
-        self.sessions.limits = limits;
-        self.sessions.welcome.limits = told;
+        self.homes.set_limits(&limits);
+        self.sessions.set_limits(limits, told);
     }
 
     /// A token was judged.
@@ -241,7 +244,9 @@ impl Shard {
     /// Takes an upward parcel of another core.
     pub fn take_up(&mut self, parcel: Up) {
         let turn = &mut Turn::new(self.now, &mut self.lanes, &mut self.counters, &mut self.latencies);
-        self.rooms.handle(parcel, turn);
+        if let Some(parcel) = self.homes.take_up(parcel, turn) {
+            self.rooms.handle(parcel, turn);
+        }
     }
 
     /// Takes a downward parcel of another core.
@@ -309,7 +314,9 @@ impl Shard {
         for _ in 0..LOCAL_ROUNDS_MAX {
             for _ in 0..LOCAL_PARCELS_MAX {
                 let Some(parcel) = turn.lanes.take_local_up() else { break };
-                self.rooms.handle(parcel, turn);
+                if let Some(parcel) = self.homes.take_up(parcel, turn) {
+                    self.rooms.handle(parcel, turn);
+                }
             }
             self.rooms.commit(turn);
             self.rooms.fan_out(turn);
@@ -325,6 +332,8 @@ impl Shard {
                 break;
             }
         }
+        self.homes.tend(turn);
+        self.backend.look_for_users(&self.sessions, turn);
         // A reading that needs no disk lets go of what waited for it: ahead of the commit, which may take it along.
         self.rooms.begin_reads(turn);
         self.rooms.commit(turn);
@@ -346,6 +355,8 @@ impl Shard {
             || self.rooms.has_keys_waiting()
             || self.rooms.has_untold()
             || self.rooms.journal().is_some_and(Journal::has_work)
+            || self.homes.is_busy()
+            || self.backend.is_busy()
             || self.sessions.is_busy()
     }
 
@@ -404,6 +415,11 @@ impl Shard {
     /// The rooms, for checks from outside.
     pub fn rooms(&self) -> &Rooms {
         &self.rooms
+    }
+
+    /// What the core knows of its users' connections, for checks from outside.
+    pub fn homes(&self) -> &Homes {
+        &self.homes
     }
 
     /// The lanes, for checks from outside.

@@ -270,7 +270,8 @@ pub enum Why {
         /// How far the room was read.
         cursor: Option<Cursor>,
     },
-    /// The server refused the session.
+    /// The server refused the session: [`Event::Refused`] said why. Where that is [`ErrorCode::Replaced`], a newer connection of
+    /// the same user took its place: only the user may want this one back.
     #[error("the server refused the session")]
     Refused,
     /// [`crate::Session::end`] was called.

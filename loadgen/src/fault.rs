@@ -76,6 +76,7 @@ fn refusal_hint(code: &str) -> &'static str {
         "overloaded" => "; raise that limit of the server (banter --help-limits)",
         "rate_limited" => "; start the server with --posts-per-second-max 0",
         "unauthorized" => "; --secret-file takes the secret that the server checks tokens with",
+        "replaced" => "; start the server with --connections-per-user-max 0",
         "draining" => "; the server is stopping",
         _ => "",
     }

@@ -44,11 +44,13 @@ pub enum ErrorCode {
     Revoked = 19,
     /// Somebody who may do that has ended it.
     Kicked = 20,
+    /// A newer connection of the user took its place: the stream is closed.
+    Replaced = 21,
 }
 
 impl ErrorCode {
     /// Every code, in the order of its number.
-    pub const ALL: [ErrorCode; 20] = [
+    pub const ALL: [ErrorCode; 21] = [
         ErrorCode::BadFrame,
         ErrorCode::FrameTooLarge,
         ErrorCode::BadRequest,
@@ -69,6 +71,7 @@ impl ErrorCode {
         ErrorCode::Unavailable,
         ErrorCode::Revoked,
         ErrorCode::Kicked,
+        ErrorCode::Replaced,
     ];
 
     /// The code as clients read it.
@@ -94,6 +97,7 @@ impl ErrorCode {
             ErrorCode::Unavailable => "unavailable",
             ErrorCode::Revoked => "revoked",
             ErrorCode::Kicked => "kicked",
+            ErrorCode::Replaced => "replaced",
         }
     }
 
@@ -157,7 +161,7 @@ mod tests {
             assert_eq!(ErrorCode::from_name(code.as_str()), Some(code));
         }
         assert_eq!(ErrorCode::from_number(0), None);
-        assert_eq!(ErrorCode::from_number(21), None);
+        assert_eq!(ErrorCode::from_number(22), None);
     }
 
     #[test]

@@ -86,6 +86,7 @@ limit_table! {
     connections_unproved_max: u32 = "COUNT", "of them not said yet who they are; 0 = no limit";
     guests_max: u32 = "COUNT", "of them guests; 0 = no limit";
     connections_per_ip_max: u32 = "COUNT", "connections of an address, or IPv6 /64; 0 = no limit";
+    connections_per_user_max: u32 = "COUNT", "connections of a user; the oldest goes; 0 = no limit";
     connects_per_second_per_ip_max: u32 = "COUNT", "new ones a second of one address; 0 = no limit";
     auth_failures_per_minute_per_ip_max: u32 = "COUNT", "refused tokens shut an address out; 0 = no limit";
     rooms_max: u32 = "COUNT", "rooms of the server";

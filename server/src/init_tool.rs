@@ -113,6 +113,7 @@ trusted_proxies = ["127.0.0.1"]
 
 [limits]
 connections_per_ip_max = 1000
+connections_per_user_max = 32
 connects_per_second_per_ip_max = 20
 connections_unproved_max = 10000
 

@@ -284,6 +284,50 @@ fn members_beyond_the_first_hundred_are_told() {
 }
 
 #[test]
+fn the_connections_of_a_user_are_told_over_all_cores() {
+    let setup = Setup::new("");
+    let api = setup.start(2);
+    let mut clients: Vec<WireClient> = Form::ALL
+        .into_iter()
+        .map(|form| {
+            let mut client = WireClient::connect(api.server.address(), form);
+            let welcome = client.ask(json!({"type": "hello", "token": token(&setup, "ann")}));
+            assert_eq!(welcome["type"], "welcome", "{welcome}");
+            client.join(&format!("game-{form:?}"));
+            client
+        })
+        .collect();
+    clients[0].join("lobby");
+    let bob = api.come_in(&setup, "bob");
+    let told = api.read("/v1/users/ann");
+    assert_eq!(told.status, 200);
+    let told = told.json();
+    assert_eq!((&told["user"], &told["count"], &told["more"]), (&json!("ann"), &json!(3), &json!(false)));
+    let of = |at: usize, key: &str| told["connections"][at][key].clone();
+    let forms: Vec<Value> = (0..3).map(|at| of(at, "form")).collect();
+    assert_eq!(forms, [json!("json"), json!("rkyv"), json!("native")], "the oldest first: {told}");
+    assert_eq!(of(0, "rooms"), json!(["game-Json", "lobby"]));
+    assert_eq!((of(0, "rooms_count"), of(0, "more_rooms")), (json!(2), json!(false)));
+    assert_eq!((of(2, "rooms_behind"), of(2, "address")), (json!(0), json!("127.0.0.1")));
+    let since_ms = of(0, "since_ms").as_u64().expect("a time");
+    assert!((now_seconds() - 60..=now_seconds()).contains(&(since_ms / 1_000)), "{since_ms}");
+    // A key for some rooms sees these alone, and no address.
+    let of_game = api.curl(Some(GAME), "GET", "/v1/users/ann", &[]).json();
+    let first = &of_game["connections"][0];
+    assert_eq!((&of_game["count"], &first["rooms"]), (&json!(3), &json!(["game-Json"])), "{of_game}");
+    assert!(first["address"].is_null() && first["sid"].is_null() && first["rooms_count"].is_null(), "{of_game}");
+    assert_eq!(api.curl(Some("key-for-operators"), "GET", "/v1/users/ann", &[]).status, 403);
+    let nobody = api.read("/v1/users/nobody");
+    assert_eq!((nobody.status, nobody.json()["connections"].clone()), (200, json!([])));
+    assert_eq!(api.read(&format!("/v1/users/{}", "x".repeat(65))).status, 422);
+    assert_eq!(api.over_socket("GET", "/v1/users/bob").json()["count"], 1);
+    // Those that are ended are told no more.
+    assert_eq!(api.curl(Some(ALL), "POST", "/v1/users/ann/disconnect", &[]).status, 204);
+    wait_until("they are gone", || api.read("/v1/users/ann").json()["count"] == 0);
+    drop(bob);
+}
+
+#[test]
 fn who_may_not_is_refused_and_changes_nothing() {
     let setup = Setup::new("");
     let api = setup.start(1);

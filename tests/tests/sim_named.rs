@@ -14,6 +14,7 @@ const FIRST_SEEN: &[(u64, &[&str])] = &[
     (7, &["removed for a right", "disconnected", "post refused for a right"]),
     (8, &["wall clock stepped at a restart", "ledger missing", "older slot of the epoch file torn"]),
     (8, &["all of a class dropped", "ledger damaged", "epoch file missing"]),
+    (9, &["replaced by a newer connection"]),
     (10, &["read brought a wrong bit", "epoch file damaged", "hours passed"]),
     (10, &["older slot of the ledger torn", "room changed its level", "read came to nothing"]),
     (10, &["index mended", "start refused", "proved block of an unsealed segment rotten"]),

@@ -44,8 +44,10 @@ impl Session {
         let Some(id) = id else {
             // It concerns the stream, which the server closes next.
             self.tell_refused(Refused::Session, refusal);
-            // The next connection's `hello` would show what does not hold any more.
-            return if refusal.code == Some(ErrorCode::Revoked) { Err(Why::Refused) } else { Ok(()) };
+            // The next connection's `hello` would show what does not hold any more, or would end the user's next one, which comes
+            // back and ends this one.
+            let is_final = matches!(refusal.code, Some(ErrorCode::Revoked | ErrorCode::Replaced));
+            return if is_final { Err(Why::Refused) } else { Ok(()) };
         };
         match self.asked.remove(&id) {
             Some(Asked::Hello) => return Err(self.refuse_hello(refusal)),

@@ -15,11 +15,12 @@ use super::{Admin, Auth, Config, LIMITS};
 
 /// Limits that are looked at each time they are needed, so that another value holds from there. All others were built into
 /// something when the server started: a table, a queue of deadlines, a file.
-pub const LIVE_LIMITS: [&str; 20] = [
+pub const LIVE_LIMITS: [&str; 21] = [
     "connections_max",
     "connections_unproved_max",
     "guests_max",
     "connections_per_ip_max",
+    "connections_per_user_max",
     "connects_per_second_per_ip_max",
     "auth_failures_per_minute_per_ip_max",
     "rooms_max",

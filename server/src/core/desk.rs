@@ -6,6 +6,7 @@ use banter_chat::backend::{BackendAnswer, BackendAsk, Ticket};
 use banter_chat::shard::Shard;
 
 use crate::control::api::Reply;
+use crate::core::connections::Connections;
 
 /// What one turn hands to the shard, in asks that look at one thing.
 const COST_A_TURN: usize = 256;
@@ -49,9 +50,12 @@ impl Desk {
         }
     }
 
-    /// Gives the answers to who waits for them.
-    pub fn answer(&mut self, shard: &mut Shard) {
-        for (ticket, answer) in shard.take_backend_answers() {
+    /// Gives the answers to who waits for them, with what the shell alone knows of connections.
+    pub fn answer(&mut self, shard: &mut Shard, connections: &Connections) {
+        for (ticket, mut answer) in shard.take_backend_answers() {
+            if let BackendAnswer::User(user) = &mut answer {
+                user.connections.iter_mut().for_each(|there| there.address = connections.address(there.id));
+            }
             // Who asked may have gone.
             let _ = self.asked.remove(&ticket).map(|reply| reply.send(answer));
         }

@@ -323,7 +323,7 @@ impl Pump {
         // Ahead of the shard's turn, since it may have the shard end a connection.
         self.connections.tick(self.now.monotonic_ms, &mut self.shard, &mut self.net);
         self.shard.finish_turn();
-        self.desk.answer(&mut self.shard);
+        self.desk.answer(&mut self.shard, &self.connections);
         self.tell_log_follower();
         if self.shard.asks_for_epochs() {
             let _ = self.control.send(ToControl::WantsEpochs(self.core));

@@ -83,6 +83,7 @@ pub const WANTED: &[&str] = &[
     "rejoin while joining",
     "removed for a right",
     "renewal refused",
+    "replaced by a newer connection",
     "resumed",
     "rights of everybody changed",
     "room came back to a class",

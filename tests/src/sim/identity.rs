@@ -31,6 +31,8 @@ use crate::seeded::Seeded;
 const SEEDS_WITH_TOKENS: [u64; 4] = [1, 7, 9, 13];
 /// Of those, the ones that let guests in; none that has a name is among them.
 const SEEDS_WITH_GUESTS: u64 = 9;
+/// Of sixteen seeds, those of them whose server lets a user have one connection; without chance, so that others stay as they were.
+const SEEDS_WITH_ONE_CONNECTION: [u64; 1] = [9];
 /// Tells the chance of identities from that of everything else, which stays as it was.
 const SEED_OF_IDENTITIES: u64 = 0x1d;
 /// By how much clocks may differ, in seconds.
@@ -157,6 +159,11 @@ impl Identities {
             cores: Vec::new(),
             moment: 0,
         })
+    }
+
+    /// How many connections a user may have in a seed's world; 0 = any number.
+    pub fn connections_per_user_max(seed: u64) -> u32 {
+        u32::from(SEEDS_WITH_ONE_CONNECTION.contains(&(seed % 16)))
     }
 
     /// A server starts: it is told everything that holds.

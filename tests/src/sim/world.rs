@@ -90,7 +90,8 @@ impl World {
     /// A server without connections.
     pub fn new(plan: Plan) -> Self {
         let mut chance = Seeded::new(plan.seed);
-        let profile = Profile::of(&mut chance).numbered(plan.seed);
+        let mut profile = Profile::of(&mut chance).numbered(plan.seed);
+        profile.limits.connections_per_user_max = Identities::connections_per_user_max(plan.seed);
         profile.limits.check().expect("the limits of a profile fit each other");
         if plan.verbose {
             println!("{profile:#?}");

@@ -99,12 +99,16 @@ fn a_leave_that_comes_behind_the_removal_is_no_fault() {
 }
 
 #[test]
-fn a_session_whose_token_was_revoked_ends() {
-    let mut pair = Pair::joined(with_token(), "lobby");
-    let (code, message) = (ErrorCode::Revoked, "revoked");
-    pair.server.send(&Said::Error { id: None, code, message, retry_after_ms: None, scope: None });
-    pair.send_down();
-    assert!(pair.session.is_ended());
-    let is_told = |event: &Event| matches!(event, Event::Disconnected { why: Why::Refused, retry_in: None });
-    assert!(pair.events().iter().any(is_told));
+fn a_session_whose_token_was_revoked_or_whose_place_a_newer_one_took_ends() {
+    for code in [ErrorCode::Revoked, ErrorCode::Replaced] {
+        let mut pair = Pair::joined(with_token(), "lobby");
+        pair.server.send(&Said::Error { id: None, code, message: "why", retry_after_ms: None, scope: None });
+        pair.send_down();
+        assert!(pair.session.is_ended(), "{code:?}");
+        let events = pair.events();
+        let is_told = |event: &Event| matches!(event, Event::Refused { what: Refused::Session, code: Some(told), .. } if *told == code);
+        assert!(events.iter().any(is_told), "{events:?}");
+        let is_over = |event: &Event| matches!(event, Event::Disconnected { why: Why::Refused, retry_in: None });
+        assert!(events.iter().any(is_over), "{events:?}");
+    }
 }

@@ -56,12 +56,29 @@ impl Caller {
     pub fn must(&self, right: ApiRights, room: Option<&str>) -> Result<(), ApiFault> {
         self.may(right)?;
         let Some(key) = &self.0 else { return Ok(()) };
+        self.must_somewhere(right)?;
         let forbidden = |why: String| Err(ApiFault::new(ErrorCode::Forbidden, why));
         match room {
             Some(room) if !key.covers(room) => forbidden(format!("the key \"{}\" is not for this room", key.name)),
             None if !key.covers_all() => forbidden(format!("the key \"{}\" is for some rooms alone", key.name)),
             _ => Ok(()),
         }
+    }
+
+    /// That it may do that somewhere: what it is shown is for [`Caller::sees`] to say.
+    ///
+    /// # Errors
+    /// It may not.
+    pub fn must_somewhere(&self, right: ApiRights) -> Result<(), ApiFault> {
+        let Some(key) = self.0.as_ref().filter(|key| !key.rights.contains(right)) else { return Ok(()) };
+        let names: Vec<_> = right.names().collect();
+        let why = format!("the key \"{}\" has no right to {}", key.name, names.join(", "));
+        Err(ApiFault::new(ErrorCode::Forbidden, why))
+    }
+
+    /// Whether it may do that on the whole server.
+    pub fn may(&self, right: ApiRights) -> bool {
+        self.must(right, None).is_ok()
     }
 
     /// Whether it may see the room in a list.
@@ -213,6 +230,8 @@ mod tests {
         assert!(caller.must(ApiRights::POST, Some("lobby")).is_err() && !caller.sees("lobby"));
         assert!(caller.must(ApiRights::READ, Some("game-1")).is_err());
         assert!(caller.must(ApiRights::POST, None).is_err(), "a key for some rooms is not for the server");
+        assert!(caller.must_somewhere(ApiRights::POST).is_ok() && caller.must_somewhere(ApiRights::READ).is_err());
+        assert!(!caller.may(ApiRights::POST) && Caller(Some(key(ApiRights::POST, "*"))).may(ApiRights::POST));
         assert!(Caller(Some(key(ApiRights::OPERATE, "*"))).must(ApiRights::OPERATE, None).is_ok());
         assert!(Caller(None).must(ApiRights::ALL, None).is_ok() && Caller(None).sees("lobby"));
     }

@@ -10,6 +10,7 @@ use banter_chat::backend::{BackendAnswer, BackendAsk};
 use banter_protocol::error_code::ErrorCode;
 use banter_protocol::ids::{RoomId, RoomName, UserName};
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use super::fault::ApiFault;
 use crate::control::{CoreLink, ToCore};
@@ -64,10 +65,32 @@ impl Cores {
     /// # Errors
     /// No answer came: what was asked may be done or not.
     pub async fn ask(&self, core: Core, ask: BackendAsk) -> Result<BackendAnswer, ApiFault> {
-        let (reply, answer) = oneshot::channel();
         let link = self.links.get(core.index()).ok_or_else(gone)?;
+        Self::answer(Self::send(link, ask), Instant::now() + ANSWER_MAX).await
+    }
+
+    /// Asks every core the same; the answers in the cores' order.
+    ///
+    /// # Errors
+    /// One gave no answer.
+    pub async fn ask_all(&self, ask: impl Fn() -> BackendAsk) -> Result<Vec<BackendAnswer>, ApiFault> {
+        let asked: Vec<_> = self.links.iter().map(|link| Self::send(link, ask())).collect();
+        let until = Instant::now() + ANSWER_MAX;
+        let mut answers = Vec::with_capacity(asked.len());
+        for answer in asked {
+            answers.push(Self::answer(answer, until).await?);
+        }
+        Ok(answers)
+    }
+
+    fn send(link: &CoreLink, ask: BackendAsk) -> oneshot::Receiver<BackendAnswer> {
+        let (reply, answer) = oneshot::channel();
         link.send(ToCore::Backend(Box::new((ask, reply))));
-        match tokio::time::timeout(ANSWER_MAX, answer).await {
+        answer
+    }
+
+    async fn answer(answer: oneshot::Receiver<BackendAnswer>, until: Instant) -> Result<BackendAnswer, ApiFault> {
+        match tokio::time::timeout_at(until, answer).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(_)) => Err(gone()),
             Err(_) => Err(unknown()),

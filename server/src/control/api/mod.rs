@@ -1,7 +1,7 @@
 //! The backend's interface over HTTP: a thread with a tokio of its own, which speaks to the cores by mail and to nobody else.
 //!
 //! ```text
-//!  program ─HTTP─▶ doors (listeners, bounds) ─▶ caller (key, rate) ─▶ rooms, operate (handlers) ─▶ cores (mail) ─▶ a core
+//!  program ─HTTP─▶ doors (listeners, bounds) ─▶ caller (key, rate) ─▶ rooms, users, operate (handlers) ─▶ cores (mail) ─▶ a core
 //! ```
 //!
 //! Invariants:
@@ -19,6 +19,7 @@ mod feed;
 mod frontier;
 mod operate;
 mod rooms;
+mod users;
 
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -173,6 +174,7 @@ fn routes() -> OpenApiRouter<Arc<Plane>> {
         .routes(routes!(feed::feed))
         .routes(routes!(operate::revoke, operate::revocations, operate::lift))
         .routes(routes!(operate::kick))
+        .routes(routes!(users::user))
         .routes(routes!(operate::disconnect))
         .routes(routes!(operate::drain))
         .routes(routes!(operate::reload))

@@ -445,7 +445,8 @@ fn json_answer(bytes: Vec<u8>) -> Response {
     ([(header::CONTENT_TYPE, "application/json")], bytes).into_response()
 }
 
-fn refused(answer: BackendAnswer) -> ApiFault {
+/// What was answered where something else was asked for.
+pub fn refused(answer: BackendAnswer) -> ApiFault {
     match answer {
         BackendAnswer::Answer(
             Answer::Refused(refusal) | Answer::PostRefused(refusal) | Answer::FetchRefused(refusal),

@@ -91,6 +91,11 @@ impl Hearing<'_> {
                 self.connection.is_timed_out = true;
                 self.seen.saw("closed as idle");
             }
+            Heard::Error { id: None, code: ErrorCode::Replaced, .. } => {
+                let has_limit = self.profile.limits.connections_per_user_max != 0;
+                assert!(has_limit, "a user may have any number of connections");
+                self.seen.saw("replaced by a newer connection");
+            }
             // A signal has no number.
             Heard::Error { id: None, code: ErrorCode::NotJoined | ErrorCode::RateLimited, .. } => {}
             Heard::Error { id: None, code, .. } if self.standing.is_some() && ends_by_access(code) => {

@@ -1,6 +1,6 @@
 //! What must hold of the simulated world: in every turn its limits, and at rest all that was promised.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use banter_access::limit::Limit;
 use banter_chat::address::ConnectionId;
@@ -43,6 +43,7 @@ impl World {
         self.check_answered();
         self.check_members();
         self.check_standings();
+        self.check_users();
         self.read_everything();
         self.check_answered();
         self.check_read();
@@ -102,6 +103,25 @@ impl World {
                 assert_eq!(reading.members, users.len() as u64, "{name}: members as client {number} was told last");
             }
         }
+    }
+
+    /// Nobody has more connections than may be, and the homes know no others than there are.
+    fn check_users(&self) {
+        let connections_max = self.profile.limits.connections_per_user_max as usize;
+        let mut users: BTreeMap<&str, usize> = BTreeMap::new();
+        for core in &self.cores {
+            let sessions = (0..core.sockets.len()).filter_map(|slot| core.shard.sessions().session(core.id(slot)));
+            for user in sessions.filter(|session| session.is_open()).filter_map(|session| session.user.as_ref()) {
+                *users.entry(user.as_str()).or_default() += 1;
+            }
+        }
+        let known: usize = self.cores.iter().map(|core| core.shard.homes().connections_count()).sum();
+        if connections_max == 0 {
+            assert_eq!(known, 0, "without a limit nobody is counted");
+            return;
+        }
+        assert_eq!(known, users.values().sum::<usize>(), "connections that the homes know: {users:?}");
+        assert!(users.values().all(|&count| count <= connections_max), "a user has too many: {users:?}");
     }
 
     /// Fetches every history that somebody is connected to ask for.
@@ -242,6 +262,7 @@ impl World {
                 assert_eq!(counters.fell_behind_by_run, 0, "fell behind, and took everything at once");
             }
             assert_eq!((counters.connections, counters.subscriptions, counters.subscriptions_behind), (0, 0, 0));
+            assert_eq!(core.shard.homes().connections_count(), 0, "who went is counted no more");
             assert_eq!((counters.run_bytes, core.shard.sessions().open_count()), (0, 0));
             assert!(core.shard.rooms().iter().all(|room| room.is_idle() && room.members_count() == 0));
             assert!(core.shard.rooms().journal().is_none_or(|log| !log.has_work()), "what takes several turns is done");
