@@ -62,7 +62,7 @@ impl Sessions {
         let number = core << 64 | place << 32 | u128::from(self.connections[slot].generation);
         let named = seed.name(number);
         let user = named.map_err(|fault| Refusal::new(ErrorCode::Unavailable, fault.to_string()))?;
-        self.greet(slot, request, user, (agreed, None));
+        self.greet(slot, request, user, (agreed, None), turn);
         self.guests += 1;
         Ok(())
     }
