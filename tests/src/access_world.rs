@@ -160,7 +160,7 @@ impl World {
         self.must("POST", &format!("/v1/users/{user}/disconnect"), &Value::Null);
     }
 
-    /// Has `[[rooms]]` let every user read a room, and look back in it, by a reload.
+    /// Has `[[rooms]]` let every user read a room and those below it (`ROOM/…`), and look back there, by a reload.
     pub fn open(&self, room: &str) {
         self.reload(|open| open.insert(room.to_owned()));
     }
@@ -175,11 +175,17 @@ impl World {
         if !change(&mut open) {
             return;
         }
-        let entry = |room: &String| format!("[[rooms]]\nmatch = '{room}'\nusers = ['read', 'history']\n");
-        let entries: String = open.iter().map(entry).collect();
+        let entry = |room: String| format!("[[rooms]]\nmatch = '{room}'\nusers = ['read', 'history']\n");
+        let entries: String = open.iter().flat_map(|room| [room.clone(), format!("{room}/*")]).map(entry).collect();
         fs::write(self.folder.path().join("banter.toml"), format!("{}{entries}", self.config)).expect("a file");
         let reloaded = self.must("POST", "/v1/reload", &Value::Null);
         assert_eq!(reloaded["takes_effect"][0]["key"], "rooms.users", "{reloaded}");
+    }
+
+    /// The core that a room is on.
+    pub fn core_of(&self, room: &str) -> usize {
+        let room = self.must("GET", &format!("/v1/rooms/{room}"), &Value::Null);
+        room["core"].as_u64().expect("a number") as usize
     }
 
     /// The users in a room.
@@ -202,8 +208,7 @@ fn run(folder: &Path, cores: usize) -> ServerProcess {
 
 /// Says hello with that token.
 pub fn greeted(mut client: WireClient, claims: &ClaimsToMint) -> WireClient {
-    let welcome = client.ask(json!({"type": "hello", "token": token(claims)}));
-    assert_eq!(welcome["type"], "welcome", "{welcome}");
+    client.must_be_welcome(json!({"type": "hello", "token": token(claims)}));
     client
 }
 

@@ -121,7 +121,12 @@ impl WireClient {
 
     /// Says hello, and gives the welcome.
     pub fn say_hello(&mut self, user: &str) -> Value {
-        let welcome = self.ask(json!({"type": "hello", "user": user}));
+        self.must_be_welcome(json!({"type": "hello", "user": user}))
+    }
+
+    /// Says that hello, and gives the welcome.
+    pub fn must_be_welcome(&mut self, hello: Value) -> Value {
+        let welcome = self.ask(hello);
         assert_eq!(welcome["type"], "welcome", "{welcome}");
         let session = welcome["session"].as_str().expect("a session's name");
         self.core = session.split('-').nth(1).and_then(|core| usize::from_str_radix(core, 16).ok());
@@ -296,11 +301,6 @@ pub fn narrow_stream(address: SocketAddr) -> TcpStream {
 /// A stream from an address of loopback.
 pub fn stream_from(source: Ipv4Addr, address: SocketAddr) -> TcpStream {
     connected(bound(inet_socket(), source), address)
-}
-
-/// The same, whose kernel takes few bytes ahead of its reader.
-pub fn narrow_stream_from(source: Ipv4Addr, address: SocketAddr) -> TcpStream {
-    connected(narrowed(bound(inet_socket(), source)), address)
 }
 
 fn inet_socket() -> OwnedFd {
