@@ -1,5 +1,6 @@
 //! What the tests of the whole share: the golden files, and chance that comes from a seed.
 
+pub mod access_world;
 pub mod audit;
 pub mod crash;
 pub mod cut_proxy;

@@ -6,13 +6,14 @@
 
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::os::fd::OwnedFd;
 
 use banter_protocol::event::Event;
 use banter_protocol::frame::{Frame, FrameReader, PREAMBLE};
 use banter_protocol::request::{Ask, Body, BodyFormat, Request};
 use banter_protocol::{json, native};
-use rustix::net::{AddressFamily, SocketType, socket, sockopt};
+use rustix::net::{AddressFamily, SocketType, bind, connect, socket, sockopt};
 use serde_json::{Value, json};
 use tungstenite::client::IntoClientRequest as _;
 use tungstenite::error::ProtocolError::ResetWithoutClosingHandshake;
@@ -77,7 +78,12 @@ impl WireClient {
     }
 
     /// The same over a stream that is there already.
-    pub fn over(mut stream: TcpStream, form: Form) -> Self {
+    pub fn over(stream: TcpStream, form: Form) -> Self {
+        Self::with_headers(stream, form, &[])
+    }
+
+    /// The same, with these headers on the upgrade; native clients have none.
+    pub fn with_headers(mut stream: TcpStream, form: Form, headers: &[(&'static str, &str)]) -> Self {
         stream.set_nodelay(true).expect("a socket takes no delay");
         stream.set_read_timeout(Some(PATIENCE)).expect("a socket takes a timeout");
         let transport = match form {
@@ -87,7 +93,7 @@ impl WireClient {
             }
             Form::Json | Form::Rkyv => {
                 let asked = (form == Form::Rkyv).then_some("banter.rkyv.v1");
-                let (socket, confirmed) = upgrade(stream, asked).expect("the server upgrades");
+                let (socket, confirmed) = upgrade_with(stream, asked, headers).expect("the server upgrades");
                 assert_eq!(confirmed.as_deref(), asked);
                 Transport::WebSocket(Box::new(socket), form)
             }
@@ -115,7 +121,12 @@ impl WireClient {
 
     /// Says hello, and gives the welcome.
     pub fn say_hello(&mut self, user: &str) -> Value {
-        let welcome = self.ask(json!({"type": "hello", "user": user}));
+        self.must_be_welcome(json!({"type": "hello", "user": user}))
+    }
+
+    /// Says that hello, and gives the welcome.
+    pub fn must_be_welcome(&mut self, hello: Value) -> Value {
+        let welcome = self.ask(hello);
         assert_eq!(welcome["type"], "welcome", "{welcome}");
         let session = welcome["session"].as_str().expect("a session's name");
         self.core = session.split('-').nth(1).and_then(|core| usize::from_str_radix(core, 16).ok());
@@ -284,10 +295,31 @@ impl WireClient {
 
 /// A stream whose kernel takes few bytes ahead of its reader, so that the server sees early that it does not read.
 pub fn narrow_stream(address: SocketAddr) -> TcpStream {
-    let socket = socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket");
+    connected(narrowed(inet_socket()), address)
+}
+
+/// A stream from an address of loopback.
+pub fn stream_from(source: Ipv4Addr, address: SocketAddr) -> TcpStream {
+    connected(bound(inet_socket(), source), address)
+}
+
+fn inet_socket() -> OwnedFd {
+    socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket")
+}
+
+fn bound(socket: OwnedFd, source: Ipv4Addr) -> OwnedFd {
+    bind(&socket, &SocketAddr::from((source, 0))).expect("an address of loopback");
+    socket
+}
+
+fn narrowed(socket: OwnedFd) -> OwnedFd {
     // The window is agreed on when the connection is made.
     sockopt::set_socket_recv_buffer_size(&socket, 4 * 1_024).expect("a socket takes a buffer's size");
-    rustix::net::connect(&socket, &address).expect("the server accepts");
+    socket
+}
+
+fn connected(socket: OwnedFd, address: SocketAddr) -> TcpStream {
+    connect(&socket, &address).expect("the server accepts");
     TcpStream::from(socket)
 }
 
@@ -310,9 +342,18 @@ pub fn upgrade(
     stream: TcpStream,
     subprotocol: Option<&str>,
 ) -> Result<(WebSocket<TcpStream>, Option<String>), (u16, String)> {
+    upgrade_with(stream, subprotocol, &[])
+}
+
+fn upgrade_with(
+    stream: TcpStream,
+    subprotocol: Option<&str>,
+    headers: &[(&'static str, &str)],
+) -> Result<(WebSocket<TcpStream>, Option<String>), (u16, String)> {
     let mut request = "ws://banter.test/ws".into_client_request().expect("a request");
-    if let Some(name) = subprotocol {
-        request.headers_mut().insert("sec-websocket-protocol", name.parse().expect("a header's value"));
+    let subprotocol = subprotocol.map(|name| ("sec-websocket-protocol", name));
+    for (name, value) in headers.iter().copied().chain(subprotocol) {
+        request.headers_mut().insert(name, value.parse().expect("a header's value"));
     }
     match tungstenite::client(request, stream) {
         Ok((socket, response)) => {

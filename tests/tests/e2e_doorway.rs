@@ -9,8 +9,7 @@ use std::time::Instant;
 use banter_access::limit::Limit;
 use banter_tests::raw_peer::{RawPeer, UPGRADE};
 use banter_tests::server_process::{PATIENCE, ServerProcess, Start, core_counts, program, run_to_end, wait_until};
-use banter_tests::wire_client::{Ended, Form, WireClient, upgrade};
-use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
+use banter_tests::wire_client::{Ended, Form, WireClient, stream_from, upgrade};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -35,10 +34,7 @@ fn configured(cores: usize, text: &str) -> ServerProcess {
 
 /// Connects from an address of loopback.
 fn from(source: Ipv4Addr, server: &ServerProcess) -> TcpStream {
-    let socket = socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket");
-    bind(&socket, &SocketAddr::from((source, 0))).expect("an address of loopback");
-    connect(&socket, &server.address()).expect("the server accepts");
-    let stream = TcpStream::from(socket);
+    let stream = stream_from(source, server.address());
     stream.set_read_timeout(Some(PATIENCE)).expect("a socket takes a timeout");
     stream
 }

@@ -32,6 +32,11 @@ pub struct FuseDisk {
     _janitor: Janitor,
 }
 
+/// A disk that answers nothing as long as this is there.
+pub struct Hang<'a> {
+    _store: MutexGuard<'a, Store>,
+}
+
 impl FuseDisk {
     /// Mounts one over a folder. Faults happen to writes and syncs that they are aimed at.
     ///
@@ -95,6 +100,11 @@ impl FuseDisk {
     /// Lets every read do well again.
     pub fn mend_reads(&self) {
         self.store().fail_reads(None);
+    }
+
+    /// Answers nothing at all until what this gives is dropped: whoever reads, writes or syncs waits.
+    pub fn hang(&self) -> Hang<'_> {
+        Hang { _store: self.store() }
     }
 
     /// Reads that have failed since the disk was made.
