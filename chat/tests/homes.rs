@@ -11,6 +11,7 @@ use banter_chat::limits::Limits;
 use banter_chat::parcel::{Down, Up};
 use banter_chat::policy::{Durability, RoomPolicies};
 use banter_chat::sessions::Welcome;
+use banter_chat::post_rates::PostRates;
 use banter_chat::shard::{Input, Shard, ShardConfig};
 use banter_protocol::features::{FeatureNames, KNOWN};
 use banter_protocol::frame::Frames;
@@ -60,6 +61,7 @@ impl Cores {
                 first_epoch: Epoch(100 + u64::from(core)),
                 epochs_end: Epoch(1 << 40),
                 policies: RoomPolicies::all(Durability::Memory),
+                post_rates: PostRates::default(),
                 journal: None,
             })
         };
