@@ -13,10 +13,13 @@
 mod asked;
 mod caller;
 mod cores;
+mod described;
 mod doors;
 mod fault;
+mod log_level;
 mod operate;
 mod rooms;
+mod status;
 
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -44,6 +47,7 @@ use caller::Door;
 pub use caller::Keys;
 pub use cores::{Order, Reply};
 pub use doors::{DoorFault, Doors};
+pub use status::StatusParts;
 
 /// Connections of a door at a time; those above wait in the kernel.
 pub const CONNECTIONS_MAX: usize = 512;
@@ -67,6 +71,7 @@ pub struct Plane {
     /// Bytes of a frame, as at the start.
     frame_bytes_max: usize,
     reload: ReloadDesk,
+    status: StatusParts,
     /// Requests that may come over HTTP, and over the socket: who fills the one door leaves the other to the operator.
     requests: Semaphore,
     socket_requests: Semaphore,
@@ -118,6 +123,8 @@ pub struct PlaneParts {
     pub revocations: RevocationsFile,
     /// Bytes of a frame.
     pub frame_bytes_max: u32,
+    /// What is told of the server beside.
+    pub status: StatusParts,
 }
 
 /// Starts the thread, which ends with the process.
@@ -125,12 +132,13 @@ pub struct PlaneParts {
 /// # Errors
 /// No thread, or no runtime on it, could be made.
 pub fn spawn(parts: PlaneParts, doors: Doors) -> std::io::Result<JoinHandle<()>> {
-    let PlaneParts { cores, keys, control, reload, revocations, frame_bytes_max } = parts;
+    let PlaneParts { cores, keys, control, reload, revocations, frame_bytes_max, status } = parts;
     let plane = Arc::new(Plane {
         cores: Cores::new(cores),
         keys,
         control,
         reload,
+        status,
         revocations: Arc::new(Mutex::new(revocations)),
         revoking: tokio::sync::Mutex::new(()),
         frame_bytes_max: frame_bytes_max as usize,
@@ -163,12 +171,14 @@ fn routes() -> OpenApiRouter<Arc<Plane>> {
         .routes(routes!(operate::drain))
         .routes(routes!(operate::reload))
         .routes(routes!(operate::metrics))
+        .routes(routes!(status::status))
+        .routes(routes!(log_level::log_level, log_level::set_log_level))
 }
 
 /// The interface's description, as `/openapi.json` has it.
 pub fn openapi() -> &'static str {
     static TEXT: LazyLock<String> =
-        LazyLock::new(|| routes().into_openapi().to_pretty_json().unwrap_or_default() + "\n");
+        LazyLock::new(|| described::whole(routes().into_openapi()).to_pretty_json().unwrap_or_default() + "\n");
     &TEXT
 }
 
