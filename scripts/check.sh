@@ -19,6 +19,9 @@ cargo clippy --workspace --all-targets --locked -- -D warnings
 step "documentation"
 RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked --quiet
 
+step "docs/openapi.json, by a public validator"
+bash scripts/openapi.sh
+
 step "tests: the README's command"
 cargo test --workspace --locked
 

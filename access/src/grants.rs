@@ -4,7 +4,7 @@
 //! another gives, so the order in which they are looked at, or stand in a token, never matters.
 
 use crate::guest::is_guest;
-use crate::pattern::Pattern;
+use crate::pattern::{Pattern, PatternRef};
 use crate::proof::Proof;
 use crate::rights::Rights;
 
@@ -39,6 +39,17 @@ pub struct OtherUser;
 /// When it is another user's.
 pub fn room_token_rights(user: &str, room: &str, proof: &Proof) -> Result<Rights, OtherUser> {
     if proof.user().as_str() == user { Ok(proof.rights(room)) } else { Err(OtherUser) }
+}
+
+/// Of a token's grants those that give what is of no use without `read`, while none gives `read` there; each with what is of
+/// no use. The configuration may give it.
+pub fn idle_grants<'a>(grants: &[(PatternRef<'a>, Rights)]) -> Vec<(PatternRef<'a>, Rights)> {
+    let reads = |pattern: &PatternRef<'a>| {
+        let mut readable = grants.iter().filter(|(_, rights)| rights.contains(Rights::READ));
+        readable.any(|(wider, _)| wider.includes(*pattern))
+    };
+    let idle = grants.iter().map(|(pattern, rights)| (*pattern, rights.idle()));
+    idle.filter(|(pattern, idle)| !idle.is_empty() && !reads(pattern)).collect()
 }
 
 /// What the configuration gives everybody in a room.
@@ -100,6 +111,32 @@ mod tests {
         assert_eq!(sources.effective(), Rights::READ | Rights::OWN);
         assert_eq!(Sources::default().effective(), Rights::NONE);
         assert_eq!(Sources { marks: Rights::ALL, ..sources }.effective(), Rights::NONE);
+    }
+
+    #[test]
+    fn what_is_of_no_use_without_read_is_found_where_nothing_gives_read() {
+        let grant = |text, rights| (PatternRef::new(text).unwrap(), rights);
+        let found = |grants: &[(PatternRef<'static>, Rights)]| {
+            idle_grants(grants)
+                .iter()
+                .map(|(pattern, rights)| format!("{} {rights}", pattern.as_str()))
+                .collect::<Vec<_>>()
+        };
+        let write = Rights::WRITE | Rights::HISTORY;
+        assert_eq!(found(&[grant("lobby", write), grant("news", Rights::MEMBER)]), ["lobby write"]);
+        assert_eq!(
+            found(&[grant("team-*", write | Rights::SIGNAL), grant("team-7", Rights::READ)]),
+            ["team-* write,signal"]
+        );
+        for wider in ["lobby", "lob*", "*"] {
+            assert!(found(&[grant("lobby", write), grant(wider, Rights::READ)]).is_empty(), "{wider}");
+        }
+        assert!(found(&[grant("inbox-{user}", write), grant("inbox-*", Rights::READ)]).is_empty());
+        assert_eq!(found(&[grant("inbox-*", write), grant("inbox-{user}", Rights::READ)]), ["inbox-* write"]);
+        assert!(
+            found(&[grant("lobby", Rights::PRESENCE | Rights::HISTORY)]).is_empty(),
+            "for these nobody has to join"
+        );
     }
 
     #[test]

@@ -105,6 +105,12 @@ impl<'a> PatternRef<'a> {
         user_bytes.is_some_and(|bytes| (1..=USER_BYTES_MAX).contains(&bytes))
     }
 
+    /// Whether it names every room that the other one names, for the same user, as far as their texts tell.
+    pub fn includes(self, other: PatternRef<'_>) -> bool {
+        // A pattern that takes another's text as a name takes what stands for its `*` and its `{user}` too.
+        self.0 == other.0 || (!self.0.contains(USER) && self.matches(other.0, ""))
+    }
+
     /// What stands before a `*` at its end, and whether there is one.
     fn parts(self) -> (&'a str, bool) {
         self.0.strip_suffix('*').map_or((self.0, false), |name| (name, true))

@@ -103,6 +103,14 @@ impl Rights {
         self.0 & other.0 == other.0
     }
 
+    /// Those of these that are of no use without `read`, where it is not among them: who has not joined can neither post nor
+    /// signal.
+    #[must_use]
+    pub const fn idle(self) -> Self {
+        let (joined, all) = (Self::WRITE.union(Self::SIGNAL), Self::ALL);
+        if self.contains(Self::READ) { Self::NONE } else { self.minus(all.minus(joined)) }
+    }
+
     /// Whether there is none.
     pub const fn is_empty(self) -> bool {
         self.0 == 0

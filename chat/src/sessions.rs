@@ -130,10 +130,23 @@ pub struct Actions {
     pub doubtful: Vec<ConnectionId>,
     /// Judge these tokens: [`Sessions::proved`] takes the verdicts.
     pub prove: Vec<Proving>,
+    /// These are being ended, for the log. There is nothing else to do for it.
+    pub closing: Vec<Closing>,
+}
+
+/// A connection that is being ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Closing {
+    /// The connection.
+    pub connection: ConnectionId,
+    /// Its WebSocket close code.
+    pub code: u16,
+    /// Its close reason; empty where the peer itself ends it.
+    pub reason: Box<str>,
 }
 
 impl Actions {
-    /// Whether there is nothing to do, but to look at the doubtful.
+    /// Whether there is nothing to do, but to look at the doubtful, and to tell who is being ended.
     pub fn is_empty(&self) -> bool {
         self.resume.is_empty() && self.finish.is_empty() && self.abort.is_empty() && self.prove.is_empty()
     }
@@ -287,6 +300,7 @@ impl Sessions {
             session.write(&Event::Error { id: None, code, message, retry_after_ms: None, scope: None });
         }
         session.form.write_close(close_code, reason, &mut session.outbox);
+        self.actions.closing.push(Closing { connection: id, code: close_code, reason: reason.into() });
         self.closing.set(id, turn.now.monotonic_ms);
         self.mark_ready(slot);
     }

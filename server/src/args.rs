@@ -17,6 +17,7 @@ use crate::config::{
     Config, ConfigFault, CoreChoice, DEFAULT_DATA, DEFAULT_LISTEN, DEFAULT_LOG, Given, LIMITS, Place, Settings,
     parse_durability, parse_listen, parse_log,
 };
+use crate::ctl_tool::CtlLine;
 use crate::host::{self, HostFault};
 use crate::init_tool::InitTask;
 use crate::key_tool::KeyTask;
@@ -32,6 +33,8 @@ pub enum Command {
     Log(LogTask),
     /// Make a token, or look at one.
     Token(Box<TokenLine>),
+    /// Speak to a running server.
+    Ctl(Box<CtlLine>),
     /// Make keys.
     Key(KeyTask),
     /// Make a folder for a start.
@@ -101,7 +104,7 @@ impl ArgsError {
     name = "banter",
     bin_name = "banter",
     version,
-    override_usage = "banter [OPTIONS], or banter init|key|token|log … (with --help)",
+    override_usage = "banter [OPTIONS], or banter init|key|token|log|ctl … (with --help)",
     args_conflicts_with_subcommands = true,
     disable_help_subcommand = true,
     after_help = "The flags up to --log are also keys of the file. Every limit is a flag too\n\
@@ -175,6 +178,9 @@ enum Tool {
                       had."
     )]
     Token(Box<TokenLine>),
+    /// Speaks to a running server: looks at it, and does what its backends may
+    #[command(hide = true, disable_help_subcommand = true)]
+    Ctl(Box<CtlLine>),
     /// Makes keys
     #[command(hide = true, disable_help_subcommand = true)]
     Key {
@@ -214,6 +220,7 @@ fn parse_with(
         Some(Tool::Log { task }) => return Ok(Command::Log(task)),
         Some(Tool::Token(line)) => return Ok(Command::Token(line)),
         Some(Tool::Key { task }) => return Ok(Command::Key(task)),
+        Some(Tool::Ctl(line)) => return Ok(Command::Ctl(line)),
         Some(Tool::Init(task)) => return Ok(Command::Init(task)),
         None => {}
     }
@@ -453,6 +460,33 @@ mod tests {
         assert!(matches!(task("log dump d --room a"), LogTask::Dump { room: Some(room), .. } if room.as_str() == "a"));
         let too_long = error(&format!("log dump d --room {}", "x".repeat(129)));
         assert!(too_long.exit_code() == 2 && too_long.to_string().contains("at most 128"), "{too_long}");
+    }
+
+    #[test]
+    fn a_running_server_is_spoken_to_by_a_subcommand_whose_help_fits_a_screen() {
+        for flag in ["-h", "--help"] {
+            let help = printed(&format!("ctl {flag}"));
+            assert!(help.lines().count() <= 24 && help.lines().all(|line| line.len() <= 80), "{help}");
+        }
+        for line in [
+            "ctl status",
+            "ctl --json rooms game-",
+            "ctl rooms --socket s",
+            "ctl revoke --user ann --until 7d",
+            "ctl log-level",
+        ] {
+            assert!(matches!(parse_line(line), Ok(Command::Ctl(_))), "{line}");
+        }
+        for line in [
+            "ctl",
+            "ctl revoke",
+            "ctl revoke --user a --token t",
+            "ctl lift",
+            "ctl kick lobby",
+            "ctl revoke --user a --until soon",
+        ] {
+            assert_eq!(error(line).exit_code(), 2, "{line}");
+        }
     }
 
     #[test]

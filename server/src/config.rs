@@ -12,6 +12,7 @@ mod changes;
 mod cores;
 mod fault;
 mod file;
+mod logging;
 mod rooms;
 
 use std::collections::BTreeMap;
@@ -34,10 +35,11 @@ use crate::core::connections::Entrance;
 use crate::core::doorway::UpgradeRule;
 
 pub use admin::Admin;
-pub use auth::{Auth, TokenAuth};
+pub use auth::{Auth, LIFETIME_HOURS_LARGEST, TokenAuth};
 pub use changes::{Change, Changes, LIVE_LIMITS, merge};
 pub use cores::CoreChoice;
 pub use fault::{ConfigFault, Place, Table};
+pub use logging::{LogFormat, parse_log};
 pub use rooms::{ROOM_RULES_MAX, RoomRule};
 
 /// Where a server listens unless told otherwise.
@@ -143,8 +145,6 @@ const MUST_ORIGINS: &str = "must be a list of origins, like [\"https://chat.exam
 const MUST_PROXIES: &str = "must be a list of addresses and ranges, like [\"10.0.0.0/8\", \"2001:db8::7\"]";
 const MUST_DRY_RUN: &str = "must be a list of limits that refuse somebody, like [\"connections_per_ip_max\"]";
 const MUST_BOOLEAN: &str = "must be true or false";
-const MUST_LOG_FORMAT: &str = "must be \"text\" or \"json\"";
-const MUST_LOG: &str = "must be a log filter, like \"info\" or \"warn,banter_server=debug\"";
 
 /// A configuration in effect.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -252,6 +252,12 @@ impl Config {
             proxies: self.proxies.clone(),
             cores: self.cores.len() as u16,
         }
+    }
+
+    /// What holds and does not do what it seems to, for people.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        rooms::warnings(&self.room_rights)
     }
 
     /// Whether limits by address are set, and every visitor may be one address: that of a proxy on this machine.
@@ -442,43 +448,6 @@ pub fn parse_listen(text: &str) -> Result<SocketAddr, String> {
 /// What it must be.
 pub fn parse_durability(text: &str) -> Result<Durability, String> {
     Durability::from_name(text).ok_or_else(|| MUST_DURABILITY.to_owned())
-}
-
-/// For whom the log is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum LogFormat {
-    /// People: a line of text each.
-    #[default]
-    Text,
-    /// Machines: a JSON object a line, and events of who shows tokens.
-    Json,
-}
-
-impl LogFormat {
-    /// Its name in the file.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            LogFormat::Text => "text",
-            LogFormat::Json => "json",
-        }
-    }
-}
-
-fn parse_log_format(text: &str) -> Result<LogFormat, String> {
-    let formats = [LogFormat::Text, LogFormat::Json];
-    formats.into_iter().find(|format| format.name() == text).ok_or_else(|| MUST_LOG_FORMAT.to_owned())
-}
-
-/// Reads a log filter, for file and flag alike.
-///
-/// # Errors
-/// What it must be.
-pub fn parse_log(text: &str) -> Result<String, String> {
-    match tracing_subscriber::EnvFilter::try_new(text) {
-        Ok(_) if !text.trim().is_empty() => Ok(text.to_owned()),
-        _ => Err(MUST_LOG.to_owned()),
-    }
 }
 
 #[cfg(test)]

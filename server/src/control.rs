@@ -34,10 +34,10 @@ use api::{Order, Reply};
 use epochs::EpochDesk;
 use feeds::FeedState;
 use reload::{CoreReload, ReloadDesk};
-use survey::{Standing, Survey};
+use survey::Survey;
 
 pub use epochs::ExtendEpochs;
-pub use survey::{ANSWER_MAX_MS, AnswerTo, Asker, Question};
+pub use survey::{ANSWER_MAX_MS, AnswerTo, Asker, Question, Standing, Surveyed};
 
 /// Milliseconds beyond the drain's own bound, for the cores to end it.
 const DRAIN_SLACK_MS: u64 = 2_000;
@@ -53,6 +53,8 @@ pub enum ToControl {
     Failed(Core, String),
     /// Somebody wants to know something of the whole server.
     Asked(Asker),
+    /// Somebody wants to know all of it.
+    Surveyed(Reply<Surveyed>),
     /// A backend tells the server to stop in order.
     Drain,
     /// What a core counts.
@@ -242,6 +244,7 @@ impl Control {
             ToControl::Drain => {}
             ToControl::DrainTimeout { drain_timeout_ms } => self.drain_timeout_ms = drain_timeout_ms,
             ToControl::Asked(asker) => self.survey.ask(asker, self.standing(), now_ms),
+            ToControl::Surveyed(reply) => self.survey.ask_whole(reply, now_ms),
             ToControl::WantsEpochs(_) => {
                 let end = self.epochs.asked(now_ms);
                 self.tell_epochs(end);

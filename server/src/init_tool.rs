@@ -14,6 +14,8 @@ use crate::key_tool::{KeyFileFault, KeyFiles, KeyKind, KeyPair, MODE_PRIVATE, MO
 
 /// Whom tokens are made for, unless the configuration is changed.
 const AUDIENCE: &str = "banter";
+/// Bytes that the kernel takes as the path of a socket, without its end (`sun_path`).
+const SOCKET_PATH_BYTES_MAX: usize = 107;
 /// Bytes of randomness in a key of the interface for backends.
 const API_KEY_BYTES: usize = 32;
 
@@ -99,7 +101,9 @@ impl Made {
     fn configuration(&self, api_key: &str) -> String {
         let hash = write_digest(&digest_of(api_key));
         let text = |path: &Path| toml::Value::from(path.to_string_lossy().as_ref()).to_string();
-        let (data, public) = (text(&Path::new(&self.folder).join("data")), text(&self.keys.public));
+        let data = Path::new(&self.folder).join("data");
+        let socket = socket_line(&data.join("admin.sock"), text);
+        let (data, public) = (text(&data), text(&self.keys.public));
         format!(
             r#"# A server for production, as `banter init` made it. docs/configuration.md says what each key means.
 
@@ -136,6 +140,7 @@ guests = false
 # The interface for backends: docs/api.md. Other machines reach it with another address, and a proxy that does TLS before it.
 [admin]
 listen = "127.0.0.1:7879"
+{socket}
 
 [[admin.keys]]
 name = "backend"
@@ -154,13 +159,23 @@ rooms = ["*"]
              the public key, which the configuration names\n{api_key}  your backend's key for the interface of docs/api.md, whose SHA-256 \
              the configuration has (mode 0600)\n\nNext:\n  banter --config {file}\n  banter token --key {key} \
              --audience {AUDIENCE} --user ann --room 'lobby=member' --page http://127.0.0.1:7878\n  banter token inspect \
-             --config {file} TOKEN\n",
+             --config {file} TOKEN\n  banter ctl --config {file} status\n",
             config = config.display(),
             private = private.display(),
             public = public.display(),
             api_key = api_key.display(),
         )
     }
+}
+
+/// The line of the socket for `banter ctl`, where the kernel takes so long a path.
+fn socket_line(path: &Path, text: impl Fn(&Path) -> String) -> String {
+    if path.as_os_str().len() <= SOCKET_PATH_BYTES_MAX {
+        return format!("# For `banter ctl`, by whoever may open the file (mode 0600).\nsocket = {}", text(path));
+    }
+    format!(
+        "# For `banter ctl`: a path of at most {SOCKET_PATH_BYTES_MAX} bytes, which this folder's is not.\n# socket = \"/run/banter/admin.sock\""
+    )
 }
 
 /// A path as a shell takes it for one word.
@@ -212,6 +227,20 @@ mod tests {
                 std::fs::read_dir(folder.path()).unwrap().map(|file| file.unwrap().file_name()).collect();
             assert_eq!(files, [name], "nothing is left beside it");
             assert_eq!(std::fs::read_to_string(folder.path().join(name)).unwrap(), "mine");
+        }
+    }
+
+    #[test]
+    fn a_socket_whose_path_the_kernel_would_not_take_is_left_to_the_reader() {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, has_socket) in
+            [("short", true), ("a-folder-of-forty-bytes-and-a-bit-more--".repeat(4).as_str(), false)]
+        {
+            let made = made(&task(&folder.path().join(name))).unwrap();
+            let config = Settings::read(&made.config).unwrap().resolve(&[0]).unwrap();
+            let socket = config.admin.unwrap().socket;
+            assert_eq!(socket.is_some(), has_socket, "{name}: {socket:?}");
+            assert!(socket.is_none_or(|socket| socket == config.data.join("admin.sock")));
         }
     }
 

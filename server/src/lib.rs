@@ -5,7 +5,8 @@
 //!                                     ├────▶ control/  the control plane: signals, tokens, reloads, questions about the whole server
 //!                                     └────▶ storage/  the log's disk (on each core) and its keeper (a thread)
 //!           └▶ log_tool/ (checks, lists, writes out or copies a log), token_tool (makes tokens and
-//!              looks at them), key_tool, init_tool (make keys, and a folder for a start)
+//!              looks at them), key_tool, init_tool (make keys, and a folder for a start), ctl_tool (speaks to a running
+//!              server)
 //! ```
 //!
 //! `unsafe` is in `core/net.rs`, `core/net/buffers.rs` and `host/system.rs`.
@@ -14,6 +15,7 @@ pub mod args;
 pub mod config;
 pub mod control;
 pub mod core;
+pub mod ctl_tool;
 pub mod host;
 pub mod init_tool;
 pub mod key_tool;

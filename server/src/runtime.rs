@@ -27,7 +27,7 @@ use rustix::net::sockopt;
 
 use crate::args::Sources;
 use crate::config::{Auth, Config, LogFormat, told_limits};
-use crate::control::api::{self, DoorFault, Doors, Keys, Order, PlaneParts};
+use crate::control::api::{self, DoorFault, Doors, Keys, Order, PlaneParts, StatusParts};
 use crate::control::auth::{self, AuthDesk, AuthFault, AuthInbox, KeySource};
 use crate::control::feeds::FeedState;
 use crate::control::jwks::JwksDesk;
@@ -138,6 +138,7 @@ pub fn run(
     hear_signals(to_control.clone()).map_err(system("listening for signals"))?;
     let report = host::check(config)?;
     tracing::info!("{report}");
+    config.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
     if config.has_idle_address_limits() {
         tracing::warn!(
             "limits by address hold for nobody who comes by way of this machine's loopback: where a proxy stands in front, name \
@@ -207,7 +208,15 @@ pub fn run(
         feeds: feeds.clone(),
         log_lines: log_lines.dropped.clone(),
         started_unix_s: unix_ms / 1_000,
-        jwks_awaited: jwks.filter(|_| has_no_own_keys(config)),
+        jwks_awaited: jwks.clone().filter(|_| has_no_own_keys(config)),
+    };
+    let status = StatusParts {
+        config_file: sources.file().map(Path::to_owned),
+        log_folder: keeper.is_some().then(|| storage::folder_of(&config.data)),
+        durability: config.durability.name(),
+        judge: judge.clone(),
+        jwks,
+        log: log_lines.filter.clone(),
     };
     let api_keys = Keys::of(config).map(Arc::new);
     let reload = Reload {
@@ -227,7 +236,7 @@ pub fn run(
         let (cores, reload) = (links.clone(), reload_desk.clone());
         tracing::info!("backends are answered on {}", doors);
         let (control, log, feeds) = (to_control, feed_log, feeds.clone());
-        let parts = PlaneParts { cores, keys, control, reload, revocations, frame_bytes_max, log, feeds };
+        let parts = PlaneParts { cores, keys, control, reload, revocations, frame_bytes_max, log, feeds, status };
         api::spawn(parts, doors).map_err(system("starting the thread that answers backends"))?;
     }
     let mut control = Control::new(links, server, config.limits.drain_timeout_ms.into());

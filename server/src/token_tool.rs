@@ -6,13 +6,17 @@ use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use banter_access::claims::ClaimPath;
+use banter_access::claims::{ClaimPath, ROOMS_MAX};
+use banter_access::grants::idle_grants;
+use banter_access::guest::is_guest;
 use banter_access::mint::{ClaimsToMint, MintFault, SigningKey, mint};
-use banter_access::pattern::Pattern;
+use banter_access::pattern::{Pattern, PatternRef};
 use banter_access::rights::Rights;
+use banter_access::token::LIFETIME_SECONDS_MAX;
 use banter_protocol::ids::UserName;
 use clap::{Args, Subcommand};
 
+use crate::config::LIFETIME_HOURS_LARGEST;
 use crate::control::auth::{AuthFault, read_secret};
 use crate::host::EXIT_CONFIG;
 use crate::wall_clock;
@@ -55,7 +59,7 @@ pub struct TokenTask {
     #[arg(long = "room", value_name = "PATTERN=RIGHTS", value_parser = parse_grant)]
     rooms: Vec<(Pattern, Rights)>,
     /// How long it holds: 90s, 15m, 1h, 7d
-    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = parse_seconds)]
+    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = parse_ttl)]
     ttl: u64,
     /// A file with a secret of at least 32 bytes: HS256
     #[arg(long, value_name = "FILE", required_unless_present = "key", conflicts_with = "key")]
@@ -89,6 +93,8 @@ enum TokenFault {
     Secret(#[from] AuthFault),
     #[error("no token: {0}")]
     Mint(#[from] MintFault),
+    #[error("no token: --room names {0} patterns, and no server takes more than {ROOMS_MAX}")]
+    Rooms(usize),
 }
 
 /// Does what the line says.
@@ -105,6 +111,7 @@ pub fn run(line: &TokenLine) -> ExitCode {
 fn make(task: &TokenTask) -> ExitCode {
     match made(task, wall_clock::unix_ms() / 1_000) {
         Ok(token) => {
+            warnings(task).iter().for_each(|warning| eprintln!("banter: {warning}"));
             let link = task.page.as_deref().map(|page| link(page, &token));
             let mut out = io::stdout().lock();
             // Who has closed the pipe has read enough.
@@ -132,8 +139,12 @@ fn made(task: &TokenTask, now_seconds: u64) -> Result<String, TokenFault> {
         Some(kid) => key.with_kid(kid),
         None => key,
     };
+    let rooms = united(&task.rooms);
+    if rooms.len() > ROOMS_MAX {
+        return Err(TokenFault::Rooms(rooms.len()));
+    }
     let claims = ClaimsToMint {
-        rooms: task.rooms.clone(),
+        rooms,
         issuer: task.issuer.clone(),
         audience: task.audience.clone(),
         posts_per_second: task.posts_per_second,
@@ -144,12 +155,53 @@ fn made(task: &TokenTask, now_seconds: u64) -> Result<String, TokenFault> {
     Ok(mint(&key, &claims)?)
 }
 
+/// Each pattern once, with all that is said of it.
+fn united(grants: &[(Pattern, Rights)]) -> Vec<(Pattern, Rights)> {
+    let mut rooms: Vec<(Pattern, Rights)> = Vec::new();
+    for (pattern, rights) in grants {
+        match rooms.iter_mut().find(|(other, _)| other == pattern) {
+            Some((_, all)) => *all |= *rights,
+            None => rooms.push((pattern.clone(), *rights)),
+        }
+    }
+    rooms
+}
+
+/// What a server may refuse of the token, and what of it does nothing.
+fn warnings(task: &TokenTask) -> Vec<String> {
+    let long = (task.ttl > LIFETIME_SECONDS_MAX).then(|| {
+        format!(
+            "a server takes this token only with lifetime_hours_max = {} or more in [auth]: it holds for longer than the default of \
+             {} hours",
+            task.ttl.div_ceil(TTL_SECONDS),
+            LIFETIME_SECONDS_MAX / TTL_SECONDS
+        )
+    });
+    let rooms = united(&task.rooms);
+    let grants: Vec<_> = rooms.iter().map(|(pattern, rights)| (pattern.borrow(), *rights)).collect();
+    long.into_iter().chain(idle_warnings(&grants)).collect()
+}
+
+/// Grants that do nothing, for people.
+fn idle_warnings(grants: &[(PatternRef<'_>, Rights)]) -> Vec<String> {
+    let warning = |(pattern, idle): (PatternRef<'_>, Rights)| {
+        format!(
+            "'{}' has {idle} and not read, which is of no use to who may not join: add read, unless `users` of [[rooms]] gives it",
+            pattern.as_str()
+        )
+    };
+    idle_grants(grants).into_iter().map(warning).collect()
+}
+
 /// The page takes the token from behind the `#`, which no browser sends to a server.
 fn link(page: &str, token: &str) -> String {
     format!("{}/#token={token}", page.trim_end_matches('/'))
 }
 
 fn parse_user(text: &str) -> Result<UserName, String> {
+    if is_guest(text) {
+        return Err("a name that begins with ~ is a guest's, and a server refuses a token that says it".to_owned());
+    }
     UserName::new(text).map_err(|fault| format!("no user can have this name: {fault}"))
 }
 
@@ -160,7 +212,19 @@ fn parse_grant(text: &str) -> Result<(Pattern, Rights), String> {
     Ok((pattern, rights))
 }
 
-fn parse_seconds(text: &str) -> Result<u64, String> {
+fn parse_ttl(text: &str) -> Result<u64, String> {
+    let seconds = parse_seconds(text)?;
+    if seconds > LIFETIME_HOURS_LARGEST * TTL_SECONDS {
+        let days = LIFETIME_HOURS_LARGEST / 24;
+        return Err(format!(
+            "no server takes a token that holds for more than {days} days (lifetime_hours_max in [auth])"
+        ));
+    }
+    Ok(seconds)
+}
+
+/// A time in seconds, as people write it.
+pub(crate) fn parse_seconds(text: &str) -> Result<u64, String> {
     let must = "it must be a number and a unit: 90s, 15m, 1h or 7d";
     let (number, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or(must)?;
     let unit_seconds = match unit {
@@ -219,6 +283,8 @@ mod tests {
             (&["--user", "a", "--secret-file", "f", "--room", "lobby"], "like 'lobby=read,write'"),
             (&["--user", "a", "--secret-file", "f", "--room", "lobby=admin"], "admin"),
             (&["--user", "a", "--secret-file", "f", "--room", "a*b=read"], "*"),
+            (&["--user", "~a", "--secret-file", "f"], "is a guest's"),
+            (&["--user", "a", "--secret-file", "f", "--ttl", "32d"], "more than 31 days"),
             (&["--user", "a", "--secret-file", "f", "--ttl", "1"], "90s, 15m, 1h or 7d"),
             (&["--user", "a", "--secret-file", "f", "--ttl", "0s"], "90s, 15m, 1h or 7d"),
             (&["--user", "a", "--secret-file", "f", "--ttl", "ü"], "90s, 15m, 1h or 7d"),
@@ -226,5 +292,34 @@ mod tests {
             let fault = task(line).expect_err(&line.join(" "));
             assert!(fault.contains(says), "{line:?}: {fault}");
         }
+    }
+
+    #[test]
+    fn what_a_server_may_refuse_and_what_does_nothing_is_told() {
+        let told = |more: &[&str]| warnings(&task(&[&["--user", "a", "--secret-file", "f"], more].concat()).unwrap());
+        let long = told(&["--ttl", "99h"]);
+        assert!(long.len() == 1 && long[0].contains("lifetime_hours_max = 99 or more"), "{long:?}");
+        let idle = told(&["--room", "lobby=write", "--room", "news=member"]);
+        assert!(idle.len() == 1 && idle[0].starts_with("'lobby' has write and not read"), "{idle:?}");
+        assert!(told(&["--ttl", "24h", "--room", "lobby=write", "--room", "lobby=read"]).is_empty());
+    }
+
+    #[test]
+    fn a_room_that_is_named_twice_has_the_rights_of_both_and_no_token_has_more_rooms_than_a_server_takes() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("secret");
+        std::fs::write(&file, "0123456789abcdef0123456789abcdef").unwrap();
+        let rooms = |count: usize| (0..count).flat_map(|number| ["--room".to_owned(), format!("r{number}=read")]);
+        let made = |count| {
+            let line =
+                ["--user", "a", "--secret-file", file.to_str().unwrap(), "--room", "r0=write"].map(str::to_owned);
+            let line: Vec<String> = line.into_iter().chain(rooms(count)).collect();
+            super::made(&task(&line.iter().map(String::as_str).collect::<Vec<_>>()).unwrap(), 1_000)
+        };
+        assert!(made(ROOMS_MAX + 1).unwrap_err().to_string().contains("names 65 patterns"));
+        let mut keys = Keys::new();
+        keys.add_secret(b"0123456789abcdef0123456789abcdef", None).unwrap();
+        let proof = judge(&made(ROOMS_MAX).unwrap(), &keys, &Rules::default(), 1_000).unwrap();
+        assert_eq!(proof.rights("r0"), Rights::READ | Rights::WRITE);
     }
 }

@@ -346,6 +346,8 @@ fn who_may_not_is_refused_and_changes_nothing() {
         ("POST", "/v1/drain"),
         ("POST", "/v1/reload"),
         ("GET", "/v1/metrics"),
+        ("GET", "/v1/status"),
+        ("GET", "/v1/log-level"),
         ("GET", "/v1/revocations"),
         ("DELETE", "/v1/revocations?user=a"),
         ("POST", "/v1/users/a/disconnect"),
@@ -353,6 +355,8 @@ fn who_may_not_is_refused_and_changes_nothing() {
     ] {
         assert_eq!(api.curl(Some(GAME), method, path, &[]).status, 403, "{method} {path}");
     }
+    let quiet = api.curl(Some(GAME), "POST", "/v1/log-level", &["-d", r#"{"filter":"off"}"#]);
+    assert_eq!(quiet.status, 403);
     let in_query = api.curl(None, "GET", &format!("/v1/rooms/game-1?key={ALL}"), &[]);
     assert_eq!(in_query.status, 401, "a key in a query is none");
     assert!(!api.server.log().contains(ALL), "no key in the log");

@@ -39,7 +39,7 @@ fn the_commands_that_init_says_lead_to_a_joined_room() {
     let folder = tempfile::tempdir().expect("a folder");
     let said = init(&folder, "");
     let next: Vec<&str> = said.lines().filter_map(|line| line.trim_start().strip_prefix("banter ")).collect();
-    let [serve, token, inspect] = next[..] else { panic!("three commands: {said}") };
+    let [serve, token, inspect, ctl] = next[..] else { panic!("four commands: {said}") };
     let data = folder.path().join("data");
     let flags: Vec<&str> = serve.split_whitespace().collect();
     let server = Start::new(1, &flags).data(&data).run();
@@ -51,6 +51,8 @@ fn the_commands_that_init_says_lead_to_a_joined_room() {
     assert_eq!(client.join("lobby")["type"], "joined");
     let (code, said, _) = run(&inspect.replace("TOKEN", token));
     assert!(code == 0 && said.contains("app.pem") && said.contains("verdict  taken"), "{code}: {said}");
+    let (code, said, stderr) = run(ctl);
+    assert!(code == 0 && said.contains("\nnow          1 connection, 1 room, 1 reading\n"), "{code}: {said} {stderr}");
     // Of the backend's key the configuration has the hash alone.
     let key = fs::read_to_string(path(&folder, "api.key")).expect("a key");
     assert!(
@@ -58,8 +60,14 @@ fn the_commands_that_init_says_lead_to_a_joined_room() {
             && !fs::read_to_string(path(&folder, "banter.toml")).expect("a file").contains(key.trim())
     );
     let line = server.log().lines().find_map(|line| Some(line.split_once("backends are answered on ")?.1.to_owned()));
-    let address: std::net::SocketAddr =
-        line.expect("a line").trim_start_matches("http://").parse().expect("an address");
+    let address: std::net::SocketAddr = line
+        .expect("a line")
+        .trim_start_matches("http://")
+        .split(' ')
+        .next()
+        .expect("one")
+        .parse()
+        .expect("an address");
     for (key, status) in [(key.trim(), "200"), ("another", "401")] {
         let ask =
             format!("GET /v1/rooms HTTP/1.1\r\nHost: h\r\nConnection: close\r\nAuthorization: Bearer {key}\r\n\r\n");

@@ -33,7 +33,7 @@ pub(super) const AUTH_KEYS: [&str; 14] = [
 /// Milliseconds from a token's end to that of its connection, unless told otherwise.
 pub const DEFAULT_GRACE_MS: u64 = 25_000;
 /// A month: a token that holds longer is a password.
-const LIFETIME_HOURS_LARGEST: u64 = 31 * 24;
+pub const LIFETIME_HOURS_LARGEST: u64 = 31 * 24;
 const GRACE_MS_LARGEST: u64 = 3_600_000;
 const SECONDS_AN_HOUR: u64 = 3_600;
 

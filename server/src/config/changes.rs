@@ -3,12 +3,14 @@
 //! Invariant: what [`Changes::takes_effect`] names is in the configuration that [`merge`] gives, and what
 //! [`Changes::needs_restart`] names is there as it was.
 
+use std::fmt;
+
 use banter_access::api_key::{ApiKey, write_digest};
 use banter_access::grants::{RoomDefault, RoomDefaults};
 use banter_access::pattern::Pattern;
 use banter_access::rights::Rights;
 use banter_chat::limits::Limits;
-use banter_chat::policy::{RoomPolicies, RoomPolicy};
+use banter_chat::policy::{RoomPattern, RoomPolicies, RoomPolicy};
 use banter_chat::post_rates::PostRates;
 
 use super::{Admin, Auth, Config, LIMITS};
@@ -46,10 +48,26 @@ const SHOWN_CHARS_MAX: usize = 200;
 pub struct Change {
     /// Its key, with the table's name ahead of it: `limits.rooms_max`.
     pub key: String,
-    /// What holds until then, as the file would say it, shortened.
-    pub from: String,
+    /// What holds until then, as the file would say it, shortened; none: the file would not say it.
+    pub from: Option<String>,
     /// What was read, the same way.
-    pub to: String,
+    pub to: Option<String>,
+}
+
+impl Change {
+    /// From one text to another.
+    pub fn of_texts(key: &str, from: &str, to: &str) -> Self {
+        let (from, to) = (text(from), text(to));
+        Change { key: key.to_owned(), from: from.shown(&to), to: to.shown(&from) }
+    }
+}
+
+/// On one line.
+impl fmt::Display for Change {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let told = |value: &Option<String>| value.clone().unwrap_or_else(|| "nothing".to_owned());
+        write!(out, "{}: {} -> {}", self.key, told(&self.from), told(&self.to))
+    }
 }
 
 /// Everything that differs.
@@ -68,11 +86,21 @@ enum When {
     Restart,
 }
 
-/// A value as it is compared and shown.
+/// A value as it is compared and shown: as the file says it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Value {
+    /// The file does not say it.
+    Nothing,
+    /// One value.
+    One(String),
+    /// A list, an entry each.
+    List(Vec<String>),
+}
+
 struct Row {
     key: String,
     when: When,
-    value: String,
+    value: Value,
 }
 
 /// The configuration that holds behind a reload, and what it changes.
@@ -120,7 +148,7 @@ fn compare(old: &Config, read: &Config) -> Changes {
     let (old_rows, mut changes) = (rows(old), Changes::default());
     let (is_same_mode, is_like) = (old.auth.mode() == read.auth.mode(), old.auth.is_like(&read.auth));
     for row in rows(read) {
-        let from = old_rows.iter().find(|old| old.key == row.key).map_or("", |old| &old.value);
+        let from = old_rows.iter().find(|old| old.key == row.key).map_or(&Value::Nothing, |old| &old.value);
         let is_of_rights = matches!(&*row.key, "rooms.users" | "rooms.guests");
         let is_of_tokens = is_of_rights || (row.key.starts_with("auth.") && row.key != "auth.mode");
         let is_of_admin = row.key.starts_with("admin.");
@@ -128,7 +156,7 @@ fn compare(old: &Config, read: &Config) -> Changes {
         // What tokens must say and what they give means nothing where they are not asked for.
         let counts = (is_same_mode || !is_of_tokens) && (has_same_admin || !is_of_admin);
         if *from != row.value && counts {
-            let change = Change { key: row.key, from: shown(from), to: shown(&row.value) };
+            let change = Change { key: row.key, from: from.shown(&row.value), to: row.value.shown(from) };
             match row.when {
                 // Another address is another issuer, so that all of it waits.
                 When::Now if is_like || !is_of_tokens => changes.takes_effect.push(change),
@@ -137,9 +165,8 @@ fn compare(old: &Config, read: &Config) -> Changes {
         }
     }
     if let Some(admin) = old.admin.as_ref().filter(|admin| read.admin.is_none() && !admin.keys.is_empty()) {
-        let change =
-            Change { key: "admin.keys".to_owned(), from: shown(&api_keys(&admin.keys)), to: "nothing".to_owned() };
-        changes.takes_effect.push(change);
+        let from = Value::List(api_keys(&admin.keys)).shown(&Value::Nothing);
+        changes.takes_effect.push(Change { key: "admin.keys".to_owned(), from, to: None });
     }
     changes
 }
@@ -164,85 +191,126 @@ fn rows(config: &Config) -> Vec<Row> {
         post_rates,
         accept_corruption: _,
     } = config;
-    let row = |key: &str, when, value: String| Row { key: key.to_owned(), when, value };
-    let texts: Vec<String> = origins.iter().map(ToString::to_string).collect();
-    let trusted: Vec<String> = proxies.trusted.iter().map(ToString::to_string).collect();
+    let row = |key: &str, when, value: Value| Row { key: key.to_owned(), when, value };
+    let one = |value: &dyn ToString| Value::One(value.to_string());
+    let list = |texts: &mut dyn Iterator<Item = String>| Value::List(texts.map(|text| format!("{text:?}")).collect());
     let mut rows = vec![
-        row("listen", When::Restart, listen.to_string()),
-        row("data", When::Restart, data.display().to_string()),
-        row("cores", When::Restart, format!("{cores:?}")),
-        row("durability", When::Restart, durability.name().to_owned()),
-        row("origins", When::Now, format!("{texts:?}")),
-        row("page", When::Now, has_page.to_string()),
-        row("proxy_protocol", When::Now, proxies.say_header.to_string()),
-        row("trusted_proxies", When::Now, format!("{trusted:?}")),
-        row("limits_dry_run", When::Now, format!("{:?}", limits.dry_run)),
-        row("log", When::Now, log.clone()),
-        row("log_format", When::Restart, log_format.name().to_owned()),
-        row("rooms", When::Restart, policies(rooms)),
-        row("rooms.users", When::Now, rights(room_rights, |given| given.users)),
-        row("rooms.guests", When::Now, rights(room_rights, |given| given.guests)),
-        row("rooms.posts_per_second_max", When::Now, rates(post_rates)),
+        row("listen", When::Restart, text(&listen.to_string())),
+        row("data", When::Restart, text(&data.display().to_string())),
+        row("cores", When::Restart, Value::One(format!("{cores:?}"))),
+        row("durability", When::Restart, text(durability.name())),
+        row("origins", When::Now, list(&mut origins.iter().map(ToString::to_string))),
+        row("page", When::Now, one(has_page)),
+        row("proxy_protocol", When::Now, one(&proxies.say_header)),
+        row("trusted_proxies", When::Now, list(&mut proxies.trusted.iter().map(ToString::to_string))),
+        row("limits_dry_run", When::Now, list(&mut limits.dry_run.iter().map(|limit| limit.name().to_owned()))),
+        row("log", When::Now, text(log)),
+        row("log_format", When::Restart, text(log_format.name())),
+        row("rooms", When::Restart, Value::List(policies(rooms))),
+        row("rooms.users", When::Now, Value::List(rights(room_rights, "users", |given| given.users))),
+        row("rooms.guests", When::Now, Value::List(rights(room_rights, "guests", |given| given.guests))),
+        row("rooms.posts_per_second_max", When::Now, Value::List(rates(post_rates))),
     ];
     rows.extend(LIMITS.iter().map(|limit| {
         let when = if LIVE_LIMITS.contains(&limit.name) { When::Now } else { When::Restart };
-        row(&format!("limits.{}", limit.name), when, (limit.read)(limits).to_string())
+        row(&format!("limits.{}", limit.name), when, one(&(limit.read)(limits)))
     }));
     rows.extend(auth.entries().into_iter().map(|(key, value)| {
         let when = if matches!(key, "mode" | "jwks_url") { When::Restart } else { When::Now };
-        row(&format!("auth.{key}"), when, value.unwrap_or_else(|| "nothing".to_owned()))
+        row(&format!("auth.{key}"), when, value.map_or(Value::Nothing, Value::One))
     }));
-    rows.push(row("admin", When::Restart, if admin.is_some() { "there" } else { "nothing" }.to_owned()));
+    let there = admin.as_ref().map_or(Value::Nothing, |_| one(&"[admin]"));
+    rows.push(row("admin", When::Restart, there));
     rows.extend(admin.iter().flat_map(|admin| {
         let Admin { listen, socket, api_requests_per_second_max, keys } = admin;
+        let listen = listen.map_or(Value::Nothing, |listen| text(&listen.to_string()));
+        let socket = socket.as_ref().map_or(Value::Nothing, |socket| text(&socket.display().to_string()));
         [
-            row("admin.listen", When::Restart, format!("{listen:?}")),
-            row("admin.socket", When::Restart, format!("{socket:?}")),
-            row("admin.api_requests_per_second_max", When::Now, api_requests_per_second_max.to_string()),
-            row("admin.keys", When::Now, api_keys(keys)),
+            row("admin.listen", When::Restart, listen),
+            row("admin.socket", When::Restart, socket),
+            row("admin.api_requests_per_second_max", When::Now, one(api_requests_per_second_max)),
+            row("admin.keys", When::Now, Value::List(api_keys(keys))),
         ]
     }));
     rows
 }
 
-/// A line an entry. Those at the end that say what holds without them are none: an entry may be there for its rights alone.
-fn policies(rooms: &RoomPolicies) -> String {
-    let line = |name: &str, policy: &RoomPolicy| {
-        let RoomPolicy { durability, history_messages_max, class } = policy;
-        format!("{name} {} {history_messages_max} {} {}\n", durability.name(), class.hours, class.bytes)
-    };
-    let told = rooms.rules.iter().rposition(|(_, policy)| *policy != rooms.otherwise).map_or(0, |last| last + 1);
-    rooms.rules[..told].iter().map(|(pattern, policy)| line(pattern.as_str(), policy)).collect()
+fn text(text: &str) -> Value {
+    Value::One(format!("{text:?}"))
 }
 
-/// A line a key, known by the beginning of its digest.
-fn api_keys(keys: &[ApiKey]) -> String {
-    let line = |key: &ApiKey| {
+/// An entry each. Those at the end that say what holds without them are none: an entry may be there for its rights alone.
+fn policies(rooms: &RoomPolicies) -> Vec<String> {
+    let entry = |name: &str, policy: &RoomPolicy| {
+        let RoomPolicy { durability, history_messages_max, class } = policy;
+        format!(
+            "{{ match = {name:?}, durability = {:?}, history_messages_max = {history_messages_max}, retention_hours = {}, \
+             retention_bytes = {} }}",
+            durability.name(),
+            class.hours,
+            class.bytes
+        )
+    };
+    let told = rooms.rules.iter().rposition(|(_, policy)| *policy != rooms.otherwise).map_or(0, |last| last + 1);
+    rooms.rules[..told].iter().map(|(pattern, policy)| entry(pattern.as_str(), policy)).collect()
+}
+
+/// An entry a key, known by the beginning of its digest.
+fn api_keys(keys: &[ApiKey]) -> Vec<String> {
+    let entry = |key: &ApiKey| {
         let rooms: Vec<&str> = key.rooms.iter().map(Pattern::as_str).collect();
         let rights: Vec<&str> = key.rights.names().collect();
         let digest = write_digest(&key.digest);
-        format!("{} {} {} {}\n", key.name, digest.get(..8).unwrap_or_default(), rights.join(","), rooms.join(","))
+        let begin = digest.get(..8).unwrap_or_default();
+        format!("{{ name = {:?}, sha256 = \"{begin}…\", rights = {rights:?}, rooms = {rooms:?} }}", key.name)
     };
-    keys.iter().map(line).collect()
+    keys.iter().map(entry).collect()
 }
 
-/// A line an entry up to the last one that gives some, and one for what holds where none does.
-fn rights(defaults: &RoomDefaults, of: fn(&RoomDefault) -> Rights) -> String {
-    let line = |name: &str, given: &RoomDefault| format!("{name} {}\n", of(given));
+/// An entry each.
+fn rates(rates: &PostRates) -> Vec<String> {
+    let entry = |(pattern, rate): &(RoomPattern, u32)| {
+        format!("{{ match = {:?}, posts_per_second_max = {rate} }}", pattern.as_str())
+    };
+    rates.rules().iter().map(entry).collect()
+}
+
+/// An entry each, up to the last one that gives some: one that gives none keeps its rooms from those behind it.
+fn rights(defaults: &RoomDefaults, key: &str, of: fn(&RoomDefault) -> Rights) -> Vec<String> {
+    let entry = |name: &str, given: &RoomDefault| {
+        let names: Vec<&str> = of(given).names().collect();
+        format!("{{ match = {name:?}, {key} = {names:?} }}")
+    };
     let told = defaults.entries.iter().rposition(|(_, given)| !of(given).is_empty()).map_or(0, |last| last + 1);
-    let entries = defaults.entries[..told].iter().map(|(pattern, given)| line(pattern.as_str(), given));
-    entries.chain([line("", &defaults.otherwise)]).collect()
+    defaults.entries[..told].iter().map(|(pattern, given)| entry(pattern.as_str(), given)).collect()
 }
 
-/// A line an entry.
-fn rates(rates: &PostRates) -> String {
-    rates.rules().iter().map(|(pattern, rate)| format!("{} {rate}\n", pattern.as_str())).collect()
+impl Value {
+    /// For people, beside the other one that it differs from. Of a list that is long only what the other has not.
+    fn shown(&self, other: &Value) -> Option<String> {
+        match self {
+            Value::Nothing => None,
+            Value::One(text) => Some(shortened(text)),
+            Value::List(entries) => {
+                let whole = format!("[{}]", entries.join(", "));
+                let others = if let Value::List(others) = other { others.as_slice() } else { &[] };
+                let own: Vec<&str> =
+                    entries.iter().filter(|entry| !others.contains(entry)).map(String::as_str).collect();
+                let is_short = whole.chars().count() <= SHOWN_CHARS_MAX;
+                // All of them are there in both where only the order differs.
+                let is_whole =
+                    is_short || own.len() == entries.len() || (own.is_empty() && entries.len() == others.len());
+                let part = || ["…"].into_iter().chain(own.iter().copied()).collect::<Vec<_>>().join(", ");
+                Some(shortened(&if is_whole { whole } else { format!("[{}]", part()) }))
+            }
+        }
+    }
 }
 
-fn shown(value: &str) -> String {
-    match value.char_indices().nth(SHOWN_CHARS_MAX) {
-        Some((end, _)) => format!("{}…", &value[..end]),
-        None => value.to_owned(),
+fn shortened(text: &str) -> String {
+    match text.char_indices().nth(SHOWN_CHARS_MAX) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
     }
 }
 

@@ -12,11 +12,11 @@ use toml::de::{DeTable, DeValue};
 use super::admin::{ADMIN_KEYS, API_KEY_KEYS};
 use super::auth::AUTH_KEYS;
 use super::cores::MUST_CORES;
+use super::logging::{MUST_LOG, MUST_LOG_FORMAT, parse_log_format};
 use super::rooms::ROOM_KEYS;
 use super::{
     ConfigFault, CoreChoice, Given, LIMITS, MUST_BOOLEAN, MUST_DATA, MUST_DRY_RUN, MUST_DURABILITY, MUST_LISTEN,
-    MUST_LOG, MUST_LOG_FORMAT, MUST_ORIGINS, MUST_PROXIES, Place, Settings, Table, parse_durability, parse_listen,
-    parse_log, parse_log_format,
+    MUST_ORIGINS, MUST_PROXIES, Place, Settings, Table, parse_durability, parse_listen, parse_log,
 };
 
 /// The keys outside every table.

@@ -229,6 +229,24 @@ pub(super) fn rights(rules: &[RoomRule], auth: &Auth) -> Result<RoomDefaults, Co
     Ok(RoomDefaults { entries, otherwise: RoomDefault::CLOSED })
 }
 
+/// What is said there and does nothing, for people.
+pub(super) fn warnings(rights: &RoomDefaults) -> Vec<String> {
+    let warning = |pattern: &Pattern, key: &str, rights: Rights| {
+        let idle = rights.idle();
+        (!idle.is_empty()).then(|| {
+            format!(
+                "[[rooms]] match = \"{}\": `{key}` gives {idle} and not read, which is of no use to who may not join: say \"read\" \
+                 there too, unless tokens give it",
+                pattern.as_str()
+            )
+        })
+    };
+    let each = |(pattern, given): &(Pattern, RoomDefault)| {
+        [warning(pattern, "users", given.users), warning(pattern, "guests", given.guests)]
+    };
+    rights.entries.iter().flat_map(each).flatten().collect()
+}
+
 /// A pattern keeps the rules of a room's name: one that breaks them matches no room.
 fn parse_pattern(text: &str) -> Result<RoomPattern, String> {
     RoomName::new(text).map(|name| RoomPattern::new(name.as_str())).map_err(|_| MUST_MATCH.to_owned())
@@ -333,6 +351,20 @@ mod tests {
         for patterns in [["game-7", "game-*"], ["a*", "*a"], ["game-*", "*"], ["*-eu", "game-*"], ["a", "*"]] {
             assert_eq!(config(&entries(&patterns)).unwrap().rooms.rules.len(), 2, "{patterns:?}");
         }
+    }
+
+    #[test]
+    fn a_right_that_is_of_no_use_without_read_is_told() {
+        let warnings = |users: &str| {
+            let token = "[auth]\nmode = 'token'\nsecret_file = 's'\n";
+            config(&format!("{token}[[rooms]]\nmatch = 'lobby'\nusers = [{users}]")).unwrap().warnings()
+        };
+        let told = warnings("'write', 'history'");
+        assert!(told.len() == 1 && told[0].contains("match = \"lobby\": `users` gives write and not read"), "{told:?}");
+        for users in ["'read', 'write'", "'member'", "'history', 'presence'", ""] {
+            assert!(warnings(users).is_empty(), "{users}");
+        }
+        assert!(config("").unwrap().warnings().is_empty());
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod judge;
 use std::fmt;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -189,13 +190,16 @@ struct Slot {
     own: Mutex<OwnKeys>,
     jwks: Option<JwksDesk>,
     next: Mutex<Option<Judge>>,
+    /// Keys of the last judge that was made.
+    keys: AtomicUsize,
 }
 
 impl JudgeSlot {
     /// With the configuration's keys, and those of an address.
     #[must_use]
     pub fn new(own: OwnKeys, jwks: Option<JwksDesk>) -> Self {
-        let slot = JudgeSlot(Arc::new(Slot { own: Mutex::new(OwnKeys::default()), jwks, next: Mutex::new(None) }));
+        let (own_now, next) = (Mutex::new(OwnKeys::default()), Mutex::new(None));
+        let slot = JudgeSlot(Arc::new(Slot { own: own_now, jwks, next, keys: AtomicUsize::new(0) }));
         slot.put(own);
         slot
     }
@@ -217,7 +221,14 @@ impl JudgeSlot {
         let judge = Judge::of(own, self.0.jwks.as_ref());
         let keys = judge.keys();
         *lock(&self.0.next) = Some(judge);
+        self.0.keys.store(keys, Ordering::Relaxed);
         keys
+    }
+
+    /// Keys that tokens are checked with, those of the address among them.
+    #[must_use]
+    pub fn keys(&self) -> usize {
+        self.0.keys.load(Ordering::Relaxed)
     }
 
     pub(super) fn take(&self) -> Option<Judge> {

@@ -56,6 +56,25 @@ struct State {
     version: u64,
     /// A key was there at some time of this run.
     had_keys: bool,
+    /// Those that hold.
+    keys: usize,
+    /// When they were fetched, in seconds since 1970.
+    fetched_unix_s: Option<u64>,
+    /// Why the last fetch brought nothing.
+    failure: Option<String>,
+}
+
+/// What there is to say of the keys of an address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JwksTold {
+    /// The address.
+    pub url: String,
+    /// Keys that hold.
+    pub keys: usize,
+    /// When they were fetched, in seconds since 1970.
+    pub fetched_unix_s: Option<u64>,
+    /// Why the last fetch brought nothing; none where it brought keys, or none was made yet.
+    pub failure: Option<String>,
 }
 
 impl JwksDesk {
@@ -63,14 +82,16 @@ impl JwksDesk {
     #[must_use]
     pub fn open(url: &str, data: &Path) -> Self {
         let (began, file) = (Instant::now(), data.join(FILE_NAME));
-        let mut jwks = Jwks::new(0);
+        let (mut jwks, mut fetched_unix_s) = (Jwks::new(0), None);
         if let Some(kept) = read(&file).filter(|kept| kept.url == url) {
             let age_ms = wall_clock::unix_ms().saturating_sub(kept.fetched_unix_ms);
             if let Err(fault) = jwks.keep(&kept.keys, age_ms, 0) {
                 tracing::warn!("{}: {fault}: it is fetched anew", file.display());
             }
+            fetched_unix_s = jwks.text().map(|_| kept.fetched_unix_ms / 1_000);
         }
-        let state = State { version: 0, had_keys: jwks.text().is_some(), jwks };
+        let (had_keys, keys) = (jwks.text().is_some(), jwks.text().map_or(0, count));
+        let state = State { version: 0, had_keys, jwks, keys, fetched_unix_s, failure: None };
         JwksDesk(Arc::new(Shared { url: url.to_owned(), file, began, state: Mutex::new(state), sooner: Notify::new() }))
     }
 
@@ -88,6 +109,18 @@ impl JwksDesk {
     #[must_use]
     pub fn had_keys(&self) -> bool {
         self.state().had_keys
+    }
+
+    /// What there is to say of them.
+    #[must_use]
+    pub fn told(&self) -> JwksTold {
+        let state = self.state();
+        JwksTold {
+            url: self.0.url.clone(),
+            keys: state.keys,
+            fetched_unix_s: state.fetched_unix_s,
+            failure: state.failure.clone(),
+        }
     }
 
     /// A token came that no key of that version took. Whether one that may take it is here by now, or may come soon; what it
@@ -141,6 +174,10 @@ impl JwksDesk {
         let mut state = self.state();
         let due = state.jwks.tick(self.now_ms());
         state.version += u64::from(due.changed);
+        if due.changed {
+            // They held for long enough.
+            state.keys = 0;
+        }
         due
     }
 
@@ -154,8 +191,10 @@ impl JwksDesk {
                 self.keep(text, is_changed);
             }
             Err(why) => {
-                self.state().jwks.failed(self.now_ms());
                 tracing::warn!("keys could not be fetched from {}: {why}", self.0.url);
+                let mut state = self.state();
+                state.jwks.failed(self.now_ms());
+                state.failure = Some(why);
             }
         }
     }
@@ -166,6 +205,7 @@ impl JwksDesk {
         let is_changed = state.jwks.fetched(text, age_ms, self.now_ms()).map_err(|fault| fault.to_string())?;
         state.had_keys = true;
         state.version += u64::from(is_changed);
+        (state.keys, state.fetched_unix_s, state.failure) = (count(text), Some(wall_clock::unix_ms() / 1_000), None);
         Ok(is_changed)
     }
 
@@ -187,6 +227,13 @@ impl JwksDesk {
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn count(text: &str) -> usize {
+    let mut keys = Keys::new();
+    // What was taken before is one, and has some.
+    let _ = keys.add_jwks(text);
+    keys.len()
 }
 
 /// Says which keys came, and which of them are left out.

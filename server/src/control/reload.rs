@@ -74,8 +74,18 @@ pub enum ReloadFault {
     Stopping,
 }
 
-/// What comes of an ask.
+/// What comes of a reload.
 pub type ReloadAnswer = Result<Reloaded, ReloadFault>;
+/// What a reload would change now.
+pub type Pending = Result<Changes, ReloadFault>;
+
+/// What the thread is asked.
+enum Ask {
+    /// Reload.
+    Reload(Sender<ReloadAnswer>),
+    /// Say what a reload would change.
+    Look(Sender<Pending>),
+}
 
 /// New values for a core.
 #[derive(Clone, Debug)]
@@ -96,7 +106,7 @@ pub struct CoreReload {
 
 /// Where a reload is asked for. Clones ask the same thread.
 #[derive(Clone)]
-pub struct ReloadDesk(Sender<Sender<ReloadAnswer>>);
+pub struct ReloadDesk(Sender<Ask>);
 
 impl ReloadDesk {
     /// Asks for a reload, which reads what the files say from now on. What comes of it is told there; it need not be waited for.
@@ -104,8 +114,20 @@ impl ReloadDesk {
     /// # Errors
     /// Enough asks wait already, or the server ends.
     pub fn ask(&self) -> Result<Receiver<ReloadAnswer>, ReloadFault> {
+        self.send(Ask::Reload)
+    }
+
+    /// Asks what a reload would change now, as far as the configuration's own file says it; nothing is changed.
+    ///
+    /// # Errors
+    /// Enough asks wait already, or the server ends.
+    pub fn look(&self) -> Result<Receiver<Pending>, ReloadFault> {
+        self.send(Ask::Look)
+    }
+
+    fn send<Answer>(&self, ask: impl FnOnce(Sender<Answer>) -> Ask) -> Result<Receiver<Answer>, ReloadFault> {
         let (answer, answered) = flume::bounded(1);
-        match self.0.try_send(answer) {
+        match self.0.try_send(ask(answer)) {
             Ok(()) => Ok(answered),
             Err(flume::TrySendError::Full(_)) => Err(ReloadFault::Busy),
             Err(flume::TrySendError::Disconnected(_)) => Err(ReloadFault::Stopping),
@@ -141,27 +163,40 @@ impl Reload {
     /// # Errors
     /// No thread could be made.
     pub fn spawn(mut self) -> std::io::Result<(ReloadDesk, JoinHandle<()>)> {
-        let (asks, inbox) = flume::bounded::<Sender<ReloadAnswer>>(ASKS_WAITING_MAX);
+        let (asks, inbox) = flume::bounded::<Ask>(ASKS_WAITING_MAX);
         let thread = std::thread::Builder::new().name("reload".into()).spawn(move || {
-            for asker in inbox {
-                let answer = self.reload();
-                match &answer {
-                    Ok(reloaded) => tracing::info!(event = "reload", "{reloaded}"),
-                    Err(fault) => tracing::error!(event = "reload", "not reloaded, and nothing is changed: {fault}"),
-                }
+            for ask in inbox {
                 // Who asked may have gone.
-                let _ = asker.send(answer);
+                match ask {
+                    Ask::Reload(asker) => drop(asker.send(self.reload_and_say())),
+                    Ask::Look(asker) => drop(asker.send(self.read().map(|(_, changes)| changes))),
+                }
             }
         })?;
         Ok((ReloadDesk(asks), thread))
     }
 
-    fn reload(&mut self) -> ReloadAnswer {
+    fn reload_and_say(&mut self) -> ReloadAnswer {
+        let answer = self.reload();
+        match &answer {
+            Ok(reloaded) => tracing::info!(event = "reload", "{reloaded}"),
+            Err(fault) => tracing::error!(event = "reload", "not reloaded, and nothing is changed: {fault}"),
+        }
+        answer
+    }
+
+    /// The configuration that would hold behind a reload, and what that changes.
+    fn read(&self) -> Result<(Config, Changes), ReloadFault> {
         let (merged, changes) = merge(&self.config, self.sources.read()?);
         let asked = merged.limits.connections_max;
         if u64::from(asked) > self.connections_fit {
             return Err(ReloadFault::Connections { asked, fit: self.connections_fit });
         }
+        Ok((merged, changes))
+    }
+
+    fn reload(&mut self) -> ReloadAnswer {
+        let (merged, mut changes) = self.read()?;
         let own = match &merged.auth {
             Auth::Token(auth) => Some(OwnKeys::read(auth)?),
             Auth::Open => None,
@@ -172,7 +207,11 @@ impl Reload {
             );
         }
         // From here on nothing can fail.
-        self.log.set(&merged.log);
+        if let Some(temporary) = self.log.configure(&merged.log) {
+            changes.takes_effect.retain(|change| change.key != "log");
+            changes.takes_effect.push(Change::of_texts("log", &temporary, &merged.log));
+        }
+        merged.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
         let keys = self.judge.as_ref().zip(own).map(|(slot, own)| slot.put(own));
         if let Some(keys) = &self.api_keys {
             keys.follow(&merged);
@@ -205,7 +244,7 @@ impl Reload {
 impl fmt::Display for Reloaded {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let list = |changes: &[Change]| {
-            let each = changes.iter().map(|Change { key, from, to }| format!("{key}: {from:?} -> {to:?}"));
+            let each = changes.iter().map(Change::to_string);
             if changes.is_empty() { "nothing".to_owned() } else { each.collect::<Vec<_>>().join(", ") }
         };
         let Changes { takes_effect, needs_restart } = &self.changes;

@@ -4,6 +4,8 @@
 //! - A question is answered [`ANSWER_MAX_MS`] after it came at the latest, whatever the cores do.
 //! - A core owes one report at most: one that hangs is not asked again, so its mail does not grow.
 
+use std::fmt;
+
 use banter_chat::address::{ConnectionId, Core};
 use banter_log::journal::State;
 
@@ -54,10 +56,43 @@ pub enum AnswerTo {
 
 /// What the server is at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Standing {
+pub enum Standing {
+    /// Not every core takes connections yet.
     Starting,
+    /// They do.
     Serving,
+    /// It stops.
     Draining,
+}
+
+impl Standing {
+    /// Its name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Standing::Starting => "starting",
+            Standing::Serving => "serving",
+            Standing::Draining => "draining",
+        }
+    }
+}
+
+/// Everything that the server says of itself, for who makes an answer of it.
+pub struct Surveyed {
+    /// What it is at.
+    pub standing: Standing,
+    /// Why no clients should be sent here; none: they should.
+    pub unreadiness: Option<String>,
+    /// What the cores count, as far as they said so in time.
+    pub cores: Vec<Option<Box<CoreReport>>>,
+    /// The rest.
+    pub server: ServerState,
+}
+
+impl fmt::Debug for Surveyed {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Surveyed").field("standing", &self.standing).finish_non_exhaustive()
+    }
 }
 
 /// Who waits for the cores' reports, and which have come.
@@ -66,6 +101,8 @@ pub(super) struct Survey {
     server: ServerState,
     due_ms: u64,
     askers: Vec<Asker>,
+    /// Those that want all of it.
+    whole: Vec<Reply<Surveyed>>,
     reports: Vec<Option<Box<CoreReport>>>,
     owed: Vec<bool>,
 }
@@ -73,7 +110,7 @@ pub(super) struct Survey {
 impl Survey {
     pub(super) fn new(links: Vec<CoreLink>, server: ServerState) -> Self {
         let (reports, owed) = links.iter().map(|_| (None, false)).unzip();
-        Survey { links, server, due_ms: 0, askers: Vec::new(), reports, owed }
+        Survey { links, server, due_ms: 0, askers: Vec::new(), whole: Vec::new(), reports, owed }
     }
 
     pub(super) fn ask(&mut self, asker: Asker, standing: Standing, now_ms: u64) {
@@ -81,11 +118,25 @@ impl Survey {
         if asker.question == Question::Readiness && standing != Standing::Serving {
             return self.answer(asker, standing);
         }
-        if self.askers.is_empty() {
+        self.begin(now_ms);
+        self.askers.push(asker);
+    }
+
+    /// Somebody wants all of it.
+    pub(super) fn ask_whole(&mut self, reply: Reply<Surveyed>, now_ms: u64) {
+        self.begin(now_ms);
+        self.whole.push(reply);
+    }
+
+    fn begin(&mut self, now_ms: u64) {
+        if !self.is_awaited() {
             self.due_ms = now_ms + ANSWER_MAX_MS;
             self.ask_cores();
         }
-        self.askers.push(asker);
+    }
+
+    fn is_awaited(&self) -> bool {
+        !self.askers.is_empty() || !self.whole.is_empty()
     }
 
     fn ask_cores(&mut self) {
@@ -98,7 +149,7 @@ impl Survey {
 
     pub(super) fn report(&mut self, core: Core, report: Box<CoreReport>, standing: Standing) {
         self.owed[core.index()] = false;
-        if self.askers.is_empty() {
+        if !self.is_awaited() {
             return; // It came too late for those who asked.
         }
         self.reports[core.index()] = Some(report);
@@ -115,12 +166,17 @@ impl Survey {
     }
 
     pub(super) fn next_due(&self) -> Option<u64> {
-        (!self.askers.is_empty()).then_some(self.due_ms)
+        self.is_awaited().then_some(self.due_ms)
     }
 
     fn answer_all(&mut self, standing: Standing) {
         for asker in std::mem::take(&mut self.askers) {
             self.answer(asker, standing);
+        }
+        for reply in std::mem::take(&mut self.whole) {
+            let (unreadiness, cores) = (self.unreadiness(standing), self.reports.clone());
+            // Who asked may have gone.
+            let _ = reply.send(Surveyed { standing, unreadiness, cores, server: self.server.clone() });
         }
         self.reports.fill_with(|| None);
     }
@@ -150,8 +206,7 @@ impl Survey {
 
     fn unreadiness(&self, standing: Standing) -> Option<String> {
         match standing {
-            Standing::Starting => Some("starting".into()),
-            Standing::Draining => Some("draining".into()),
+            Standing::Starting | Standing::Draining => Some(standing.name().to_owned()),
             Standing::Serving => self.sickness().or_else(|| self.log_failure()).or_else(|| self.lack_of_keys()),
         }
     }

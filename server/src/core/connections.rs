@@ -106,8 +106,8 @@ pub struct Connections {
     arrivals: Arrivals,
     /// Tokens that came with the upgrade, by slot, until it is known who that is.
     carried: BTreeMap<u32, Carried>,
-    /// Who shows tokens, where the log tells it.
-    events: Option<Events>,
+    /// Who comes and goes, for the log.
+    events: Events,
     sends: Deadline,
     messages: Deadline,
     /// Those of which more is held than their share of a turn.
@@ -194,7 +194,7 @@ impl Connections {
             lingering: Timers::new(LINGER_MS),
             doorway: Doorway::new(limits.entrance.upgrades.clone()),
             arrivals: Arrivals::new(&limits.limits, &limits.entrance.proxies, limits.entrance.cores),
-            events: None,
+            events: Events::new(false),
             sends: Deadline::new(limits.send_timeout_ms),
             messages: Deadline::new(limits.message_timeout_ms),
             carried: BTreeMap::new(),
@@ -208,10 +208,10 @@ impl Connections {
         }
     }
 
-    /// The log tells who shows tokens.
+    /// The log is for machines.
     #[must_use]
     pub fn with_events(self) -> Self {
-        Connections { events: Some(Events::default()), ..self }
+        Connections { events: Events::new(true), ..self }
     }
 
     /// Goes by other limits and lets others in; deadlines that were set stay.
@@ -249,6 +249,7 @@ impl Connections {
             HttpAnswer::Response(bytes) => self.last_words(slot, bytes, net),
             HttpAnswer::Foreign(bytes) => {
                 self.counters.refused_origins += 1;
+                self.events.turned_away("origin", self.address_of(slot), self.now_ms);
                 self.last_words(slot, bytes, net);
             }
             HttpAnswer::Upgrade(form, response, token) => {
@@ -267,6 +268,7 @@ impl Connections {
 
     fn open(&mut self, slot: u32, form: WireForm, preface: &[u8], shard: &mut Shard) {
         self.set_stage(slot, Stage::Open);
+        self.events.opened(form, self.address_of(slot), self.now_ms);
         shard.handle(self.id(slot), Input::Opened { form, preface });
     }
 
@@ -363,6 +365,7 @@ impl Connections {
     /// The connection is of no use any more.
     pub fn broken(&mut self, slot: u32, shard: &mut Shard, net: &mut Net) {
         if self.stage(slot) == Stage::Open {
+            self.tell_gone(slot, shard);
             shard.handle(self.id(slot), Input::Closed);
         }
         self.close(slot, net);
@@ -402,6 +405,7 @@ impl Connections {
         for slot in 0..self.table.len() as u32 {
             self.broken(slot, shard, net);
         }
+        self.events.end();
     }
 
     /// Whether no connection is left, but for those that the peer is to end.
@@ -415,7 +419,7 @@ impl Connections {
     pub fn tick(&mut self, now_ms: u64, shard: &mut Shard, net: &mut Net) {
         self.end_late(shard);
         self.end_blocked(shard, net);
-        self.events.iter_mut().for_each(|events| events.tick(now_ms));
+        self.events.tick(now_ms);
         while let Some(id) = self.handshakes.take_due(now_ms) {
             if !self.is_current(id) {
                 continue;
@@ -456,7 +460,6 @@ impl Connections {
     pub fn next_due(&self) -> Option<u64> {
         let timers = [self.handshakes.next_due(), self.lingering.next_due()];
         let deadlines = [self.sends.next_due(), self.messages.next_due()];
-        let events = self.events.as_ref().and_then(Events::next_due);
-        timers.into_iter().chain(deadlines).chain([events]).flatten().min()
+        timers.into_iter().chain(deadlines).chain([self.events.next_due()]).flatten().min()
     }
 }

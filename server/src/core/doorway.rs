@@ -111,7 +111,7 @@ impl Doorway {
 }
 
 /// What a peer sent, such that it is one short piece of a line.
-fn shown(header: Option<&str>) -> String {
+pub(super) fn shown(header: Option<&str>) -> String {
     header.unwrap_or_default().chars().take(SHOWN_CHARS_MAX).flat_map(char::escape_default).collect()
 }
 

@@ -473,6 +473,9 @@ impl Pump {
                 self.connections.send(id.slot, sending, &mut self.net);
             }
             let actions = std::mem::take(self.shard.actions_mut());
+            for closing in &actions.closing {
+                self.connections.closing(closing, &self.shard);
+            }
             if actions.is_empty() {
                 return;
             }

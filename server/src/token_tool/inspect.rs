@@ -7,8 +7,11 @@ use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use banter_access::claims::ClaimPath;
 use banter_access::keys::Keys;
+use banter_access::pattern::PatternRef;
 use banter_access::proof::Proof;
+use banter_access::rights::Rights;
 use banter_access::token::{Refusal, Rules, TOKEN_BYTES_MAX, judge};
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
@@ -19,6 +22,7 @@ use crate::config::{Auth, ConfigFault, DEFAULT_DATA, Settings, TokenAuth};
 use crate::control::auth::{AuthFault, KeySource};
 use crate::control::jwks::JwksDesk;
 use crate::host::EXIT_CONFIG;
+use crate::token_tool::idle_warnings;
 use crate::wall_clock;
 
 /// The exit code of a token that is refused.
@@ -136,6 +140,10 @@ fn said(token: &str, judging: Option<&Judging>, now_seconds: u64) -> (String, bo
             let _ = writeln!(out, "{name:9}{}, {}", wall_clock::utc(seconds), distance(seconds, now_seconds));
         }
     }
+    let path = judging.map_or_else(ClaimPath::rooms, |judging| judging.rules.rooms_claim.clone());
+    for warning in idle_warnings(&grants(claims.as_ref(), &path)) {
+        let _ = writeln!(out, "warning  {warning}");
+    }
     let Some(judging) = judging else {
         out.push_str("verdict  none: say --config FILE, and the keys and rules of its [auth] judge it\n");
         return (out, true);
@@ -151,6 +159,18 @@ fn said(token: &str, judging: Option<&Judging>, now_seconds: u64) -> (String, bo
         }
     }
     (out, verdict.is_ok())
+}
+
+/// What the token gives in rooms, as far as it can be read: what cannot is told by the verdict.
+fn grants<'a>(claims: Option<&'a Value>, path: &ClaimPath) -> Vec<(PatternRef<'a>, Rights)> {
+    let rooms = claims.and_then(|claims| path.names().try_fold(claims, |object, name| object.get(name)));
+    let right = |name: &Value| name.as_str().and_then(|name| Rights::from_name(name).ok()).unwrap_or_default();
+    let rights = |said: &Value| match said {
+        Value::Array(names) => names.iter().map(right).fold(Rights::NONE, Rights::union),
+        said => right(said),
+    };
+    let rooms = rooms.and_then(Value::as_object).into_iter().flatten();
+    rooms.filter_map(|(pattern, said)| Some((PatternRef::new(pattern).ok()?, rights(said)))).collect()
 }
 
 fn part(text: &str) -> Option<Value> {
@@ -180,6 +200,7 @@ fn distance(seconds: u64, now_seconds: u64) -> String {
 #[cfg(test)]
 mod tests {
     use banter_access::mint::{ClaimsToMint, SigningKey, mint, mint_raw};
+    use banter_access::pattern::Pattern;
 
     use super::*;
 
@@ -248,6 +269,19 @@ mod tests {
     fn without_a_configuration_it_is_read_and_not_judged() {
         let (text, is_taken) = said(&token(SECRETS[1], |_| {}), None, 1_100);
         assert!(is_taken && text.contains("\"sub\": \"ann\"") && text.contains("verdict  none"), "{text}");
+    }
+
+    #[test]
+    fn a_right_that_is_of_no_use_is_told_also_without_a_configuration() {
+        let folder = tempfile::tempdir().unwrap();
+        let rooms =
+            vec![(Pattern::new("lobby").unwrap(), Rights::WRITE), (Pattern::new("news").unwrap(), Rights::MEMBER)];
+        let token = token(SECRETS[0], |it| it.rooms = rooms.clone());
+        for judging in [None, Some(&judging(&folder))] {
+            let (text, is_taken) = said(&token, judging, 1_100);
+            let told: Vec<_> = text.lines().filter(|line| line.starts_with("warning")).collect();
+            assert!(is_taken && told.len() == 1 && told[0].contains("'lobby' has write and not read"), "{text}");
+        }
     }
 
     #[test]

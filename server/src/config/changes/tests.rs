@@ -86,15 +86,57 @@ fn guests_and_the_rates_of_rooms_come_and_go_and_a_changed_right_is_told_as_whos
 }
 
 #[test]
-fn a_change_says_both_values() {
-    let (_, changes) = merged("log = 'info'", "log = 'debug'");
-    let change = Change { key: "log".to_owned(), from: "info".to_owned(), to: "debug".to_owned() };
-    assert_eq!(changes.takes_effect, [change]);
-    let (_, changes) = merged(TOKEN, &format!("{TOKEN}issuer = 'us'"));
-    assert_eq!((changes.takes_effect[0].from.as_str(), changes.takes_effect[0].to.as_str()), ("nothing", "\"us\""));
-    let long = format!("[{}]", "'https://a-rather-long-name.example.com',".repeat(100));
-    let (_, changes) = merged("", &format!("origins = {long}"));
-    assert_eq!(changes.takes_effect[0].to.chars().count(), SHOWN_CHARS_MAX + 1);
+fn a_change_says_both_values_as_the_file_says_them() {
+    let told = |old: &str, read: &str| {
+        let (_, changes) = merged(old, read);
+        changes
+            .takes_effect
+            .iter()
+            .chain(&changes.needs_restart)
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join("; ")
+    };
+    assert_eq!(told("log = 'info'", "log = 'debug'"), "log: \"info\" -> \"debug\"");
+    assert_eq!(told(TOKEN, &format!("{TOKEN}issuer = 'us'")), "auth.issuer: nothing -> \"us\"");
+    assert_eq!(
+        told("", "limits_dry_run = ['posts_per_second_max']"),
+        "limits_dry_run: [] -> [\"posts_per_second_max\"]"
+    );
+    assert_eq!(told("cores = 1", "cores = 2"), "cores: [0] -> [0, 1]");
+    let admin = |more: &str| format!("[admin]\nsocket = 'a'\n{more}");
+    assert_eq!(
+        told(
+            &admin(""),
+            &admin(
+                "listen = '127.0.0.1:1'\n[[admin.keys]]\nname = 'a'\nsha256 = 'ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad'\nrights = ['read']"
+            )
+        ),
+        "admin.keys: [] -> [{ name = \"a\", sha256 = \"ba7816bf…\", rights = [\"read\"], rooms = [\"*\"] }]; \
+         admin.listen: nothing -> \"127.0.0.1:1\""
+    );
+    assert_eq!(told("", &admin("")), "admin: nothing -> [admin]");
+    assert_eq!(
+        told("", "[[rooms]]\nmatch = 'a'\ndurability = 'memory'"),
+        "rooms: [] -> [{ match = \"a\", durability = \"memory\", history_messages_max = 0, retention_hours = 0, \
+         retention_bytes = 0 }]"
+    );
+    let (_, changes) = merged("", &format!("log = '{}'", "a=info,".repeat(100)));
+    assert_eq!(changes.takes_effect[0].to.as_ref().unwrap().chars().count(), SHOWN_CHARS_MAX + 1);
+}
+
+#[test]
+fn of_a_long_list_what_differs_is_shown_and_not_its_beginning() {
+    let list = |last: &str| {
+        let names: Vec<String> =
+            (0..50).map(|number| format!("'https://a-rather-long-name-{number}.example.com'")).collect();
+        format!("origins = [{}, '{last}']", names.join(", "))
+    };
+    let (_, changes) = merged(&list("https://old.example.com"), &list("https://new.example.com"));
+    assert_eq!(
+        changes.takes_effect[0].to_string(),
+        "origins: […, \"https://old.example.com\"] -> […, \"https://new.example.com\"]"
+    );
 }
 
 #[test]

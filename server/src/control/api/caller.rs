@@ -38,23 +38,11 @@ impl Caller {
         self.0.as_ref().map_or("socket", |key| &key.name)
     }
 
-    /// That it may do that, in some rooms at least.
-    ///
-    /// # Errors
-    /// It may not.
-    pub fn may(&self, right: ApiRights) -> Result<(), ApiFault> {
-        let Some(key) = self.0.as_ref().filter(|key| !key.rights.contains(right)) else { return Ok(()) };
-        let names: Vec<_> = right.names().collect();
-        let why = format!("the key \"{}\" has no right to {}", key.name, names.join(", "));
-        Err(ApiFault::new(ErrorCode::Forbidden, why))
-    }
-
     /// That it may do that, in that room or, without one, on the whole server.
     ///
     /// # Errors
     /// It may not.
     pub fn must(&self, right: ApiRights, room: Option<&str>) -> Result<(), ApiFault> {
-        self.may(right)?;
         let Some(key) = &self.0 else { return Ok(()) };
         self.must_somewhere(right)?;
         let forbidden = |why: String| Err(ApiFault::new(ErrorCode::Forbidden, why));

@@ -129,7 +129,7 @@ pub async fn feed(
     Extension(caller): Extension<Caller>,
     Asked(wanted): Asked<FeedWanted>,
 ) -> Result<Response, ApiFault> {
-    caller.may(ApiRights::READ)?;
+    caller.must_somewhere(ApiRights::READ)?;
     let (origin, pattern) = (wanted.origin()?, wanted.pattern()?);
     let Some(feeds) = &plane.feeds else {
         let message = "every room of this server is in memory only (durability), so there is no log to follow";
@@ -269,7 +269,7 @@ impl Feed {
             let Ok(caller) = self.keys.renewed(&self.filter.caller) else {
                 return Some(ErrorCode::Unauthorized.as_str());
             };
-            if caller.may(ApiRights::READ).is_err() {
+            if caller.must_somewhere(ApiRights::READ).is_err() {
                 return Some(ErrorCode::Forbidden.as_str());
             }
             self.filter = Filter { caller, pattern: self.filter.pattern.clone() }.into();

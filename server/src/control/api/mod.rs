@@ -13,12 +13,15 @@
 mod asked;
 mod caller;
 mod cores;
+mod described;
 mod doors;
 mod fault;
 mod feed;
 mod frontier;
+mod log_level;
 mod operate;
 mod rooms;
+mod status;
 mod users;
 
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
@@ -50,6 +53,7 @@ use caller::Door;
 pub use caller::Keys;
 pub use cores::{Order, Reply};
 pub use doors::{DoorFault, Doors};
+pub use status::StatusParts;
 
 /// Connections of a door at a time; those above wait in the kernel.
 pub const CONNECTIONS_MAX: usize = 512;
@@ -75,6 +79,7 @@ pub struct Plane {
     reload: ReloadDesk,
     /// Who reads the log as a stream; none where there is no log.
     feeds: Option<Feeds>,
+    status: StatusParts,
     /// Requests that may come over HTTP, and over the socket: who fills the one door leaves the other to the operator.
     requests: Semaphore,
     socket_requests: Semaphore,
@@ -130,6 +135,8 @@ pub struct PlaneParts {
     pub log: Option<FeedLog>,
     /// What feeds come to.
     pub feeds: Arc<FeedState>,
+    /// What is told of the server beside.
+    pub status: StatusParts,
 }
 
 /// Starts the thread, which ends with the process.
@@ -137,7 +144,7 @@ pub struct PlaneParts {
 /// # Errors
 /// No thread, or no runtime on it, could be made.
 pub fn spawn(parts: PlaneParts, doors: Doors) -> std::io::Result<JoinHandle<()>> {
-    let PlaneParts { cores, keys, control, reload, revocations, frame_bytes_max, log, feeds } = parts;
+    let PlaneParts { cores, keys, control, reload, revocations, frame_bytes_max, log, feeds, status } = parts;
     let feeds = log.map(|log| Feeds::new(log, &cores, feeds));
     let plane = Arc::new(Plane {
         cores: Cores::new(cores),
@@ -145,6 +152,7 @@ pub fn spawn(parts: PlaneParts, doors: Doors) -> std::io::Result<JoinHandle<()>>
         control,
         reload,
         feeds,
+        status,
         revocations: Arc::new(Mutex::new(revocations)),
         revoking: tokio::sync::Mutex::new(()),
         frame_bytes_max: frame_bytes_max as usize,
@@ -179,12 +187,14 @@ fn routes() -> OpenApiRouter<Arc<Plane>> {
         .routes(routes!(operate::drain))
         .routes(routes!(operate::reload))
         .routes(routes!(operate::metrics))
+        .routes(routes!(status::status))
+        .routes(routes!(log_level::log_level, log_level::set_log_level))
 }
 
 /// The interface's description, as `/openapi.json` has it.
 pub fn openapi() -> &'static str {
     static TEXT: LazyLock<String> =
-        LazyLock::new(|| routes().into_openapi().to_pretty_json().unwrap_or_default() + "\n");
+        LazyLock::new(|| described::whole(routes().into_openapi()).to_pretty_json().unwrap_or_default() + "\n");
     &TEXT
 }
 

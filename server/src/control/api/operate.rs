@@ -182,7 +182,8 @@ pub async fn revoke(
     let (order, added) = (Order::Revoke(revocation.clone().into()), revocation.clone());
     let add = move |file: &mut RevocationsFile| file.add(&added, now_seconds()).map(drop);
     plane.change_revocations(add, order).await?;
-    tracing::info!(by = caller.name(), until = revocation.until_seconds(), "revoked: {}", revocation.subject());
+    let until = revocation.until_seconds();
+    tracing::info!(event = "revocation", by = caller.name(), until, "revoked: {}", revocation.subject());
     Ok(Json(RevocationTold::from(&revocation)))
 }
 
@@ -216,7 +217,7 @@ pub async fn lift(
     let subject = named.subject()?;
     let (order, lifting) = (Order::Lift(subject.clone().into()), subject.clone());
     let lifted = plane.change_revocations(move |file| file.lift(&lifting), order).await?;
-    tracing::info!(by = caller.name(), lifted, "no longer revoked: {subject}");
+    tracing::info!(event = "revocation", by = caller.name(), lifted, "no longer revoked: {subject}");
     Ok(Json(Lifted { lifted }))
 }
 
@@ -230,7 +231,9 @@ pub async fn kick(
     OfUser(user): OfUser,
 ) -> Result<StatusCode, ApiFault> {
     caller.must(ApiRights::MODERATE, Some(room.as_str()))?;
-    plane.cores.order(&Order::Kick(room, user)).await?;
+    plane.cores.order(&Order::Kick(room.clone(), user.clone())).await?;
+    let (room, user) = (room.as_str(), user.as_str());
+    tracing::info!(event = "kick", by = caller.name(), room, user, "a user was taken out of a room");
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -243,7 +246,8 @@ pub async fn disconnect(
     OfUser(user): OfUser,
 ) -> Result<StatusCode, ApiFault> {
     caller.must(ApiRights::OPERATE, None)?;
-    plane.cores.order(&Order::Disconnect(user)).await?;
+    plane.cores.order(&Order::Disconnect(user.clone())).await?;
+    tracing::info!(event = "disconnect", by = caller.name(), user = user.as_str(), "a user's connections were ended");
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -274,9 +278,12 @@ pub struct ReloadedTold {
 /// A value that differs.
 #[derive(Serialize, ToSchema)]
 pub struct ChangeTold {
+    /// Its key, with the table's name ahead of it: `limits.rooms_max`.
     key: String,
-    from: String,
-    to: String,
+    /// What held until then, as the file says it; none: it says nothing, and the default held.
+    from: Option<String>,
+    /// What the file says now, the same way; of a long list what differs.
+    to: Option<String>,
 }
 
 impl From<&Change> for ChangeTold {

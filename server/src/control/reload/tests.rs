@@ -157,16 +157,46 @@ fn asks_above_the_bound_and_behind_the_end_are_told_so() {
 }
 
 #[test]
+fn a_look_says_what_a_reload_would_do_and_changes_nothing() {
+    let mut rig = Rig::new("");
+    write(&rig.file(), rig.folder.path(), "log = 'warn'\ncores = 1\n[limits]\nrooms_max = 7");
+    for _ in 0..2 {
+        let (_, changes) = rig.reload.read().expect("it holds");
+        let keys = |changes: &[Change]| changes.iter().map(|change| change.key.clone()).collect::<Vec<_>>();
+        assert_eq!(keys(&changes.takes_effect), ["log", "limits.rooms_max"]);
+    }
+    assert!(rig.control.is_empty() && rig.cores.iter().all(Receiver::is_empty));
+    assert_eq!((rig.reload.config.log.as_str(), rig.reload.log.texts().now.as_str()), ("info", "info"));
+    write(&rig.file(), rig.folder.path(), "[limits]\nconnections_max = 1001");
+    assert!(matches!(rig.reload.read(), Err(ReloadFault::Connections { .. })));
+    rig.reload("").0.expect("it holds");
+}
+
+#[test]
+fn a_reload_ends_what_an_operator_has_the_log_tell() {
+    let mut rig = Rig::new("log = 'warn'");
+    rig.reload.log.configure("warn");
+    rig.reload.log.set("debug").expect("a filter");
+    let (answer, _) = rig.reload("log = 'warn'");
+    assert_eq!(answer.unwrap().changes.takes_effect, [Change::of_texts("log", "debug", "warn")]);
+    assert_eq!(rig.reload.log.texts().now, "warn");
+    assert_eq!(rig.reload("log = 'warn'").0.unwrap().changes, Changes::default());
+}
+
+#[test]
 fn what_was_done_is_said_in_one_line() {
-    let change = |key: &str, from: &str, to: &str| Change { key: key.into(), from: from.into(), to: to.into() };
     let changes = Changes {
-        takes_effect: vec![change("log", "info", "a\nb")],
-        needs_restart: vec![change("cores", "[0]", "[0, 1]")],
+        takes_effect: vec![Change::of_texts("log", "info", "a\nb")],
+        needs_restart: vec![Change {
+            key: "cores".to_owned(),
+            from: Some("[0]".to_owned()),
+            to: Some("[0, 1]".to_owned()),
+        }],
     };
     let reloaded = Reloaded { changes, keys: Some(2), silent_cores: vec![Core(1)] };
     assert_eq!(
         reloaded.to_string(),
-        "reloaded; new: log: \"info\" -> \"a\\nb\"; waits for a restart: cores: \"[0]\" -> \"[0, 1]\"; tokens are checked with 2 \
+        "reloaded; new: log: \"info\" -> \"a\\nb\"; waits for a restart: cores: [0] -> [0, 1]; tokens are checked with 2 \
          keys; core 1 did not take it within 2 s"
     );
     let nothing = "reloaded; new: nothing; waits for a restart: nothing";

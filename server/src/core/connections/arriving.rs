@@ -10,16 +10,18 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::Ordering;
 
 use banter_access::limit::Limit;
+use banter_access::proof::Proof;
 use banter_chat::address::ConnectionId;
 use banter_chat::proving::Proved;
 use banter_chat::session;
+use banter_chat::sessions::Closing;
 use banter_chat::shard::Shard;
 use banter_protocol::ingress::Ingress;
 use banter_protocol::wire::WireForm;
 
 use super::{Connection, Connections, Stage};
 use crate::core::arrivals::Arrived;
-use crate::core::events::Hello;
+use crate::core::events::{Ended, Hello};
 use crate::core::http::{self, Unwelcome};
 use crate::core::net::Net;
 
@@ -83,6 +85,7 @@ impl Connections {
         if why == Unwelcome::Revoked {
             self.counters.revoked_connections += 1;
         }
+        self.tell_turned_away(slot, why);
         self.give_place_back(slot);
         if !self.arrivals.turn_away(slot, why) {
             self.close(slot, net);
@@ -109,7 +112,11 @@ impl Connections {
             self.counters.revoked_connections += 1;
         }
         // Who gets no further takes nobody's place until it has gone.
-        if arrived.unwelcome.is_some() {
+        if let Some(why) = arrived.unwelcome {
+            // Who was turned away before is told already.
+            if self.arrivals.unwelcome(slot).is_none() {
+                self.tell_turned_away(slot, why);
+            }
             self.give_place_back(slot);
         }
     }
@@ -117,9 +124,12 @@ impl Connections {
     /// The native form is open, if the connection may come in.
     pub(super) fn native_opened(&mut self, slot: u32, shard: &mut Shard, net: &mut Net) {
         let address = self.address_of(slot);
-        let unwelcome =
-            self.arrivals.unwelcome(slot).or_else(|| self.arrivals.may_prove(address, &mut self.counters.limits).err());
+        let (told, counts) = (self.arrivals.unwelcome(slot), &mut self.counters.limits);
+        let unwelcome = told.or_else(|| self.arrivals.may_prove(address, counts).err());
         let Some(why) = unwelcome else { return self.open(slot, WireForm::Native, &[], shard) };
+        if told.is_none() {
+            self.tell_turned_away(slot, why);
+        }
         let mut bytes = Vec::new();
         http::refuse(why, WireForm::Native, &mut bytes);
         self.last_words(slot, bytes, net);
@@ -135,16 +145,16 @@ impl Connections {
     /// A request of a connection was handled, of which so many tokens had been refused before.
     pub(super) fn asked(&mut self, id: ConnectionId, refused_before: u8, shard: &Shard) {
         if self.tokens_refused(id, shard) > refused_before {
-            self.arrivals.failed(self.address_of(id.slot));
+            let address = self.address_of(id.slot);
+            self.arrivals.failed(address);
+            self.events.refused(id.slot, &Hello::without_proof(), address, self.now_ms);
         }
-        if self.see_if_proved(id, shard) {
-            self.tell_guest(id, shard);
-        }
+        self.see_if_proved(id, shard);
     }
 
     /// A token of a connection was judged, and the shard knows.
     pub fn judged(&mut self, id: ConnectionId, is_refused: bool, hello: Option<&Hello>, shard: &Shard) {
-        self.tell_hello(id, hello, shard);
+        self.tell_refused(id, hello, shard);
         if is_refused && let Some(address) = self.address(id) {
             self.arrivals.failed(address);
         }
@@ -153,36 +163,60 @@ impl Connections {
 
     /// What the log tells of a token, before the shard takes the verdict.
     pub fn hello_of(&self, proved: &Proved) -> Option<Hello> {
-        self.events.as_ref().and_then(|_| Hello::of(proved))
+        if self.events.is_told() { Hello::of(proved) } else { None }
     }
 
-    fn tell_hello(&mut self, id: ConnectionId, hello: Option<&Hello>, shard: &Shard) {
-        let (address, now_ms) = (self.address(id), self.now_ms);
-        if let (Some(events), Some(hello), Some(address)) = (&mut self.events, hello, address) {
+    /// A connection is being ended, with a word.
+    pub fn closing(&mut self, closing: &Closing, shard: &Shard) {
+        if !self.events.is_told() {
+            return;
+        }
+        let Some(address) = self.address(closing.connection) else { return };
+        let user = shard.sessions().session(closing.connection).and_then(|session| session.user.as_ref());
+        let ended = Ended { code: Some(closing.code), reason: &closing.reason };
+        self.events.closed(ended, user, address, self.now_ms);
+    }
+
+    /// The peer went without a word, or is cut off. Of those that are being ended it is told already.
+    pub(super) fn tell_gone(&mut self, slot: u32, shard: &Shard) {
+        if !self.events.is_told() {
+            return;
+        }
+        let (address, session) = (self.address_of(slot), shard.sessions().session(self.id(slot)));
+        if let Some(session) = session.filter(|session| session.is_open()) {
+            self.events.closed(Ended { code: None, reason: "" }, session.user.as_ref(), address, self.now_ms);
+        }
+    }
+
+    fn tell_turned_away(&mut self, slot: u32, why: Unwelcome) {
+        let why = match why {
+            Unwelcome::Limited(refused) => refused.limit.name(),
+            Unwelcome::Revoked => "revoked",
+            Unwelcome::Draining => "draining",
+        };
+        self.events.turned_away(why, self.address_of(slot), self.now_ms);
+    }
+
+    fn tell_refused(&mut self, id: ConnectionId, hello: Option<&Hello>, shard: &Shard) {
+        if let (Some(hello), Some(address)) = (hello, self.address(id)) {
             let stage = shard.sessions().session(id).map(|session| session.stage);
-            events.hello(hello, stage == Some(session::Stage::Greeted), address, now_ms);
+            if stage != Some(session::Stage::Greeted) {
+                self.events.refused(id.slot, hello, address, self.now_ms);
+            }
         }
     }
 
-    /// Who came in without a token, where tokens are asked for.
-    fn tell_guest(&self, id: ConnectionId, shard: &Shard) {
-        let user = shard.sessions().session(id).and_then(|session| session.user.as_ref());
-        if let (Some(events), Some(user), true) = (&self.events, user, self.limits.entrance.upgrades.takes_tokens) {
-            events.guest(user.as_str(), self.address_of(id.slot));
+    fn see_if_proved(&mut self, id: ConnectionId, shard: &Shard) {
+        if self.is_current(id) && self.table[id.slot as usize].is_unproved {
+            let session = shard.sessions().session(id).filter(|session| session.stage == session::Stage::Greeted);
+            if let Some(session) = session {
+                let sid = session.proof.as_deref().and_then(Proof::session);
+                if let Some(user) = &session.user {
+                    self.events.welcome(id.slot, user, sid, self.address_of(id.slot), self.now_ms);
+                }
+                self.give_place_back(id.slot);
+            }
         }
-    }
-
-    /// Says whether it is known now who the connection is, and was not before.
-    fn see_if_proved(&mut self, id: ConnectionId, shard: &Shard) -> bool {
-        if !self.is_current(id) || !self.table[id.slot as usize].is_unproved {
-            return false;
-        }
-        let stage = shard.sessions().session(id).map(|session| session.stage);
-        let is_proved = matches!(stage, Some(session::Stage::Greeted));
-        if is_proved {
-            self.give_place_back(id.slot);
-        }
-        is_proved
     }
 
     /// It is not one of those any more that have not said who they are.
@@ -190,6 +224,7 @@ impl Connections {
         if std::mem::take(&mut self.table[slot as usize].is_unproved) {
             self.arrivals.proved();
             self.carried.remove(&slot);
+            self.events.forget(slot);
         }
     }
 

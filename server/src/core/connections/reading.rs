@@ -193,6 +193,9 @@ impl Connections {
             Some(Incoming::Http(request)) if stage == Stage::Handshake => {
                 let arrived = self.arrivals.meet(slot, address, &request, &mut self.counters.limits);
                 let answer = http::answer(&request, arrived.visitor, arrived.unwelcome, &mut self.doorway);
+                if matches!(answer, http::HttpAnswer::Upgrade(..)) {
+                    self.events.comes_from(slot, request.origin);
+                }
                 self.met(slot, &arrived);
                 self.answer_http(slot, answer, shard, net);
             }
