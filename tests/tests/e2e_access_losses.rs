@@ -179,7 +179,7 @@ impl<'w> Reader<'w> {
     }
 
     /// Nothing of the room comes, and nothing may be done there, unless it may join again.
-    fn is_out(mut self, told: Told) {
+    fn must_be_out(mut self, told: Told) {
         let Removed(_, again) = told else { return };
         let what = (self.loss, self.form);
         assert!(self.client.has_nothing(), "{what:?}");
@@ -230,7 +230,7 @@ fn while_messages_come_none_comes_behind_the_loss() {
             let read = read.expect("the loss is told");
             let head = writer.post(&room, json!("without it"))["sequence"].as_u64().expect("a number");
             assert!(read + 10 < head, "{loss:?}, {form:?}");
-            reader.is_out(told);
+            reader.must_be_out(told);
         });
     });
 }
@@ -268,7 +268,7 @@ fn while_what_was_missed_comes_none_of_it_comes_behind_the_loss() {
             wait_until("it reads the room no longer", || !world.members(room).contains(&reader.user));
             let read = reader.reads_to_the_loss(*told, 1);
             assert!(read < HISTORY_MESSAGES, "{loss:?}, {form:?}: all had come before");
-            reader.is_out(*told);
+            reader.must_be_out(*told);
         }
     });
 }
@@ -331,7 +331,7 @@ fn while_pages_are_on_their_way_none_comes_behind_the_loss() {
             let mut reader = readers.find(|reader| reader.client.core() != core).expect("one on another core");
             let answer = loses_while_pages_come(&mut reader, told, &epoch, &disk);
             assert_eq!(code(&answer), answered, "{loss:?}, {form:?}: {answer}");
-            reader.is_out(told);
+            reader.must_be_out(told);
         }
     }
     assert_eq!(code(&writer.ask(json!({"type": "post", "room": room, "body": "still here"}))), "posted");

@@ -106,7 +106,7 @@ impl Scene<'_> {
     }
 
     /// A state in which nothing is answered.
-    fn is_shut(self, state: &str, code: &str, close_code: u16) {
+    fn must_be_shut(self, state: &str, code: &str, close_code: u16) {
         let mut came = self.enters(state);
         if !came.is_greeted {
             // Whatever it asks behind its hello; the connection may be gone by then.
@@ -142,7 +142,7 @@ fn every_verb_is_answered_in_every_state_as_the_table_says() {
         let cells: Vec<&str> = cells.split_whitespace().collect();
         let (scene, state) = (Scene::new(&world, form), state.trim());
         match cells[..] {
-            ["shut", code, close_code] => scene.is_shut(state, code, close_code.parse().expect("a number")),
+            ["shut", code, close_code] => scene.must_be_shut(state, code, close_code.parse().expect("a number")),
             _ => {
                 assert_eq!(cells.len(), verbs().len(), "{state}");
                 differences.lock().expect("nobody panics with it").extend(scene.differs(state, &cells));
