@@ -54,11 +54,19 @@ impl Limited {
         let path = |name: &str| folder.path().join(name);
         std::fs::write(path("secret"), SECRET).expect("a file");
         let dry = if is_dry { format!("'{}'", limit.name()) } else { String::new() };
+        // A room's own is said where rooms are.
+        let said = match limit {
+            Limit::RoomPosts => format!("[[rooms]]\nmatch = '*'\nposts_per_second_max = {MAX}"),
+            Limit::GuestPosts => {
+                format!("[limits]\n{} = {MAX}\n[[rooms]]\nmatch = '*'\nguests = ['read', 'write']", limit.name())
+            }
+            _ => format!("[limits]\n{} = {MAX}", limit.name()),
+        };
         let config = format!(
             "durability = 'memory'\nproxy_protocol = true\ntrusted_proxies = ['{PROXY}']\nlimits_dry_run = [{dry}]\n\
-             [auth]\nmode = 'token'\nsecret_file = '{}'\nissuer = '{ISSUER}'\naudience = '{AUDIENCE}'\n[limits]\n{} = {MAX}\n",
+             [auth]\nmode = 'token'\nsecret_file = '{}'\nissuer = '{ISSUER}'\naudience = '{AUDIENCE}'\nguests = true\n\
+             {said}\n",
             path("secret").display(),
-            limit.name()
         );
         std::fs::write(path("banter.toml"), config).expect("a file");
         let server = ServerProcess::start(1, &["--config", path("banter.toml").to_str().expect("text")]);
@@ -96,7 +104,31 @@ impl Limited {
                 (0..MAX + 1)
                     .for_each(|room| outcome.add(client.ask(json!({"type": "join", "room": room.to_string()}))));
             }
-            Limit::Posts => self.ask_often(form, &json!({"type": "post", "room": "busy", "body": 1}), &mut outcome),
+            Limit::Guests => {
+                let guests: Vec<_> = (0..MAX + 1)
+                    .map(|_| {
+                        let mut guest = WireClient::connect(self.server.address(), form);
+                        outcome.add(guest.ask(json!({"type": "hello"})));
+                        guest
+                    })
+                    .collect();
+                drop(guests);
+            }
+            Limit::ConnectionsPerUser => {
+                let mut clients: Vec<_> = (0..MAX + 1).map(|_| self.client(form)).collect();
+                outcome.taken += u64::from(MAX) + 1;
+                wait_until("it is counted", || {
+                    self.counted("banter_limited_total") + self.counted("banter_limited_dry_run_total") > 0
+                });
+                // It is the newest that is let in, and the oldest that hears of it.
+                if self.counted("banter_limited_total") > 0 {
+                    outcome.add(clients[0].next_event());
+                }
+                assert_eq!(clients[1].ask(json!({"type": "ping"}))["type"], "pong");
+            }
+            Limit::Posts | Limit::GuestPosts | Limit::RoomPosts => {
+                self.ask_often(form, &json!({"type": "post", "room": "busy", "body": 1}), &mut outcome);
+            }
             Limit::Signals => self.signal_often(form, &mut outcome),
             Limit::Joins => self.ask_often(form, &json!({"type": "join", "room": "busy"}), &mut outcome),
             Limit::Fetches => self.ask_often(form, &json!({"type": "fetch", "room": "busy", "after": 0}), &mut outcome),
@@ -189,10 +221,14 @@ impl Limited {
         token(&claims("ann", &[("*", Rights::MEMBER)]))
     }
 
-    /// One that came in, from an address without limits.
+    /// One that came in, from an address without limits; a guest where the limit is one of theirs.
     fn client(&self, form: Form) -> WireClient {
         let mut client = WireClient::connect(self.server.address(), form);
-        assert_eq!(client.ask(json!({"type": "hello", "token": self.token()}))["type"], "welcome");
+        let hello = match self.limit {
+            Limit::GuestPosts => json!({"type": "hello"}),
+            _ => json!({"type": "hello", "token": self.token()}),
+        };
+        assert_eq!(client.ask(hello)["type"], "welcome");
         client
     }
 
@@ -209,10 +245,15 @@ fn must_say_so(limit: Limit, refusal: &Value) {
     if limit == Limit::RoomSignals {
         return;
     }
+    if limit == Limit::ConnectionsPerUser {
+        assert_eq!(refusal["code"], "replaced", "{refusal}");
+        return;
+    }
     let is_of_server = limit.scope() == Scope::Server || limit == Limit::Rooms;
     let code = if is_of_server { "overloaded" } else { "rate_limited" };
     assert_eq!((&refusal["code"], &refusal["scope"]), (&json!(code), &json!(limit.scope().as_str())), "{refusal}");
-    assert!(refusal["message"].as_str().is_some_and(|message| message.contains(limit.name())), "{refusal}");
+    let name = limit.name().rsplit('.').next().expect("a name");
+    assert!(refusal["message"].as_str().is_some_and(|message| message.contains(name)), "{refusal}");
     assert!(refusal["retry_after_ms"].as_u64().is_some_and(|ms| (1..=60_000).contains(&ms)), "{refusal}");
 }
 

@@ -314,7 +314,9 @@ mod tests {
     fn guests_of_one_address_are_one_line_and_a_sum() {
         let mut events = Events::new(true);
         let guest = |number: u32| UserName::new(&format!("~g{number}")).unwrap();
-        assert!((0..100).all(|number| named(&guest(number)).is_none()) && named(&UserName::new("ann").unwrap()).is_some());
+        assert!(
+            (0..100).all(|number| named(&guest(number)).is_none()) && named(&UserName::new("ann").unwrap()).is_some()
+        );
         let kind = |result| Kind { user: named(&guest(1)), ..refused(result, HERE) };
         assert!(events.is_first(kind("guest"), 0) && !events.is_first(kind("guest"), 0));
     }

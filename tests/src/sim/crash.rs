@@ -152,10 +152,14 @@ impl World {
         }
         self.pass_time_between_starts();
         let cores = self.next_core_count();
+        let levels_before = self.levels_hash();
         self.choose_policies();
         self.write_indexes();
         let given_end = self.given_end();
         let (unix_ms, levels_hash) = (self.wall_ms(), self.levels_hash());
+        if levels_hash != levels_before {
+            self.levels_have_changed();
+        }
         let start = Starting { cores, levels_hash, unix_ms };
         let fate = self.spoil_ledger(crash);
         let has_numbers = fate != Fate::Lost || epoch_by_clock(unix_ms) >= given_end;
@@ -168,6 +172,10 @@ impl World {
         }
         let (disk, _, folder) = self.disk_chance_and_folder();
         let started = restart(disk, folder, start);
+        if self.is_verbose() {
+            println!("    run {} is to begin", started.reserved.run);
+            self.tell_epochs(&started.recovered.catalogs);
+        }
         self.check_epochs(given_end, &started);
         self.seen_mut().saw_times("start refused", u64::from(started.was_refused));
         let crash = if fate == Fate::Lost || started.was_refused { Crash::LedgerLost } else { crash };

@@ -144,11 +144,16 @@ impl Truth {
 
     /// The power went: what was told of rooms without messages may be another's from now on.
     pub fn power_is_gone(&mut self) {
-        self.epochs_told.clear();
+        self.blank_rooms_begin_anew();
         self.power_went = true;
     }
 
-    /// Whether a room was told under that epoch, and no power went since.
+    /// Rooms without messages may be told under another epoch from now on.
+    pub fn blank_rooms_begin_anew(&mut self) {
+        self.epochs_told.clear();
+    }
+
+    /// Whether a room was told under that epoch, and nothing came since that gives rooms without messages another.
     pub fn is_lasting(&self, room: &str, epoch: u64) -> bool {
         self.epochs_told.contains(&(room.to_owned(), epoch))
     }

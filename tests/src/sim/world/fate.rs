@@ -5,6 +5,7 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use banter_chat::address::core_of;
 use banter_chat::policy::RoomPolicy;
+use banter_log::catalog::Catalog;
 use banter_protocol::ids::RoomId;
 
 use super::{WALL_START_MS, World};
@@ -83,6 +84,17 @@ impl World {
     /// What holds for a room at this start.
     pub fn policy_of(&self, room: &str) -> &RoomPolicy {
         self.profile.policies.of(room)
+    }
+
+    /// Under which level, class and epoch each room is to be told.
+    pub fn tell_epochs(&self, catalogs: &[Catalog]) {
+        for number in 0..self.profile.rooms {
+            let room = format!("room-{number}");
+            let (id, policy) = (RoomId::of(&room), self.policy_of(&room));
+            let catalog = &catalogs[core_of(id, catalogs.len() as u16).index()];
+            let epoch = policy.durability.level().map(|level| catalog.epoch_of(id, level, policy.class).0);
+            println!("      {room}: {}, {:?}, {epoch:?}", policy.durability.name(), policy.class);
+        }
     }
 
     /// What the server has of each logged room, in its log and in memory.
@@ -199,6 +211,13 @@ impl World {
         let mut hasher = DefaultHasher::new();
         format!("{:?}", self.profile.policies).hash(&mut hasher);
         hasher.finish()
+    }
+
+    /// Rooms have other levels or classes: one without messages may have been `written` when the power went.
+    pub fn levels_have_changed(&mut self) {
+        if self.truth.power_went {
+            self.truth.blank_rooms_begin_anew();
+        }
     }
 
     /// The ledger is not what it was: every room may go on under another name.
