@@ -20,7 +20,7 @@ use crate::local_room::LocalRoom;
 use crate::parcel::{Answer, FetchAsk, JoinAsk, OwnedBody, Refusal, Up};
 use crate::proving::{JoinWish, Purpose, must_be_short};
 use crate::rates::Kind;
-use crate::session::{ReadState, Stage, Subscription};
+use crate::session::{Moment, ReadState, Stage, Subscription};
 use crate::sessions::Sessions;
 use crate::turn::Turn;
 
@@ -186,7 +186,7 @@ impl Sessions {
         let name = self.session_name(slot);
         let session = &mut self.connections[slot];
         session.stage = Stage::Greeted;
-        session.since_us = turn.now.monotonic_us;
+        session.since = Moment::at_us(turn.now.monotonic_us);
         session.agreed = agreed;
         session.write(&Event::Welcome {
             id,

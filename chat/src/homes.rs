@@ -240,7 +240,7 @@ impl Sessions {
         let session = &mut self.connections[slot];
         let Some(user) = session.user.as_ref().map(UserId::of) else { return };
         session.is_at_home = moved != Moved::Went;
-        let news = HomeNews { user, connection, since_us: session.since_us, moved };
+        let news = HomeNews { user, connection, since_us: session.since.us(), moved };
         self.send_up_to(slot, home_of(user, self.cores), Up::Home(news), turn);
     }
 }

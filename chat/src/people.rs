@@ -148,7 +148,7 @@ impl Sessions {
             let reading = &self.subscriptions[subscription as usize];
             self.rooms[reading.room as usize].name.clone()
         };
-        let since_ms = now.monotonic_us.saturating_sub(session.since_us) / 1_000;
+        let since_ms = now.monotonic_us.saturating_sub(session.since.us()) / 1_000;
         ConnectionState {
             id: self.id_of(slot),
             session: self.session_name(slot),

@@ -73,12 +73,30 @@ pub struct Session {
     pub rates: Rates,
     /// When the last byte came: the low half of the turn's clock, which lasts for 49 days, and silence for one at most.
     pub heard_ms: u32,
-    /// When it said who it is, in the turns' microseconds.
-    pub since_us: u64,
+    /// When it said who it is.
+    pub since: Moment,
     /// Its user's home was told of it.
     pub is_at_home: bool,
     /// What its token proved, where tokens are asked for.
     pub proof: Option<Arc<Proof>>,
+}
+
+/// A time of the turns' clock, in microseconds and 6 bytes: it lasts for 8 years.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Moment([u8; 6]);
+
+impl Moment {
+    /// That many microseconds behind the server's start.
+    pub fn at_us(us: u64) -> Self {
+        let [a, b, c, d, e, f, ..] = us.to_le_bytes();
+        Moment([a, b, c, d, e, f])
+    }
+
+    /// Microseconds behind the server's start.
+    pub fn us(self) -> u64 {
+        let [a, b, c, d, e, f] = self.0;
+        u64::from_le_bytes([a, b, c, d, e, f, 0, 0])
+    }
 }
 
 /// Where a connection stands.
@@ -130,7 +148,7 @@ impl Session {
             behind: 0,
             rates: Rates::default(),
             heard_ms: 0,
-            since_us: 0,
+            since: Moment::default(),
             is_at_home: false,
             proof: None,
         }
@@ -227,6 +245,13 @@ pub struct Skip {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_moment_is_what_it_was_made_of() {
+        for us in [0, 1, 255, 256, 1 << 40, (1 << 48) - 1] {
+            assert_eq!(Moment::at_us(us).us(), us);
+        }
+    }
 
     #[test]
     fn an_idle_connection_is_small() {
