@@ -9,6 +9,7 @@ step() { printf '\n== %s\n' "$*"; }
 step "tools"
 cargo --version
 command -v cc >/dev/null || { apt-get update -q && apt-get install -y -q gcc libc6-dev; }
+command -v patch >/dev/null || { apt-get update -q && apt-get install -y -q patch; }
 
 step "format"
 cargo fmt --all --check
@@ -21,6 +22,9 @@ RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked --quiet
 
 step "docs/openapi.json, by a public validator"
 bash scripts/openapi.sh
+
+step "each named mutant still applies"
+scripts/mutants.sh --apply
 
 step "tests: the README's command"
 cargo test --workspace --locked

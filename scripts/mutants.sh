@@ -1,16 +1,18 @@
 #!/usr/bin/env bash
 # Breaks a copy of the tree on purpose, and says how many seeds of the simulated world find it:
-#   scripts/mutants.sh [--seeds N] [--least PERCENT] [NAME…]
+#   scripts/mutants.sh [--seeds N] [--least PERCENT] [--apply] [NAME…]
 # Each tests/mutants/NAME.patch is one mistake. Fails if fewer than PERCENT of the seeds (2) find one, or fewer than what the
 # patch itself says (`# least: 0.4`), if a patch no longer applies or builds, or if the tree without any of them fails.
+# --apply: says only whether each still applies.
 set -uo pipefail
 cd "$(dirname "$0")/.."
-seeds=400 least=2 names=()
+seeds=400 least=2 names=() apply_only=0
 while [ $# -gt 0 ]; do
   case "$1" in
     --seeds) seeds="$2"; shift 2 ;;
     --least) least="$2"; shift 2 ;;
-    -*) sed -n '2,5s/^# //p' "$0" >&2; exit 2 ;;
+    --apply) apply_only=1; shift ;;
+    -*) sed -n '2,6s/^# //p' "$0" >&2; exit 2 ;;
     *) names+=("$1"); shift ;;
   esac
 done
@@ -55,6 +57,12 @@ row() { printf '%-44s %6s %8s   %s\n' "$@"; }
 
 failed=0
 copy
+if [ "$apply_only" = 1 ]; then
+  for name in "${names[@]}"; do
+    apply "$name" --dry-run >/dev/null 2>&1 || { echo "tests/mutants/$name.patch no longer applies" >&2; failed=1; }
+  done
+  exit "$failed"
+fi
 row mutant found share "what the oracle said most"
 build none || { cat "$out/none.build"; exit 1; }
 found="$(run none)"
