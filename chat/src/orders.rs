@@ -220,7 +220,9 @@ impl Sessions {
     /// Goes on with what was ordered, as far as this turn may.
     pub(crate) fn follow_orders(&mut self, turn: &mut Turn<'_>) {
         let mut looks = LOOKS_A_TURN;
-        while looks > 0
+        // A crowd of one user leaves half of each turn to the walks, of which one may be a revocation's.
+        let for_walks = if self.orders.walk.is_some() || !self.orders.waiting.is_empty() { LOOKS_A_TURN / 2 } else { 0 };
+        while looks > for_walks
             && let Some(id) = self.orders.replaced.pop_front()
         {
             turn.counters.steps += 1;

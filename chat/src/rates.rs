@@ -120,8 +120,9 @@ impl RoomRate {
         }
         let elapsed_ms = u64::from((now_ms as u32).wrapping_sub(self.filled_ms));
         self.filled_ms = now_ms as u32;
-        let taken = u64::from(self.taken).saturating_sub(elapsed_ms * u64::from(per_second_max));
         let full = u64::from(per_second_max) * TOKEN;
+        // No more than a full bucket's, also where the limit was larger when it was taken.
+        let taken = u64::from(self.taken).min(full).saturating_sub(elapsed_ms * u64::from(per_second_max));
         let lacking = (taken + TOKEN).saturating_sub(full);
         self.taken = (taken + if lacking == 0 { TOKEN } else { 0 }).min(u32::MAX.into()) as u32;
         if lacking == 0 { Ok(()) } else { Err(lacking.div_ceil(per_second_max.into())) }
@@ -165,6 +166,14 @@ mod tests {
         assert_eq!(rate.take(10, 7_300), Ok(()), "who waits as told is taken");
         assert_eq!((0..100).filter(|_| rate.take(10, 60_000).is_ok()).count(), 10);
         assert_eq!((0..100).filter(|_| rate.take(0, 60_000).is_ok()).count(), 100, "0 is none");
+    }
+
+    #[test]
+    fn a_limit_that_was_lowered_refuses_for_no_longer_than_the_new_one_does() {
+        let mut rate = RoomRate::default();
+        assert_eq!((0..20_000).filter(|_| rate.take(10_000, 7_000).is_ok()).count(), 10_000);
+        assert_eq!(rate.take(1, 7_000), Err(1_000));
+        assert_eq!((rate.take(1, 8_000), rate.take(1, 8_000)), (Ok(()), Err(1_000)));
     }
 
     #[test]

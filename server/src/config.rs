@@ -39,7 +39,7 @@ pub use auth::{Auth, LIFETIME_HOURS_LARGEST, TokenAuth};
 pub use changes::{Change, Changes, LIVE_LIMITS, merge};
 pub use cores::CoreChoice;
 pub use fault::{ConfigFault, Place, Table};
-pub use logging::{LogFormat, parse_log};
+pub use logging::{LogFormat, log_filter, parse_log};
 pub use rooms::{ROOM_RULES_MAX, RoomRule};
 
 /// Where a server listens unless told otherwise.

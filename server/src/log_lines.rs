@@ -8,7 +8,7 @@ use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
 
-use crate::config::{LogFormat, parse_log};
+use crate::config::{LogFormat, log_filter, parse_log};
 
 /// Lines that wait to be written.
 const LINES_MAX: usize = 10_000;
@@ -68,7 +68,7 @@ impl LogFilter {
 
     fn put(&self, filter: &str) {
         // It fails where nobody logs any more.
-        let _ = EnvFilter::try_new(filter).map(|filter| self.0.handle.reload(filter));
+        let _ = log_filter(filter).map(|filter| self.0.handle.reload(filter));
     }
 
     fn lock(&self) -> MutexGuard<'_, FilterTexts> {
@@ -100,7 +100,7 @@ pub fn begin(filter: &str, format: LogFormat) -> LogLines {
     let (writer, guard) =
         NonBlockingBuilder::default().buffered_lines_limit(LINES_MAX).lossy(true).finish(std::io::stderr());
     let dropped = writer.error_counter();
-    let (layer, handle) = reload::Layer::new(EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info")));
+    let (layer, handle) = reload::Layer::new(log_filter(filter).unwrap_or_else(|_| EnvFilter::new("info")));
     let lines = fmt::layer().with_writer(writer).with_target(false);
     let lines = match format {
         LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).boxed(),

@@ -1,7 +1,7 @@
 //! What is logged, and for whom: the filter and the format, as file, flag and operator say them.
 
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::filter::{LevelFilter, ParseError};
 
 pub(super) const MUST_LOG_FORMAT: &str = "must be \"text\" or \"json\"";
 pub(super) const MUST_LOG: &str = "must be a log filter, like \"info\" or \"warn,banter_server=debug\"";
@@ -50,13 +50,21 @@ pub fn parse_log(text: &str) -> Result<String, String> {
             "{MUST_LOG}: {word} is no level (off, error, warn, info, debug, trace); of a target say {word}=debug"
         ));
     }
-    match EnvFilter::try_new(text) {
+    match log_filter(text) {
         Ok(_) => Ok(text.to_owned()),
         Err(fault) => {
-            let part = text.split(',').find(|part| EnvFilter::try_new(part).is_err());
+            let part = text.split(',').find(|part| log_filter(part).is_err());
             Err(format!("{MUST_LOG}: {}: {fault}", part.unwrap_or(text).trim()))
         }
     }
+}
+
+/// The filter that a text says. Values of fields are compared as they are: as patterns, a short one could take all of the memory.
+///
+/// # Errors
+/// It is none.
+pub fn log_filter(text: &str) -> Result<EnvFilter, ParseError> {
+    EnvFilter::builder().with_regex(false).parse(text)
 }
 
 fn is_misspelt(word: &str) -> bool {
@@ -67,6 +75,12 @@ fn is_misspelt(word: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_filter_of_few_bytes_takes_little_however_it_is_written() {
+        let greedy = format!("[turn{{f=(a|b)*a{}}}]=trace", "(a|b)".repeat(40));
+        assert_eq!(parse_log(&greedy).as_deref(), Ok(&*greedy), "compared as it is");
+    }
 
     #[test]
     fn a_filter_is_a_level_or_says_levels_of_targets() {

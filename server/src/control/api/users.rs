@@ -47,10 +47,9 @@ pub struct ConnectionTold {
     address: Option<String>,
     /// When it said who it is, in milliseconds since 1970.
     since_ms: u64,
-    /// Rooms that it reads; only for keys that are for all rooms.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    rooms_count: Option<usize>,
-    /// The first 100 of them that it joined, as far as the key is for them.
+    /// Rooms that it reads.
+    rooms_count: usize,
+    /// The first 100 of them that it joined.
     rooms: Vec<String>,
     /// It reads more than 100.
     more_rooms: bool,
@@ -75,7 +74,6 @@ impl ConnectionTold {
             address,
         } = state;
         let may_operate = caller.may(ApiRights::OPERATE);
-        let seen = rooms.iter().map(|room| room.as_str()).filter(|room| caller.sees(room));
         ConnectionTold {
             session,
             sid: login_session.filter(|_| may_operate).map(String::from),
@@ -87,17 +85,17 @@ impl ConnectionTold {
             core: core as u16,
             address: address.filter(|_| may_operate).map(|address| address.to_string()),
             since_ms,
-            rooms_count: caller.may(ApiRights::READ).then_some(rooms_count),
+            rooms_count,
             more_rooms: rooms.len() < rooms_count,
-            rooms: seen.map(str::to_owned).collect(),
+            rooms: rooms.iter().map(|room| room.as_str().to_owned()).collect(),
             rooms_behind,
             waiting_bytes,
         }
     }
 }
 
-/// The connections of a user: where they are, since when, what they read, and how far behind they are. Who may only see some
-/// rooms is told the names of these alone; addresses and login sessions only who may operate the server.
+/// The connections of a user: where they are, since when, what they read, and how far behind they are. Only for keys that are
+/// for all rooms; addresses and login sessions only for those that may operate the server.
 #[utoipa::path(get, path = "/v1/users/{user}", tag = "users", params(("user" = String, Path)),
     responses((status = 200, body = UserTold, description = "An empty list for a user without connections"), (status = 503, body = ErrorAnswer)))]
 pub async fn user(
@@ -105,7 +103,7 @@ pub async fn user(
     Extension(caller): Extension<Caller>,
     OfUser(user): OfUser,
 ) -> Result<Json<UserTold>, ApiFault> {
-    caller.must_somewhere(ApiRights::READ)?;
+    caller.must(ApiRights::READ, None)?;
     let answers = plane.cores.ask_all(|| BackendAsk::User(user.clone())).await?;
     let (mut count, mut connections) = (0, Vec::new());
     for (core, answer) in answers.into_iter().enumerate() {
