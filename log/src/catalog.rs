@@ -37,6 +37,9 @@ pub struct Catalog {
     rooms: BTreeMap<RoomId, KnownRoom>,
     /// Of rooms that came to another class: where they ended in each of the others, the newest last.
     elsewhere: BTreeMap<RoomId, Vec<KnownRoom>>,
+    /// Of rooms that lack places ahead of parts that a power cut may have left: where they ended before each hole, the newest
+    /// last. No more than there are such parts, and of no use once all of them were added.
+    before_holes: BTreeMap<RoomId, Vec<KnownRoom>>,
     segments: BTreeMap<u64, KnownSegment>,
     cutting: VecDeque<Cutting>,
     /// Segments that were forgotten, to be told.
@@ -115,6 +118,8 @@ pub struct Added {
     /// It gives places again, which were refused: the segment that had them, and the last of its places that counts. Or
     /// nothing of it counts: then that segment is its own.
     pub given_again: Option<(u64, Sequence)>,
+    /// It goes on from that segment, and gives again all that its room has between that and the one in `given_again`.
+    pub left_behind: Option<u64>,
 }
 
 impl Catalog {
@@ -272,6 +277,7 @@ impl Catalog {
     /// Takes the first room out, as a checkpoint has it.
     pub fn take_kept(&mut self) -> Vec<KeptRoom> {
         let Some((room, newest)) = self.rooms.pop_first() else { return Vec::new() };
+        self.before_holes.remove(&room);
         let mut kept = self.elsewhere.remove(&room).unwrap_or_default();
         kept.push(newest);
         let kept_of = |known: KnownRoom| {
@@ -300,34 +306,48 @@ impl Catalog {
         if !is_chained {
             part.chain = Chain::default();
         }
-        let joint = known.map_or(Joint::Begins, |known| known.joint_to(part, is_chained, epoch));
+        let left = known.and_then(|known| self.left_before(part, &known, is_chained));
+        let joint = match known {
+            Some(_) if left.is_some() => Joint::GoesOn,
+            Some(known) => known.joint_to(part, is_chained, epoch),
+            None => Joint::Begins,
+        };
         let lacking = known.filter(|_| joint == Joint::Lacks);
         let hole = lacking.and_then(|known| self.unexplained(&known, segment.run, part, past));
         let is_left_out = hole.is_some() || part.last < part.first;
-        if joint == Joint::Lacks && is_left_out && past.may_have_taken(segment.run, part.level) {
+        let before_hole = lacking.filter(|_| past.may_have_taken(segment.run, part.level));
+        if before_hole.is_some() && is_left_out {
             // What lies behind was not safe either; the room goes on from what is whole, under its new epoch. It is written
             // down that nothing of it counts: a later start, which may know of more breaks, makes the same of it.
             let is_known = part.last < part.first;
-            return Added { hole: None, given_again: (!is_known).then_some((segment.id, part.first.previous())) };
+            let given_again = (!is_known).then_some((segment.id, part.first.previous()));
+            return Added { given_again, ..Added::default() };
+        }
+        // An earlier start may have left it out all the same, and its index, which said so, be lost: then what was written after
+        // that start goes on from before the hole.
+        if let Some(before) = before_hole {
+            self.before_holes.entry(part.room).or_default().push(before);
         }
         let before = known.filter(|_| joint == Joint::GoesOn);
-        let goes_on_from = before.map(|before| self.left_before(part, &before, is_chained).unwrap_or(before));
+        let goes_on_from = left.or(before);
         if let Some(there) = goes_on_from.filter(|_| !is_chained) {
             part.chain = self.chain_behind(&there);
         }
         self.insert_part(segment, part, epoch, goes_on_from.map_or(part.first, |there| there.first.min(part.first)));
         let given_again = before.filter(|before| part.first <= before.head);
-        Added { hole, given_again: given_again.map(|before| (before.newest, part.first.previous())) }
+        let given_again = given_again.map(|before| (before.newest, part.first.previous()));
+        Added { hole, given_again, left_behind: left.map(|left| left.newest) }
     }
 
-    /// Where a room ended in a class that it left, if a part goes on from there: it names that, or begins where that ends and
-    /// before all that is known of the room since, of which nothing counts then.
+    /// Where a room ended in a class that it left, or before a hole, if a part goes on from there: it names that, or begins where
+    /// that ends and before all that is known of the room since, of which nothing counts then.
     fn left_before(&self, part: &Part, known: &KnownRoom, is_chained: bool) -> Option<KnownRoom> {
         let goes_on = |left: &&KnownRoom| match is_chained {
             true => left.newest == part.chain.before && left.head >= part.first.previous(),
             false => part.first <= known.first && left.head == part.first.previous(),
         };
-        self.elsewhere.get(&part.room)?.iter().rev().find(goes_on).copied()
+        let there = [&self.elsewhere, &self.before_holes].map(|rooms| rooms.get(&part.room));
+        there.into_iter().flatten().find_map(|left| left.iter().rev().find(goes_on)).copied()
     }
 
     fn insert_part(&mut self, segment: &SegmentHeader, part: &Part, epoch: Epoch, first: Sequence) {
@@ -492,6 +512,7 @@ impl Catalog {
     /// The run begins, at that time of its clock, milliseconds since 1970. Every earlier segment was added.
     pub fn begin(&mut self, start_ms: u64) {
         self.runs.begin(start_ms);
+        self.before_holes.clear();
     }
 
     /// The starts of the server before this one.

@@ -52,6 +52,11 @@ const MENDED: &[(u64, u16, &str)] = &[
         "a block that a full disk had refused lay whole behind its segment's end: walked without its index, it cut the room off",
     ),
     (
+        24_629,
+        3,
+        "what a power cut left, without the index and the ledger that said so, hid what its room has before it",
+    ),
+    (
         55_504,
         2,
         "what a power cut left behind a room's class, without the index that said so, hid what the room has in the class it left",

@@ -188,7 +188,11 @@ fn what_one_start_left_out_behind_a_power_cut_a_later_one_leaves_out_that_knows_
     catalog.add_segment(segment(2, 5), 1, 0);
     let breaks: &'static [Break] = Box::leak(Box::new([cut, Break { run: 7, epoch: Epoch(70), every_level: true }]));
     let added = catalog.add_any_part(&segment(2, 5), &mut written(15, 20), true, &past(&breaks[..1]));
-    assert_eq!(added, Added { hole: None, given_again: Some((2, Sequence(14))) }, "its table says so from now on");
+    assert_eq!(
+        added,
+        Added { given_again: Some((2, Sequence(14))), ..Added::default() },
+        "its table says so from now on"
+    );
     add_as(&mut catalog, segment(2, 5), written(15, 14), &past(breaks));
     add_as(&mut catalog, segment(3, 6), written(11, 12), &past(breaks));
     assert_eq!(bounds(&catalog, 1), Some((1, 12)));
@@ -512,4 +516,36 @@ fn a_room_goes_on_from_the_class_that_it_left_where_nothing_of_what_came_between
         assert_eq!((bounds(&catalog, 1), next.chain.before), (Some((1, 17)), 1), "chained: {is_chained}");
         assert_eq!(added.given_again, Some((2, Sequence(2))), "nothing of that part counts");
     }
+}
+
+#[test]
+fn a_room_goes_on_from_before_a_hole_where_nothing_of_what_a_power_cut_left_behind_it_counts() {
+    // A start left out 15 to 22 behind the hole and wrote from 11 on. Then its ledger was lost, so that every hole may have been
+    // given up, and the indexes that said what it left out.
+    let breaks = [Break { run: 6, epoch: Epoch(60), every_level: true }];
+    let past = Past { breaks: (&breaks).into(), ..oldest(&[(Class::SERVER, 1)]) };
+    let written = |first, last| Part { level: Level::Written, ..part(1, first, last) };
+    // Or wrote that after the loss, and under a new epoch, for its level had gone down.
+    for (is_chained, run, epoch) in [(true, 6, 1), (false, 6, 1), (true, 7, 70), (false, 7, 70)] {
+        let mut catalog = Catalog::default();
+        add_walked(&mut catalog, segment(1, 5), written(1, 10), &past);
+        add_walked(&mut catalog, segment(2, 5), written(15, 20), &past);
+        add_walked(&mut catalog, segment(3, 5), written(21, 22), &past);
+        assert_eq!(bounds(&catalog, 1), Some((15, 22)), "as far as is known until then");
+        let chain = behind(1, Class::SERVER);
+        let mut next = Part { chain, epoch: Epoch(epoch), ..part(1, 11, 17) };
+        catalog.add_segment(segment(4, run), 1, 17);
+        let added = catalog.add_any_part(&segment(4, run), &mut next, is_chained, &past);
+        let expected = Added { given_again: Some((3, Sequence(10))), left_behind: Some(1), ..Added::default() };
+        assert_eq!((added, next.chain.before), (expected, 1), "chained: {is_chained}, run {run}");
+        assert_eq!(bounds(&catalog, 1), Some((1, 17)), "chained: {is_chained}, run {run}");
+        catalog.begin(0);
+        assert!(catalog.before_holes.is_empty());
+    }
+    let mut catalog = Catalog::default();
+    add_walked(&mut catalog, segment(1, 5), written(1, 10), &past);
+    add_walked(&mut catalog, segment(2, 5), written(15, 20), &past);
+    let chain = Chain { before: 2, ..behind(1, Class::SERVER) };
+    add_as(&mut catalog, segment(4, 6), Part { chain, ..part(1, 18, 22) }, &past);
+    assert_eq!(bounds(&catalog, 1), Some((15, 22)), "where its writer counted what lies behind the hole, that counts");
 }

@@ -36,6 +36,7 @@ pub(super) fn catalogs(
     let past = ledger.past(found.iter().map(|segment| &segment.header));
     let mut catalogs: Vec<Catalog> = (0..cores).map(|_| Catalog::default()).collect();
     let (mut holes, mut given_again) = (Vec::new(), GivenAgain::new());
+    let ids: Vec<u64> = found.iter().map(|segment| segment.header.id).collect();
     if let Some(checkpoint) = checkpoint {
         take_kept(folder, checkpoint, found, &mut catalogs, &past)?;
     }
@@ -47,7 +48,11 @@ pub(super) fn catalogs(
             let Some(catalog) = catalogs.get_mut(core_of(part.room, cores).index()) else { continue };
             let added = catalog.add_any_part(&header, part, segment.is_chained, &past);
             if let Some((before, last)) = added.given_again {
-                given_again.entry(before).or_default().insert(part.room, last);
+                let first = added.left_behind.unwrap_or(before);
+                let ids = &ids[ids.partition_point(|&id| id < first)..];
+                for &id in ids.iter().take_while(|&&id| id <= before) {
+                    given_again.entry(id).or_default().insert(part.room, last);
+                }
             }
             holes.extend(added.hole);
         }
@@ -96,7 +101,15 @@ fn end_parts(folder: &Path, segment: &KnownSegment, rooms: &BTreeMap<RoomId, Seq
     if let Some(index) = unwritten.get_mut(&id).and_then(Arc::get_mut) {
         return parts.iter().for_each(|part| ends(part).into_iter().for_each(|last| index.end_at(part.room, last)));
     }
-    parts.iter_mut().for_each(|part| part.last = ends(part).unwrap_or(part.last));
+    let mut is_changed = false;
+    for part in &mut parts {
+        let last = ends(part).unwrap_or(part.last);
+        is_changed |= last != part.last;
+        part.last = last;
+    }
+    if !is_changed {
+        return;
+    }
     if let Err(error) = write_table(folder, segment, &parts) {
         let path = index_path(folder, id);
         tracing::warn!(%error, "cannot write to {}: the next start does", path.display());

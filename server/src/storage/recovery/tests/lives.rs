@@ -2,6 +2,8 @@
 
 use std::ops::RangeInclusive;
 
+use banter_log::catalog::Break;
+
 use super::*;
 use crate::storage::indexes::read_parts;
 
@@ -15,15 +17,16 @@ struct Lobby {
     class: Class,
     run: u64,
     epoch: u64,
+    level: Level,
     places: RangeInclusive<u64>,
 }
 
 fn earlier(id: u64, places: RangeInclusive<u64>) -> Lobby {
-    Lobby { id, class: Class::SERVER, run: WRITER, epoch: EPOCH, places }
+    Lobby { id, class: Class::SERVER, run: WRITER, epoch: EPOCH, level: Synced, places }
 }
 
 fn later(id: u64, places: RangeInclusive<u64>) -> Lobby {
-    Lobby { id, class: SHORT, run: WRITER + 1, epoch: EPOCH + 1, places }
+    Lobby { id, class: SHORT, run: WRITER + 1, epoch: EPOCH + 1, level: Synced, places }
 }
 
 /// A log of these segments, none of which has an index, under a ledger that says something was dropped and changed.
@@ -32,11 +35,11 @@ fn log_of(segments: &[Lobby], (dropped, changed): (u64, u64)) -> Log {
     for entry in fs::read_dir(&log.folder).unwrap() {
         fs::remove_file(entry.unwrap().path()).unwrap();
     }
-    for &Lobby { id, class, run, epoch, ref places } in segments {
+    for &Lobby { id, class, run, epoch, level, ref places } in segments {
         let mut made = Made::of(SegmentHeader { class, ..header(id, id, run) });
         for sequence in places.clone() {
             let body = body("lobby", sequence);
-            made.commit(Synced, &[Post { epoch, body: body.as_bytes(), ..Post::at(sequence) }.frame()]);
+            made.commit(level, &[Post { epoch, body: body.as_bytes(), ..Post::at(sequence) }.frame()]);
         }
         fs::write(log.segment(id), file_of(&made)).unwrap();
     }
@@ -99,6 +102,25 @@ fn places_that_were_refused_and_given_again_end_the_part_before_and_never_below_
     [log.segment(3), index_path(&log.folder, 3)].iter().for_each(|path| fs::remove_file(path).unwrap());
     let room = log.recover(false, FINDER + 1).unwrap().catalogs[0].room(RoomId::of("lobby")).unwrap();
     assert_eq!((room.first, room.head), (Sequence(4), Sequence(3)));
+}
+
+#[test]
+fn a_room_goes_on_before_what_a_power_cut_left_also_where_the_ledger_and_the_index_that_said_so_are_lost() {
+    // The cut took 4 to 6 from what the writer wrote. The next start left out 7 to 9, and gave their places again.
+    let cut = |id, places| Lobby { level: Written, ..earlier(id, places) };
+    let segments = [cut(1, 1..=3), cut(2, 7..=8), cut(3, 9..=9), Lobby { class: Class::SERVER, ..later(4, 4..=10) }];
+    let log = log_of(&segments, (0, 0));
+    // A later one found no ledger: it knows of no cut, and every hole may have been given up.
+    let all_break = Some(Break { run: WRITER + 1, epoch: Epoch(EPOCH + 2), every_level: true });
+    let last = Some(LastRun { run: WRITER + 2, is_closed: false, boot: this_boot() });
+    LedgerFile::make(&log.folder, Ledger { last, all_break, ..ledger() }).unwrap();
+    let lost: [&[u64]; 5] = [&[], &[2], &[3], &[2, 3], &[2, 3, 4]];
+    for (start, lost) in (FINDER..).zip(lost) {
+        lost.iter().for_each(|&id| fs::remove_file(index_path(&log.folder, id)).unwrap());
+        assert_eq!(lobby(&log, start), (EPOCH + 2, (1..=10).collect()), "without the indexes of {lost:?}");
+        assert_eq!([1, 2, 3, 4].map(|id| part(&log, id).last.0), [3, 6, 8, 10], "nothing of 2 and 3 counts");
+        assert_eq!(part(&log, 4).chain.before, 1);
+    }
 }
 
 #[test]
