@@ -169,3 +169,12 @@ fn people_are_told_nothing_of_connections_unless_they_look_for_it() {
         assert_eq!(setup.server.log().contains("a user came in"), is_told, "{}", setup.server.log());
     }
 }
+
+#[test]
+fn whoever_ends_the_log_is_named_in_it() {
+    let setup = Setup::start(1, CONFIG);
+    setup.ctl(&["log-level", "off"]);
+    setup.told("log_level", &json!({"by": "socket", "filter": "off"}));
+    setup.ctl(&["log-level", "info"]);
+    setup.told("log_level", &json!({"by": "socket", "filter": "info"}));
+}

@@ -12,6 +12,7 @@ use super::Plane;
 use super::asked::Said;
 use super::caller::Caller;
 use super::fault::{ApiFault, ErrorAnswer};
+use crate::config::parse_log;
 use crate::log_lines::FilterTexts;
 
 /// Bytes of a filter: each line that may be logged is held against it.
@@ -63,16 +64,17 @@ pub async fn set_log_level(
     if filter.len() > LOG_FILTER_BYTES_MAX {
         return Err(ApiFault::invalid(format!("`filter` has more than {LOG_FILTER_BYTES_MAX} bytes")));
     }
+    let filter = parse_log(&filter).map_err(|must| ApiFault::invalid(format!("`filter` {must}")))?;
     // By whichever of the two filters lets it pass: the one may end the log, and the other may begin it.
-    let say = || tracing::info!(event = "log_level", by = caller.name(), filter, "what is logged was changed");
+    let say = || tracing::info!(event = "log_level", by = caller.name(), filter, "what is logged is changed");
     let is_told = tracing::enabled!(tracing::Level::INFO);
+    if is_told {
+        say();
+    }
     let log = &plane.status.log;
     log.set(&filter).map_err(|must| ApiFault::invalid(format!("`filter` {must}")))?;
-    if tracing::enabled!(tracing::Level::INFO) {
+    if !is_told {
         say();
-    } else if is_told {
-        // Nothing is told any more, and that is what the next reader of the log looks for.
-        tracing::error!(event = "log_level", by = caller.name(), filter, "less is logged from here on");
     }
     Ok(Json(log.texts().into()))
 }
