@@ -64,7 +64,12 @@ fn a_damaged_block_is_passed_while_another_lane_has_ever_more_to_tell() {
     let mut house = House::new("damaged-busy");
     house.found(made(1, 3, 0).block(&[at("a", 1)]).block(&[at("a", 2)]));
     damage(&house, 1, PAGE + 100);
-    (2..=20).for_each(|id| house.found(made(id, 3, 1).block(&[at("c", id)])));
+    // Each block is a step.
+    let (mut busy, large) = (made(2, 3, 1), format!("\"{}\"", "x".repeat(70_000)));
+    for place in 1..=20 {
+        busy.block(&[Post { body: large.as_bytes(), ..at("c", place) }]);
+    }
+    house.found(&busy);
     let nothing = frontier(&[]);
     let lines = short(&told(&mut open(&house.log(0), Origin::Oldest, &nothing), &nothing));
     let place = |wanted: &str| lines.iter().position(|line| line == wanted).unwrap();
