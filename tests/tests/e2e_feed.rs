@@ -18,17 +18,20 @@ use tempfile::TempDir;
 /// Segments as small as the other limits allow.
 const SMALL: [&str; 6] =
     ["--frame-bytes-max", "8192", "--log-commit-bytes-max", "16384", "--log-segment-bytes", "65536"];
-/// One that may do everything, one for games, and one that may not read.
-const KEYS: [(&str, &str, &str, &str); 3] = [
+/// One that may do everything, one for games, one that may not read, and one that reads all.
+const KEYS: [(&str, &str, &str, &str); 4] = [
     ("all", ALL, "'post', 'read', 'operate'", "'*'"),
     ("game", GAME, "'post', 'read'", "'game-*'"),
     ("post", POST, "'post'", "'*'"),
+    ("read", READ, "'read'", "'*'"),
 ];
 const ALL: &str = "key-for-everything";
 const GAME: &str = "key-for-games";
 const POST: &str = "key-for-posts";
-/// Feeds that a server has at a time.
-const FEEDS_MAX: usize = 8;
+const READ: &str = "key-for-reads";
+/// Feeds of all keys at a time, and of one.
+const FEEDS_OF_KEYS_MAX: usize = 7;
+const FEEDS_PER_KEY_MAX: usize = 4;
 
 /// A folder with a configuration and a log.
 struct Setup {
@@ -460,13 +463,17 @@ fn a_feed_that_cannot_be_had_is_refused_with_a_code() {
     let unlogged = memory.start(1);
     assert_eq!(unlogged.refused(ALL, "?cursor=start"), (501, "no_log".to_owned()));
     assert_eq!(unlogged.refused(POST, ""), (403, "forbidden".to_owned()));
-    // As many as may be; who goes leaves its place.
-    let mut feeds: Vec<Feed> = (0..FEEDS_MAX).map(|_| api.feed(ALL, "")).collect();
+    // As many as may be, of one key and of all; who goes leaves its place.
+    let mut feeds: Vec<Feed> = (0..FEEDS_PER_KEY_MAX).map(|_| api.feed(READ, "")).collect();
+    wait_until("a key has its share", || api.metric("banter_feeds") == FEEDS_PER_KEY_MAX as u64);
+    assert_eq!(api.refused(READ, ""), (503, "overloaded".to_owned()));
+    feeds.extend((FEEDS_PER_KEY_MAX..FEEDS_OF_KEYS_MAX).map(|_| api.feed(ALL, "")));
+    wait_until("all are open", || api.metric("banter_feeds") == FEEDS_OF_KEYS_MAX as u64);
     assert_eq!(api.refused(ALL, ""), (503, "overloaded".to_owned()));
     api.post("lobby", &json!(2));
     feeds.iter().for_each(|feed| drop(feed.wait_for_messages(1)));
     feeds.pop();
-    wait_until("there is a place again", || api.metric("banter_feeds") < FEEDS_MAX as u64);
+    wait_until("there is a place again", || api.metric("banter_feeds") < FEEDS_OF_KEYS_MAX as u64);
     api.feed(ALL, "?cursor=start").wait_for_messages(2);
 }
 
@@ -510,10 +517,11 @@ fn who_takes_nothing_of_a_feed_costs_nothing_and_delays_nobody() {
     let body = json!("x".repeat(50_000));
     (0..40).for_each(|_| api.broadcast(&ROOMS, &body));
     let before = api.server.memory_bytes();
-    let stalled: Vec<TcpStream> = (0..FEEDS_MAX - 1)
-        .map(|_| {
+    let stalled: Vec<TcpStream> = (0..FEEDS_OF_KEYS_MAX - 1)
+        .map(|at| {
+            let key = if at < FEEDS_PER_KEY_MAX { READ } else { ALL };
             let mut stream = TcpStream::connect(&api.address).expect("a connection");
-            let head = format!("GET /v1/feed?cursor=start HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer {ALL}\r\n\r\n");
+            let head = format!("GET /v1/feed?cursor=start HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer {key}\r\n\r\n");
             stream.write_all(head.as_bytes()).expect("it is sent");
             stream
         })

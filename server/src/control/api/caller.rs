@@ -38,6 +38,11 @@ impl Caller {
         self.0.as_ref().map_or("socket", |key| &key.name)
     }
 
+    /// The digest of its key.
+    pub fn key_digest(&self) -> Option<[u8; 32]> {
+        self.0.as_ref().map(|key| key.digest)
+    }
+
     /// That it may do that, in that room or, without one, on the whole server.
     ///
     /// # Errors

@@ -20,7 +20,7 @@ use banter_access::pattern::Pattern;
 use banter_protocol::error_code::ErrorCode;
 use hyper::body::Frame;
 use serde::Deserialize;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::watch;
 use tokio::time::Instant;
 use utoipa::IntoParams;
 
@@ -29,17 +29,14 @@ use super::asked::Asked;
 use super::caller::{Caller, Keys};
 use super::fault::{ApiFault, ErrorAnswer};
 use super::frontier::Following;
+use super::seats::{Seat, Seats};
 use crate::control::CoreLink;
 use crate::control::feeds::FeedState;
 use crate::core::rare_line::RareLine;
-use crate::storage::feed::{Cursor, FeedLog, FeedReader, Frontier, OpenFault, Origin, Stepped};
+use crate::storage::feed::{Cursor, FeedLog, FeedReader, Frontier, OpenFault, Origin, READ_RETRY, Stepped};
 
-/// Feeds at a time, over all doors: each may read the log as fast as its disk gives it.
-pub const FEEDS_MAX: usize = 8;
 /// Quiet behind which a line says that the feed lives, and how far it has come.
 const HEARTBEAT: Duration = Duration::from_secs(15);
-/// How long until something is read again that could not be read.
-const READ_RETRY: Duration = Duration::from_secs(1);
 /// Behind its last line, so that it is sent before the server may end.
 const LAST_LINE_PAUSE: Duration = Duration::from_millis(20);
 /// The cursor that stands for the oldest message.
@@ -85,7 +82,7 @@ impl FeedWanted {
 pub struct Feeds {
     log: Arc<FeedLog>,
     following: Arc<Following>,
-    places: Arc<Semaphore>,
+    seats: Arc<Seats>,
     state: Arc<FeedState>,
 }
 
@@ -93,22 +90,20 @@ impl Feeds {
     /// Of that log, which these cores write.
     pub fn new(log: FeedLog, cores: &[CoreLink], state: Arc<FeedState>) -> Self {
         let following = Following::new(cores.to_vec());
-        Feeds { log: log.into(), following: following.into(), places: Semaphore::new(FEEDS_MAX).into(), state }
+        Feeds { log: log.into(), following: following.into(), seats: Arc::default(), state }
     }
 
-    async fn open(
-        &self,
-        origin: Origin,
-        permit: OwnedSemaphorePermit,
-    ) -> Result<(Held, watch::Receiver<Frontier>), ApiFault> {
+    async fn open(&self, origin: Origin, seat: Seat) -> Result<(Held, watch::Receiver<Frontier>), ApiFault> {
         let frontier = self.following.begin().await?;
         let (log, now) = (self.log.clone(), frontier.borrow().clone());
-        let opened = tokio::task::spawn_blocking(move || FeedReader::open(log, origin, &now)).await;
+        let open = move || FeedReader::open(log, origin, &now, std::time::Instant::now());
+        let opened = tokio::task::spawn_blocking(open).await;
         let reader = opened.map_err(|_| stopping())?.map_err(|fault| match fault {
             OpenFault::OtherLog => ApiFault::of(StatusCode::CONFLICT, "wrong_log", fault.to_string()),
+            OpenFault::Lanes { .. } => ApiFault::bad_request(format!("`cursor`: {fault}")),
             OpenFault::Disk(_) => ApiFault::new(ErrorCode::Unavailable, fault.to_string()).again_in(1_000),
         })?;
-        Ok((Held { reader, _permit: permit }, frontier))
+        Ok((Held { reader, _seat: seat }, frontier))
     }
 }
 
@@ -123,7 +118,7 @@ fn stopping() -> ApiFault {
         (status = 400, body = ErrorAnswer, description = "The cursor is none"),
         (status = 409, body = ErrorAnswer, description = "`wrong_log`: the cursor is of another log"),
         (status = 501, body = ErrorAnswer, description = "`no_log`: no room of this server is logged"),
-        (status = 503, body = ErrorAnswer, description = "As many feeds as may be are open, or the server is stopping")))]
+        (status = 503, body = ErrorAnswer, description = "As many feeds as may be are open, or the key has its share, or the server is stopping")))]
 pub async fn feed(
     State(plane): State<Arc<Plane>>,
     Extension(caller): Extension<Caller>,
@@ -141,11 +136,8 @@ pub async fn feed(
     }
     // One may have come since the key was looked at.
     reloads.mark_changed();
-    let permit = feeds.places.clone().try_acquire_owned().map_err(|_| {
-        let message = "as many feeds as may be are open: end one, or let several programs share one";
-        ApiFault::new(ErrorCode::Overloaded, message).again_in(1_000)
-    })?;
-    let (held, frontier) = feeds.open(origin, permit).await?;
+    let seat = feeds.seats.take(caller.key_digest())?;
+    let (held, frontier) = feeds.open(origin, seat).await?;
     let feed = Feed {
         held: Some(held),
         frontier,
@@ -178,7 +170,7 @@ impl Filter {
 /// The reader and its place, which stays taken while a piece is read for who has gone.
 struct Held {
     reader: FeedReader,
-    _permit: OwnedSemaphorePermit,
+    _seat: Seat,
 }
 
 /// One of those that are open.
@@ -228,22 +220,27 @@ impl Feed {
             }
             if self.heartbeat_at <= Instant::now() {
                 self.heartbeat_at = Instant::now() + HEARTBEAT;
-                self.held.as_mut()?.reader.look_soon();
                 let line = self.line("\"type\":\"heartbeat\"")?;
                 return Some((self, line));
             }
-            match self.step().await? {
+            let stepped = self.step().await?;
+            if let Some(error) = stepped.as_ref().map_or_else(Some, |stepped| stepped.failure.as_ref())
+                && let Some(untold) = self.failures.due(std::time::Instant::now())
+            {
+                tracing::warn!(%error, untold, "the log cannot be read for a feed: it is tried again, and nothing is left out");
+            }
+            match stepped {
                 Ok(stepped) if !stepped.lines.is_empty() => {
                     self.heartbeat_at = Instant::now() + HEARTBEAT;
                     self.counted.0.messages.fetch_add(stepped.messages, Ordering::Relaxed);
                     return Some((self, stepped.lines.into()));
                 }
-                Ok(stepped) if stepped.is_idle => self.wait(self.heartbeat_at).await,
+                Ok(stepped) if stepped.is_idle => {
+                    let again_at = stepped.again_at.map_or(self.heartbeat_at, Instant::from_std);
+                    self.wait(again_at.min(self.heartbeat_at)).await;
+                }
                 Ok(_) => {}
-                Err(error) => {
-                    if let Some(untold) = self.failures.due(std::time::Instant::now()) {
-                        tracing::warn!(%error, untold, "the log cannot be read for a feed: it is tried again, and nothing is left out");
-                    }
+                Err(_) => {
                     let retry_at = Instant::now() + READ_RETRY;
                     tokio::select! {
                         () = tokio::time::sleep_until(retry_at.min(self.heartbeat_at)) => {}
@@ -282,7 +279,7 @@ impl Feed {
         let frontier = self.frontier.borrow_and_update().clone();
         let (mut held, filter) = (self.held.take()?, self.filter.clone());
         let task = move || {
-            let stepped = held.reader.step(&frontier, &|room| filter.covers(room));
+            let stepped = held.reader.step(&frontier, &|room| filter.covers(room), std::time::Instant::now());
             (held, stepped)
         };
         let (held, stepped) = tokio::task::spawn_blocking(task).await.ok()?;

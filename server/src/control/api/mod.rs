@@ -21,6 +21,7 @@ mod frontier;
 mod log_level;
 mod operate;
 mod rooms;
+mod seats;
 mod status;
 mod users;
 
@@ -46,7 +47,8 @@ use crate::control::{CoreLink, ToControl};
 use crate::storage::feed::FeedLog;
 use cores::Cores;
 use fault::ApiFault;
-use feed::{FEEDS_MAX, Feeds};
+use feed::Feeds;
+use seats::FEEDS_MAX;
 
 use asked::Came;
 use caller::Door;

@@ -11,20 +11,22 @@
 //!   its index or the start says, and of a last block that nothing proves only what the index knows.
 //! - What is to be erased is looked up behind each read, in the whole list: so no file that was opened before it was rewritten
 //!   tells it.
-//! - What cannot be told any more, since it was dropped or is damaged, is a line of its own. What cannot be read now is read again.
-//! - A step reads [`PIECE_BYTES`] or one block, so that what a feed holds is bounded; no file is open between two of them.
+//! - What cannot be told any more, since it was dropped or is damaged, is a line of its own. What cannot be read now is read again,
+//!   and keeps nobody waiting but who has to come behind it.
+//! - A step reads [`PIECE_BYTES`] or one block, and tells not much more than that, so that what a feed holds is bounded; no file is open between two of them.
 
 mod cursor;
 mod position;
 mod reader;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use banter_log::PAGE_BYTES;
 use banter_log::journal::LogPlaces;
@@ -36,12 +38,16 @@ use super::keeper::KeeperState;
 use super::recovery::KnownSegment;
 use super::segment_path;
 use super::slots::FileIdentity;
+use crate::core::rare_line::RareLine;
 
 pub use cursor::{Cursor, CursorFault};
 pub use position::Dropped;
-pub use reader::{FeedReader, OpenFault, Origin, PIECE_BYTES, Stepped};
+pub use reader::{FeedReader, OpenFault, Origin, PIECE_BYTES, READ_RETRY, Stepped};
 
 use position::{Chart, Charted};
+
+/// Damaged places that the server remembers to have logged.
+const DAMAGES_MAX: usize = 1_024;
 
 /// How far each core's log is committed.
 pub type Frontier = Arc<Vec<Arc<LogPlaces>>>;
@@ -59,6 +65,11 @@ pub struct FeedLog {
     hidden: Mutex<Option<Arc<Hidden>>>,
     /// As it was found last, so that headers are read once.
     chart: Mutex<Arc<Chart>>,
+    /// The newest segment that the start found: what this run writes lies behind it.
+    newest_at_start: u64,
+    unread_line: Mutex<RareLine>,
+    /// Segments and offsets that the log calls damaged.
+    damages: Mutex<BTreeSet<(u64, u64)>>,
 }
 
 /// What a log is, to who reads it as a stream.
@@ -110,7 +121,9 @@ impl FeedLog {
     pub fn new(parts: FeedLogParts<'_>) -> Self {
         let FeedLogParts { folder, identity, run, blank, segments, keeper } = parts;
         let charted = |known: &KnownSegment| Charted { header: known.header, end_offset: Some(known.end_offset) };
-        let chart = Chart(segments.iter().map(|known| (known.header.id, charted(known))).collect());
+        let segments: BTreeMap<_, _> = segments.iter().map(|known| (known.header.id, charted(known))).collect();
+        let newest_at_start = segments.last_key_value().map_or(0, |(&id, _)| id);
+        let chart = Chart { segments, unread: BTreeSet::new() };
         FeedLog {
             folder: folder.to_owned(),
             id: id_of(identity),
@@ -120,6 +133,9 @@ impl FeedLog {
             erasures: ErasureFile::of(folder, identity),
             hidden: Mutex::default(),
             chart: Mutex::new(chart.into()),
+            newest_at_start,
+            unread_line: Mutex::default(),
+            damages: Mutex::default(),
         }
     }
 
@@ -129,20 +145,57 @@ impl FeedLog {
 
     /// Looks which segments there are. Only of those that came the headers are read.
     fn look(&self) -> io::Result<Arc<Chart>> {
+        self.look_through(|| {
+            let names = fs::read_dir(&self.folder)?.map(|entry| Ok(id_of_file(&entry?.file_name().to_string_lossy())));
+            names.filter_map(io::Result::transpose).collect()
+        })
+    }
+
+    /// As [`FeedLog::look`], with what lists the folder. A file that another is renamed over meanwhile may be in no list at all.
+    fn look_through(&self, list: impl Fn() -> io::Result<BTreeSet<u64>>) -> io::Result<Arc<Chart>> {
         let mut last = locked(&self.chart);
-        let mut chart = Chart::default();
-        for entry in fs::read_dir(&self.folder)? {
-            let Some(id) = id_of_file(&entry?.file_name().to_string_lossy()) else { continue };
-            let known = last.0.get(&id).copied();
-            let charted = match known.map_or_else(|| self.read_header(id), |known| Ok(Some(known))) {
-                // It was dropped meanwhile.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-                charted => charted?,
-            };
-            chart.0.extend(charted.map(|charted| (id, charted)));
+        let mut ids = list()?;
+        if ids.iter().any(|id| !last.segments.contains_key(id)) {
+            // One that came and is not listed would be passed by for one behind it that is.
+            ids.extend(list()?);
         }
+        let is_still_there = |id: &u64| segment_path(&self.folder, *id).try_exists().unwrap_or(true);
+        let unlisted: Vec<u64> = last.segments.keys().filter(|&id| !ids.contains(id)).copied().collect();
+        ids.extend(unlisted.into_iter().filter(is_still_there));
+        let mut chart = Chart::default();
+        for id in ids {
+            let known = last.segments.get(&id).copied();
+            match known.map_or_else(|| self.read_header(id), |known| Ok(Some(known))) {
+                Ok(charted) => chart.segments.extend(charted.map(|charted| (id, charted))),
+                // It was dropped meanwhile.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => {
+                    self.warn_unread(id, &error);
+                    // Of another run the start knew all there are.
+                    chart.unread.extend(Some(id).filter(|&id| id > self.newest_at_start));
+                }
+            }
+        }
+        locked(&self.damages).retain(|(segment, _)| chart.segments.contains_key(segment));
         *last = Arc::new(chart);
         Ok(last.clone())
+    }
+
+    fn warn_unread(&self, segment: u64, error: &io::Error) {
+        if let Some(untold) = locked(&self.unread_line).due(Instant::now()) {
+            tracing::warn!(
+                segment,
+                %error,
+                untold,
+                "a segment's first page cannot be read for feeds: it is tried again, and what may come behind it waits"
+            );
+        }
+    }
+
+    /// Whether that place was not called damaged before; none is any more once [`DAMAGES_MAX`] were.
+    fn is_new_damage(&self, segment: u64, offset: u64) -> bool {
+        let mut damages = locked(&self.damages);
+        damages.len() < DAMAGES_MAX && damages.insert((segment, offset))
     }
 
     /// None where somebody put something else there.

@@ -11,7 +11,7 @@
 //!   other give each room's messages in their order, whatever number of cores each run had.
 //! - What of a run is no lane here is unread; runs before it are read, and those behind it are not.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use banter_log::PAGE_BYTES;
 use banter_log::segment::{Class, SegmentHeader};
@@ -86,48 +86,74 @@ pub struct Charted {
     pub end_offset: Option<u64>,
 }
 
-/// The segments of a folder, by their ids.
+/// The segments of a folder.
 #[derive(Clone, Debug, Default)]
-pub struct Chart(pub BTreeMap<u64, Charted>);
+pub struct Chart {
+    /// By their ids.
+    pub segments: BTreeMap<u64, Charted>,
+    /// Those of this run whose headers could not be read: of which lane they are nobody knows, so no lane goes past one.
+    pub unread: BTreeSet<u64>,
+}
 
 impl Chart {
     /// A segment of that lane in that run.
     pub fn find(&self, run: u64, lane: Lane, segment: u64) -> Option<&Charted> {
-        self.0.get(&segment).filter(|charted| charted.header.run == run && Lane::of(&charted.header) == lane)
+        self.segments.get(&segment).filter(|charted| charted.header.run == run && Lane::of(&charted.header) == lane)
     }
 
     /// The segments of a lane in a run, ascending.
     pub fn of_lane(&self, run: u64, lane: Lane) -> impl DoubleEndedIterator<Item = u64> {
         let is_of_it = move |charted: &&Charted| charted.header.run == run && Lane::of(&charted.header) == lane;
-        self.0.values().filter(is_of_it).map(|charted| charted.header.id)
+        self.segments.values().filter(is_of_it).map(|charted| charted.header.id)
     }
 
-    /// The one of a lane behind another.
+    /// The one of a lane behind another; none also where one between them may be of the lane.
     pub fn next_in(&self, run: u64, lane: Lane, behind: u64) -> Option<u64> {
-        let mut later = self.0.range(behind.saturating_add(1)..);
-        later.find(|(_, there)| there.header.run == run && Lane::of(&there.header) == lane).map(|(&id, _)| id)
+        let from = behind.saturating_add(1);
+        let mut later = self.segments.range(from..);
+        let (&next, _) = later.find(|(_, there)| there.header.run == run && Lane::of(&there.header) == lane)?;
+        self.unread.range(from..next).next().is_none().then_some(next)
     }
 
     /// The first run behind that one.
     pub fn next_run(&self, run: u64) -> Option<u64> {
-        self.0.values().map(|charted| charted.header.run).filter(|&there| there > run).min()
+        self.segments.values().map(|charted| charted.header.run).filter(|&there| there > run).min()
     }
 
-    /// The lanes of a run, each at its begin.
-    pub fn begins_of(&self, run: u64) -> BTreeMap<Lane, Place> {
-        let of_run = self.0.values().rev().filter(|charted| charted.header.run == run);
+    /// The lanes of a run, each at the first segment that is known.
+    pub fn lanes_of(&self, run: u64) -> BTreeMap<Lane, Place> {
+        let of_run = self.segments.values().rev().filter(|charted| charted.header.run == run);
         of_run.map(|charted| (Lane::of(&charted.header), Place::first_of(charted.header.id))).collect()
+    }
+
+    /// The lanes of a run, each at its begin, but for those that may begin with one that is unread.
+    pub fn begins_of(&self, run: u64) -> BTreeMap<Lane, Place> {
+        let first_unread = self.unread.first().copied().unwrap_or(u64::MAX);
+        let mut lanes = self.lanes_of(run);
+        lanes.retain(|_, place| place.segment < first_unread);
+        lanes
+    }
+
+    /// The cores and the classes of all that is there.
+    pub fn writers(&self) -> (BTreeSet<u16>, BTreeSet<Class>) {
+        self.segments.values().map(|charted| (charted.header.core, charted.header.class)).unzip()
+    }
+
+    /// Lanes that a run may have had, by what is there: cores times classes.
+    pub fn lanes_max(&self) -> usize {
+        let (cores, classes) = self.writers();
+        cores.len().saturating_mul(classes.len())
     }
 
     /// Whether a segment of the class is there that is older. Retention takes a class's segments in their order, so one that is
     /// gone behind it held nothing.
     pub fn has_older(&self, class: Class, segment: u64) -> bool {
-        self.0.range(..segment).any(|(_, charted)| charted.header.class == class)
+        self.segments.range(..segment).any(|(_, charted)| charted.header.class == class)
     }
 
     /// The first segment of each class.
     pub fn firsts(&self) -> BTreeMap<Class, SegmentHeader> {
-        self.0.values().rev().map(|charted| (charted.header.class, charted.header)).collect()
+        self.segments.values().rev().map(|charted| (charted.header.class, charted.header)).collect()
     }
 }
 
@@ -169,6 +195,18 @@ impl Position {
         lost
     }
 
+    /// Leaves out lanes of cores or classes of which nothing is there, nor was dropped by this server: nothing of them comes any more,
+    /// and a lane whose first segment comes later begins with it. So a cursor has no more lanes than cores times classes, whoever
+    /// made it up.
+    pub fn leave_out_strangers(&mut self, chart: &Chart, dropped: &Dropped) {
+        let (mut cores, mut classes) = chart.writers();
+        for &(core, class) in dropped.keys() {
+            cores.insert(core);
+            classes.insert(class);
+        }
+        self.lanes.retain(|lane, _| cores.contains(&lane.core) && classes.contains(&lane.class));
+    }
+
     fn lost_here(&self, chart: &Chart, dropped: &Dropped, told: &mut Dropped) -> Vec<u16> {
         let mut lost = Vec::new();
         for (&(core, class), &(run, segment)) in dropped {
@@ -200,7 +238,7 @@ mod tests {
             let header = SegmentHeader { id, nonce: id, core, class, run, made_unix_ms: 1, file_bytes: 1 << 16 };
             (id, Charted { header, end_offset: None })
         };
-        Chart(segments.iter().map(charted).collect())
+        Chart { segments: segments.iter().map(charted).collect(), unread: BTreeSet::new() }
     }
 
     fn at(run: u64, lanes: &[(u16, Class, Place)]) -> Position {
@@ -262,6 +300,34 @@ mod tests {
         let with_other = chart(&[(4, 6, 1, A), (9, 9, 2, B)]);
         assert_eq!(lost(&mut position, &with_other, &Dropped::new(), true), [2]);
         assert_eq!(position.lanes[&Lane { core: 0, class: A }], Place::gone(5));
+    }
+
+    #[test]
+    fn no_lane_goes_past_a_segment_that_may_be_its_own() {
+        let mut chart = chart(&[(3, 7, 0, A), (6, 7, 0, A), (8, 7, 1, A), (9, 7, 0, A)]);
+        chart.unread = [7].into();
+        let lane = Lane { core: 0, class: A };
+        assert_eq!((chart.next_in(7, lane, 3), chart.next_in(7, lane, 6)), (Some(6), None));
+        assert_eq!(
+            chart.begins_of(7),
+            at(7, &[(0, A, Place::first_of(3))]).lanes,
+            "core 1 may have begun with segment 7"
+        );
+        chart.unread.clear();
+        assert_eq!((chart.next_in(7, lane, 6), chart.begins_of(7).len()), (Some(9), 2));
+    }
+
+    #[test]
+    fn lanes_of_which_nothing_is_or_was_there_are_left_out_and_the_others_stay() {
+        let there = chart(&[(9, 7, 0, A), (10, 5, 1, B)]);
+        let gone = Place::gone(1);
+        let (known, strange) = ([(0, A), (1, A), (0, B), (1, B), (2, A)], [(3, A), (0, Class { hours: 2, bytes: 0 })]);
+        let lanes: Vec<_> = known.iter().chain(&strange).map(|&(core, class)| (core, class, gone)).collect();
+        let mut position = at(7, &lanes);
+        // Core 2 wrote what this server dropped.
+        position.leave_out_strangers(&there, &Dropped::from([((2, A), (7, 5))]));
+        assert_eq!(position, at(7, &lanes[..known.len()]));
+        assert_eq!(there.lanes_max(), 4);
     }
 
     #[test]

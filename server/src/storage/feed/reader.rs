@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use banter_log::PAGE_BYTES;
 use banter_log::block::{Block, BlockFault};
@@ -25,6 +26,12 @@ use crate::storage::segment_path;
 pub const PIECE_BYTES: u64 = 256 * 1_024;
 /// Bytes of lines behind which a step ends: with the block that it is at.
 const LINES_BYTES: usize = 64 * 1_024;
+/// Between two looks at what lies in the folder, however much is told meanwhile.
+pub const LOOK_INTERVAL: Duration = Duration::from_secs(15);
+/// How long until something is read again that could not be read.
+pub const READ_RETRY: Duration = Duration::from_secs(1);
+/// Lanes of a cursor at most beyond the cores times the classes of what is there: those of files that went since.
+const LANES_SPARE: usize = 1_024;
 /// Pages behind a block that may all be proofs of it: behind more of them one proves it.
 const PROOF_PAGES: u64 = 4;
 
@@ -50,6 +57,14 @@ pub enum OpenFault {
         "the cursor is of another log: begin anew with cursor=start, or without one, and take each message once by room, epoch and sequence"
     )]
     OtherLog,
+    /// The cursor was made up.
+    #[error("the cursor names {lanes} lanes, and this log may have had {max} at most: no server told it")]
+    Lanes {
+        /// Lanes that it names.
+        lanes: usize,
+        /// Lanes that it may name.
+        max: usize,
+    },
 }
 
 /// What a step came to.
@@ -61,6 +76,10 @@ pub struct Stepped {
     pub messages: u64,
     /// There is nothing more by now.
     pub is_idle: bool,
+    /// What could not be read: nothing of it was skipped, and the others went on.
+    pub failure: Option<io::Error>,
+    /// When the next step is due though nothing was committed; none: this one was not idle.
+    pub again_at: Option<Instant>,
 }
 
 /// A feed.
@@ -72,12 +91,16 @@ pub struct FeedReader {
     drops: u64,
     /// Drops that were told, or were before it began.
     told: Dropped,
-    /// The folder is to be looked at.
+    /// The folder is to be looked at now.
     looks: bool,
+    /// When it is to be looked at next.
+    look_at: Instant,
     /// The lane that was read last: its neighbours are next.
     last: Option<Lane>,
-    /// Where a block did not check; it is read once more.
-    doubted: Option<(u64, u64)>,
+    /// Lanes that could not be read, and when they are tried again.
+    failed: BTreeMap<Lane, Instant>,
+    /// Places that the cursor named: nobody knows whether a block starts there.
+    given: BTreeMap<Lane, Place>,
 }
 
 /// Up to where a segment may be read.
@@ -102,8 +125,8 @@ impl FeedReader {
     /// Begins.
     ///
     /// # Errors
-    /// The folder cannot be read, or the cursor is of another log.
-    pub fn open(log: Arc<FeedLog>, origin: Origin, frontier: &Frontier) -> Result<Self, OpenFault> {
+    /// The folder cannot be read, or the cursor is of another log, or was made up.
+    pub fn open(log: Arc<FeedLog>, origin: Origin, frontier: &Frontier, now: Instant) -> Result<Self, OpenFault> {
         let drops = log.drops();
         let chart = log.look()?;
         let told = locked(&log.keeper.dropped).clone();
@@ -114,9 +137,12 @@ impl FeedReader {
             drops,
             told,
             looks: false,
+            look_at: now,
             last: None,
-            doubted: None,
+            failed: BTreeMap::new(),
+            given: BTreeMap::new(),
         };
+        reader.look_at = now + reader.look_pause();
         match origin {
             Origin::Oldest => {
                 let run = reader.chart.next_run(0).unwrap_or(reader.log.run);
@@ -127,6 +153,11 @@ impl FeedReader {
                 if log != reader.log.id || position.run > reader.log.run {
                     return Err(OpenFault::OtherLog);
                 }
+                let (lanes, max) = (position.lanes.len(), LANES_SPARE.saturating_add(reader.chart.lanes_max()));
+                if lanes > max {
+                    return Err(OpenFault::Lanes { lanes, max });
+                }
+                reader.given = position.lanes.clone();
                 (reader.position, reader.drops, reader.told) = (position, drops, Dropped::new());
                 reader.looks = true;
             }
@@ -152,7 +183,7 @@ impl FeedReader {
                 Some(Place { offset: is_sealed(&last)?, ..Place::first_of(last) }.done())
             })
         };
-        let lanes = self.chart.begins_of(run);
+        let lanes = self.chart.lanes_of(run);
         let lanes = lanes.keys().filter_map(|&lane| Some((lane, place_in(lane)?)));
         Position { run, lanes: lanes.collect::<BTreeMap<_, _>>() }
     }
@@ -162,54 +193,69 @@ impl FeedReader {
         Cursor { log: self.log.id, drops: self.drops, position: self.position.clone() }.encode()
     }
 
-    /// Has the next step look what lies in the folder.
-    pub fn look_soon(&mut self) {
-        self.looks = true;
-    }
-
     /// Goes on: reads a piece of some lane, as far as `frontier` says, and tells of it what `covers` says by the room's name.
     ///
     /// # Errors
-    /// What the kernel says: then nothing was skipped, and it may be tried again.
-    pub fn step(&mut self, frontier: &Frontier, covers: &dyn Fn(&str) -> bool) -> io::Result<Stepped> {
+    /// The folder cannot be read: then nothing was skipped, and it may be tried again.
+    pub fn step(&mut self, frontier: &Frontier, covers: &dyn Fn(&str) -> bool, now: Instant) -> io::Result<Stepped> {
         let mut stepped = Stepped::default();
-        if self.looks || self.lacks(frontier) {
-            self.look(&mut stepped)?;
+        if self.looks || now >= self.look_at || self.lacks(frontier) {
+            self.look(now, &mut stepped)?;
         }
+        self.failed.retain(|_, again_at| *again_at > now);
         let lanes: Vec<Lane> = self.position.lanes.keys().copied().collect();
         let next = lanes.iter().position(|lane| self.last.is_none_or(|last| *lane > last)).unwrap_or(0);
         for &lane in lanes.iter().cycle().skip(next).take(lanes.len()) {
-            if self.advance(lane, frontier, covers, &mut stepped)? {
-                self.last = Some(lane);
-                return Ok(stepped);
+            if self.failed.contains_key(&lane) {
+                continue;
+            }
+            self.last = Some(lane);
+            match self.advance(lane, frontier, covers, &mut stepped) {
+                Ok(true) => return Ok(stepped),
+                Ok(false) => {}
+                Err(error) => {
+                    self.failed.insert(lane, now + READ_RETRY);
+                    stepped.failure = Some(error);
+                }
             }
         }
-        if self.position.run < self.log.run {
+        if !stepped.lines.is_empty() {
+            return Ok(stepped);
+        }
+        if self.position.run < self.log.run && self.failed.is_empty() {
             // What was dropped of this run is told with its places.
-            self.look(&mut stepped)?;
+            self.look(now, &mut stepped)?;
             let run = self.chart.next_run(self.position.run).unwrap_or(self.log.run);
             self.position = Position { run, lanes: self.chart.begins_of(run) };
             return Ok(stepped);
         }
-        stepped.is_idle = stepped.lines.is_empty();
+        stepped.is_idle = true;
+        stepped.again_at = self.failed.values().copied().chain([self.look_at]).min();
         Ok(stepped)
+    }
+
+    /// Until the next look.
+    fn look_pause(&self) -> Duration {
+        if self.chart.unread.is_empty() { LOOK_INTERVAL } else { READ_RETRY }
     }
 
     /// Whether a core names a segment that came behind the last look.
     fn lacks(&self, frontier: &Frontier) -> bool {
-        let newest = self.chart.0.last_key_value().map_or(0, |(&id, _)| id);
+        let newest = |id: Option<&u64>| id.copied().unwrap_or(0);
+        let newest = newest(self.chart.segments.keys().next_back()).max(newest(self.chart.unread.last()));
         frontier.iter().filter_map(|places| places.ends.last()).any(|end| end.segment > newest)
     }
 
     /// Looks what lies in the folder, and tells what went unread.
-    fn look(&mut self, stepped: &mut Stepped) -> io::Result<()> {
+    fn look(&mut self, now: Instant, stepped: &mut Stepped) -> io::Result<()> {
         // Whatever is dropped from here on is another one than this.
         let drops = self.log.drops();
         self.chart = self.log.look()?;
         let here = locked(&self.log.keeper.dropped).clone();
         let any_before = self.drops < self.log.drops_at_start;
         let lost = self.position.settle(&self.chart, Drops { here: &here, any_before }, &mut self.told);
-        (self.drops, self.looks) = (drops, false);
+        self.position.leave_out_strangers(&self.chart, &here);
+        (self.drops, self.looks, self.look_at) = (drops, false, now + self.look_pause());
         for core in lost {
             let line = format!("\"reason\":\"dropped\",\"core\":{core}");
             self.tell(&mut stepped.lines, "gap", &line);
@@ -284,12 +330,7 @@ impl FeedReader {
         };
         // What lies behind the end may be written right now, and is not to get into the page cache.
         let _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::Random);
-        let mut bytes = read_at(&file, first.offset, PIECE_BYTES.min(end.offset - first.offset))?;
-        if let Err(BlockFault::Longer(longer)) = Block::read_alone(&bytes, header, first.offset)
-            && first.offset.saturating_add(longer as u64) <= end.offset
-        {
-            bytes = read_at(&file, first.offset, longer as u64)?;
-        }
+        let bytes = read_piece(&file, header, first.offset, end.offset)?;
         let hidden = self.log.hidden()?;
         let (mut at, mut offset) = (0_usize, first.offset);
         while offset < end.offset && stepped.lines.len() < LINES_BYTES {
@@ -305,15 +346,18 @@ impl FeedReader {
             };
             let behind = block.behind.offset;
             let may_be_refused = block.records > 0 && !end.is_sure && !is_proved(&file, header, &block, end.offset)?;
-            self.tell_block(&block, offset, reading, &hidden, may_be_refused, stepped);
+            if !self.tell_block(&block, offset, reading, &hidden, may_be_refused, stepped) {
+                break;
+            }
             at += (behind - offset) as usize;
             offset = behind;
             self.position.lanes.insert(lane, Place { segment: header.id, offset, record: 0 });
         }
-        self.doubted = None;
         Ok(())
     }
 
+    /// `false`: the next step goes on in it. A step tells as many bytes of a block as it has, so that reading it again for the rest
+    /// costs no more than telling it, however long the cursor is that stands in each line.
     fn tell_block(
         &mut self,
         block: &Block<'_>,
@@ -322,7 +366,8 @@ impl FeedReader {
         hidden: &Hidden,
         may_be_refused: bool,
         stepped: &mut Stepped,
-    ) {
+    ) -> bool {
+        let lines_bytes_max = LINES_BYTES.max((block.behind.offset - offset) as usize);
         let (segment, core) = (reading.header.id, reading.header.core);
         let read = self.position.lanes.get(&reading.lane).filter(|place| place.offset == offset);
         let read = read.map_or(0, |place| place.record as usize);
@@ -333,6 +378,9 @@ impl FeedReader {
                 Ok(record) => read_kept(record.frame).ok(),
                 Err(_) => None,
             };
+            if stepped.lines.len() >= lines_bytes_max {
+                return false;
+            }
             let place = Place { segment, offset, record: at as u32 + 1 };
             self.position.lanes.insert(reading.lane, place);
             match kept {
@@ -346,6 +394,7 @@ impl FeedReader {
                 }
             }
         }
+        true
     }
 
     /// The JSON of pages, with the cursor behind it.
@@ -372,21 +421,36 @@ impl FeedReader {
 
     /// What lies there does not check: it is read once more, past the page cache, and then it is passed.
     fn damaged(&mut self, file: &File, reading: &Reading<'_>, offset: u64, stepped: &mut Stepped) -> io::Result<()> {
-        let (header, end) = (&reading.header, reading.end.offset);
-        if self.doubted.replace((header.id, offset)) != Some((header.id, offset)) {
-            let _ = rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed);
+        let (lane, header, end) = (reading.lane, &reading.header, reading.end.offset);
+        let _ = rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed);
+        let again = read_piece(file, header, offset, end)?;
+        if Block::read_alone(&again, header, offset).is_ok_and(|block| block.behind.offset <= end) {
             return Ok(());
         }
-        self.doubted = None;
         let behind = next_block(file, header, offset + PAGE_BYTES as u64, end)?;
-        self.position.lanes.insert(reading.lane, Place { segment: header.id, offset: behind, record: 0 });
-        tracing::error!(
-            segment = header.id,
-            offset,
-            "a segment of the log is damaged: a feed is told of a gap; see to the disk (`dmesg`), and restore the file from a copy"
-        );
+        self.position.lanes.insert(lane, Place { segment: header.id, offset: behind, record: 0 });
+        // Whoever makes up a cursor may have it name the midst of a block.
+        let is_given = self.given.get(&lane).is_some_and(|given| (given.segment, given.offset) == (header.id, offset));
+        if (!is_given || offset == PAGE_BYTES as u64) && self.log.is_new_damage(header.id, offset) {
+            tracing::error!(
+                segment = header.id,
+                offset,
+                "a segment of the log is damaged: feeds are told of a gap; see to the disk (`dmesg`), and restore the file from a copy"
+            );
+        }
         self.tell_damaged(header.core, header.id, offset, &mut stepped.lines);
         Ok(())
+    }
+}
+
+/// A piece, or the whole block with which it begins.
+fn read_piece(file: &File, header: &SegmentHeader, offset: u64, end: u64) -> io::Result<Vec<u8>> {
+    let bytes = read_at(file, offset, PIECE_BYTES.min(end.saturating_sub(offset)))?;
+    match Block::read_alone(&bytes, header, offset) {
+        Err(BlockFault::Longer(longer)) if offset.saturating_add(longer as u64) <= end => {
+            read_at(file, offset, longer as u64)
+        }
+        _ => Ok(bytes),
     }
 }
 

@@ -1,5 +1,7 @@
 //! Feeds over segments that were made for it: what is told, in which order, and what is said of what is not there.
 
+mod faults;
+
 use std::io::{Seek as _, SeekFrom, Write as _};
 use std::path::PathBuf;
 
@@ -80,14 +82,14 @@ fn frontier(ends: &[SegmentEnd]) -> Frontier {
 }
 
 fn open(log: &Arc<FeedLog>, origin: Origin, frontier: &Frontier) -> FeedReader {
-    FeedReader::open(log.clone(), origin, frontier).unwrap()
+    FeedReader::open(log.clone(), origin, frontier, Instant::now()).unwrap()
 }
 
 /// All that a feed tells by now.
 fn told_of(reader: &mut FeedReader, frontier: &Frontier, covers: &dyn Fn(&str) -> bool) -> Vec<Value> {
     let (mut lines, mut steps) = (Vec::new(), 0);
     loop {
-        let stepped = reader.step(frontier, covers).unwrap();
+        let stepped = reader.step(frontier, covers, Instant::now()).unwrap();
         lines.extend_from_slice(&stepped.lines);
         steps += 1;
         assert!(steps < 10_000, "it comes to an end");
@@ -326,7 +328,7 @@ fn a_cursor_of_another_log_or_of_a_later_run_is_refused_and_one_that_lies_beyond
     let mut later = cursor.clone();
     later.position.run = NOW + 1;
     for wrong in [Cursor { log: 1, ..cursor.clone() }, later] {
-        let opened = FeedReader::open(log.clone(), Origin::Cursor(wrong), &frontier);
+        let opened = FeedReader::open(log.clone(), Origin::Cursor(wrong), &frontier, Instant::now());
         assert!(matches!(opened, Err(OpenFault::OtherLog)));
     }
     // As whoever makes up cursors may say it.
