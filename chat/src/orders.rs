@@ -221,7 +221,8 @@ impl Sessions {
     pub(crate) fn follow_orders(&mut self, turn: &mut Turn<'_>) {
         let mut looks = LOOKS_A_TURN;
         // A crowd of one user leaves half of each turn to the walks, of which one may be a revocation's.
-        let for_walks = if self.orders.walk.is_some() || !self.orders.waiting.is_empty() { LOOKS_A_TURN / 2 } else { 0 };
+        let for_walks =
+            if self.orders.walk.is_some() || !self.orders.waiting.is_empty() { LOOKS_A_TURN / 2 } else { 0 };
         while looks > for_walks
             && let Some(id) = self.orders.replaced.pop_front()
         {

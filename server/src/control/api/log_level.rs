@@ -66,7 +66,7 @@ pub async fn set_log_level(
     }
     let filter = parse_log(&filter).map_err(|must| ApiFault::invalid(format!("`filter` {must}")))?;
     // By whichever of the two filters lets it pass: the one may end the log, and the other may begin it.
-    let say = || tracing::info!(event = "log_level", by = caller.name(), filter, "what is logged is changed");
+    let say = || tracing::info!(event = "log_level", by = caller.name(), filter, "what is logged was changed");
     let is_told = tracing::enabled!(tracing::Level::INFO);
     if is_told {
         say();
