@@ -497,7 +497,9 @@ class Tokens:
         self.secret, self.socket = folder / "secret", folder / "admin.sock"
         self.secret.write_text("a secret of more than thirty-two bytes, for tests")
         config = folder / "banter.toml"
-        config.write_text(f"[auth]\nmode = 'token'\nsecret_file = '{self.secret}'\n[admin]\nsocket = '{self.socket}'\n")
+        auth = f"[auth]\nmode = 'token'\nsecret_file = '{self.secret}'\nguests = true\n"
+        rooms = "[[rooms]]\nmatch = 'open'\nguests = ['member']\n"
+        config.write_text(f"{auth}[admin]\nsocket = '{self.socket}'\n{rooms}")
         self.server = Server(folder, "--config", config)
         self.server.start()
 
@@ -562,6 +564,32 @@ def who_opened_the_page_hands_over_a_new_token(w):
     tab.call("DELETE", "/window")
 
 
+def who_has_no_token_comes_in_as_a_guest_and_says_nothing_twice(w):
+    w.ann.state()
+    tab, tokens = w.browser.tab(), w.tokens
+    tab.name = "guest"
+    tab.open(f"http://{tokens.server.address}/#open")
+    text = lambda part: tab.js(f"return document.getElementById('{part}').textContent")
+    assert tab.js("return document.getElementById('naming').hidden"), "a guest is asked for no name"
+    assert "as a guest" in text("welcome"), text("welcome")
+    tab.type("#room", ENTER)
+    w.live(tab)
+    name = text("who")
+    assert name.startswith("as ~g") and name.endswith(", a guest"), name
+    tab.say("hello from a guest")
+    until("it is said", lambda: "hello from a guest" in text("log"))
+    # Another connection is another guest: what may have arrived under the name before is not said again by itself.
+    tab.js("const item = { key: 'lost', user: me.user, room: me.room, body: { text: 'was it said?' }, time_ms: 0, sent: true };"
+           "outbox.push(item); showPending(item); socket.onclose({ code: 1006 })")
+    until("it has another name", lambda: tab.state() == "live" and text("who") not in ("", name))
+    assert "not sent: the connection was lost" in text("outbox"), text("outbox")
+    tab.js("document.querySelector('.choices button').click()")
+    until("it is said when that is wanted", lambda: "was it said?" in text("log") and text("outbox") == "")
+    tab.js("openDoor(); document.getElementById('room').value = 'staff'; document.getElementById('card').requestSubmit()")
+    until("where guests may not read is told", lambda: "forbidden" in text("wrong"))
+    tab.call("DELETE", "/window")
+
+
 def console_stayed_clean(w):
     # A refused connection while the server is down is logged by the browser itself and is no fault of the page.
     entries = w.ann.call("POST", "/se/log", {"type": "browser"})
@@ -595,6 +623,7 @@ CHECKS = [
     newcomer_sees_the_new_history_and_leaving_is_seen,
     who_is_let_in_by_a_token_is_told_why_not_any_more,
     who_opened_the_page_hands_over_a_new_token,
+    who_has_no_token_comes_in_as_a_guest_and_says_nothing_twice,
     console_stayed_clean,
 ]
 
