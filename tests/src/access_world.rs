@@ -5,9 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr};
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,7 +18,8 @@ use banter_access::token::LEEWAY_SECONDS;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::server_process::{PATIENCE, ServerProcess, Start};
+use crate::admin_socket;
+use crate::server_process::{ServerProcess, Start};
 use crate::wire_client::{Ended, Form, WireClient};
 
 /// Whose tokens the server takes.
@@ -115,22 +114,8 @@ impl World {
 
     /// Asks the interface for backends; the status, and the body if it is JSON.
     pub fn backend(&self, method: &str, path: &str, body: &Value) -> (u16, Value) {
-        let (status, body) = self.backend_text(method, path, body);
-        (status, serde_json::from_str(&body).unwrap_or_default())
-    }
-
-    fn backend_text(&self, method: &str, path: &str, body: &Value) -> (u16, String) {
-        let mut stream = UnixStream::connect(self.folder.path().join("admin.sock")).expect("the server listens");
-        stream.set_read_timeout(Some(PATIENCE)).expect("a socket takes a timeout");
-        let body = if body.is_null() { String::new() } else { body.to_string() };
-        let length = body.len();
-        let head = format!("{method} {path} HTTP/1.1\r\nHost: banter\r\nConnection: close\r\nContent-Length: {length}");
-        stream.write_all(format!("{head}\r\n\r\n{body}").as_bytes()).expect("the server takes bytes");
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).expect("the server answers and closes");
-        let (head, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
-        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
-        (status, body.to_owned())
+        let told = admin_socket::ask(&self.folder.path().join("admin.sock"), method, path, body);
+        (told.status, told.json())
     }
 
     fn must(&self, method: &str, path: &str, body: &Value) -> Value {

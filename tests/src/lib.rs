@@ -1,6 +1,7 @@
 //! What the tests of the whole share: the golden files, and chance that comes from a seed.
 
 pub mod access_world;
+pub mod admin_socket;
 pub mod audit;
 pub mod crash;
 pub mod cut_proxy;

@@ -1,15 +1,15 @@
 //! End to end: who comes in without a token where the server lets guests in, what he may do there, and how he goes.
 
 use std::fs;
-use std::io::{Read as _, Write as _};
+use std::io::Write as _;
 use std::net::{SocketAddr, TcpStream};
-use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use banter_access::mint::{ClaimsToMint, SigningKey, mint};
 use banter_access::pattern::Pattern;
 use banter_access::rights::Rights;
+use banter_tests::admin_socket;
 use banter_tests::raw_peer::{RawPeer, UPGRADE, server_frames, text_frame};
 use banter_tests::server_process::{PATIENCE, ServerProcess, core_counts, wait_until};
 use banter_tests::wire_client::{Ended, Form, WireClient};
@@ -64,23 +64,13 @@ impl Setup {
     }
 
     /// Asks the interface for backends, and gives the status and the body.
-    fn operate(&self, method: &str, path: &str, body: &str) -> (u16, String) {
-        let mut stream = UnixStream::connect(self.path("admin.sock")).expect("the socket is there");
-        let length = body.len();
-        write!(
-            stream,
-            "{method} {path} HTTP/1.1\r\nHost: h\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
-        )
-        .expect("the server takes bytes");
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).expect("an answer");
-        let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
-        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
-        (status.expect("a status"), body.to_owned())
+    fn operate(&self, method: &str, path: &str, body: &Value) -> (u16, String) {
+        let told = admin_socket::ask(&self.path("admin.sock"), method, path, body);
+        (told.status, told.body)
     }
 
     fn metric_of(&self, family: &str, limit: &str) -> u64 {
-        let (status, text) = self.operate("GET", "/v1/metrics", "");
+        let (status, text) = self.operate("GET", "/v1/metrics", &Value::Null);
         assert_eq!(status, 200);
         let label = format!("limit=\"{limit}\"");
         let lines = text.lines().filter(|line| line.starts_with(family) && (limit.is_empty() || line.contains(&label)));
@@ -268,7 +258,7 @@ fn a_limit_of_guests_that_is_tried_dry_or_changed_by_a_reload_goes_by_that() {
     assert_eq!(setup.metric_of("banter_limited_dry_run_total", "guests_max"), 2);
     assert!(setup.metric_of("banter_limited_dry_run_total", "guest_posts_per_second_max") >= 1);
     setup.write("", "guests = true", limits);
-    assert_eq!(setup.operate("POST", "/v1/reload", "").0, 200);
+    assert_eq!(setup.operate("POST", "/v1/reload", &Value::Null).0, 200);
     let mut late = WireClient::connect(setup.address(), Form::Json);
     assert_eq!(late.ask(json!({"type": "hello"}))["code"], "overloaded");
     let answers: Vec<_> = (0..5).map(|_| guests[0].ask(json!({"type": "post", "room": "open-1", "body": 1}))).collect();
@@ -319,15 +309,15 @@ fn a_guest_is_kicked_disconnected_and_revoked_by_its_name() {
         for form in Form::ALL {
             let (mut kicked, name) = setup.guest(form);
             kicked.join("open-1");
-            assert_eq!(setup.operate("DELETE", &format!("/v1/rooms/open-1/members/{name}"), "").0, 204);
+            assert_eq!(setup.operate("DELETE", &format!("/v1/rooms/open-1/members/{name}"), &Value::Null).0, 204);
             assert_eq!(kicked.take_type("removed")["code"], "kicked");
             kicked.join("open-1");
-            assert_eq!(setup.operate("POST", &format!("/v1/users/{name}/disconnect"), "").0, 204);
+            assert_eq!(setup.operate("POST", &format!("/v1/users/{name}/disconnect"), &Value::Null).0, 204);
             let (events, ended) = kicked.read_to_end();
             assert_eq!((&events.last().expect("a word")["code"], ended), (&json!("kicked"), closed(form, 4_405)));
             let (mut revoked, name) = setup.guest(form);
             let (mut stays, _) = setup.guest(form);
-            assert_eq!(setup.operate("POST", "/v1/revocations", &json!({"user": name}).to_string()).0, 200);
+            assert_eq!(setup.operate("POST", "/v1/revocations", &json!({"user": name})).0, 200);
             let (events, ended) = revoked.read_to_end();
             assert_eq!((&events.last().expect("a word")["code"], ended), (&json!("revoked"), closed(form, 4_403)));
             assert_eq!(answer(&mut stays, json!({"type": "ping"})), "pong", "{form:?}");
@@ -340,7 +330,7 @@ fn a_backend_may_speak_as_a_guest() {
     let setup = Setup::start(1, "", "", "");
     let (mut guest, name) = setup.guest(Form::Json);
     guest.join("news");
-    let body = json!({"user": name, "body": "said for it"}).to_string();
+    let body = json!({"user": name, "body": "said for it"});
     assert_eq!(setup.operate("POST", "/v1/rooms/news/messages", &body).0, 200);
     assert_eq!(guest.take_type("message")["user"], json!(name));
 }
@@ -355,7 +345,7 @@ fn guests_come_and_go_with_the_file_and_nobody_is_closed_by_it() {
             client.join("news");
         }
         setup.write("", "guests = false", "");
-        let (status, changes) = setup.operate("POST", "/v1/reload", "");
+        let (status, changes) = setup.operate("POST", "/v1/reload", &Value::Null);
         assert!(status == 200 && changes.contains("auth.guests"), "{changes}");
         assert_eq!(guest.take_type("removed"), json!({"type": "removed", "room": "news", "code": "forbidden"}));
         assert_eq!(answer(&mut guest, json!({"type": "join", "room": "open-1"})), "forbidden");
@@ -364,7 +354,7 @@ fn guests_come_and_go_with_the_file_and_nobody_is_closed_by_it() {
         assert_eq!(answer(&mut late, json!({"type": "hello"})), "unauthorized");
         ann.post("news", json!("still here"));
         setup.write("", "guests = true", "");
-        assert_eq!(setup.operate("POST", "/v1/reload", "").0, 200);
+        assert_eq!(setup.operate("POST", "/v1/reload", &Value::Null).0, 200);
         assert_eq!(answer(&mut late, json!({"type": "hello"})), "welcome");
         wait_until("the guest may read again", || {
             answer(&mut guest, json!({"type": "join", "room": "news"})) == "joined"

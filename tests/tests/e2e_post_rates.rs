@@ -1,11 +1,10 @@
 //! End to end: how many posts a second a room takes, whoever posts them and however they come.
 
 use std::fs;
-use std::io::{Read as _, Write as _};
-use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use banter_tests::admin_socket::{self, Told};
 use banter_tests::server_process::{ServerProcess, core_counts};
 use banter_tests::wire_client::{Form, WireClient};
 use serde_json::{Value, json};
@@ -44,24 +43,13 @@ impl Setup {
         WireClient::hello(self.server.as_ref().expect("it was started").address(), form, user)
     }
 
-    /// Asks the interface for backends, and gives the head and the body.
-    fn operate(&self, method: &str, path: &str, body: &Value) -> (String, String) {
-        let mut stream = UnixStream::connect(self.path("admin.sock")).expect("the socket is there");
-        let body = if body.is_null() { String::new() } else { body.to_string() };
-        let length = body.len();
-        write!(
-            stream,
-            "{method} {path} HTTP/1.1\r\nHost: h\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
-        )
-        .expect("the server takes bytes");
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).expect("an answer");
-        let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
-        (head.to_lowercase(), body.to_owned())
+    /// Asks the interface for backends.
+    fn operate(&self, method: &str, path: &str, body: &Value) -> Told {
+        admin_socket::ask(&self.path("admin.sock"), method, path, body)
     }
 
     fn limited(&self, family: &str) -> u64 {
-        let metrics = self.operate("GET", "/v1/metrics", &Value::Null).1;
+        let metrics = self.operate("GET", "/v1/metrics", &Value::Null).body;
         let label = format!("scope=\"room\",limit=\"{LIMIT}\"");
         let lines = metrics.lines().filter(|line| line.starts_with(family) && line.contains(&label));
         lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<u64>().ok()).sum()
@@ -144,17 +132,17 @@ fn a_backend_waits_as_a_client_does_and_a_signal_never() {
     bob.join("slow-1");
     let say = || setup.operate("POST", "/v1/rooms/slow-1/messages", &json!({"user": "shop", "body": 1}));
     let mut answers = (0..40).map(|_| say());
-    let (head, body) = answers.find(|(head, _)| head.starts_with("http/1.1 429 ")).expect("a refusal");
-    assert!(head.contains("\r\nretry-after: 1"), "{head}");
-    let error = serde_json::from_str::<Value>(&body).expect("JSON")["error"].clone();
+    let refused = answers.find(|told| told.status == 429).expect("a refusal");
+    assert!(refused.head.contains("\r\nretry-after: 1"), "{}", refused.head);
+    let error = refused.json()["error"].clone();
     assert_eq!(error["code"], "rate_limited");
-    assert!((1..=500).contains(&error["retry_after_ms"].as_u64().expect("when to try again")), "{body}");
+    assert!((1..=500).contains(&error["retry_after_ms"].as_u64().expect("when to try again")), "{error}");
     let many = json!({"rooms": vec!["slow-1"; 20], "user": "shop", "body": 1});
-    let lines = setup.operate("POST", "/v1/broadcast", &many).1;
+    let lines = setup.operate("POST", "/v1/broadcast", &many).body;
     assert!(lines.lines().any(|line| line.contains("rate_limited")), "{lines}");
     for _ in 0..20 {
-        let (head, _) = setup.operate("POST", "/v1/rooms/slow-1/signals", &json!({"user": "shop", "body": 1}));
-        assert!(head.starts_with("http/1.1 202 "), "{head}");
+        let told = setup.operate("POST", "/v1/rooms/slow-1/signals", &json!({"user": "shop", "body": 1}));
+        assert_eq!(told.status, 202, "{}", told.body);
         bob.take_type("signal");
     }
 }
@@ -168,10 +156,10 @@ fn it_is_tried_dry_and_comes_and_goes_by_a_reload_for_rooms_that_are_there() {
         assert_eq!(flood(&mut ann, "slow-1", 40).len(), 0);
         let reload = |top: &str, rooms: &str| {
             setup.write(top, rooms);
-            let (head, body) = setup.operate("POST", "/v1/reload", &Value::Null);
-            assert!(head.starts_with("http/1.1 200 "), "{body}");
-            let told: Value = serde_json::from_str(&body).expect("JSON");
-            assert_eq!(told["needs_restart"], json!([]), "{body}");
+            let told = setup.operate("POST", "/v1/reload", &Value::Null);
+            assert_eq!(told.status, 200, "{}", told.body);
+            let told = told.json();
+            assert_eq!(told["needs_restart"], json!([]), "{told}");
             told["takes_effect"].to_string()
         };
         assert!(reload(&format!("limits_dry_run = ['{LIMIT}']"), SLOW).contains(LIMIT));
