@@ -30,7 +30,7 @@ use crate::turn::Turn;
 
 /// Connections that one turn of a core tells to go, beside one for each that comes: a user may have had any number of them when
 /// the limit came, or was lowered.
-const ENDS_A_TURN: usize = 256;
+const TOLD_TO_GO_A_TURN: usize = 256;
 
 /// A connection as its user's home knows it. The oldest is the least.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -189,7 +189,7 @@ impl Homes {
 
     /// Goes on with users who have more than one connection too many.
     pub(crate) fn tend(&mut self, turn: &mut Turn<'_>) {
-        for _ in 0..ENDS_A_TURN {
+        for _ in 0..TOLD_TO_GO_A_TURN {
             let Some(&user) = self.crowded.front() else { return };
             turn.counters.steps += 1;
             if !self.end_oldest(user, turn) {
