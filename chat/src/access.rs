@@ -195,6 +195,6 @@ pub(crate) fn must_have(rights: Rights, needed: Rights) -> Result<(), Refusal> {
 
 /// That a right is missing.
 pub(crate) fn lacks(lacking: Rights) -> Refusal {
-    let message = format!("this takes `{lacking}` in this room, which neither your token nor the server gives you");
+    let message = format!("this takes `{lacking}` in this room, which neither a token nor the configuration gives you");
     Refusal::new(ErrorCode::Forbidden, message)
 }

@@ -257,7 +257,10 @@ impl Config {
     /// What holds and does not do what it seems to, for people.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
-        rooms::warnings(&self.room_rights)
+        let takes_guests = matches!(&self.auth, Auth::Token(auth) if auth.guests);
+        let mut warnings = rooms::warnings(&self.room_rights, takes_guests);
+        warnings.extend(self.admin.iter().flat_map(admin::warnings));
+        warnings
     }
 
     /// Whether limits by address are set, and every visitor may be one address: that of a proxy on this machine.

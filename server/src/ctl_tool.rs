@@ -229,9 +229,11 @@ fn done(line: &CtlLine) -> Result<(), CtlFault> {
 /// A list comes in parts, and is said as they come.
 fn list(line: &CtlLine, client: &Client) -> Result<(), CtlFault> {
     let (mut next, mut is_first) = (None, true);
+    let mut is_empty = true;
     loop {
         let answer = client.ask(&list_request(&line.task, next.as_ref()))?;
         let entries = entries(&line.task, &answer);
+        is_empty &= entries.is_empty();
         let text = match line.json {
             true => entries.iter().map(|entry| format!("{entry}\n")).collect(),
             false => shown::list(&line.task, entries, is_first),
@@ -239,10 +241,15 @@ fn list(line: &CtlLine, client: &Client) -> Result<(), CtlFault> {
         say(&text)?;
         match answer.get("next") {
             Some(more) if !more.is_null() && Some(more) != next.as_ref() => next = Some(more.clone()),
-            _ => return Ok(()),
+            _ => break,
         }
         is_first = false;
     }
+    if is_empty && !line.json {
+        // Not on stdout, where a program would take it for an entry.
+        eprintln!("banter: {}", shown::nothing(&line.task));
+    }
+    Ok(())
 }
 
 fn say(text: &str) -> Result<(), CtlFault> {

@@ -101,8 +101,8 @@ impl Made {
     fn configuration(&self, api_key: &str) -> String {
         let hash = write_digest(&digest_of(api_key));
         let text = |path: &Path| toml::Value::from(path.to_string_lossy().as_ref()).to_string();
-        let data = Path::new(&self.folder).join("data");
-        let socket = socket_line(&data.join("admin.sock"), text);
+        let data = self.data();
+        let socket = socket_line(self.socket().as_deref(), text);
         let (data, public) = (text(&data), text(&self.keys.public));
         format!(
             r#"# A server for production, as `banter init` made it. docs/configuration.md says what each key means.
@@ -151,15 +151,28 @@ rooms = ["*"]
         )
     }
 
+    fn data(&self) -> PathBuf {
+        Path::new(&self.folder).join("data")
+    }
+
+    /// The socket for `banter ctl`, where the kernel takes so long a path.
+    fn socket(&self) -> Option<PathBuf> {
+        Some(self.data().join("admin.sock")).filter(|path| path.as_os_str().len() <= SOCKET_PATH_BYTES_MAX)
+    }
+
     fn said(&self) -> String {
         let Made { keys: KeyFiles { private, public }, config, api_key, .. } = self;
         let (file, key) = (quoted(config), quoted(private));
+        let ctl = match self.socket() {
+            Some(_) => format!("banter ctl --config {file} status"),
+            None => format!("a short path as socket in [admin] of {file}, for banter ctl"),
+        };
         format!(
             "{config}  the configuration\n{private}  the private key, for your backend alone: it makes tokens (mode 0600)\n{public}  \
              the public key, which the configuration names\n{api_key}  your backend's key for the interface of docs/api.md, whose SHA-256 \
              the configuration has (mode 0600)\n\nNext:\n  banter --config {file}\n  banter token --key {key} \
              --audience {AUDIENCE} --user ann --room 'lobby=member' --page http://127.0.0.1:7878\n  banter token inspect \
-             --config {file} TOKEN\n  banter ctl --config {file} status\n",
+             --config {file} TOKEN\n  {ctl}\n",
             config = config.display(),
             private = private.display(),
             public = public.display(),
@@ -168,14 +181,14 @@ rooms = ["*"]
     }
 }
 
-/// The line of the socket for `banter ctl`, where the kernel takes so long a path.
-fn socket_line(path: &Path, text: impl Fn(&Path) -> String) -> String {
-    if path.as_os_str().len() <= SOCKET_PATH_BYTES_MAX {
-        return format!("# For `banter ctl`, by whoever may open the file (mode 0600).\nsocket = {}", text(path));
+/// The line of the socket for `banter ctl`.
+fn socket_line(socket: Option<&Path>, text: impl Fn(&Path) -> String) -> String {
+    match socket {
+        Some(path) => format!("# For `banter ctl`, by whoever may open the file (mode 0600).\nsocket = {}", text(path)),
+        None => format!(
+            "# For `banter ctl`: a path of at most {SOCKET_PATH_BYTES_MAX} bytes, which this folder's is not.\n# socket = \"/run/banter/admin.sock\""
+        ),
     }
-    format!(
-        "# For `banter ctl`: a path of at most {SOCKET_PATH_BYTES_MAX} bytes, which this folder's is not.\n# socket = \"/run/banter/admin.sock\""
-    )
 }
 
 /// A path as a shell takes it for one word.
@@ -240,6 +253,7 @@ mod tests {
             let config = Settings::read(&made.config).unwrap().resolve(&[0]).unwrap();
             let socket = config.admin.unwrap().socket;
             assert_eq!(socket.is_some(), has_socket, "{name}: {socket:?}");
+            assert_eq!(made.said().contains("banter.toml status"), has_socket, "what is said can be done");
             assert!(socket.is_none_or(|socket| socket == config.data.join("admin.sock")));
         }
     }

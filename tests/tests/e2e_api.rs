@@ -375,6 +375,7 @@ fn what_cannot_be_read_is_told_with_a_status() {
         (r#"{"user":"a","body":1,"key":""}"#, 422),
         (r#"{"user":"a","body":1,"key":"k"}"#, 200),
         (r#"{"user":"a","body":null}"#, 200),
+        (r#" ["a",1]"#, 400),
     ] {
         let answer = api.curl(Some(ALL), "POST", messages, &["-d", body]);
         assert_eq!(answer.status, status, "{body}: {}", answer.body);
@@ -390,7 +391,15 @@ fn what_cannot_be_read_is_told_with_a_status() {
     }
     assert_eq!(api.read("/v1/rooms/lobby/messages?before=1&after=1").status, 400);
     assert_eq!(api.read("/v1/rooms/lobby/messages?befor=1").status, 400);
-    assert_eq!(api.read("/v1/rooms/lobby/messages?limit=0").status, 422);
+    for list in ["rooms", "rooms/lobby/messages", "rooms/lobby/members"] {
+        assert_eq!(api.read(&format!("/v1/{list}?limit=0")).status, 422, "{list}");
+        assert_eq!(api.read(&format!("/v1/{list}?limit=5000")).status, 200, "{list}");
+    }
+    // What would make a post safe to repeat is taken whole or not at all.
+    let said = r#"{"user":"a","body":1}"#;
+    let twice = ["-H", "Idempotency-Key: a", "-H", "Idempotency-Key: b", "-d", said];
+    assert_eq!(api.curl(Some(ALL), "POST", messages, &twice).status, 400);
+    assert_eq!(api.curl(Some(ALL), "POST", &format!("{messages}?key=a"), &["-d", said]).status, 400);
     assert_eq!(api.read(&format!("/v1/rooms/{}", "x".repeat(129))).status, 422);
     assert_eq!(api.read("/v1/nothing").code(), (404, "not_found".to_owned()));
     assert_eq!(api.curl(Some(ALL), "PUT", messages, &[]).code(), (405, "method_not_allowed".to_owned()));

@@ -143,11 +143,19 @@ fn an_operator_sees_who_is_there_and_takes_somebody_out() {
         assert_eq!(setup.json("room game/1")["members"], 1);
         assert!(setup.done("room lobby").contains("members       2\n"), "{}", setup.done("room lobby"));
         // Out of a room, and out of the server.
-        assert_eq!(setup.done("kick lobby bob"), "bob is out of lobby, and may join again\n");
+        assert_eq!(setup.done("kick lobby bob"), "bob does not read lobby any more, if it did, and may join again\n");
         assert_eq!(bob.take_type("removed")["room"], "lobby");
         setup.done("disconnect bob");
         assert_eq!(bob.read_to_end().1, Ended::Closed(4405));
         assert_eq!(setup.done("members lobby"), "ann\n");
+        for (list, says) in [
+            ("members nowhere", "nobody reads nowhere"),
+            ("rooms nothing", "no room in memory has a name that begins with nothing"),
+            ("revocations", "nothing is revoked"),
+        ] {
+            assert_eq!(setup.ctl(list), (0, String::new(), format!("banter: {says}\n")));
+            assert_eq!(setup.done(&format!("{list} --json")), "");
+        }
     }
 }
 

@@ -83,7 +83,8 @@ fn who_comes_is_let_in_and_goes_is_told_with_address_user_session_and_code() {
         setup.told("hello", &json!({"result": "welcome", "user": "ann", "session": "login-7", "address": "127.0.0.1"}));
         let (eve, refused) = setup.hello(json!({"type": "hello", "token": bad}));
         assert_eq!(refused["code"], "unauthorized");
-        setup.told("hello", &json!({"result": "refused", "address": "127.0.0.1", "user": null}));
+        let why = &refused["message"];
+        setup.told("hello", &json!({"result": "refused", "why": why, "address": "127.0.0.1", "user": null}));
         drop(eve);
         setup.told("close", &json!({"result": "gone", "user": null, "code": null}));
         // One that the server ends says why, with the code that the client is told.

@@ -69,6 +69,23 @@ impl Admin {
     }
 }
 
+/// What is said of keys and does nothing, for people.
+pub(super) fn warnings(admin: &Admin) -> impl Iterator<Item = String> {
+    admin.keys.iter().filter_map(|key| {
+        let name = &key.name;
+        if key.rights == ApiRights::NONE {
+            return Some(format!("[[admin.keys]] name = \"{name}\": it has no `rights`, and is refused whatever it asks for"));
+        }
+        let is_in_vain = key.rights.contains(ApiRights::OPERATE) && !key.covers_all();
+        is_in_vain.then(|| {
+            format!(
+                "[[admin.keys]] name = \"{name}\": `operate` is of the whole server, and of no use to a key of some `rooms` alone: \
+                 leave one of the two out"
+            )
+        })
+    })
+}
+
 impl Document<'_> {
     /// `[admin]`.
     pub(super) fn admin(&self, value: &Spanned<DeValue<'_>>) -> Result<Given<Admin>, ConfigFault> {
@@ -199,6 +216,22 @@ mod tests {
         assert!(key.covers("game-1") && !key.covers("lobby"));
         let first = config(&text).unwrap();
         assert_eq!(config(&first.to_toml().unwrap()).unwrap(), first, "a printed configuration gives itself back");
+    }
+
+    #[test]
+    fn a_key_that_may_do_nothing_of_what_it_says_is_told() {
+        let warnings =
+            |key: &str| config(&with_key(&format!("name = 'shop'\nsha256 = '{DIGEST}'\n{key}"))).unwrap().warnings();
+        for (key, says) in [
+            ("rights = []", "it has no `rights`"),
+            ("rights = ['operate', 'read']\nrooms = ['game-*']", "of no use to a key of some `rooms` alone"),
+        ] {
+            let told = warnings(key);
+            assert!(told.len() == 1 && told[0].contains(says) && told[0].contains("\"shop\""), "{key}: {told:?}");
+        }
+        for key in ["rights = ['operate']", "rights = ['read', 'post']\nrooms = ['game-*']"] {
+            assert!(warnings(key).is_empty(), "{key}");
+        }
     }
 
     #[test]

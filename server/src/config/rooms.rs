@@ -230,7 +230,7 @@ pub(super) fn rights(rules: &[RoomRule], auth: &Auth) -> Result<RoomDefaults, Co
 }
 
 /// What is said there and does nothing, for people.
-pub(super) fn warnings(rights: &RoomDefaults) -> Vec<String> {
+pub(super) fn warnings(rights: &RoomDefaults, takes_guests: bool) -> Vec<String> {
     let warning = |pattern: &Pattern, key: &str, rights: Rights| {
         let idle = rights.idle();
         (!idle.is_empty()).then(|| {
@@ -241,8 +241,18 @@ pub(super) fn warnings(rights: &RoomDefaults) -> Vec<String> {
             )
         })
     };
+    let without_guests = |pattern: &Pattern, rights: Rights| {
+        (!takes_guests && !rights.is_empty()).then(|| {
+            format!(
+                "[[rooms]] match = \"{}\": `guests` gives rights, and nobody comes in as a guest: say guests = true in [auth], or \
+                 leave it out",
+                pattern.as_str()
+            )
+        })
+    };
     let each = |(pattern, given): &(Pattern, RoomDefault)| {
-        [warning(pattern, "users", given.users), warning(pattern, "guests", given.guests)]
+        let idle = [warning(pattern, "users", given.users), warning(pattern, "guests", given.guests)];
+        idle.into_iter().chain([without_guests(pattern, given.guests)])
     };
     rights.entries.iter().flat_map(each).flatten().collect()
 }
@@ -365,6 +375,17 @@ mod tests {
             assert!(warnings(users).is_empty(), "{users}");
         }
         assert!(config("").unwrap().warnings().is_empty());
+    }
+
+    #[test]
+    fn rights_of_guests_where_none_come_in_are_told() {
+        let warnings = |guests: bool, given: &str| {
+            let token = format!("[auth]\nmode = 'token'\nsecret_file = 's'\nguests = {guests}\n");
+            config(&format!("{token}[[rooms]]\nmatch = 'lobby'\nguests = [{given}]")).unwrap().warnings()
+        };
+        let told = warnings(false, "'read'");
+        assert!(told.len() == 1 && told[0].contains("say guests = true in [auth]"), "{told:?}");
+        assert!(warnings(true, "'read'").is_empty() && warnings(false, "").is_empty());
     }
 
     #[test]

@@ -21,6 +21,7 @@ use banter_chat::address::Core;
 use banter_chat::limits::Limits;
 use banter_chat::post_rates::PostRates;
 use flume::{Receiver, Sender};
+use tracing::subscriber::NoSubscriber;
 
 use crate::args::{ArgsError, Sources};
 use crate::config::{Auth, Change, Changes, Config, merge, told_limits};
@@ -117,7 +118,8 @@ impl ReloadDesk {
         self.send(Ask::Reload)
     }
 
-    /// Asks what a reload would change now, as far as the configuration's own file says it; nothing is changed.
+    /// Asks what a reload would change now, as far as the configuration's own file says it, or why it would be refused; nothing is
+    /// changed.
     ///
     /// # Errors
     /// Enough asks wait already, or the server ends.
@@ -169,11 +171,20 @@ impl Reload {
                 // Who asked may have gone.
                 match ask {
                     Ask::Reload(asker) => drop(asker.send(self.reload_and_say())),
-                    Ask::Look(asker) => drop(asker.send(self.read().map(|(_, changes)| changes))),
+                    Ask::Look(asker) => drop(asker.send(self.look())),
                 }
             }
         })?;
         Ok((ReloadDesk(asks), thread))
+    }
+
+    /// What a reload would come to, without a word in the log: it may be asked every second.
+    fn look(&self) -> Pending {
+        tracing::subscriber::with_default(NoSubscriber::new(), || {
+            let (merged, changes) = self.read()?;
+            keys_of(&merged)?;
+            Ok(changes)
+        })
     }
 
     fn reload_and_say(&mut self) -> ReloadAnswer {
@@ -197,10 +208,7 @@ impl Reload {
 
     fn reload(&mut self) -> ReloadAnswer {
         let (merged, mut changes) = self.read()?;
-        let own = match &merged.auth {
-            Auth::Token(auth) => Some(OwnKeys::read(auth)?),
-            Auth::Open => None,
-        };
+        let own = keys_of(&merged)?;
         if self.config.auth != Auth::Open && changes.needs_restart.iter().any(|change| change.key == "auth.mode") {
             tracing::warn!(
                 "the configuration asks for no tokens any more: they are asked for until the next start, and not behind it"
@@ -238,6 +246,14 @@ impl Reload {
             silent.retain(|&silent| silent != core);
         }
         silent
+    }
+}
+
+/// The keys that a configuration names, where it asks for tokens.
+fn keys_of(config: &Config) -> Result<Option<OwnKeys>, AuthFault> {
+    match &config.auth {
+        Auth::Token(auth) => OwnKeys::read(auth).map(Some),
+        Auth::Open => Ok(None),
     }
 }
 

@@ -36,6 +36,8 @@ macro_rules! tell {
 pub struct Hello {
     proof: Option<(UserName, Option<String>)>,
     refused: &'static str,
+    /// What the token lacks, as its bearer is told.
+    why: Option<String>,
 }
 
 impl Hello {
@@ -52,13 +54,17 @@ impl Hello {
             Err(NotProved::Expired(_)) => "expired",
             Err(NotProved::Unavailable) => "unavailable",
         };
-        Some(Hello { proof: proved.verdict.as_deref().ok().map(named), refused })
+        let why = match &proved.verdict {
+            Err(NotProved::Refused(why) | NotProved::Expired(why)) => Some(why.clone()),
+            Ok(_) | Err(NotProved::Unavailable) => None,
+        };
+        Some(Hello { proof: proved.verdict.as_deref().ok().map(named), refused, why })
     }
 
     /// Of one that showed no token, or one that nobody had to judge.
     #[must_use]
     pub fn without_proof() -> Self {
-        Hello { proof: None, refused: "refused" }
+        Hello { proof: None, refused: "refused", why: None }
     }
 }
 
@@ -182,7 +188,8 @@ impl Events {
         let kind = Kind { what: What::Hello, result, code: None, address, user: user.cloned() };
         if self.is_told() && self.is_first(kind, now_ms) {
             let (user, origin) = (user.map(UserName::as_str), self.origins.get(&slot).map(|origin| &**origin));
-            tell!(self.is_for_machines, event = "hello", result, user, session, %address, origin, "nobody was let in");
+            let why = hello.why.as_deref();
+            tell!(self.is_for_machines, event = "hello", result, why, user, session, %address, origin, "nobody was let in");
         }
     }
 

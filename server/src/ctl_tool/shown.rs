@@ -19,9 +19,15 @@ pub fn answer(task: &CtlTask, answer: &Value) -> String {
         CtlTask::Room { .. } => fields(answer),
         CtlTask::User { .. } => user(answer),
         CtlTask::Kick { room, user } => {
-            format!("{} is out of {}, and may join again\n", plain(user.as_str()), plain(room.as_str()))
+            format!(
+                "{} does not read {} any more, if it did, and may join again\n",
+                plain(user.as_str()),
+                plain(room.as_str())
+            )
         }
-        CtlTask::Disconnect { user } => format!("the connections of {} are being closed\n", plain(user.as_str())),
+        CtlTask::Disconnect { user } => {
+            format!("whatever {} has open is being closed, and may come again\n", plain(user.as_str()))
+        }
         CtlTask::Revoke { .. } => format!("revoked: {}\n", revocation(answer)),
         CtlTask::Lift { .. } => format!("{} taken back\n", count(answer["lifted"].as_u64(), "revocation")),
         CtlTask::Reload => reload(answer),
@@ -45,6 +51,16 @@ pub fn list(task: &CtlTask, entries: &[Value], is_first: bool) -> String {
         }
         CtlTask::Members { .. } => entries.iter().map(|user| format!("{}\n", told(user))).collect(),
         _ => entries.iter().map(|entry| format!("{}\n", revocation(entry))).collect(),
+    }
+}
+
+/// A list in which nothing is.
+pub fn nothing(task: &CtlTask) -> String {
+    match task {
+        CtlTask::Rooms { prefix } if prefix.is_empty() => "no room is in memory".to_owned(),
+        CtlTask::Rooms { prefix } => format!("no room in memory has a name that begins with {}", plain(prefix)),
+        CtlTask::Members { room } => format!("nobody reads {}", plain(room.as_str())),
+        _ => "nothing is revoked".to_owned(),
     }
 }
 

@@ -32,7 +32,7 @@ impl Came {
     }
 }
 
-/// The JSON body, in which nothing is unknown.
+/// The JSON body, in which nothing is unknown, and beside which no query says anything.
 pub struct Said<T>(pub T);
 
 async fn path_part<S: Send + Sync>(parts: &mut Parts, state: &S, name: &str) -> Result<String, ApiFault> {
@@ -81,6 +81,9 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Said<T> {
     type Rejection = ApiFault;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiFault> {
+        if request.uri().query().is_some_and(|query| !query.is_empty()) {
+            return Err(ApiFault::bad_request("this takes no query: say it in the body"));
+        }
         let came = request.extensions().get::<Came>().cloned();
         let body = Bytes::from_request(request, state).await;
         came.inspect(|came| came.0.store(true, Ordering::Relaxed));
@@ -88,6 +91,10 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Said<T> {
             413 => ApiFault::new(ErrorCode::FrameTooLarge, "the body is larger than 1 MiB"),
             _ => ApiFault::bad_request(format!("the body: {fault}")),
         })?;
+        // A list is read as an object's values in their order, which nobody means.
+        if body.trim_ascii_start().first().is_some_and(|first| *first == b'[') {
+            return Err(ApiFault::bad_request("the body: an object is expected, and not a list"));
+        }
         let said = serde_json::from_slice(&body);
         said.map(Said).map_err(|fault| ApiFault::bad_request(format!("the body: {fault}")))
     }

@@ -104,7 +104,7 @@ pub struct PageWanted {
     before: Option<u64>,
     /// Messages behind that place.
     after: Option<u64>,
-    /// Messages at most; 50 unless told otherwise, never more than `fetch_messages_max`.
+    /// Messages at most, from 1 on; 50 unless told otherwise, never more than `fetch_messages_max`.
     limit: Option<u32>,
 }
 
@@ -119,7 +119,7 @@ pub struct RoomsWanted {
     /// `next` of the answer before.
     #[serde(default)]
     cursor: u64,
-    /// Rooms at most, 1 to 1,000; 100 unless told otherwise.
+    /// Rooms at most, from 1 on; 100 unless told otherwise, never more than 1,000.
     limit: Option<usize>,
 }
 
@@ -130,7 +130,7 @@ pub struct RoomsWanted {
 pub struct MembersWanted {
     /// Those whose names come behind that one.
     after: Option<String>,
-    /// Names at most, 1 to 1,000; 100 unless told otherwise.
+    /// Names at most, from 1 on; 100 unless told otherwise, never more than 1,000.
     limit: Option<usize>,
 }
 
@@ -303,10 +303,8 @@ pub async fn messages(
         (before, None) => FetchFrom::Before(Sequence(before.unwrap_or(u64::MAX))),
         (None, Some(after)) => FetchFrom::After(Sequence(after)),
     };
-    let messages_max = wanted.limit.unwrap_or(PAGE_MESSAGES);
-    if messages_max == 0 {
-        return Err(ApiFault::invalid("`limit` must be at least 1"));
-    }
+    // The core has a limit of its own, which the configuration says.
+    let messages_max = limit_of(wanted.limit, PAGE_MESSAGES, u32::MAX)?;
     match plane.cores.ask_room(BackendAsk::Fetch { room, from, messages_max }).await? {
         BackendAnswer::Answer(Answer::Page { room, epoch, messages, more }) => {
             let event = Event::Page { id: None, room: room.as_str(), epoch, messages: &messages, more };
@@ -326,7 +324,7 @@ pub async fn rooms(
     caller
         .must(ApiRights::READ, Some(&format!("{}*", wanted.prefix)))
         .or_else(|_| caller.must(ApiRights::READ, None))?;
-    let rooms_max = wanted.limit.unwrap_or(LISTED).clamp(1, LISTED_MAX);
+    let rooms_max = limit_of(wanted.limit, LISTED, LISTED_MAX)?;
     let core = (wanted.cursor >> CURSOR_CORE_SHIFT) as u16;
     let from = wanted.cursor & ((1 << CURSOR_CORE_SHIFT) - 1);
     if usize::from(core) >= plane.cores.count() {
@@ -370,7 +368,7 @@ pub async fn members(
     caller.must(ApiRights::READ, Some(room.as_str()))?;
     let name = room.as_str().to_owned();
     let after = wanted.after.as_deref().map(user_name).transpose()?;
-    let users_max = wanted.limit.unwrap_or(LISTED).clamp(1, LISTED_MAX);
+    let users_max = limit_of(wanted.limit, LISTED, LISTED_MAX)?;
     let answer = plane.cores.ask_room(BackendAsk::Members { room, after, users_max }).await?;
     let BackendAnswer::Members { count, users, more } = answer else { return Err(refused(answer)) };
     let users: Vec<String> = users.iter().map(|user| user.as_str().to_owned()).collect();
@@ -406,8 +404,24 @@ fn check_size(plane: &Plane, room: &RoomName, user: &UserName, body: &OwnedBody)
     Err(ApiFault::new(ErrorCode::FrameTooLarge, "with this body the message is larger than frame_bytes_max"))
 }
 
+/// How many entries of a list: as many as may be, where more are asked for.
+fn limit_of<Count: PartialEq + From<u8> + Ord>(
+    said: Option<Count>,
+    unless_said: Count,
+    max: Count,
+) -> Result<Count, ApiFault> {
+    match said.unwrap_or(unless_said) {
+        none if none == Count::from(0) => Err(ApiFault::invalid("`limit` must be at least 1")),
+        count => Ok(count.min(max)),
+    }
+}
+
 fn key_of(key: Option<String>, headers: &HeaderMap) -> Result<Option<PostKey>, ApiFault> {
-    let header = headers.get(IDEMPOTENCY_KEY).map(|value| value.to_str().map(str::to_owned));
+    let mut all = headers.get_all(IDEMPOTENCY_KEY).iter();
+    let header = all.next().map(|value| value.to_str().map(str::to_owned));
+    if all.next().is_some() {
+        return Err(ApiFault::bad_request("Idempotency-Key is there twice: say one"));
+    }
     let header = header.transpose().map_err(|_| ApiFault::bad_request("Idempotency-Key is no text"))?;
     let key = match (key, header) {
         (Some(key), Some(header)) if key != header => {

@@ -202,3 +202,22 @@ fn what_was_done_is_said_in_one_line() {
     let nothing = "reloaded; new: nothing; waits for a restart: nothing";
     assert_eq!(Reloaded::default().to_string(), nothing);
 }
+
+#[test]
+fn a_look_finds_what_a_reload_would_be_refused_for_and_changes_nothing() {
+    let rig = Rig::new("[auth]\nmode = 'token'\nsecret_file = 'FOLDER/secret'");
+    assert_eq!(rig.reload.look().expect("all is there"), Changes::default());
+    let secret = rig.folder.path().join("secret");
+    std::fs::remove_file(&secret).expect("it is there");
+    let fault = rig.reload.look().expect_err("a key is gone").to_string();
+    assert!(fault.contains("secret"), "{fault}");
+    std::fs::write(&secret, SECRET).expect("a file");
+    write(
+        &rig.file(),
+        rig.folder.path(),
+        "[auth]\nmode = 'token'\nsecret_file = 'FOLDER/secret'\n[limits]\nrooms_max = 7",
+    );
+    let takes_effect = rig.reload.look().expect("it holds").takes_effect;
+    assert_eq!(takes_effect.len(), 1);
+    assert!(rig.cores.iter().all(Receiver::is_empty) && rig.reload.config.limits.rooms_max != 7);
+}
