@@ -14,6 +14,17 @@ pub type Place = (String, u64);
 /// Which client, and which of its connections.
 pub type Voice = (usize, u32);
 
+/// The oldest message that a history has.
+#[derive(Clone, Copy, Debug, Default)]
+struct First {
+    /// Now.
+    now: u64,
+    /// When no cut was being told.
+    settled: u64,
+    /// The latest that it ever had and is in front of now: what was out of sight came back.
+    regained: u64,
+}
+
 /// Everything that was ever seen or acknowledged.
 #[derive(Default)]
 pub struct Truth {
@@ -32,7 +43,7 @@ pub struct Truth {
     /// What came to a reader with `echo: false`, to be proved to be somebody else's.
     unspared: Vec<(String, u64, u64, Voice)>,
     /// The oldest message that each history still has.
-    first_available: HashMap<Place, u64>,
+    first_available: HashMap<Place, First>,
     /// A segment was dropped whose index could not be read: what the server says of beginnings comes too early.
     pub first_lags: bool,
     /// Places that hold no message any more, or never did: what was erased.
@@ -131,10 +142,18 @@ impl Truth {
 
     /// What a history still has, from the server itself.
     pub fn has_from(&mut self, room: &str, epoch: u64, first_available: u64) {
-        match self.first_available.get_mut(&(room.to_owned(), epoch)) {
-            Some(first) => *first = first_available,
-            None => drop(self.first_available.insert((room.to_owned(), epoch), first_available)),
+        let first = self.first_available.entry((room.to_owned(), epoch)).or_default();
+        // Where all of a class is gone, what lies before it in another is in sight again, and what was told meanwhile is still on
+        // its way.
+        if first_available < first.settled {
+            first.regained = first.regained.max(first.settled);
         }
+        (first.now, first.settled) = (first_available, first_available);
+    }
+
+    /// A history of which a cut is being told: for the moment it has nothing before that place.
+    pub fn has_from_for_now(&mut self, room: &str, epoch: u64, first_available: u64) {
+        self.first_available.entry((room.to_owned(), epoch)).or_default().now = first_available;
     }
 
     /// A reader was told the room's epoch.
@@ -185,7 +204,8 @@ impl Truth {
 
     /// A reader was told that the history no longer has what is up to there.
     pub fn gap(&self, room: &str, epoch: u64, to: u64) {
-        let first = self.first_available.get(&(room.to_owned(), epoch)).copied().unwrap_or_default();
+        let first =
+            self.first_available.get(&(room.to_owned(), epoch)).map_or(0, |first| first.now.max(first.regained));
         assert!(
             to < first || self.first_lags,
             "{room}: a gap up to {to}, and the history has everything from {first} on"

@@ -308,8 +308,10 @@ impl World {
             if room.policy.durability.is_logged() {
                 // While a cut is being told to rooms, more of them is out of sight than they know.
                 let is_cut = rooms.journal().is_some_and(|log| log.has_work());
-                let first = if is_cut { head + 1 } else { rooms.history_start(room).0 };
-                self.truth.has_from(room.name.as_str(), room.epoch.0, first);
+                match is_cut {
+                    true => self.truth.has_from_for_now(room.name.as_str(), room.epoch.0, head + 1),
+                    false => self.truth.has_from(room.name.as_str(), room.epoch.0, rooms.history_start(room).0),
+                }
                 continue;
             }
             assert!(room.history.len() <= limits.history_messages_max as usize);
