@@ -33,8 +33,10 @@ use super::profile::Profile;
 use super::truth::{Truth, Voice};
 use crate::seeded::Seeded;
 
-/// Rounds of turns until everything has to be at rest.
+/// Rounds of turns in which everything has to come to rest, or some client is told something.
 const REST_ROUNDS_MAX: usize = 100_000;
+/// Rounds of turns until everything has to be at rest.
+const REST_ROUNDS_IN_ALL: usize = 1_000_000;
 /// Rounds without anything to do that count as rest; with the time of a round, longer than any interval of the server.
 const QUIET_ROUNDS: usize = 40;
 /// Rounds in which lanes still delay.
@@ -545,7 +547,9 @@ impl World {
         self.is_resting = true;
         self.disk.is_kind = true;
         let mut quiet = 0;
-        for round in 0..REST_ROUNDS_MAX {
+        // Who is still told something is on the way: a log that is read a message at a time takes its time.
+        let (mut round, mut told_in) = (0, 0);
+        while round < told_in + REST_ROUNDS_MAX && round < REST_ROUNDS_IN_ALL {
             self.now_ms += ROUND_MS;
             // Lanes and the disk without delay after a while: the turn's number is what lanes are due by.
             self.disk.is_quick = round >= DELAYED_ROUNDS;
@@ -558,6 +562,10 @@ impl World {
                     assert!(!self.has_log_work(core), "a core sleeps, and its log has something to do");
                 }
             }
+            if self.heard() != heard_before {
+                told_in = round;
+            }
+            round += 1;
             quiet = if self.is_quiet() && self.heard() == heard_before { quiet + 1 } else { 0 };
             if quiet >= QUIET_ROUNDS && self.is_still() {
                 return;
