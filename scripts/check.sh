@@ -9,6 +9,7 @@ step() { printf '\n== %s\n' "$*"; }
 step "tools"
 cargo --version
 command -v cc >/dev/null || { apt-get update -q && apt-get install -y -q gcc libc6-dev; }
+command -v c++ >/dev/null || { apt-get update -q && apt-get install -y -q g++; }
 command -v patch >/dev/null || { apt-get update -q && apt-get install -y -q patch; }
 
 step "format"

@@ -22,7 +22,7 @@ use std::str::FromStr;
 
 use banter_protocol::ids::UserName;
 
-use crate::guest::is_guest;
+use crate::guest::{PROGRAM_PREFIX, is_guest};
 use crate::json::{self, Json, Object};
 use crate::pattern::{Pattern, PatternFault};
 use crate::rights::{Rights, UnknownRight};
@@ -225,6 +225,9 @@ pub enum ClaimFault {
     /// It begins as guests' names do.
     #[error("must not begin with ~, as only guests' names do")]
     GuestName,
+    /// It begins as the names of rooms' programs do.
+    #[error("must not begin with @, as only programs' names do")]
+    ProgramName,
     /// It breaks the rules of ids.
     #[error("must be 1 to 255 bytes without control characters")]
     Id,
@@ -344,6 +347,9 @@ fn user(value: &Json) -> Result<UserName, ClaimFault> {
     let name = value.text().ok_or(ClaimFault::NotText)?;
     if is_guest(name) {
         return Err(ClaimFault::GuestName);
+    }
+    if name.starts_with(PROGRAM_PREFIX) {
+        return Err(ClaimFault::ProgramName);
     }
     UserName::new(name).map_err(|_| ClaimFault::UserName)
 }

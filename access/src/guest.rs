@@ -7,6 +7,8 @@ use banter_protocol::ids::UserName;
 
 /// What a guest's name begins with, and no other user's ever does: tokens that name such a user are refused.
 pub const GUEST_PREFIX: char = '~';
+/// What the name of a program of rooms begins with: nobody comes in under one.
+pub const PROGRAM_PREFIX: char = '@';
 /// Fewest random bytes of a name: 32 bits, 6 letters.
 pub const GUEST_RANDOM_BYTES_MIN: usize = 4;
 /// Most random bytes of a name: 160 bits, 32 letters.

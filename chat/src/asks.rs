@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use banter_access::guest::PROGRAM_PREFIX;
 use banter_access::limit::Limit;
 use banter_access::proof::Proof;
 use banter_access::rights::Rights;
@@ -118,6 +119,9 @@ impl Sessions {
         let guests = match &self.access {
             Access::Open => {
                 let user = UserName::new(user).map_err(|fault| bad_request(format!("`user`: {fault}")))?;
+                if user.as_str().starts_with(PROGRAM_PREFIX) {
+                    return Err(bad_request("`user`: a name that begins with @ is a program's"));
+                }
                 self.greet(slot, request, user, (agreed, None), turn);
                 return Ok(());
             }
@@ -247,6 +251,7 @@ impl Sessions {
                 message: format!("{name} is {rate}").into(),
                 retry_after_ms: Some(retry_after_ms),
                 scope: Some(Scope::Connection),
+                reason: None,
             }),
             _ => Ok(()),
         }
@@ -345,7 +350,8 @@ impl Sessions {
         };
         let asker = self.peer_of(slot);
         self.connections[slot].reserved_bytes += self.page_answer_bytes();
-        let ask = |room| Up::Fetch(FetchAsk { room, asker, rights, request: id, from, messages_max });
+        let (user, least) = (self.connections[slot].user.clone(), Sequence(0));
+        let ask = |room| Up::Fetch(FetchAsk { room, asker, rights, request: id, from, messages_max, user, least });
         self.send_up(slot, &room, turn, ask);
         Ok(())
     }
@@ -410,6 +416,7 @@ impl Sessions {
                 message: "rooms_per_connection_max is reached: leave a room first".into(),
                 retry_after_ms: Some(OVERLOADED_RETRY_AFTER_MS),
                 scope: Some(Scope::Connection),
+                reason: None,
             });
         }
         let id = RoomId::of(name.as_str());
@@ -473,20 +480,26 @@ impl Sessions {
         let reserved = match &answer {
             Answer::Page { .. } | Answer::FetchRefused(_) => self.page_answer_bytes(),
             Answer::Members { .. } | Answer::MembersRefused(_) => MEMBERS_ANSWER_BYTES,
-            Answer::Posted { .. } | Answer::PostRefused(_) | Answer::Left { .. } | Answer::Refused(_) => {
-                SMALL_ANSWER_BYTES
-            }
+            Answer::Posted { .. }
+            | Answer::Taken { .. }
+            | Answer::PostRefused(_)
+            | Answer::Left { .. }
+            | Answer::Refused(_) => SMALL_ANSWER_BYTES,
         };
         self.release(slot, reserved);
         let answer = self.judge_answer(slot, answer);
         let session = &mut self.connections[slot];
-        session.posts_open -= u32::from(matches!(answer, Answer::Posted { .. } | Answer::PostRefused(_)));
+        session.posts_open -=
+            u32::from(matches!(answer, Answer::Posted { .. } | Answer::Taken { .. } | Answer::PostRefused(_)));
         if !session.is_open() {
             return;
         }
         match answer {
             Answer::Posted { room, epoch, sequence, time_ms, duplicate } => {
                 session.write(&Event::Posted { id, room: room.as_str(), epoch, sequence, time_ms, duplicate });
+            }
+            Answer::Taken { room, reply } => {
+                session.write(&Event::Taken { id, room: room.as_str(), reply: reply.as_deref() });
             }
             Answer::Page { room, epoch, messages, more } => {
                 session.write(&Event::Page { id, room: room.as_str(), epoch, messages: &messages, more });

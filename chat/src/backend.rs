@@ -191,13 +191,22 @@ impl Backend {
         let request = Some(ticket);
         let answer = match ask {
             BackendAsk::Post { room, user, key, body } => {
-                let ask = SayAsk { room, author, user, request, key, body };
+                let ask = SayAsk { room, author, user, request, key, body, hop: 0 };
                 lanes.send_up(self.own, Up::Say(Box::new(ask)), now_us);
                 return;
             }
             BackendAsk::Fetch { room, from, messages_max } => {
                 let messages_max = messages_max.min(rooms.limits.fetch_messages_max);
-                let ask = FetchAsk { room, asker: author, rights: Rights::ALL, request, from, messages_max };
+                let ask = FetchAsk {
+                    room,
+                    asker: author,
+                    rights: Rights::ALL,
+                    request,
+                    from,
+                    messages_max,
+                    user: None,
+                    least: Sequence(0),
+                };
                 lanes.send_up(self.own, Up::Fetch(ask), now_us);
                 return;
             }
@@ -215,6 +224,7 @@ impl Backend {
                 message: "as many asks about users as may be wait on a core: try again".into(),
                 retry_after_ms: Some(LOOKUP_RETRY_AFTER_MS),
                 scope: Some(Scope::Server),
+                reason: None,
             })),
         };
         self.answers.push((ticket, answer));

@@ -23,21 +23,26 @@ use std::ops::Bound;
 use banter_log::index::Entry;
 use banter_log::journal::{Answer as DiskAnswer, Done, Journal, Reach};
 use banter_log::key::KeyedPost;
-use banter_log::record::{Author, Level, Record as LogRecord, RecordKind, message_bytes};
+use banter_log::record::{Author, Level, Record as LogRecord, RecordKind, SENT_HASH_BYTES, message_bytes};
 use banter_log::segment::Class;
 use banter_protocol::ids::RequestId;
+use bytes::Bytes;
 use slab::Slab;
 
 use crate::address::Peer;
 use crate::parcel::{Answer, Down, Record};
 use crate::policy::Durability;
+use crate::program::Effect;
+use crate::programs::By;
 use crate::room::Room;
 use crate::rooms::Rooms;
 use crate::turn::Turn;
 
 mod refusing;
+mod states;
 
 use refusing::{refusal_of, refusal_of_size};
+use states::{States, stated};
 
 /// Bytes that one room gives to a commit before it is the next room's turn; a larger record goes alone.
 const SHARE_BYTES: usize = 8 * 1_024;
@@ -71,7 +76,10 @@ pub struct Commits {
 struct Flight {
     open: VecDeque<(usize, Open)>,
     bytes: usize,
-    posts: usize,
+    /// Posts and states in it.
+    records: usize,
+    /// What rooms with a state say of it.
+    states: States,
     class: Class,
     is_begun: bool,
     /// When it began, in the turns' microseconds.
@@ -108,6 +116,13 @@ pub enum Open {
         key: Option<KeyedPost>,
         /// When its place was given, in the turns' microseconds.
         since_us: u64,
+        /// What a program did with it.
+        decided: Option<Box<Decided>>,
+    },
+    /// What a program did where nothing has a place. Its room stays while it is open.
+    State {
+        /// That.
+        decided: Box<Decided>,
     },
     /// An answer.
     Answer {
@@ -120,12 +135,53 @@ pub enum Open {
     },
 }
 
+/// What a program did, that counts once its room's level is reached.
+#[derive(Debug, Default)]
+pub struct Decided {
+    /// The room's state behind it, where it changed.
+    pub state: Option<Bytes>,
+    /// What is done then.
+    pub effects: Vec<Effect>,
+    /// What stands for the body as it was posted, where it has a key and was edited.
+    pub sent_body_hash: Option<u64>,
+    /// Nobody posted it but the program, and nobody is answered.
+    pub is_own: bool,
+    /// It goes in the same commit as what is ahead of it.
+    pub is_behind: bool,
+    /// How many programs what it is about came through.
+    pub hop: u8,
+    /// The program; none: it did nothing beside.
+    pub by: Option<By>,
+}
+
 impl Open {
-    /// Bytes that it takes of a commit.
+    /// Bytes that it takes of a commit, beside its room's state.
     fn bytes(&self) -> usize {
         match self {
-            Open::Post { record, .. } => message_bytes(record.frame.len()),
+            Open::Post { record, decided, .. } => {
+                let hash = decided.as_ref().and_then(|decided| decided.sent_body_hash).map_or(0, |_| SENT_HASH_BYTES);
+                message_bytes(record.frame.len()) + hash
+            }
+            Open::State { .. } => ANSWER_BYTES,
             Open::Answer { .. } => ANSWER_BYTES,
+        }
+    }
+
+    /// Whether the log has to have something of it: then its room stays, too.
+    fn is_record(&self) -> bool {
+        !matches!(self, Open::Answer { .. })
+    }
+
+    fn is_behind(&self) -> bool {
+        matches!(self, Open::Post { decided: Some(decided), .. } if decided.is_behind)
+    }
+
+    /// The room's state behind it, where it changed.
+    fn state(&self) -> Option<&Bytes> {
+        match self {
+            Open::Post { decided, .. } => decided.as_ref()?.state.as_ref(),
+            Open::State { decided } => decided.state.as_ref(),
+            Open::Answer { .. } => None,
         }
     }
 }
@@ -164,7 +220,7 @@ impl Commits {
 impl Flight {
     fn push(&mut self, slot: usize, open: Open) {
         self.bytes += open.bytes();
-        self.posts += usize::from(matches!(open, Open::Post { .. }));
+        self.records += usize::from(open.is_record());
         self.open.push_back((slot, open));
     }
 
@@ -178,12 +234,12 @@ impl Flight {
 impl Rooms {
     /// Adds what is open of a room. Where nothing of a room waits for the log, an answer does not either.
     pub(crate) fn open(&mut self, slot: Option<usize>, open: Open) {
-        let is_post = matches!(open, Open::Post { .. });
+        let (is_post, is_record) = (matches!(open, Open::Post { .. }), open.is_record());
         let logged = slot.filter(|&slot| self.slots[slot].policy.durability.is_logged());
-        let Some(slot) = logged.filter(|&slot| is_post || !self.slots[slot].queue.is_empty()) else {
+        let Some(slot) = logged.filter(|&slot| is_record || !self.slots[slot].queue.is_empty()) else {
             return self.commits.unlogged.push_back((slot, open));
         };
-        if !is_post && self.commits.waiting_bytes > 2 * self.limits.log_waiting_bytes_max {
+        if !is_record && self.commits.waiting_bytes > 2 * self.limits.log_waiting_bytes_max {
             // Only who asks again and again over ever new connections gets here: the order is given up, not the bound.
             return self.commits.unlogged.push_back((Some(slot), open));
         }
@@ -214,7 +270,7 @@ impl Rooms {
             }
             loop {
                 self.gather(class, turn);
-                if self.commits.flight.posts > 0 {
+                if self.commits.flight.records > 0 {
                     if self.begin_gathered(turn) {
                         break;
                     }
@@ -284,19 +340,27 @@ impl Rooms {
 
     /// Takes one room's share; whether the commit holds no more.
     fn gather_share(&mut self, slot: usize, bytes_max: usize, turn: &mut Turn<'_>) -> bool {
-        let (queue, flight) = (&mut self.slots[slot].queue, &mut self.commits.flight);
-        let mut share = 0;
-        while share < SHARE_BYTES
-            && let Some(open) = queue.open.front()
-        {
+        let room = &mut self.slots[slot];
+        let (queue, flight) = (&mut room.queue, &mut self.commits.flight);
+        let (mut share, mut is_first) = (0, true);
+        while let Some(open) = queue.open.front().filter(|open| share < SHARE_BYTES || open.is_behind()) {
             let bytes = open.bytes();
-            if flight.bytes > 0 && flight.bytes + bytes > bytes_max {
-                return true;
+            // What a program said behind a post goes with it, and their room's state with both.
+            if !open.is_behind() {
+                let group = bytes + behind(&queue.open).map(Open::bytes).sum::<usize>();
+                let state = flight.states.added_bytes(slot, &room.name, room.program.as_deref(), &queue.open);
+                if flight.bytes > 0 && flight.bytes + flight.states.bytes() + group + state > bytes_max {
+                    return true;
+                }
+            }
+            if std::mem::take(&mut is_first) {
+                flight.states.enter(slot, &room.name, room.program.as_deref());
             }
             share += bytes;
             turn.counters.steps += 1;
             queue.in_flight += 1;
             if let Some(open) = queue.open.pop_front() {
+                flight.states.say(slot, &room.name, open.state());
                 flight.push(slot, open);
             }
         }
@@ -308,22 +372,33 @@ impl Rooms {
         let Some(journal) = self.journal.as_mut() else { return true };
         let class = self.commits.flight.class;
         // Answers count as some bytes too: it may ask for a little more room than it takes.
-        if !journal.make_room(class, self.commits.flight.bytes) {
+        let bytes = self.commits.flight.bytes + self.commits.flight.states.said_bytes();
+        let carried = self.commits.flight.states.carried(&self.slots);
+        let Some(carried) = journal.make_room_with_states(class, bytes, carried) else {
             return self.has_no_room(class, turn);
-        }
+        };
         self.commits.waiting_since_ms.remove(&class);
         let (slots, flight) = (&self.slots, &self.commits.flight);
         let wanted = reach_of(slots, flight, journal);
         let posts = flight.open.iter().filter_map(|(slot, open)| match open {
-            Open::Post { record, time_ms, key, .. } => {
+            Open::Post { record, time_ms, key, decided, .. } => {
                 let room = &slots[*slot];
                 let level = if room.policy.durability == Durability::Synced { Level::Synced } else { Level::Written };
-                let (record, entry) = logged(record, level, (room.id, room.epoch), *time_ms, *key);
+                let sent_body_hash = decided.as_ref().and_then(|decided| decided.sent_body_hash);
+                let (record, entry) = logged((record, sent_body_hash), level, (room.id, room.epoch), *time_ms, *key);
                 Some((record, entry, room.name.as_str()))
             }
-            Open::Answer { .. } => None,
+            Open::State { .. } | Open::Answer { .. } => None,
         });
-        if journal.commit(class, posts, wanted) {
+        let is_begun = if flight.states.is_empty() {
+            journal.commit(class, posts, wanted)
+        } else {
+            let (ahead, behind) =
+                flight.states.records(slots, &flight.open, &carried, (self.clock.time_ms(), journal.catalog()));
+            let states = |states| stated(states, slots);
+            journal.commit(class, states(&ahead).chain(posts).chain(states(&behind)), wanted)
+        };
+        if is_begun {
             turn.counters.commits += 1;
             turn.counters.committed_bytes += flight.bytes as u64;
             (self.commits.flight.is_begun, self.commits.flight.since_us) = (true, turn.now.monotonic_us);
@@ -341,7 +416,7 @@ impl Rooms {
             return true;
         }
         let takes_smaller = journal.room(class) > 0;
-        let refusal = refusal_of_size(journal, class, self.commits.flight.bytes);
+        let refusal = refusal_of_size(journal, class, self.commits.flight.bytes + self.commits.flight.states.bytes());
         match refusal.or_else(|| self.waited_too_long(class, turn)) {
             Some(refusal) if takes_smaller => {
                 self.refuse_gathered(&refusal, turn);
@@ -401,8 +476,13 @@ impl Rooms {
                     }
                     self.keys_read(ticket, keys.ok(), turn);
                 }
-                // Nobody asks for states yet.
-                Done::State { state, .. } => self.pages.faults.extend(state.err()),
+                Done::State { ticket, state } => {
+                    if let Err(fault) = &state {
+                        turn.counters.damaged_reads += 1;
+                        self.pages.faults.push(*fault);
+                    }
+                    self.state_read(ticket, state.map_err(drop), turn);
+                }
             }
         }
     }
@@ -411,6 +491,7 @@ impl Rooms {
         if self.commits.flight.is_begun {
             turn.latencies.commit.record_us(turn.now.monotonic_us.saturating_sub(self.commits.flight.since_us));
         }
+        self.states_are_said();
         for (slot, open) in self.commits.flight.take() {
             self.complete_logged(slot, open, turn);
         }
@@ -444,8 +525,9 @@ impl Rooms {
     fn complete(&mut self, slot: Option<usize>, open: Open, turn: &mut Turn<'_>) {
         let (to, request, answer) = match (open, slot) {
             (Open::Answer { to, request, answer, .. }, _) => (to, request, answer),
-            (Open::Post { .. }, None) => return,
-            (Open::Post { record, request, time_ms, key, since_us }, Some(slot)) => {
+            (Open::Post { .. } | Open::State { .. }, None) => return,
+            (Open::State { decided }, Some(slot)) => return self.complete_decided(slot, *decided, turn),
+            (Open::Post { record, request, time_ms, key, since_us, decided }, Some(slot)) => {
                 let room = &mut self.slots[slot];
                 let latency = &mut turn.latencies.post[room.policy.durability as usize];
                 latency.record_us(turn.now.monotonic_us.saturating_sub(since_us));
@@ -466,6 +548,13 @@ impl Rooms {
                 }
                 room.fresh.push(record.clone());
                 self.keep(slot, record, turn);
+                if let Some(decided) = decided {
+                    let is_own = decided.is_own;
+                    self.complete_decided(slot, *decided, turn);
+                    if is_own {
+                        return;
+                    }
+                }
                 (author, request, answer)
             }
         };
@@ -473,10 +562,15 @@ impl Rooms {
     }
 }
 
+/// What is behind the first, and goes with it.
+fn behind(open: &VecDeque<Open>) -> impl Iterator<Item = &Open> {
+    open.iter().skip(1).take_while(|open| open.is_behind())
+}
+
 /// How far a commit is to get, and what is told of it.
 fn reach_of(slots: &Slab<Room>, flight: &Flight, journal: &Journal) -> Reach {
     let (mut has_written, mut has_synced) = (false, false);
-    for (slot, _) in flight.open.iter().filter(|(_, open)| matches!(open, Open::Post { .. })) {
+    for (slot, _) in flight.open.iter().filter(|(_, open)| open.is_record()) {
         let room = &slots[*slot];
         let is_synced = room.policy.durability == Durability::Synced;
         (has_synced, has_written) = (has_synced | is_synced, has_written | !is_synced);
@@ -494,14 +588,14 @@ fn reach_of(slots: &Slab<Room>, flight: &Flight, journal: &Journal) -> Reach {
 }
 
 fn logged<'r>(
-    record: &'r Record,
+    (record, sent_body_hash): (&'r Record, Option<u64>),
     level: Level,
     (room, epoch): (banter_protocol::ids::RoomId, banter_protocol::ids::Epoch),
     time_ms: u64,
     key: Option<KeyedPost>,
 ) -> (LogRecord<'r>, Entry) {
     let author = log_author(record.author);
-    let log_record = LogRecord::message(room, level, author, &record.frame);
+    let log_record = LogRecord { sent_body_hash, ..LogRecord::message(room, level, author, &record.frame) };
     let (kind, record_bytes) = (RecordKind::Message, log_record.bytes() as u32);
     (log_record, Entry { kind, room, epoch, sequence: record.sequence, time_ms, level, record_bytes, key })
 }

@@ -16,6 +16,8 @@ use crate::session::{ReadState, Skip, Stage, Subscription};
 use crate::sessions::Sessions;
 use crate::turn::Turn;
 
+/// Readings of a room that are looked at in the time of one step, to find those of one user.
+const SUBSCRIPTIONS_A_STEP: u64 = 64;
 /// Signals that one turn of a core takes for its connections; more are lost, and counted.
 pub(crate) const SIGNALS_A_TURN: usize = 256;
 /// Bytes that are copied together into one send when a connection has frames from several places.
@@ -77,7 +79,10 @@ impl Sessions {
                     self.advance(room, head);
                 }
             }
-            Down::Signal { room, author, user, body } => self.signal_down(room, author, &user, &body, turn),
+            Down::Signal { room, user, body, only: Some(only), .. } => {
+                self.whisper_down(room, &only, &user, &body, turn)
+            }
+            Down::Signal { room, author, user, body, only: None } => self.signal_down(room, author, &user, &body, turn),
             Down::Presence { room, changes, members } => self.presence_down(room, changes, members),
             Down::Replaced { to } => self.orders.replace(to),
             Down::Drained => self.core_drained(),
@@ -323,6 +328,34 @@ impl Sessions {
             self.spare_author(room, author, (head, head), positions, |_| false);
         }
         self.has_new_frames(room);
+    }
+
+    /// A signal for the connections of one user that read the room: each gets it by itself, ahead of what waits in the run.
+    fn whisper_down(&mut self, id: RoomId, only: &UserName, user: &UserName, body: &OwnedBody, turn: &mut Turn<'_>) {
+        let Some(&room) = self.room_by_id.get(&id) else { return };
+        let here = &self.rooms[room as usize];
+        if self.signals_left == 0 {
+            turn.counters.signals_dropped += 1;
+            return;
+        }
+        self.signals_left -= 1;
+        turn.counters.steps += here.subscriptions.len() as u64 / SUBSCRIPTIONS_A_STEP;
+        let connection = |subscription: &u32| self.subscriptions[*subscription as usize].connection as usize;
+        let is_theirs = |slot: &usize| self.connections[*slot].user.as_ref() == Some(only);
+        let slots: Vec<usize> = here.subscriptions.iter().map(connection).filter(is_theirs).collect();
+        let name = here.name.clone();
+        let body = Body { format: body.format, bytes: &body.bytes };
+        let event = Event::Signal { room: name.as_str(), user: user.as_str(), body };
+        for slot in slots {
+            let session = &mut self.connections[slot];
+            // Who takes nothing has no more written into its outbox than it may, and loses a signal.
+            if !session.is_open() || session.waiting_bytes() > u64::from(self.limits.outbox_bytes_max / 2) {
+                turn.counters.signals_dropped += 1;
+                continue;
+            }
+            session.write(&event);
+            self.mark_ready(slot);
+        }
     }
 
     /// The bytes that a connection is sent next, if it has any. The shell gives back [`Sessions::sent`].

@@ -87,5 +87,6 @@ fn full() -> Refusal {
         message: "guests_max is reached: come back later, or with a token".into(),
         retry_after_ms: Some(FULL_RETRY_AFTER_MS),
         scope: Some(Scope::Server),
+        reason: None,
     }
 }

@@ -101,6 +101,27 @@ impl Lanes {
         true
     }
 
+    /// Sends a parcel up that nobody waits for, if there is room: one from a room's core to that of another room. It waits for
+    /// nothing, so that rooms cannot block each other.
+    pub fn try_send_up(&mut self, to: Core, parcel: impl FnOnce() -> Up) -> bool {
+        let lane = &mut self.to[to.index()];
+        if lane.up_room == 0 || !lane.waiting.is_empty() {
+            return false;
+        }
+        lane.up_room -= 1;
+        if to == self.own {
+            self.local_up.push_back(parcel())
+        } else {
+            self.outgoing.up.push((to, parcel()))
+        }
+        true
+    }
+
+    /// The core whose lanes these are.
+    pub fn own(&self) -> Core {
+        self.own
+    }
+
     /// Sends what waited, as far as there is room, and says how long each did. `true`: nothing waits for that core any more.
     pub fn send_waiting(&mut self, to: Core, now_us: u64, waits: &mut Histogram) -> bool {
         let lane = &mut self.to[to.index()];

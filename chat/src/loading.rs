@@ -50,6 +50,7 @@ impl KeysLoading {
             message: "the log could not be read for the keys of this room: post again".into(),
             retry_after_ms: Some(again_ms.saturating_sub(monotonic_ms).max(1)),
             scope: Some(Scope::Server),
+            reason: None,
         })
     }
 
@@ -111,6 +112,7 @@ impl Rooms {
         if level.is_some() {
             self.load_keys(slot);
         }
+        self.follow_programs(slot);
         Ok(slot)
     }
 
@@ -121,7 +123,7 @@ impl Rooms {
         let since_ms = self.clock.since_ms(self.limits.dedupe_window_ms);
         let id = room.id;
         if journal.catalog().is_younger(id, since_ms) {
-            room.held = Some(Box::default());
+            room.held.get_or_insert_default().readings += 1;
             let keys_per_author_max = self.limits.dedupe_keys_per_author_max;
             let keys_max = keys_within(self.limits.dedupe_bytes_per_core_max);
             let ticket = journal.read_keys(id, KeysWant { since_ms, keys_per_author_max, keys_max });
@@ -149,7 +151,7 @@ impl Rooms {
             }
             None => {
                 self.loading.unread.insert(slot, turn.now.monotonic_ms + KEYS_RETRY_AFTER_MS);
-                self.take_held(slot, turn);
+                self.reading_is_done(slot, turn);
             }
         }
     }
@@ -185,7 +187,7 @@ impl Rooms {
                 }
                 None => {
                     self.loading.taking.pop_front();
-                    self.take_held(slot, turn);
+                    self.reading_is_done(slot, turn);
                 }
             }
         }
@@ -216,17 +218,36 @@ impl Rooms {
         };
         self.commits.hold(held_bytes(&parcel));
         if let Some(held) = &mut self.slots[slot].held {
-            held.push_back(parcel);
+            held.parcels.push_back(parcel);
         }
     }
 
-    /// What waited for a room's window is taken, in its order.
-    fn take_held(&mut self, slot: usize, turn: &mut Turn<'_>) {
-        for parcel in self.slots[slot].held.take().into_iter().flat_map(|held| *held) {
+    /// One of a room's readings came to its end.
+    pub(crate) fn reading_is_done(&mut self, slot: usize, turn: &mut Turn<'_>) {
+        if let Some(held) = &mut self.slots[slot].held {
+            held.readings = held.readings.saturating_sub(1);
+        }
+        self.take_held(slot, turn);
+    }
+
+    /// What waited for a room is taken, in its order, as far as the turn has units for its program.
+    pub(crate) fn take_held(&mut self, slot: usize, turn: &mut Turn<'_>) {
+        loop {
+            // What waited over a swap of programs is decided by those that hold now, which may have a state read.
+            self.follow_programs(slot);
+            let Some(held) = self.slots[slot].held.as_mut().filter(|held| held.readings == 0) else { return };
+            let Some(parcel) = held.parcels.pop_front() else { break };
+            if self.is_spent_for(slot) {
+                if let Some(held) = &mut self.slots[slot].held {
+                    held.parcels.push_front(parcel);
+                }
+                return self.waits_on(slot);
+            }
             self.commits.let_go(held_bytes(&parcel));
             let (id, _) = parcel.room_and_peer();
             self.take(parcel, self.by_id.get(&id).copied(), turn);
         }
+        self.slots[slot].held = None;
         self.queue_if_idle(slot);
     }
 
@@ -237,6 +258,7 @@ impl Rooms {
         self.shares.set(&mut self.slots, slot, 0);
         self.dedupe.forget_room(slot);
         self.loading.unread.remove(&slot);
+        self.forget_program(slot);
         let room = self.slots.remove(slot);
         self.by_id.remove(&room.id);
         true
@@ -278,6 +300,7 @@ fn no_epoch() -> Refusal {
         message: "the server has no number for a new room's history now: try again".into(),
         retry_after_ms: Some(1_000),
         scope: Some(Scope::Server),
+        reason: None,
     }
 }
 
@@ -287,5 +310,6 @@ pub(crate) fn too_many_rooms() -> Refusal {
         message: "rooms_max is reached, and every room is being read".into(),
         retry_after_ms: Some(1_000),
         scope: Some(Scope::Server),
+        reason: None,
     }
 }

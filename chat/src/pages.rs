@@ -175,8 +175,8 @@ impl Rooms {
     }
 
     fn fetch(&mut self, ask: FetchAsk, since_us: u64, turn: &mut Turn<'_>) {
-        let FetchAsk { room, asker, request, from, messages_max, .. } = &ask;
-        let (asker, request, messages_max) = (*asker, *request, *messages_max);
+        let FetchAsk { room, asker, request, from, messages_max, least, .. } = &ask;
+        let (asker, request, messages_max, least) = (*asker, *request, *messages_max, *least);
         let id = RoomId::of(room.as_str());
         let Some(&slot) = self.by_id.get(&id) else {
             if self.journal.as_ref().is_some_and(|journal| journal.catalog().room(id).is_some()) {
@@ -188,12 +188,12 @@ impl Rooms {
             return self.answer_fetch(ask, Epoch(0), (Bytes::new(), false), turn);
         };
         let limit = PageLimit { messages_max, ..self.page_limit() };
-        let first_available = self.first_available(slot);
+        let first_available = self.first_available(slot).max(least);
         let (history, shown) = (&self.slots[slot].history, self.slots[slot].shown());
         let in_memory = history.first_available();
         let from = match *from {
             FetchFrom::Before(before) => FetchFrom::Before(before.min(shown.next())),
-            after => after,
+            FetchFrom::After(after) => FetchFrom::After(after.max(least.previous())),
         };
         let page = match from {
             FetchFrom::Before(before) if before <= first_available => (Bytes::new(), false),
@@ -204,8 +204,11 @@ impl Rooms {
                 if first_available >= in_memory || (before > in_memory && !history.is_empty()) =>
             {
                 // Where memory begins, the log goes on.
+                let left = u32::try_from(before.0 - first_available.0).unwrap_or(u32::MAX);
+                let is_bound = first_available == least && limit.messages_max >= left;
+                let limit = PageLimit { messages_max: limit.messages_max.min(left), ..limit };
                 let (messages, more) = history.fetch_before(before, limit);
-                (messages, more || (first_available < in_memory && before > first_available))
+                (messages, !is_bound && (more || (first_available < in_memory && before > first_available)))
             }
             FetchFrom::After(after) => {
                 let first = after.next().max(first_available);
@@ -384,6 +387,7 @@ pub(crate) fn unreadable() -> Refusal {
         message: "the log could not be read: nothing is lost, ask again".into(),
         retry_after_ms: Some(READ_RETRY_AFTER_MS),
         scope: Some(Scope::Server),
+        reason: None,
     }
 }
 
@@ -393,6 +397,7 @@ fn too_many_pages() -> Refusal {
         message: "too many pages wait to be read".into(),
         retry_after_ms: Some(1_000),
         scope: Some(Scope::Server),
+        reason: None,
     }
 }
 

@@ -25,6 +25,13 @@ pub struct OwnedBody {
     pub bytes: Bytes,
 }
 
+impl OwnedBody {
+    /// A JSON value.
+    pub fn json(bytes: Bytes) -> Self {
+        OwnedBody { format: BodyFormat::Json, bytes }
+    }
+}
+
 /// From a connection's core to a room's core. Each brings at most one parcel back to the core it came from.
 #[derive(Debug)]
 pub enum Up {
@@ -129,7 +136,7 @@ pub enum Moved {
     Went,
 }
 
-/// The parts of a post by a backend.
+/// The parts of a post by a backend, or by a program of another room.
 #[derive(Clone, Debug)]
 pub struct SayAsk {
     /// The room.
@@ -144,6 +151,8 @@ pub struct SayAsk {
     pub key: Option<PostKey>,
     /// What is said.
     pub body: OwnedBody,
+    /// How many programs it came through.
+    pub hop: u8,
 }
 
 /// The parts of a fetch.
@@ -161,6 +170,10 @@ pub struct FetchAsk {
     pub from: FetchFrom,
     /// Messages at most.
     pub messages_max: u32,
+    /// The connection's user; none: a backend.
+    pub user: Option<UserName>,
+    /// Nothing before that place, by the word of the room's program.
+    pub least: Sequence,
 }
 
 /// A subscription that is behind, and how far it has read.
@@ -319,6 +332,8 @@ pub enum Down {
         user: UserName,
         /// What was told.
         body: OwnedBody,
+        /// The one user that is told; none: everybody who reads the room.
+        only: Option<UserName>,
     },
     /// Some came or went.
     Presence {
@@ -364,6 +379,13 @@ pub enum Answer {
         time_ms: u64,
         /// Whether the key was known.
         duplicate: bool,
+    },
+    /// The room's program has the post, and nobody else sees it.
+    Taken {
+        /// The room.
+        room: RoomName,
+        /// What the program says to it: a JSON value.
+        reply: Option<Bytes>,
     },
     /// A part of the history.
     Page {
@@ -411,12 +433,14 @@ pub struct Refusal {
     pub retry_after_ms: Option<u64>,
     /// Whose share of a limit is used up, where that is the reason.
     pub scope: Option<Scope>,
+    /// A word for the client's code, where a program gave one.
+    pub reason: Option<Box<str>>,
 }
 
 impl Refusal {
     /// Without a time to try again.
     pub fn new(code: ErrorCode, message: impl Into<std::borrow::Cow<'static, str>>) -> Self {
-        Refusal { code, message: message.into(), retry_after_ms: None, scope: None }
+        Refusal { code, message: message.into(), retry_after_ms: None, scope: None, reason: None }
     }
 }
 

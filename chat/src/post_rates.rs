@@ -89,6 +89,7 @@ impl RoomPostRates {
                 message: format!("posts_per_second_max of the room is {}", bucket.per_second_max).into(),
                 retry_after_ms: Some(retry_after_ms),
                 scope: Some(Scope::Room),
+                reason: None,
             }),
             _ => Ok(()),
         }

@@ -137,6 +137,7 @@ impl NotProved {
                 message: "no token can be checked just now".into(),
                 retry_after_ms: Some(UNAVAILABLE_RETRY_AFTER_MS),
                 scope: Some(Scope::Server),
+                reason: None,
             },
         }
     }

@@ -19,6 +19,7 @@ use crate::policy::RoomPolicy;
 use crate::post_rates::PostBucket;
 use crate::presence::Presence;
 use crate::rates::RoomRate;
+use crate::room_program::RoomProgram;
 use crate::shares::Share;
 
 /// A room.
@@ -37,8 +38,9 @@ pub struct Room {
     pub policy: RoomPolicy,
     /// What may be shown; of a logged room the part that memory holds.
     pub history: History,
-    /// While its dedupe window is being read from the log: what came meanwhile, to be taken in that order.
-    pub held: Option<Box<VecDeque<Up>>>,
+    /// While something of it is being read from the log, or its program has to wait for the next turn: what came meanwhile, to be
+    /// taken in that order.
+    pub held: Option<Box<Held>>,
     /// Pages of it that are being read from the log.
     pub pages_read: u32,
     /// Messages that were committed in this turn, and go out with its end.
@@ -55,6 +57,10 @@ pub struct Room {
     pub post_bucket: Option<Box<PostBucket>>,
     /// By which rates that is so; 0: it was not looked at yet.
     pub post_rates_version: u16,
+    /// By which set of programs its own is known; 0: it was not looked at yet.
+    pub program_version: u16,
+    /// What it keeps for its program, where it has or had one.
+    pub program: Option<Box<RoomProgram>>,
     /// How much of the core's history it holds.
     pub share: Share,
     /// Its place among the rooms that nobody reads.
@@ -63,6 +69,15 @@ pub struct Room {
     members: BTreeMap<UserName, u32>,
     /// Connections that read the room, and whether each wants presence.
     readers: FxHashMap<Peer, bool>,
+}
+
+/// What waits for a room.
+#[derive(Debug, Default)]
+pub struct Held {
+    /// In their order.
+    pub parcels: VecDeque<Up>,
+    /// Readings of the log that they wait for: keys, and the state of a program.
+    pub readings: u8,
 }
 
 /// The readers on one core.
@@ -117,6 +132,8 @@ impl Room {
             signals: RoomRate::default(),
             post_bucket: None,
             post_rates_version: 0,
+            program_version: 0,
+            program: None,
             share: Share::default(),
             idle: Link::default(),
             head,
@@ -149,6 +166,16 @@ impl Room {
     /// what is ahead of it would look, to a core that reads the room, as if messages had been left out.
     pub fn shown(&self) -> Sequence {
         Sequence(self.history.head().0 - self.fresh.len() as u64)
+    }
+
+    /// The last place that was given.
+    pub fn head(&self) -> Sequence {
+        self.head
+    }
+
+    /// Whether a user reads it.
+    pub fn has_member(&self, user: &UserName) -> bool {
+        self.members.contains_key(user)
     }
 
     /// Members now.
@@ -294,8 +321,8 @@ mod tests {
 
     #[test]
     fn a_room_is_small() {
-        // Of a limit of posts that it does not have it keeps a pointer and two bytes.
-        assert!(size_of::<Room>() <= 384, "{}", size_of::<Room>());
+        // Of a limit of posts and of a program that it does not have it keeps two pointers and four bytes.
+        assert!(size_of::<Room>() <= 400, "{}", size_of::<Room>());
     }
 
     #[test]

@@ -11,9 +11,9 @@ use banter_access::rights::Rights;
 use banter_log::journal::{Ask, Journal, JournalParts};
 use banter_log::key::{Fingerprint, KeyedPost, KnownKey, body_hash};
 use banter_log::reading::ReadFault;
-use banter_protocol::error_code::ErrorCode;
+use banter_protocol::error_code::{ErrorCode, Scope};
 use banter_protocol::event::{Message, PresenceState};
-use banter_protocol::ids::{Epoch, PostKey, RequestId, RoomId, Sequence, UserName};
+use banter_protocol::ids::{Epoch, PostKey, RequestId, RoomId, RoomName, Sequence, UserName};
 use banter_protocol::native;
 use banter_protocol::request::Body;
 use bytes::Bytes;
@@ -21,10 +21,10 @@ use rustc_hash::FxHashMap;
 use slab::Slab;
 
 use crate::access::must_have;
-use crate::address::{Core, Now, Peer};
+use crate::address::{Core, Now, Peer, core_of};
 use crate::backend::{BACKEND, without_room};
 use crate::clock::LogClock;
-use crate::commits::{Commits, Open};
+use crate::commits::{Commits, Decided, Open};
 use crate::dedupe::{Dedupe, Verdict};
 use crate::epochs::Epochs;
 use crate::erasing::Erasing;
@@ -33,15 +33,20 @@ use crate::idle::IdleList;
 use crate::lanes::Lanes;
 use crate::limits::Limits;
 use crate::loading::KeysLoading;
-use crate::pages::{PageAsk, Pages};
-use crate::parcel::{Answer, Batch, Down, JoinAsk, OwnedBody, Page, Record, Refusal, SayAsk, Up};
+use crate::pages::{PageAsk, Pages, refuse_fetch};
+use crate::parcel::{Answer, Batch, Down, FetchAsk, JoinAsk, OwnedBody, Page, Record, Refusal, SayAsk, Up};
 use crate::policy::RoomPolicies;
 use crate::post_rates::{PostRates, RoomPostRates};
 use crate::presence::Tellings;
+use crate::program::Event;
+use crate::programming::Programming;
 use crate::proving::join_needs;
 use crate::room::{MemberChange, Room};
 use crate::shares::Shares;
 use crate::turn::Turn;
+
+/// When to try again what a program could not route, since the lane was full, in milliseconds.
+const ROUTE_RETRY_AFTER_MS: u64 = 100;
 
 /// Bytes of frames in one page; a part of the outbox, so that a page and its expansion to JSON fit (at most 4/3 and
 /// a constant for each message).
@@ -64,6 +69,7 @@ pub struct Rooms {
     pub(crate) dedupe: Dedupe,
     pub(crate) loading: KeysLoading,
     pub(crate) erasing: Erasing,
+    pub(crate) programming: Programming,
     pub(crate) clock: LogClock,
     /// Rooms with fresh messages.
     pub(crate) dirty: Vec<usize>,
@@ -100,6 +106,7 @@ impl Rooms {
             dedupe: Dedupe::new(limits.dedupe_keys_per_author_max, limits.dedupe_bytes_per_core_max),
             loading: KeysLoading::default(),
             erasing: Erasing::default(),
+            programming: Programming::default(),
             clock: LogClock::new(start_ms),
             dirty: Vec::new(),
             lagged: (0..cores).map(|_| VecDeque::new()).collect(),
@@ -129,13 +136,19 @@ impl Rooms {
         if let Some(slot) = slot.filter(|_| parcel.has_key()) {
             self.load_keys_again(slot, turn);
         }
-        match slot.and_then(|slot| self.slots[slot].held.as_mut()) {
+        if let Some(slot) = slot {
+            self.follow_programs(slot);
+        }
+        match slot.and_then(|slot| self.slots[slot].held.as_ref()) {
             // The room is being loaded, and a signal is worth nothing later.
             Some(_) if matches!(parcel, Up::Signal { .. }) => turn.counters.signals_dropped += 1,
             // Who is there is known.
             Some(_) if matches!(parcel, Up::Members { .. }) => self.take(parcel, slot, turn),
             Some(_) => self.hold(slot, parcel, turn),
-            None => self.take(parcel, slot, turn),
+            None => match slot.filter(|&slot| self.waits_for_units(slot, &parcel)) {
+                Some(slot) => self.hold(Some(slot), parcel, turn),
+                None => self.take(parcel, slot, turn),
+            },
         }
     }
 
@@ -146,19 +159,19 @@ impl Rooms {
                 let refusal = || Refusal::new(ErrorCode::NotJoined, "join the room before you post to it");
                 let place = slot.filter(|_| reads).ok_or_else(refusal);
                 let place = place.and_then(|slot| must_have(rights, Rights::WRITE).map(|()| slot));
-                self.take_post(Post { author, user, request, key, body }, slot, place, turn);
+                self.take_post(Post { author, user, request, key, body, hop: 0 }, slot, place, turn);
             }
             Up::Say(ask) => {
-                let SayAsk { room, author, user, request, key, body } = *ask;
+                let SayAsk { room, author, user, request, key, body, hop } = *ask;
                 let place = slot.ok_or_else(|| without_room(self, &room));
-                self.take_post(Post { author, user, request, key, body }, slot, place, turn);
+                self.take_post(Post { author, user, request, key, body, hop }, slot, place, turn);
             }
             Up::Refuse { author, request, refusal, .. } => {
                 self.open(slot, Open::Answer { to: author, request, answer: Answer::PostRefused(*refusal) });
             }
             Up::Join(ask) => self.join(*ask, turn),
             Up::Leave { room, leaver, user, asked } => {
-                let was_there = self.leave(slot, leaver, &user);
+                let was_there = self.leave(slot, leaver, &user, turn);
                 if let Some(request) = asked {
                     // Not behind the answers of posts that wait for the commit: the answer of a join that follows
                     // does not wait either, and `left` must not come behind that.
@@ -173,7 +186,7 @@ impl Rooms {
                 }
             }
             Up::CatchUp(ask) => self.pages.push(PageAsk::CatchUp(ask), turn),
-            Up::Fetch(ask) => self.pages.push(PageAsk::Fetch(ask), turn),
+            Up::Fetch(ask) => self.take_fetch(ask, slot, turn),
             Up::Members { room, asker, rights, request } => {
                 let there = slot.map(|slot| &self.slots[slot]);
                 let (count, users) =
@@ -246,6 +259,18 @@ impl Rooms {
         let room = &mut self.slots[slot];
         let counting = (&mut turn.counters.limits, self.limits.dry_run);
         self.post_rates.take(room, turn.now.monotonic_ms, counting).map_err(Answer::PostRefused)?;
+        let said = (&post.user, post.key.as_ref().map(|key| key.as_str()), &post.body, post.hop);
+        let (mut post_body, mut decided, mut own, mut program_user) = (None, None, Vec::new(), None);
+        if self.slots[slot].program.is_some()
+            && let Some(made) = self.decide_post(slot, said, turn)?
+        {
+            if let Some(to) = made.route {
+                return self.route_post(post, to, turn);
+            }
+            (post_body, decided, own, program_user) = (made.body, Some(made.decided), made.own, made.user);
+        }
+        let body = post_body.as_ref().unwrap_or(&post.body);
+        let room = &mut self.slots[slot];
         let sequence = room.next_place();
         let key = keyed.map(|(fingerprint, body)| KeyedPost { sequence: sequence.0, time_ms, fingerprint, body });
         if let Some(post) = key {
@@ -259,13 +284,73 @@ impl Rooms {
             room: room.name.as_str(),
             user: post.user.as_str(),
             key: post.key.as_ref().map(|key| key.as_str()),
-            body: Body { format: post.body.format, bytes: &post.body.bytes },
+            body: Body { format: body.format, bytes: &body.bytes },
         };
         native::write_message(&message, &mut self.scratch);
         let record = Record { sequence, frame: Bytes::copy_from_slice(&self.scratch), author: post.author };
         let since_us = turn.now.monotonic_us;
-        self.open(Some(slot), Open::Post { record, request: post.request, time_ms, key, since_us });
+        self.open(Some(slot), Open::Post { record, request: post.request, time_ms, key, since_us, decided });
+        if let Some(user) = program_user {
+            self.open_own(slot, &user, own, None, turn);
+        }
         Ok(())
+    }
+
+    /// Who says what a program says: no connection, so that every reader is told it.
+    pub(crate) fn nobody() -> Peer {
+        Peer { core: Core(0), connection: BACKEND }
+    }
+
+    /// Has a post said in another room, as its room's program wants it: what comes of it there is the answer.
+    fn route_post(&self, post: Post, room: RoomName, turn: &mut Turn<'_>) -> Result<(), Answer> {
+        let Post { author, user, request, key, body, hop } = post;
+        let core = core_of(RoomId::of(room.as_str()), self.lagged.len() as u16);
+        let ask = Box::new(SayAsk { room, author, user, request, key, body, hop: hop + 1 });
+        if turn.lanes.try_send_up(core, || Up::Say(ask)) {
+            return Ok(());
+        }
+        Err(Answer::PostRefused(Refusal {
+            code: ErrorCode::Overloaded,
+            message: "the way to the room that the program routes this to is full".into(),
+            retry_after_ms: Some(ROUTE_RETRY_AFTER_MS),
+            scope: Some(Scope::Server),
+            reason: None,
+        }))
+    }
+
+    /// Has a program's own user say something in another room: at most once, and nobody is told what came of it.
+    pub(crate) fn post_to(
+        &self,
+        room: RoomName,
+        user: UserName,
+        body: OwnedBody,
+        hop: u8,
+        turn: &mut Turn<'_>,
+    ) -> bool {
+        let core = core_of(RoomId::of(room.as_str()), self.lagged.len() as u16);
+        let author = Peer { core: turn.lanes.own(), connection: BACKEND };
+        let ask = Box::new(SayAsk { room, author, user, request: None, key: None, body, hop: hop + 1 });
+        turn.lanes.try_send_up(core, || Up::Say(ask))
+    }
+
+    /// Gives a post of a program its place.
+    pub(crate) fn open_own_post(
+        &mut self,
+        slot: usize,
+        user: &UserName,
+        body: &OwnedBody,
+        decided: Box<Decided>,
+        turn: &Turn<'_>,
+    ) {
+        let (time_ms, room) = (self.clock.time_ms(), &mut self.slots[slot]);
+        let sequence = room.next_place();
+        self.scratch.clear();
+        let (epoch, room, user) = (room.epoch, room.name.as_str(), user.as_str());
+        let body = Body { format: body.format, bytes: &body.bytes };
+        native::write_message(&Message { epoch, sequence, time_ms, room, user, key: None, body }, &mut self.scratch);
+        let record = Record { sequence, frame: Bytes::copy_from_slice(&self.scratch), author: Self::nobody() };
+        let (request, key, since_us, decided) = (None, None, turn.now.monotonic_us, Some(decided));
+        self.open(Some(slot), Open::Post { record, request, time_ms, key, since_us, decided });
     }
 
     /// Adds a message to its history, and forgets the oldest above the limits.
@@ -354,10 +439,21 @@ impl Rooms {
         }
     }
 
+    /// A fetch waits for its page, if the room's program has nothing against it.
+    fn take_fetch(&mut self, mut ask: FetchAsk, slot: Option<usize>, turn: &mut Turn<'_>) {
+        if let Some(slot) = slot.filter(|&slot| self.slots[slot].program.is_some()) {
+            match self.decide(slot, &Event::Fetch { user: ask.user.as_ref() }, turn) {
+                Ok(from) => ask.least = from.unwrap_or_default(),
+                Err(refusal) => return refuse_fetch(&ask, refusal, turn),
+            }
+        }
+        self.pages.push(PageAsk::Fetch(ask), turn);
+    }
+
     fn join(&mut self, ask: JoinAsk, turn: &mut Turn<'_>) {
         let (to, subscription, request) = (ask.reader.connection, ask.subscription, ask.request);
         let core = ask.reader.core;
-        let parcel = match self.try_join(&ask) {
+        let parcel = match self.try_join(&ask, turn) {
             Err(refusal) => Down::JoinRefused { to, subscription, request, refusal },
             Ok((slot, start)) => {
                 let page = self.first_page(slot, start, (!ask.echo).then_some(ask.reader));
@@ -404,39 +500,62 @@ impl Rooms {
         in_log.filter(|log| log.head.next() >= in_memory).map_or(in_memory, |log| log.first.min(in_memory))
     }
 
-    fn try_join(&mut self, ask: &JoinAsk) -> Result<(usize, Sequence), Refusal> {
+    fn try_join(&mut self, ask: &JoinAsk, turn: &mut Turn<'_>) -> Result<(usize, Sequence), Refusal> {
         must_have(ask.rights, join_needs(ask.from, ask.presence))?;
         let slot = self.room_or_new(&ask.room)?;
         let first_available = self.first_available(slot);
-        let room = &mut self.slots[slot];
-        let start = match room.start_of(ask.from, ask.read_already, first_available) {
+        let start = self.slots[slot].start_of(ask.from, ask.read_already, first_available);
+        let start = match start.and_then(|start| self.start_by_program(slot, start, ask, turn)) {
             Ok(start) => start,
             Err(refusal) => {
                 self.queue_if_idle(slot);
                 return Err(refusal);
             }
         };
-        if room.add_reader(ask.reader, &ask.user, ask.presence) == MemberChange::Changed {
+        if self.slots[slot].add_reader(ask.reader, &ask.user, ask.presence) == MemberChange::Changed {
             self.add_presence(slot, &ask.user, PresenceState::Joined, Some(ask.reader));
         }
         self.is_used(slot);
+        self.set_timer(slot);
         Ok((slot, start))
     }
 
+    /// Where a reader begins by the word of the room's program, which may refuse it.
+    fn start_by_program(
+        &mut self,
+        slot: usize,
+        start: Sequence,
+        ask: &JoinAsk,
+        turn: &mut Turn<'_>,
+    ) -> Result<Sequence, Refusal> {
+        if self.slots[slot].program.is_none() {
+            return Ok(start);
+        }
+        let from = self.decide(slot, &Event::Join { user: &ask.user }, turn)?;
+        // Behind the room's head there is nothing to begin with.
+        let shown = self.slots[slot].shown();
+        Ok(from.map_or(start, |from| start.max(from.previous().min(shown))))
+    }
+
     /// Takes a reader away; `false` if it was none.
-    fn leave(&mut self, slot: Option<usize>, leaver: Peer, user: &UserName) -> bool {
+    fn leave(&mut self, slot: Option<usize>, leaver: Peer, user: &UserName, turn: &mut Turn<'_>) -> bool {
         let Some(slot) = slot else { return false };
         let Some(change) = self.slots[slot].remove_reader(leaver, user) else { return false };
         if change == MemberChange::Changed {
             self.add_presence(slot, user, PresenceState::Left, None);
+            if self.slots[slot].program.is_some() {
+                // What has happened cannot be refused.
+                let _ = self.decide(slot, &Event::Leave { user }, turn);
+            }
         }
+        self.set_timer(slot);
         self.queue_if_idle(slot);
         true
     }
 
     /// When the next thing is due. Asked at the end of a turn: the core's own parcels, taken late in it, set it too.
     pub fn next_due(&self) -> Option<u64> {
-        let dues = [self.tellings.next_due(), self.loading.next_due(), self.commits_due()];
+        let dues = [self.tellings.next_due(), self.loading.next_due(), self.commits_due(), self.programs_due()];
         dues.into_iter().flatten().min()
     }
 
@@ -452,9 +571,17 @@ impl Rooms {
             turn.counters.signals_dropped += 1;
             return;
         }
+        if room.program.is_some()
+            && let Some(slot) = slot
+            && self.decide(slot, &Event::Signal { user, body }, turn).is_err()
+        {
+            turn.counters.signals_dropped += 1;
+            return;
+        }
+        let Some(room) = slot.map(|slot| &self.slots[slot]) else { return };
         turn.counters.signals += 1;
         for share in &room.cores {
-            let parcel = || Down::Signal { room: id, author, user: user.clone(), body: body.clone() };
+            let parcel = || Down::Signal { room: id, author, user: user.clone(), body: body.clone(), only: None };
             if !turn.lanes.try_send_signal(share.core, parcel) {
                 turn.counters.signals_dropped += 1;
             }
@@ -478,6 +605,7 @@ impl Rooms {
     pub fn begin_turn(&mut self, now: Now) {
         self.clock.advance(now);
         self.pages.begin_turn();
+        self.programming.begin_turn(now);
     }
 
     /// The machine was suspended: messages and keys are older by that.
@@ -487,7 +615,7 @@ impl Rooms {
 
     /// Whether something is to be answered or told that waits for nothing.
     pub fn has_untold(&self) -> bool {
-        self.commits.has_unlogged() || self.tellings.has_some() || self.erasing.has_some()
+        self.commits.has_unlogged() || self.tellings.has_some() || self.erasing.has_some() || self.programming.is_busy()
     }
 
     /// Whether the server is to be asked for more epochs.
@@ -513,6 +641,11 @@ impl Rooms {
     /// What could not be read of the log since the last time.
     pub fn take_read_faults(&mut self) -> Vec<ReadFault> {
         self.pages.take_faults()
+    }
+
+    /// The programs, for checks from outside.
+    pub fn programming(&self) -> &Programming {
+        &self.programming
     }
 
     /// What the disk is to do; the shell takes it out.
@@ -571,6 +704,8 @@ struct Post {
     request: RequestId,
     key: Option<PostKey>,
     body: OwnedBody,
+    /// How many programs it came through.
+    hop: u8,
 }
 
 /// Tells a core that was left out how far the room was shown; `false`: there is no room in its lane.

@@ -297,7 +297,7 @@ impl Sessions {
         session.stage = Stage::Closing;
         if let Some((code, message)) = error {
             turn.counters.refused(code);
-            session.write(&Event::Error { id: None, code, message, retry_after_ms: None, scope: None });
+            session.write(&Event::Error { id: None, code, message, retry_after_ms: None, scope: None, reason: None });
         }
         session.form.write_close(close_code, reason, &mut session.outbox);
         self.actions.closing.push(Closing { connection: id, code: close_code, reason: reason.into() });
@@ -563,7 +563,8 @@ impl Sessions {
     ) {
         turn.counters.refused(why.code);
         let Refusal { code, retry_after_ms, scope, .. } = *why;
-        let event = Event::Error { id, code, message: &why.message, retry_after_ms, scope };
+        let reason = why.reason.as_deref();
+        let event = Event::Error { id, code, message: &why.message, retry_after_ms, scope, reason };
         self.connections[slot].write(&event);
         self.mark_ready(slot);
     }

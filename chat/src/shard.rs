@@ -30,6 +30,9 @@ use crate::orders::{OrdersFull, Parting};
 use crate::parcel::{Down, Up};
 use crate::policy::RoomPolicies;
 use crate::post_rates::PostRates;
+use crate::program::Engine;
+use crate::programming::ProgramNote;
+use crate::programs::ProgramSet;
 use crate::proving::Proved;
 use crate::rooms::{Rooms, RoomsParts};
 use crate::sessions::{Actions, Sessions, Welcome};
@@ -214,6 +217,16 @@ impl Shard {
         self.rooms.post_rates.set(post_rates);
     }
 
+    /// Other programs from here on. The engine before is given back, which takes its time to end: let another thread do that.
+    pub fn set_programs(&mut self, set: ProgramSet) -> Option<Box<dyn Engine>> {
+        self.rooms.set_programs(set)
+    }
+
+    /// What programs say for the server's log, since the last time.
+    pub fn take_program_notes(&mut self) -> Vec<ProgramNote> {
+        self.rooms.programming.take_notes()
+    }
+
     /// Something happened to a connection.
     pub fn handle(&mut self, connection: ConnectionId, input: Input<'_>) {
         let turn = &mut Turn::new(self.now, &mut self.lanes, &mut self.counters, &mut self.latencies);
@@ -309,6 +322,7 @@ impl Shard {
         let turn = &mut Turn::new(self.now, &mut self.lanes, &mut self.counters, &mut self.latencies);
         self.rooms.tend_keys(turn);
         self.rooms.tend_erasing(turn);
+        self.rooms.tend_programs(turn);
         // What the disk did came ahead of this: those who read live are served first.
         self.rooms.fan_out(turn);
         for _ in 0..LOCAL_ROUNDS_MAX {

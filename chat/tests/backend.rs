@@ -86,7 +86,7 @@ fn who_reads_the_room_gets_what_a_backend_says() {
     let body = OwnedBody { format: BodyFormat::Json, bytes: Bytes::from_static(b"1") };
     let signal = BackendAsk::Signal { room: name("lobby"), user: UserName::new("shop").unwrap(), body };
     assert!(matches!(ask(&mut server, signal), BackendAnswer::Told));
-    assert!(server.heard[1].starts_with("Signal"), "{:?}", server.heard);
+    assert!(server.heard[1].starts_with("signal"), "{:?}", server.heard);
 }
 
 #[test]

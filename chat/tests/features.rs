@@ -126,7 +126,7 @@ fn what_a_connection_agreed_on_holds_for_it_alone_and_not_for_the_next_in_its_pl
 fn a_hello_that_is_refused_changes_nothing() {
     let refusal = |message| {
         let (id, code) = (Some(1), ErrorCode::BadRequest);
-        written(WireForm::Native, &Event::Error { id, code, message, retry_after_ms: None, scope: None })
+        written(WireForm::Native, &Event::Error { id, code, message, retry_after_ms: None, scope: None, reason: None })
     };
     let mut server = Server::knowing(TWO);
     server.open(FIRST, WireForm::Native);

@@ -48,6 +48,14 @@ pub enum ClientError {
         message: String,
         /// When asking again makes sense, if the server said so.
         retry_after: Option<Duration>,
+        /// A word for code, where a program of the room gave one.
+        reason: Option<String>,
+    },
+    /// The room's program kept the post for itself: it has no place, and nobody saw it.
+    #[error("the room's program kept it for itself")]
+    Taken {
+        /// What the program says to it: a JSON value.
+        reply: Option<Vec<u8>>,
     },
     /// Not in time. A post that was not acknowledged goes on waiting for it.
     #[error("it took too long{}", link_fault.as_ref().map(|fault| format!(": {fault}")).unwrap_or_default())]
@@ -146,9 +154,12 @@ impl Client {
         let ticket = self.post(room, Body { format: BodyFormat::Json, bytes: json.as_bytes() })?;
         let is_about = |what: &Refused| *what == Refused::Post(ticket);
         self.wait_for(Instant::now() + timeout, is_about, |event| match event {
-            Event::Posted(posted) if posted.ticket == ticket => ControlFlow::Break(posted),
+            Event::Posted(posted) if posted.ticket == ticket => ControlFlow::Break(Ok(posted)),
+            Event::Taken { ticket: taken, reply, .. } if taken == ticket => {
+                ControlFlow::Break(Err(ClientError::Taken { reply }))
+            }
             other => ControlFlow::Continue(other),
-        })
+        })?
     }
 
     /// A page of a room's history, joined or not: at most `limit` messages, or as many as the server gives. Events that
@@ -254,8 +265,8 @@ impl Client {
     ) -> Result<T, ClientError> {
         loop {
             match self.event_until(deadline)? {
-                Event::Refused { what, code, message, retry_after } if is_about(&what) => {
-                    return Err(ClientError::Refused { code, message, retry_after });
+                Event::Refused { what, code, message, retry_after, reason } if is_about(&what) => {
+                    return Err(ClientError::Refused { code, message, retry_after, reason });
                 }
                 event => match answer(event) {
                     ControlFlow::Break(answer) => return Ok(answer),

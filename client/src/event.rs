@@ -118,6 +118,15 @@ pub enum Event {
         /// What the server said.
         code: ErrorCode,
     },
+    /// The room's program kept a post for itself: it has no place, and nobody saw it.
+    Taken {
+        /// Which post.
+        ticket: Ticket,
+        /// Its room.
+        room: RoomName,
+        /// What the program says to it: a JSON value.
+        reply: Option<Vec<u8>>,
+    },
     /// The server refused something for good. Where the refusal of a join or a post passes (`overloaded`, say), it is
     /// not told, but tried again.
     Refused {
@@ -129,6 +138,8 @@ pub enum Event {
         message: String,
         /// When asking again makes sense, if the server said so.
         retry_after: Option<Duration>,
+        /// A word for code, where a program of the room gave one.
+        reason: Option<String>,
     },
     /// The connection is gone.
     Disconnected {

@@ -176,7 +176,10 @@ impl Session {
         // The answer to a join under way is no answer to the next one.
         self.asked.retain(|_, asked| !matches!(asked, Asked::Join(asked) if *asked == name));
         let message = "the room was left before the acknowledgement came";
-        self.refuse_posts_of(&name, &Refusal { code: Some(ErrorCode::NotJoined), message, retry_after: None });
+        self.refuse_posts_of(
+            &name,
+            &Refusal { code: Some(ErrorCode::NotJoined), message, retry_after: None, reason: None },
+        );
     }
 
     /// Says something in a room. It is sent now, or when the room is joined, and again until it is acknowledged.

@@ -189,6 +189,9 @@ fn of_event<'a>(event: &Event<'a>) -> Seen<'a> {
         Event::Gap { from, to, .. } => Seen::Gap { from: from.0, to: to.0 },
         Event::KeepAlive => Seen::Ping(&[]),
         Event::Error { code, message, .. } => Seen::Refused { code: code.as_str().into(), message: message.into() },
+        Event::Taken { .. } => {
+            Seen::Refused { code: "taken".into(), message: "a program of the room kept the post".into() }
+        }
         Event::Closing { code, .. } => {
             Seen::Refused { code: code.as_str().into(), message: "the server is closing".into() }
         }
@@ -322,7 +325,14 @@ mod tests {
     #[test]
     fn refusals_and_closes_keep_their_words() {
         let code = banter_protocol::error_code::ErrorCode::Overloaded;
-        let error = Event::Error { id: None, code, message: "too \"many\"", retry_after_ms: Some(5), scope: None };
+        let error = Event::Error {
+            id: None,
+            code,
+            message: "too \"many\"",
+            retry_after_ms: Some(5),
+            scope: None,
+            reason: None,
+        };
         for (wire, form) in FORMS {
             let mut bytes = Vec::new();
             form.write_event(&error, &mut bytes);

@@ -137,6 +137,7 @@ fn read_any<'a>(text: &'a [u8], openings: &Openings) -> Result<Seen<'a>, ScanFau
             code: fields.code.ok_or_else(missing)?,
             message: fields.message.unwrap_or_else(|| "the server is closing".into()),
         },
+        "taken" => Seen::Refused { code: "taken".into(), message: "a program of the room kept the post".into() },
         "keep_alive" => Seen::Ping(&[]),
         _ => Seen::Other,
     })

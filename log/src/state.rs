@@ -11,16 +11,26 @@
 //! Who was told that a commit with a state failed writes the state that it goes on with again, an empty one if there was none:
 //! the one that was refused may be on the disk, as posts may that were refused.
 
+use banter_protocol::frame::HEADER_BYTES;
 use banter_protocol::ids::RoomId;
 use banter_protocol::native::{State, write_state};
 
 use crate::index::Entry;
-use crate::record::{Author, Level, Record, RecordKind, room_tag};
+use crate::record::{Author, Level, PREFIX_BYTES, Record, RecordKind, room_tag};
 
 /// Bytes of a state's record at most: a sixteenth of a commit as it is by default, so that the states of many rooms fit beside
 /// their posts, and a quarter of the shortest segment that is made for larger commits. Where commits are smaller, less fits
 /// ([`crate::journal::Journal::state_bytes_max`]). A longer one is not written, and not read either.
 pub const STATE_BYTES_MAX: usize = 64 * 1_024;
+
+/// Bytes of a state's record, of a room with a name of so many and a body of so many: prefix, frame and what the archive of a
+/// state has beside.
+pub fn state_record_bytes(room_bytes: usize, body_bytes: usize) -> usize {
+    PREFIX_BYTES + HEADER_BYTES + room_bytes + body_bytes + ARCHIVE_BYTES
+}
+
+/// Bytes of a state's archive beside its texts: three numbers, and where the texts lie.
+const ARCHIVE_BYTES: usize = 3 * 8 + 2 * 8;
 
 /// A state has more bytes than a commit can take along.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -110,6 +120,11 @@ mod tests {
         let (epoch, sequence) = (Epoch(u64::MAX), Sequence(u64::MAX));
         let later = State { epoch, sequence, time_ms: u64::MAX, ..state(b"roles") };
         assert_eq!(StateRecord::new(&later, Level::Written, usize::MAX).unwrap().bytes(), made.bytes());
+        for (room, body) in [("a", &b""[..]), ("lobby", b"roles"), ("lobby-2", &[7; 4_001])] {
+            let state = State { room, ..state(body) };
+            let made = StateRecord::new(&state, Level::Synced, usize::MAX).unwrap();
+            assert_eq!(made.bytes(), state_record_bytes(room.len(), body.len()), "{room}");
+        }
     }
 
     #[test]

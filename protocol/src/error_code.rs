@@ -46,11 +46,15 @@ pub enum ErrorCode {
     Kicked = 20,
     /// A newer connection of the user took its place: the stream is closed.
     Replaced = 21,
+    /// The room's program refused it; `reason` is the program's word for why.
+    ProgramRefused = 22,
+    /// The room's program came to no decision, and nothing passes without one; `reason` is the kind of fault.
+    ProgramFailed = 23,
 }
 
 impl ErrorCode {
     /// Every code, in the order of its number.
-    pub const ALL: [ErrorCode; 21] = [
+    pub const ALL: [ErrorCode; 23] = [
         ErrorCode::BadFrame,
         ErrorCode::FrameTooLarge,
         ErrorCode::BadRequest,
@@ -72,6 +76,8 @@ impl ErrorCode {
         ErrorCode::Revoked,
         ErrorCode::Kicked,
         ErrorCode::Replaced,
+        ErrorCode::ProgramRefused,
+        ErrorCode::ProgramFailed,
     ];
 
     /// The code as clients read it.
@@ -98,6 +104,8 @@ impl ErrorCode {
             ErrorCode::Revoked => "revoked",
             ErrorCode::Kicked => "kicked",
             ErrorCode::Replaced => "replaced",
+            ErrorCode::ProgramRefused => "program_refused",
+            ErrorCode::ProgramFailed => "program_failed",
         }
     }
 
@@ -161,7 +169,7 @@ mod tests {
             assert_eq!(ErrorCode::from_name(code.as_str()), Some(code));
         }
         assert_eq!(ErrorCode::from_number(0), None);
-        assert_eq!(ErrorCode::from_number(22), None);
+        assert_eq!(ErrorCode::from_number(24), None);
     }
 
     #[test]

@@ -57,6 +57,15 @@ pub enum Event<'a> {
         /// Whether the key was known, and this is the first post's place.
         duplicate: bool,
     },
+    /// The answer to a `post` that the room's program kept for itself: it has no place, and nobody saw it.
+    Taken {
+        /// The request.
+        id: RequestId,
+        /// The room.
+        room: &'a str,
+        /// What the program says to it: a JSON value.
+        reply: Option<&'a [u8]>,
+    },
     /// The answer to `fetch`: ascending messages, each a native message frame.
     Page {
         /// The request.
@@ -162,6 +171,8 @@ pub enum Event<'a> {
         retry_after_ms: Option<u64>,
         /// Whose share of a limit is used up, where that is the reason.
         scope: Option<Scope>,
+        /// A word for the client's code, where a program of the room gave one.
+        reason: Option<&'a str>,
     },
     /// A native connection was silent for half of `idle_timeout_ms`: answer with anything (WebSocket has its own ping).
     KeepAlive,

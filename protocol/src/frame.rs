@@ -101,6 +101,8 @@ frame_kinds! {
     Expiring = 82,
     /// Event: a room is read no longer.
     Removed = 83,
+    /// Event: answer to a post that the room's program kept for itself.
+    Taken = 84,
 }
 
 impl FrameKind {

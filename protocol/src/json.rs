@@ -398,6 +398,13 @@ pub fn write_event_to(event: &Event<'_>, agreed: Features, out: &mut Vec<u8>) {
             write_list(users.lines(), object.0, write_text);
             object.end();
         }
+        Event::Taken { id, room, reply } => {
+            let object = Object::event(out, "taken").id(id).text("room", room);
+            match reply {
+                Some(reply) => object.raw("reply", reply).end(),
+                None => object.end(),
+            }
+        }
         Event::Left { id, room } => Object::event(out, "left").id(id).text("room", room).end(),
         Event::Renewed { id, expires_in_ms } => {
             Object::event(out, "renewed").id(id).number("expires_in_ms", expires_in_ms).end();
@@ -430,8 +437,13 @@ pub fn write_event_to(event: &Event<'_>, agreed: Features, out: &mut Vec<u8>) {
             .text("code", code.as_str())
             .number("reconnect_after_ms", reconnect_after_ms)
             .end(),
-        Event::Error { id, code, message, retry_after_ms, scope } => {
-            let object = Object::event(out, "error").id(id).text("code", code.as_str()).text("message", message);
+        Event::Error { id, code, message, retry_after_ms, scope, reason } => {
+            let object = Object::event(out, "error").id(id).text("code", code.as_str());
+            let object = match reason {
+                Some(reason) => object.text("reason", reason),
+                None => object,
+            };
+            let object = object.text("message", message);
             let object = match scope {
                 Some(scope) => object.text("scope", scope.as_str()),
                 None => object,

@@ -213,6 +213,9 @@ pub fn write_event_to(event: &Event<'_>, agreed: Features, out: &mut Vec<u8>) {
         Event::Members { id, room, count, users } => {
             write(FrameKind::Members, &archive::Members { id, room, count, users }, out);
         }
+        Event::Taken { id, room, reply } => {
+            write(FrameKind::Taken, &archive::Taken { id, room, reply: reply.unwrap_or_default() }, out);
+        }
         Event::Left { id, room } => write(FrameKind::Left, &archive::RoomRequest { id, room }, out),
         Event::Renewed { id, expires_in_ms } => {
             write(FrameKind::Renewed, &archive::Renewed { id, expires_in_ms }, out);
@@ -237,9 +240,10 @@ pub fn write_event_to(event: &Event<'_>, agreed: Features, out: &mut Vec<u8>) {
         Event::Closing { code, reconnect_after_ms } => {
             write(FrameKind::Closing, &archive::Closing { reconnect_after_ms, code: code as u8 }, out);
         }
-        Event::Error { id, code, message, retry_after_ms, scope } => {
-            let scope = scope.map_or(0, |scope| scope as u8);
-            write(FrameKind::Error, &archive::Error { id, message, retry_after_ms, scope, code: code as u8 }, out);
+        Event::Error { id, code, message, retry_after_ms, scope, reason } => {
+            let (scope, reason) = (scope.map_or(0, |scope| scope as u8), reason.unwrap_or_default());
+            let error = archive::Error { reason, id, message, retry_after_ms, scope, code: code as u8 };
+            write(FrameKind::Error, &error, out);
         }
         Event::KeepAlive => write(FrameKind::KeepAlive, &archive::KeepAlive { reserved: 0 }, out),
     }
@@ -349,6 +353,11 @@ pub fn read_event(frame: Frame<'_>) -> Result<Event<'_>, PeerFault> {
                 users: &members.users,
             }
         }
+        FrameKind::Taken => {
+            let taken = access!(Taken, payload).map_err(broken)?;
+            let reply = (!taken.reply.is_empty()).then_some(&*taken.reply);
+            Event::Taken { id: number(&taken.id), room: &taken.room, reply }
+        }
         FrameKind::Left => {
             let left = access!(RoomRequest, payload).map_err(broken)?;
             Event::Left { id: number(&left.id), room: &left.room }
@@ -405,6 +414,7 @@ pub fn read_event(frame: Frame<'_>) -> Result<Event<'_>, PeerFault> {
                 retry_after_ms: number(&error.retry_after_ms),
                 // One that a later server knows is none here: the code says enough.
                 scope: Scope::from_number(error.scope),
+                reason: optional(&error.reason),
             }
         }
         FrameKind::KeepAlive => {

@@ -173,6 +173,7 @@ mod tests {
                 message: text,
                 retry_after_ms: Some(1),
                 scope: None,
+                reason: None,
             };
             let (mut as_json, mut as_native) = (Vec::new(), AHEAD.to_vec());
             json::write_event(&event, &mut as_json);

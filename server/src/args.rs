@@ -22,6 +22,7 @@ use crate::host::{self, HostFault};
 use crate::init_tool::InitTask;
 use crate::key_tool::KeyTask;
 use crate::log_tool::LogTask;
+use crate::program_tool::ProgramTask;
 use crate::token_tool::TokenLine;
 
 /// What the program is to do.
@@ -39,6 +40,8 @@ pub enum Command {
     Key(KeyTask),
     /// Make a folder for a start.
     Init(InitTask),
+    /// Check or try a program of rooms.
+    Program(ProgramTask),
     /// Write this to stdout and end.
     Print(String),
 }
@@ -104,7 +107,7 @@ impl ArgsError {
     name = "banter",
     bin_name = "banter",
     version,
-    override_usage = "banter [OPTIONS], or banter init|key|token|log|ctl … (with --help)",
+    override_usage = "banter [OPTIONS], or banter init|key|token|log|ctl|program … (with --help)",
     args_conflicts_with_subcommands = true,
     disable_help_subcommand = true,
     after_help = "The flags up to --log are also keys of the file. Every limit is a flag too\n\
@@ -193,6 +196,12 @@ enum Tool {
         after_help = "Nothing is ever overwritten. Exit code: 0 made, 2 wrong arguments, 78 it cannot be made."
     )]
     Init(InitTask),
+    /// Checks a program of rooms, and tries it on messages
+    #[command(hide = true, disable_help_subcommand = true)]
+    Program {
+        #[command(subcommand)]
+        task: ProgramTask,
+    },
 }
 
 /// A limit's flag, in the order of [`LIMITS`]: its name with dashes.
@@ -222,6 +231,7 @@ fn parse_with(
         Some(Tool::Key { task }) => return Ok(Command::Key(task)),
         Some(Tool::Ctl(line)) => return Ok(Command::Ctl(line)),
         Some(Tool::Init(task)) => return Ok(Command::Init(task)),
+        Some(Tool::Program { task }) => return Ok(Command::Program(task)),
         None => {}
     }
     if flags.help_limits {
@@ -255,6 +265,8 @@ impl Flags {
             rooms: Vec::new(),
             auth: None,
             admin: None,
+            programs: Vec::new(),
+            program_limits: None,
             accept_corruption: self.accept_corruption,
             is_open: self.open,
         }

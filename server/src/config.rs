@@ -3,7 +3,7 @@
 //! A flag beats the file, the file beats the default. What a source said is a [`Settings`], in which every value
 //! remembers its [`Place`], so that a fault found after the merge can still say where the value came from.
 //!
-//! `file` reads the TOML, `rooms` its `[[rooms]]`, `cores` says which CPUs are meant, `fault` says what can be wrong, `changes`
+//! `file` reads the TOML, `rooms` its `[[rooms]]`, `programs` its `[[programs]]`, `cores` says which CPUs are meant, `fault` says what can be wrong, `changes`
 //! what a file that is read again changes.
 
 mod admin;
@@ -13,6 +13,7 @@ mod cores;
 mod fault;
 mod file;
 mod logging;
+mod programs;
 mod rooms;
 
 use std::collections::BTreeMap;
@@ -28,6 +29,7 @@ use banter_chat::access::{Access, TokenAccess};
 use banter_chat::limits::Limits;
 use banter_chat::policy::{Durability, RoomPolicies, RoomPolicy};
 use banter_chat::post_rates::PostRates;
+use banter_chat::programs::ProgramLimits;
 use banter_log::segment::Class;
 use banter_protocol::origin::{AllowedOrigin, OriginRule};
 
@@ -40,6 +42,7 @@ pub use changes::{Change, Changes, LIVE_LIMITS, merge};
 pub use cores::CoreChoice;
 pub use fault::{ConfigFault, Place, Table};
 pub use logging::{LogFormat, log_filter, parse_log};
+pub use programs::{PROGRAM_LIMITS, ProgramEntry};
 pub use rooms::{ROOM_RULES_MAX, RoomRule};
 
 /// Where a server listens unless told otherwise.
@@ -179,6 +182,10 @@ pub struct Config {
     pub room_rights: RoomDefaults,
     /// How many posts a second rooms take, by the entries of `[[rooms]]`.
     pub post_rates: PostRates,
+    /// Which rooms have a program.
+    pub programs: Vec<ProgramEntry>,
+    /// What programs may take.
+    pub program_limits: ProgramLimits,
     /// Whether damage in the log is dropped, and new epochs begin. For one start, so no file can say it.
     pub accept_corruption: bool,
 }
@@ -215,6 +222,8 @@ impl Config {
         for (pattern, policy) in &self.rooms.rules {
             out.push_str(&rooms::entry(pattern, policy, &self.room_rights, &self.post_rates));
         }
+        out.push_str(&programs::limits_to_toml(&self.program_limits));
+        out.extend(self.programs.iter().map(ProgramEntry::to_toml));
         Ok(out)
     }
 
@@ -320,6 +329,10 @@ pub struct Settings {
     pub auth: Option<Given<Auth>>,
     /// `[admin]`. No flag says one.
     pub admin: Option<Given<Admin>>,
+    /// `[[programs]]`, in the order of the file. No flag says one.
+    pub programs: Vec<ProgramEntry>,
+    /// `[program_limits]`. No flag says one.
+    pub program_limits: Option<Given<ProgramLimits>>,
     /// `--accept-corruption`. No file says it.
     pub accept_corruption: bool,
     /// `--open`. No file says it.
@@ -358,6 +371,8 @@ impl Settings {
             auth: self.auth.or(lower.auth),
             admin: self.admin.or(lower.admin),
             rooms: if self.rooms.is_empty() { lower.rooms } else { self.rooms },
+            programs: if self.programs.is_empty() { lower.programs } else { self.programs },
+            program_limits: self.program_limits.or(lower.program_limits),
             accept_corruption: self.accept_corruption || lower.accept_corruption,
             is_open: self.is_open || lower.is_open,
         }
@@ -398,6 +413,8 @@ impl Settings {
             post_rates: rooms::post_rates(&self.rooms),
             auth,
             admin: self.admin.map(|admin| admin.value),
+            programs: self.programs,
+            program_limits: take(self.program_limits, ProgramLimits::default()).0,
             accept_corruption: self.accept_corruption,
         })
     }

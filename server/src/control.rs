@@ -29,6 +29,7 @@ use signal_hook::consts::{SIGHUP, SIGTERM};
 use crate::core::desk::Asked;
 use crate::core::mesh::Bell;
 use crate::metrics::{CoreReport, ServerState};
+use crate::programs::NewPrograms;
 use crate::storage::files::SegmentFile;
 use api::{Order, Reply};
 use epochs::EpochDesk;
@@ -100,6 +101,8 @@ pub enum ToCore {
     Order(Order, Reply<bool>),
     /// Go by these values, and say so.
     Reload(Box<CoreReload>),
+    /// Go by these programs, and give back who ran those before.
+    Programs(Box<NewPrograms>),
     /// Say how far the log is committed, once that is another version than was seen; at once if none was.
     LogPlaces {
         /// What is known.

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use banter_server::args::{self, Command, Sources};
 use banter_server::config::Config;
-use banter_server::{ctl_tool, init_tool, key_tool, log_lines, log_tool, runtime, token_tool};
+use banter_server::{ctl_tool, init_tool, key_tool, log_lines, log_tool, program_tool, runtime, token_tool};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -22,6 +22,7 @@ fn main() -> ExitCode {
         Ok(Command::Token(line)) => token_tool::run(&line),
         Ok(Command::Ctl(line)) => ctl_tool::run(&line),
         Ok(Command::Key(task)) => key_tool::run(&task),
+        Ok(Command::Program(task)) => program_tool::run(&task),
         Ok(Command::Init(task)) => init_tool::run(&task),
         Err(error) => {
             eprintln!("banter: {error}");

@@ -1,6 +1,7 @@
 //! What the cores count, in Prometheus' text format.
 
 mod histograms;
+mod programs;
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -10,6 +11,8 @@ use banter_access::limit::{Limit, LimitCounts};
 use banter_chat::counters::Counters;
 use banter_chat::histogram::Histogram;
 use banter_chat::latencies::Latencies;
+use banter_chat::programming::ProgramCounts;
+use banter_chat::programs::ProgramRule;
 use banter_log::journal::State;
 use banter_protocol::error_code::ErrorCode;
 use tracing_appender::non_blocking::ErrorCounter;
@@ -35,6 +38,8 @@ pub struct CoreReport {
     pub log_state: Option<State>,
     /// Bytes of the log's files that it has read.
     pub log_read_bytes: u64,
+    /// What its programs did.
+    pub programs: Vec<(ProgramRule, ProgramCounts)>,
 }
 
 /// What is known of the server beside its cores.
@@ -248,6 +253,7 @@ pub fn render(cores: &[Option<Box<CoreReport>>], server: &ServerState) -> String
     let dry = ("banter_limited_dry_run_total", "Times that a limit in limits_dry_run would have.");
     render_limits(&mut text, cores, dry, LimitCounts::only_counted);
     render_memory(&mut text, cores);
+    programs::render(&mut text, known(cores));
     histograms::render(&mut text, known(cores));
     text
 }

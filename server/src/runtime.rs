@@ -41,6 +41,7 @@ use crate::core::pump::{Pump, PumpParts};
 use crate::host::{self, EpochFile, KILLED_PAUSE, KILLED_WAIT_MAX, Reserved};
 use crate::log_lines::LogLines;
 use crate::metrics::ServerState;
+use crate::programs::{NewPrograms, ProgramBook, ProgramsFault};
 use crate::storage;
 use crate::storage::disk::Disk;
 use crate::storage::feed::{FeedLog, FeedLogParts};
@@ -89,6 +90,9 @@ pub enum RunFault {
     /// The log cannot be used.
     #[error("{0}")]
     Log(#[from] RecoveryFault),
+    /// A program of the configuration cannot run.
+    #[error("{0}")]
+    Programs(#[from] ProgramsFault),
     /// A core's thread could not be made.
     #[error("a core could not start: {0}")]
     Core(String),
@@ -110,7 +114,9 @@ impl RunFault {
     pub fn exit_code(&self) -> u8 {
         match self {
             RunFault::Host(fault) => fault.exit_code(),
-            RunFault::Log(_) | RunFault::Auth(_) | RunFault::Revocations(_) => host::EXIT_CONFIG,
+            RunFault::Log(_) | RunFault::Programs(_) | RunFault::Auth(_) | RunFault::Revocations(_) => {
+                host::EXIT_CONFIG
+            }
             RunFault::Control(ControlFault::Core(_) | ControlFault::Hung(_)) => EXIT_CORE_FAILED,
             RunFault::Listen { .. }
             | RunFault::Door(_)
@@ -145,6 +151,7 @@ pub fn run(
              it in trusted_proxies"
         );
     }
+    let programs = ProgramBook::load(config)?;
     let jwks = jwks(config);
     let (mut auth_desks, auth_inbox) = match &config.auth {
         Auth::Open => (Vec::new(), None),
@@ -175,6 +182,7 @@ pub fn run(
         let link = CoreLink { messages, bell: bell.clone() };
         // Ahead of the core itself, and so of its first token.
         tell_revocations(&revocations, &link);
+        tell_programs(&programs, &link)?;
         links.push(link);
         let core = CoreParts {
             shard: shard_config(config, index as u16, run, log.as_mut()),
@@ -225,6 +233,7 @@ pub fn run(
         guest_seed: run.guest_seed,
         connections_fit: report.connections_max(),
         cores: links.clone(),
+        programs,
         judge,
         log: log_lines.filter.clone(),
         api_keys: api_keys.clone(),
@@ -267,6 +276,15 @@ fn tell_revocations(revocations: &RevocationsFile, core: &CoreLink) {
         let (reply, _) = tokio::sync::oneshot::channel();
         core.send(ToCore::Order(Order::Revoke(revocation.into()), reply));
     }
+}
+
+/// Has a core run the programs, ahead of its first room.
+fn tell_programs(programs: &ProgramBook, core: &CoreLink) -> Result<(), RunFault> {
+    if !programs.is_empty() {
+        let (retired, _) = flume::bounded(1);
+        core.send(ToCore::Programs(Box::new(NewPrograms { set: programs.set()?, retired })));
+    }
+    Ok(())
 }
 
 /// The keys of an address, where the configuration names one.

@@ -46,6 +46,7 @@ fn log_full(message: &'static str) -> Refusal {
         message: message.into(),
         retry_after_ms: Some(FULL_RETRY_AFTER_MS),
         scope: Some(Scope::Server),
+        reason: None,
     }
 }
 
@@ -59,6 +60,7 @@ impl Rooms {
             message: "log_waiting_bytes_max is reached: posts come faster than the disk of the log takes them".into(),
             retry_after_ms: Some(WAITING_RETRY_AFTER_MS),
             scope: Some(Scope::Server),
+            reason: None,
         };
         let of_log = |journal: &Journal| {
             let of_size = || refusal_of_size(journal, class, message_bytes(frame_bytes));
@@ -123,15 +125,25 @@ impl Rooms {
     fn refuse(&mut self, slot: usize, open: Open, refusal: &Refusal, turn: &mut Turn<'_>) {
         self.no_longer_waits(&open);
         let (to, request, answer) = match open {
-            Open::Post { record, request, .. } => {
+            Open::Post { record, request, decided, .. } => {
                 let room = &mut self.slots[slot];
                 room.take_back();
                 self.dedupe.forget_behind(slot, room.history.head());
+                self.take_back_state(slot);
+                if decided.is_some_and(|decided| decided.is_own) {
+                    return self.queue_if_idle(slot);
+                }
                 (record.author, request, Answer::PostRefused(refusal.clone()))
+            }
+            Open::State { .. } => {
+                self.take_back_state(slot);
+                return self.queue_if_idle(slot);
             }
             Open::Answer { to, request, answer } => {
                 let head = self.slots[slot].history.head();
-                let is_of_refused = matches!(&answer, Answer::Posted { sequence, .. } if *sequence > head);
+                // What a program took it remembers in a state that was refused, if it does at all.
+                let is_of_refused = matches!(&answer, Answer::Posted { sequence, .. } if *sequence > head)
+                    || matches!(&answer, Answer::Taken { .. });
                 (to, request, if is_of_refused { Answer::PostRefused(refusal.clone()) } else { answer })
             }
         };

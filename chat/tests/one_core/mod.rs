@@ -37,6 +37,8 @@ pub struct Server {
     pub room: &'static str,
     pub sent: Vec<ConnectionId>,
     pub heard: Vec<String>,
+    /// The bodies of the pages that were heard.
+    pub bodies: Vec<String>,
     /// The epoch of the last join.
     pub epoch: u64,
     pub policies: RoomPolicies,
@@ -192,6 +194,7 @@ impl Server {
             room: "lobby",
             sent,
             heard,
+            bodies: Vec::new(),
             epoch: 0,
             policies,
             epochs,
@@ -273,7 +276,9 @@ impl Server {
         }
         while let Some((id, sending)) = self.shard.next_send() {
             for frame in Frames(sending.bytes()) {
-                let told = told(frame.expect("whole frames"), &mut self.epoch);
+                let frame = frame.expect("whole frames");
+                let told = told(frame, &mut self.epoch);
+                self.bodies.extend(bodies(frame));
                 self.heard.push(told);
             }
             self.sent.push(id);
@@ -306,12 +311,23 @@ fn told(frame: &[u8], joined_epoch: &mut u64) -> String {
         Event::Posted { sequence, duplicate, .. } => {
             format!("{} {}", if duplicate { "duplicate" } else { "posted" }, sequence.0)
         }
-        Event::Error { code, scope, retry_after_ms, .. } => {
-            format!("{} {:?} {:?}", code.as_str(), scope.map(|scope| scope.as_str()), retry_after_ms)
+        Event::Error { code, scope, retry_after_ms, reason, .. } => {
+            let told = format!("{} {:?} {:?}", code.as_str(), scope.map(|scope| scope.as_str()), retry_after_ms);
+            reason.map_or(told.clone(), |reason| format!("{told} {reason}"))
         }
+        Event::Signal { body, .. } => format!("signal {}", String::from_utf8_lossy(body.bytes)),
+        Event::Taken { reply, .. } => format!("taken {}", String::from_utf8_lossy(reply.unwrap_or_default())),
         Event::Page { messages, .. } => format!("page of {}", Frames(messages).count()),
         other => format!("{other:?}"),
     }
+}
+
+/// What the messages of a page say.
+fn bodies(frame: &[u8]) -> Vec<String> {
+    let (frame, _) = Frame::read(frame, u32::MAX).expect("a frame");
+    let Event::Page { messages, .. } = native::read_event(frame).expect("an event") else { return Vec::new() };
+    let body = |frame| String::from_utf8_lossy(native::read_message(frame).expect("a message").body.bytes).into_owned();
+    Frames(messages).flatten().map(body).collect()
 }
 
 pub fn roomy() -> Limits {

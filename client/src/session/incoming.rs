@@ -69,6 +69,7 @@ impl Session {
             Said::Posted { id, epoch, sequence, time_ms, duplicate, .. } => {
                 self.handle_posted(id, Cursor { epoch, sequence }, time_ms, duplicate);
             }
+            Said::Taken { id, reply, .. } => self.handle_taken(id, reply),
             Said::Message(message) => return self.handle_message(&message),
             Said::Gap { room, epoch, from, to } => return self.handle_gap(room, epoch, from, to),
             Said::Signal { room, user, body } => {
@@ -84,8 +85,9 @@ impl Session {
                 }
             }
             Said::Closing { reconnect_after_ms, .. } => self.handle_closing(reconnect_after_ms),
-            Said::Error { id, code, message, retry_after_ms, .. } => {
-                return self.handle_refusal(now, id, &Refusal::new(Some(code), message, retry_after_ms));
+            Said::Error { id, code, message, retry_after_ms, reason, .. } => {
+                let refusal = Refusal::new(Some(code), message, retry_after_ms).because(reason);
+                return self.handle_refusal(now, id, &refusal);
             }
             Said::Page { id, epoch, messages, more, .. } => return self.handle_page(id, epoch, messages, more),
             Said::Members { id, count, users, .. } => self.handle_members(id, count, users),
@@ -165,6 +167,15 @@ impl Session {
         self.send_posts(&room);
         let key = self.key_of(ticket);
         self.events.push_back(Event::Posted(Posted { ticket, room, key, cursor, time_ms, duplicate }));
+    }
+
+    fn handle_taken(&mut self, id: RequestId, reply: Option<&[u8]>) {
+        let Some(Asked::Post(room, ticket)) = id.and_then(|id| self.asked.remove(&id)) else { return };
+        if !self.posts.remove(&room, ticket) {
+            return; // The room was left meanwhile.
+        }
+        self.send_posts(&room);
+        self.events.push_back(Event::Taken { ticket, room, reply: reply.map(<[u8]>::to_vec) });
     }
 
     fn handle_message(&mut self, message: &SaidMessage<'_>) -> Result<(), Lost> {

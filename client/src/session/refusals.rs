@@ -21,11 +21,18 @@ pub(super) struct Refusal<'a> {
     pub(super) message: &'a str,
     /// When to try again, where that helps.
     pub(super) retry_after: Option<Duration>,
+    /// A program's word for why.
+    pub(super) reason: Option<&'a str>,
 }
 
 impl<'a> Refusal<'a> {
     pub(super) fn new(code: Option<ErrorCode>, message: &'a str, retry_after_ms: Option<u64>) -> Self {
-        Refusal { code, message, retry_after: retry_after_ms.map(Duration::from_millis) }
+        Refusal { code, message, retry_after: retry_after_ms.map(Duration::from_millis), reason: None }
+    }
+
+    /// With a program's word for why.
+    pub(super) fn because(self, reason: Option<&'a str>) -> Self {
+        Refusal { reason, ..self }
     }
 
     /// Whether it passes by itself, so that asking again makes sense.
@@ -148,7 +155,8 @@ impl Session {
     }
 
     pub(super) fn tell_refused(&mut self, what: Refused, refusal: &Refusal<'_>) {
-        let Refusal { code, message, retry_after } = *refusal;
-        self.events.push_back(Event::Refused { what, code, message: message.to_owned(), retry_after });
+        let Refusal { code, message, retry_after, reason } = *refusal;
+        let (message, reason) = (message.to_owned(), reason.map(str::to_owned));
+        self.events.push_back(Event::Refused { what, code, message, retry_after, reason });
     }
 }

@@ -44,7 +44,7 @@ impl Session {
         }
         let Some((name, removed)) = self.rooms.remove_entry(room) else { return };
         let message = "the server ended the reading of the room before the acknowledgement came";
-        self.refuse_posts_of(&name, &Refusal { code, message, retry_after: None });
+        self.refuse_posts_of(&name, &Refusal { code, message, retry_after: None, reason: None });
         self.events.push_back(Event::Removed { room: name, code, cursor: removed.cursor });
     }
 }

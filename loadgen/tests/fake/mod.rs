@@ -156,7 +156,7 @@ impl Server {
             Owned::Hello(..) | Owned::Join(..) if self.flaw == Flaw::Stalls && number == 3 => {}
             Owned::Hello(id, _) if self.flaw == Flaw::RefusesHello => {
                 let (code, message) = (ErrorCode::Overloaded, "no place");
-                self.send(number, &Event::Error { id, code, message, retry_after_ms: None, scope: None });
+                self.send(number, &Event::Error { id, code, message, retry_after_ms: None, scope: None, reason: None });
             }
             Owned::Hello(id, user) => {
                 self.connections[number].user = user.clone();
@@ -245,7 +245,10 @@ impl Server {
         }
         if self.flaw == Flaw::Closes && sequence == FLAWED {
             let (code, message) = (ErrorCode::TimedOut, "tired of you");
-            self.send(number, &Event::Error { id: None, code, message, retry_after_ms: None, scope: None });
+            self.send(
+                number,
+                &Event::Error { id: None, code, message, retry_after_ms: None, scope: None, reason: None },
+            );
             let connection = &mut self.connections[number];
             connection.form.write_close(1008, "tired of you", &mut connection.out);
             connection.write();

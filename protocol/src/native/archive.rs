@@ -253,7 +253,20 @@ pub struct Closing {
 }
 
 #[derive(Archive, Serialize)]
+pub struct Taken<'a> {
+    pub id: Option<u64>,
+    #[rkyv(with = InlineAsBox)]
+    pub room: &'a str,
+    /// Empty: none.
+    #[rkyv(with = InlineAsBox)]
+    pub reply: &'a [u8],
+}
+
+#[derive(Archive, Serialize)]
 pub struct Error<'a> {
+    /// Empty: none. Ahead of the others, whose places count from the end.
+    #[rkyv(with = InlineAsBox)]
+    pub reason: &'a str,
     pub id: Option<u64>,
     #[rkyv(with = InlineAsBox)]
     pub message: &'a str,

@@ -76,6 +76,8 @@ fn events(id: RequestId, page: &[u8]) -> Vec<Event<'_>> {
         Event::Page { id, room, epoch, messages: page, more: true },
         Event::Page { id, room, epoch, messages: b"", more: false },
         Event::Members { id, room, count: 200, users: "ann\nbob\n" },
+        Event::Taken { id, room, reply: Some(b"{}") },
+        Event::Taken { id, room, reply: None },
         Event::Left { id, room },
         Event::Renewed { id, expires_in_ms: 5 },
         Event::Expiring { in_ms: u64::MAX },
@@ -98,6 +100,7 @@ fn events(id: RequestId, page: &[u8]) -> Vec<Event<'_>> {
         message: "why",
         retry_after_ms: (index % 2 == 0).then_some(index as u64),
         scope: Scope::from_number(index as u8 % 6),
+        reason: (index % 3 == 0).then_some("slow_mode"),
     }));
     events
 }
@@ -290,7 +293,14 @@ fn features_above_their_limits_are_refused_with_the_id_and_the_limit() {
 
 #[test]
 fn an_event_with_an_unknown_number_is_refused() {
-    let code = Event::Error { id: None, code: ErrorCode::BadFrame, message: "", retry_after_ms: None, scope: None };
+    let code = Event::Error {
+        id: None,
+        code: ErrorCode::BadFrame,
+        message: "",
+        retry_after_ms: None,
+        scope: None,
+        reason: None,
+    };
     let closing = Event::Closing { code: ErrorCode::Draining, reconnect_after_ms: 1 };
     let removed = Event::Removed { room: "r", code: ErrorCode::Forbidden };
     let presence = Event::Presence { room: "r", change: None, count: 1 };
@@ -316,7 +326,14 @@ fn a_client_hears_an_event_whose_number_only_a_later_server_knows() {
     };
     let event = |event: Event<'_>| format!("{:?}", Heard::Event(event));
 
-    let code = Event::Error { id: Some(4), code: ErrorCode::BadFrame, message: "m", retry_after_ms: None, scope: None };
+    let code = Event::Error {
+        id: Some(4),
+        code: ErrorCode::BadFrame,
+        message: "m",
+        retry_after_ms: None,
+        scope: None,
+        reason: None,
+    };
     assert_eq!(heard_with(code.clone(), 1), event(code.clone()));
     let refusal = Heard::Refusal { id: Some(4), message: "m", retry_after_ms: None };
     assert_eq!(heard_with(code, 200), format!("{refusal:?}"));

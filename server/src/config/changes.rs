@@ -13,7 +13,8 @@ use banter_chat::limits::Limits;
 use banter_chat::policy::{RoomPattern, RoomPolicies, RoomPolicy};
 use banter_chat::post_rates::PostRates;
 
-use super::{Admin, Auth, Config, LIMITS};
+use super::programs::PROGRAM_LIMITS;
+use super::{Admin, Auth, Config, LIMITS, ProgramEntry};
 
 /// Limits that are looked at each time they are needed, so that another value holds from there. All others were built into
 /// something when the server started: a table, a queue of deadlines, a file.
@@ -113,6 +114,8 @@ pub fn merge(old: &Config, read: Config) -> (Config, Changes) {
         proxies: read.proxies,
         log: read.log,
         post_rates: read.post_rates,
+        programs: read.programs,
+        program_limits: read.program_limits,
         limits: live_limits(&old.limits, &read.limits),
         admin: live_admin(old.admin.as_ref(), read.admin),
         ..live_access(old, read.auth, read.room_rights)
@@ -189,6 +192,8 @@ fn rows(config: &Config) -> Vec<Row> {
         admin,
         room_rights,
         post_rates,
+        programs,
+        program_limits,
         accept_corruption: _,
     } = config;
     let row = |key: &str, when, value: Value| Row { key: key.to_owned(), when, value };
@@ -219,6 +224,12 @@ fn rows(config: &Config) -> Vec<Row> {
         let when = if matches!(key, "mode" | "jwks_url") { When::Restart } else { When::Now };
         row(&format!("auth.{key}"), when, value.map_or(Value::Nothing, Value::One))
     }));
+    rows.push(row("programs", When::Now, Value::List(programs.iter().map(ProgramEntry::shown).collect())));
+    rows.extend(
+        PROGRAM_LIMITS
+            .iter()
+            .map(|limit| row(&format!("program_limits.{}", limit.name), When::Now, one(&(limit.read)(program_limits)))),
+    );
     let there = admin.as_ref().map_or(Value::Nothing, |_| one(&"[admin]"));
     rows.push(row("admin", When::Restart, there));
     rows.extend(admin.iter().flat_map(|admin| {

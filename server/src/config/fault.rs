@@ -45,6 +45,12 @@ pub enum Table {
     Admin,
     /// An entry of `[[admin.keys]]`.
     AdminKeys,
+    /// An entry of `[[programs]]`.
+    Programs,
+    /// `grants` of such an entry.
+    ProgramGrants,
+    /// `[program_limits]`.
+    ProgramLimits,
 }
 
 impl Table {
@@ -57,6 +63,9 @@ impl Table {
             Table::Auth => "[auth]",
             Table::Admin => "[admin]",
             Table::AdminKeys => "[[admin.keys]]",
+            Table::Programs => "[[programs]]",
+            Table::ProgramGrants => "grants",
+            Table::ProgramLimits => "[program_limits]",
         }
     }
 
@@ -69,6 +78,9 @@ impl Table {
             Table::Auth => " in [auth]",
             Table::Admin => " in [admin]",
             Table::AdminKeys => " in [[admin.keys]]",
+            Table::Programs => " in [[programs]]",
+            Table::ProgramGrants => " in grants",
+            Table::ProgramLimits => " in [program_limits]",
         }
     }
 }

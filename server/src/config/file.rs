@@ -13,6 +13,7 @@ use super::admin::{ADMIN_KEYS, API_KEY_KEYS};
 use super::auth::AUTH_KEYS;
 use super::cores::MUST_CORES;
 use super::logging::{MUST_LOG, MUST_LOG_FORMAT, parse_log_format};
+use super::programs::{GRANT_KEYS, PROGRAM_KEYS, PROGRAM_LIMITS};
 use super::rooms::ROOM_KEYS;
 use super::{
     ConfigFault, CoreChoice, Given, LIMITS, MUST_BOOLEAN, MUST_DATA, MUST_DRY_RUN, MUST_DURABILITY, MUST_LISTEN,
@@ -20,7 +21,7 @@ use super::{
 };
 
 /// The keys outside every table.
-const TOP_KEYS: [&str; 15] = [
+const TOP_KEYS: [&str; 17] = [
     "listen",
     "data",
     "cores",
@@ -36,6 +37,8 @@ const TOP_KEYS: [&str; 15] = [
     "rooms",
     "auth",
     "admin",
+    "programs",
+    "program_limits",
 ];
 
 /// What the text of such a file says.
@@ -86,6 +89,8 @@ impl Document<'_> {
                 "rooms" => settings.rooms = self.rooms(value)?,
                 "auth" => (settings.auth, origins_of_auth) = (Some(self.auth(value)?), self.auth_origins(value)?),
                 "admin" => settings.admin = Some(self.admin(value)?),
+                "programs" => settings.programs = self.programs(value)?,
+                "program_limits" => settings.program_limits = Some(self.program_limits(value)?),
                 unknown => return Err(self.unknown_key(&key.span(), unknown, Table::Top)),
             }
         }
@@ -216,7 +221,10 @@ fn hint(key: &str, table: Table) -> String {
     // Below this two names have little in common, and a list helps more than a guess.
     const NEAR: f64 = 0.6;
     // Of equals the last wins: of keys in several other tables the one that holds for the whole server.
-    let known = (ROOM_KEYS.iter().map(|name| (*name, Table::Rooms)))
+    let known = (PROGRAM_KEYS.iter().map(|name| (*name, Table::Programs)))
+        .chain(GRANT_KEYS.iter().map(|name| (*name, Table::ProgramGrants)))
+        .chain(PROGRAM_LIMITS.iter().map(|limit| (limit.name, Table::ProgramLimits)))
+        .chain(ROOM_KEYS.iter().map(|name| (*name, Table::Rooms)))
         .chain(AUTH_KEYS.iter().map(|name| (*name, Table::Auth)))
         .chain(ADMIN_KEYS.iter().map(|name| (*name, Table::Admin)))
         .chain(API_KEY_KEYS.iter().map(|name| (*name, Table::AdminKeys)))
@@ -235,6 +243,12 @@ fn hint(key: &str, table: Table) -> String {
         (None, Table::Auth) => format!("the known ones are {}", AUTH_KEYS.join(", ")),
         (None, Table::Admin) => format!("the known ones are {}", ADMIN_KEYS.join(", ")),
         (None, Table::AdminKeys) => format!("the known ones are {}", API_KEY_KEYS.join(", ")),
+        (None, Table::Programs) => format!("the known ones are {}", PROGRAM_KEYS.join(", ")),
+        (None, Table::ProgramGrants) => format!("the known ones are {}", GRANT_KEYS.join(", ")),
+        (None, Table::ProgramLimits) => {
+            let names: Vec<&str> = PROGRAM_LIMITS.iter().map(|limit| limit.name).collect();
+            format!("the known ones are {}", names.join(", "))
+        }
         (None, Table::Rooms) => format!("the known ones are {}", ROOM_KEYS.join(", ")),
     }
 }

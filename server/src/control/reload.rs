@@ -20,6 +20,7 @@ use banter_chat::access::Access;
 use banter_chat::address::Core;
 use banter_chat::limits::Limits;
 use banter_chat::post_rates::PostRates;
+use banter_chat::programs::ProgramSet;
 use flume::{Receiver, Sender};
 use tracing::subscriber::NoSubscriber;
 
@@ -30,6 +31,7 @@ use crate::control::auth::{AuthFault, JudgeSlot, OwnKeys};
 use crate::control::{CoreLink, ToControl, ToCore};
 use crate::core::connections::Entrance;
 use crate::log_lines::LogFilter;
+use crate::programs::{NewPrograms, ProgramBook, ProgramsFault};
 
 /// Asks that wait while one is done; above it there is no use in one more.
 const ASKS_WAITING_MAX: usize = 8;
@@ -45,6 +47,8 @@ pub struct Reloaded {
     pub keys: Option<usize>,
     /// Cores that did not say within two seconds that they go by the new values; they will once they come to it.
     pub silent_cores: Vec<Core>,
+    /// Programs that are other ones from now on.
+    pub programs: Vec<String>,
 }
 
 /// Why nothing was changed.
@@ -56,6 +60,9 @@ pub enum ReloadFault {
     /// Its keys do not.
     #[error(transparent)]
     Auth(#[from] AuthFault),
+    /// Its programs do not.
+    #[error(transparent)]
+    Programs(#[from] ProgramsFault),
     /// More connections than this process has descriptors for.
     #[error(
         "connections_max = {asked} is more than the {fit} that fit this process's descriptors: `ulimit -n` before a start, \
@@ -149,6 +156,8 @@ pub struct Reload {
     pub connections_fit: u64,
     /// The cores.
     pub cores: Vec<CoreLink>,
+    /// The programs in effect.
+    pub programs: ProgramBook,
     /// Who judges tokens, where they are asked for.
     pub judge: Option<JudgeSlot>,
     /// What is logged.
@@ -183,6 +192,7 @@ impl Reload {
         tracing::subscriber::with_default(NoSubscriber::new(), || {
             let (merged, changes) = self.read()?;
             keys_of(&merged)?;
+            ProgramBook::load(&merged)?;
             Ok(changes)
         })
     }
@@ -209,6 +219,8 @@ impl Reload {
     fn reload(&mut self) -> ReloadAnswer {
         let (merged, mut changes) = self.read()?;
         let own = keys_of(&merged)?;
+        let programs = ProgramBook::load(&merged)?;
+        let sets = self.sets_of(&programs)?;
         if self.config.auth != Auth::Open && changes.needs_restart.iter().any(|change| change.key == "auth.mode") {
             tracing::warn!(
                 "the configuration asks for no tokens any more: they are asked for until the next start, and not behind it"
@@ -227,8 +239,31 @@ impl Reload {
         let drain_timeout_ms = merged.limits.drain_timeout_ms.into();
         let _ = self.control.send(ToControl::DrainTimeout { drain_timeout_ms });
         let silent_cores = self.tell_cores(&merged);
-        self.config = merged;
-        Ok(Reloaded { changes, keys, silent_cores })
+        self.swap_programs(sets);
+        let new = programs.new_since(&self.programs);
+        (self.config, self.programs) = (merged, programs);
+        Ok(Reloaded { changes, keys, silent_cores, programs: new })
+    }
+
+    /// What each core is to run from now on; nothing where that is what it runs.
+    fn sets_of(&self, programs: &ProgramBook) -> Result<Vec<ProgramSet>, ReloadFault> {
+        if programs.is_like(&self.programs) {
+            return Ok(Vec::new());
+        }
+        self.cores.iter().map(|_| programs.set().map_err(ReloadFault::from)).collect()
+    }
+
+    /// Has each core run them, and ends the engines of before on this thread.
+    fn swap_programs(&self, sets: Vec<ProgramSet>) {
+        let (retired, engines) = flume::bounded(self.cores.len());
+        for (core, set) in self.cores.iter().zip(sets) {
+            core.send(ToCore::Programs(Box::new(NewPrograms { set, retired: retired.clone() })));
+        }
+        drop(retired);
+        let deadline = Instant::now() + TAKEN_MAX;
+        while let Ok(engine) = engines.recv_deadline(deadline) {
+            drop(engine);
+        }
     }
 
     /// Says which cores have not taken it in time.
@@ -267,6 +302,9 @@ impl fmt::Display for Reloaded {
         write!(out, "reloaded; new: {}; waits for a restart: {}", list(takes_effect), list(needs_restart))?;
         if let Some(keys) = self.keys {
             write!(out, "; tokens are checked with {keys} keys")?;
+        }
+        if !self.programs.is_empty() {
+            write!(out, "; new programs: {}", self.programs.join(", "))?;
         }
         if !self.silent_cores.is_empty() {
             let cores = super::survey::list_cores(self.silent_cores.iter().map(|core| core.index()));

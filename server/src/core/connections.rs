@@ -292,7 +292,8 @@ impl Connections {
             PeerFault::Http(fault) => self.last_words(slot, http::refuse_head(fault), net),
             PeerFault::PreambleVersion(_) => {
                 let (code, message) = (fault.error_code(), fault.to_string());
-                let event = Event::Error { id: None, code, message: &message, retry_after_ms: None, scope: None };
+                let event =
+                    Event::Error { id: None, code, message: &message, retry_after_ms: None, scope: None, reason: None };
                 let mut bytes = Vec::with_capacity(PREAMBLE.len());
                 native::write_event(&event, &mut bytes);
                 self.last_words(slot, bytes, net);

@@ -193,13 +193,16 @@ pub fn refuse(why: Unwelcome, form: WireForm, out: &mut Vec<u8>) {
             let (message, retry_after_ms) = (&*reached(refused), Some(refused.retry_after_ms));
             let scope = refused.limit.scope();
             let code = if scope == Scope::Server { ErrorCode::Overloaded } else { ErrorCode::RateLimited };
-            form.write_event(&Event::Error { id: None, code, message, retry_after_ms, scope: Some(scope) }, out);
+            form.write_event(
+                &Event::Error { id: None, code, message, retry_after_ms, scope: Some(scope), reason: None },
+                out,
+            );
             form.write_close(1013, message, out);
         }
         Unwelcome::Revoked => {
             let (code, message) = (ErrorCode::Revoked, REVOKED);
             form.write_event(
-                &Event::Error { id: None, code, message, retry_after_ms: None, scope: Some(Scope::Ip) },
+                &Event::Error { id: None, code, message, retry_after_ms: None, scope: Some(Scope::Ip), reason: None },
                 out,
             );
             form.write_close(CLOSE_REVOKED, "revoked", out);

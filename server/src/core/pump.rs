@@ -29,6 +29,7 @@ use crate::core::net::pace::{ACCEPTS_AT_REST, AcceptPace};
 use crate::core::net::{Net, NetEvent};
 use crate::core::suspended::Suspended;
 use crate::core::turn_clock::TurnClock;
+use crate::programs::ProgramLines;
 use crate::storage::disk::Disk;
 use crate::wall_clock;
 use mail::LogFollower;
@@ -57,6 +58,7 @@ pub struct Pump {
     auth: Option<AuthDesk>,
     desk: Desk,
     log_follower: Option<LogFollower>,
+    program_lines: ProgramLines,
     neighbours: Vec<Neighbour>,
     bell: Arc<Bell>,
     inbox: flume::Receiver<ToCore>,
@@ -147,6 +149,7 @@ impl Pump {
             auth,
             desk: Desk::default(),
             log_follower: None,
+            program_lines: ProgramLines::default(),
             neighbours,
             bell,
             inbox,
@@ -323,6 +326,9 @@ impl Pump {
         // Ahead of the shard's turn, since it may have the shard end a connection.
         self.connections.tick(self.now.monotonic_ms, &mut self.shard, &mut self.net);
         self.shard.finish_turn();
+        for note in self.shard.take_program_notes() {
+            self.program_lines.say(&note, Instant::now());
+        }
         self.desk.answer(&mut self.shard, &self.connections);
         self.tell_log_follower();
         if self.shard.asks_for_epochs() {

@@ -96,7 +96,8 @@ pub struct LoggedAt {
 impl LoggedAt {
     /// As a core's catalog has it.
     pub fn of(catalog: &Catalog, id: RoomId) -> Option<Self> {
-        let room = catalog.room(id)?;
+        // One with a state alone has no message that could be missing.
+        let room = catalog.room(id).filter(|room| room.first <= room.head)?;
         Some(LoggedAt { epoch: room.epoch, first: room.first, head: room.head })
     }
 

@@ -12,7 +12,7 @@
 //! happens to the server in `world/fate.rs`; `client.rs` what one connection asks and has to see, `wire.rs` the clients' own
 //! reading of the bytes, `truth.rs` what all clients together have to agree on, `keys.rs` which posts may have two places,
 //! `identity.rs` who the clients are and what each
-//! may do, where tokens are asked for (`world/access.rs`), `profile.rs` the limits of a seed, `slots.rs` what becomes of the ledger and the epoch file, `coverage.rs` what
+//! may do, where tokens are asked for (`world/access.rs`), `scripted.rs` the program that a room has in some seeds, `profile.rs` the limits of a seed, `slots.rs` what becomes of the ledger and the epoch file, `coverage.rs` what
 //! happened, so that a test can see that it did.
 
 pub mod client;
@@ -22,6 +22,7 @@ pub mod disk;
 pub mod identity;
 pub mod keys;
 pub mod profile;
+pub mod scripted;
 pub mod slots;
 pub mod truth;
 pub mod wire;

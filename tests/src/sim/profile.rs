@@ -102,6 +102,8 @@ pub struct Profile {
     pub repeats_keys: bool,
     /// Rooms that take only so many posts a second.
     pub post_rates: PostRates,
+    /// The first room has a program.
+    pub has_program: bool,
 }
 
 /// Of eight seeds, those whose clients repeat keys; none with a name is among them but as the first of its kind.
@@ -184,6 +186,7 @@ impl Profile {
             wall_steps_once_in: *chance.pick(&[0, 50, 400]),
             repeats_keys: false,
             post_rates: PostRates::default(),
+            has_program: false,
         };
         let profile = Profile { history_is_whole: profile.history_is_whole && profile.keeps_log(), ..profile };
         let is_dropping = profile.cuts_once_in == CUTS_OFTEN_ONCE_IN;
@@ -262,6 +265,11 @@ impl Profile {
     /// Whether the log has all that was ever acknowledged in the room of that name, under one epoch.
     pub fn keeps(&self, room: &str) -> bool {
         self.is_synced(room) && self.history_is_whole && !self.is_broken && !self.varies_classes
+    }
+
+    /// Whether retention may take all that a room has.
+    pub fn may_drop_rooms(&self) -> bool {
+        self.cuts_once_in != 0 || self.drops_classes || self.hours_once_in != 0
     }
 
     /// Whether the room of that name was synced at every start.

@@ -1,6 +1,7 @@
 //! The clients' own reading of what the server sends, in any of the three forms; JSON by a library that the server
 //! does not write with.
 
+use super::scripted::as_sent;
 use banter_protocol::error_code::ErrorCode;
 use banter_protocol::event::Event;
 use banter_protocol::frame::{Frame, FrameReader, Frames};
@@ -30,8 +31,20 @@ pub struct Said {
     pub key: Option<String>,
     /// Whether the body is JSON.
     pub is_json: bool,
-    /// What was said.
+    /// What was said; where a program of the room edited it, as it was sent.
     pub body: Vec<u8>,
+    /// The number that the program gave it.
+    pub number: Option<u64>,
+}
+
+impl Said {
+    /// As it was sent.
+    fn undone(mut self) -> Self {
+        if let Some((number, body)) = self.is_json.then(|| as_sent(&self.body)).flatten() {
+            (self.number, self.body) = (Some(number), body);
+        }
+        self
+    }
 }
 
 /// What a page has in one place.
@@ -79,6 +92,7 @@ pub enum Heard {
     Page { id: Option<u64>, room: String, epoch: u64, messages: Vec<Placed>, more: bool },
     Members { id: Option<u64>, room: String, count: u64, users: Vec<String> },
     Left { id: Option<u64>, room: String },
+    Taken { id: Option<u64>, room: String },
     Pong { id: Option<u64> },
     Message(Said),
     Signal { room: String, user: String, body: Vec<u8> },
@@ -162,7 +176,9 @@ fn said(message: &banter_protocol::event::Message<'_>) -> Said {
         key: message.key.map(str::to_owned),
         is_json: message.body.format == BodyFormat::Json,
         body: message.body.bytes.to_vec(),
+        number: None,
     }
+    .undone()
 }
 
 fn from_frame(frame: Frame<'_>) -> Heard {
@@ -185,6 +201,8 @@ fn from_frame(frame: Frame<'_>) -> Heard {
         Event::Members { id, room, count, users } => {
             Heard::Members { id, room: room.to_owned(), count, users: users.lines().map(str::to_owned).collect() }
         }
+        Event::Taken { id, room, reply: None } => Heard::Taken { id, room: room.to_owned() },
+        Event::Taken { .. } => panic!("no program replies"),
         Event::Left { id, room } => Heard::Left { id, room: room.to_owned() },
         Event::Pong { id } => Heard::Pong { id },
         Event::Message(message) => Heard::Message(said(&message)),
@@ -247,7 +265,7 @@ impl Fields<'_> {
         let (is_json, body) = self.body();
         let (room, user) = (self.room.unwrap(), self.user.unwrap());
         let (epoch, sequence, time_ms) = (self.epoch.unwrap(), self.sequence.unwrap(), self.time_ms.unwrap());
-        Said { room, epoch, sequence, time_ms, user, key: self.key, is_json, body }
+        Said { room, epoch, sequence, time_ms, user, key: self.key, is_json, body, number: None }.undone()
     }
 }
 
@@ -271,6 +289,7 @@ fn from_json(text: &str) -> Heard {
         }
         "members" => Heard::Members { id, room, count: fields.count.unwrap(), users: fields.users.unwrap() },
         "left" => Heard::Left { id, room },
+        "taken" => Heard::Taken { id, room },
         "pong" => Heard::Pong { id },
         "message" => Heard::Message(fields.said()),
         "signal" => Heard::Signal { room, body: fields.body().1, user: fields.user.unwrap() },

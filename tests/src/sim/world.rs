@@ -30,6 +30,7 @@ use super::crash::{Folder, Started, Starting, journal_parts, restart};
 use super::disk::SimDisk;
 use super::identity::Identities;
 use super::profile::Profile;
+use super::scripted;
 use super::truth::{Truth, Voice};
 use crate::seeded::Seeded;
 
@@ -93,6 +94,7 @@ impl World {
     pub fn new(plan: Plan) -> Self {
         let mut chance = Seeded::new(plan.seed);
         let mut profile = Profile::of(&mut chance).numbered(plan.seed);
+        profile.has_program = scripted::is_of(plan.seed);
         profile.limits.connections_per_user_max = Identities::connections_per_user_max(plan.seed);
         profile.limits.check().expect("the limits of a profile fit each other");
         if plan.verbose {
@@ -164,9 +166,16 @@ impl World {
             })
         };
         let shards = (0..cores).zip(catalogs).map(shard);
+        let has_program = self.profile.has_program;
+        let programmed = |mut shard: Shard| {
+            if has_program {
+                shard.set_programs(scripted::programs());
+            }
+            shard
+        };
         self.cores = shards
             .map(|shard| SimCore {
-                shard,
+                shard: programmed(shard),
                 sockets: Vec::new(),
                 events: VecDeque::new(),
                 due_ms: None,
@@ -335,6 +344,7 @@ impl World {
         }
         self.take_mail(own);
         self.cores[own].shard.finish_turn();
+        self.cores[own].shard.take_program_notes();
         self.settle_rights(own);
         if self.has_log_work(own) {
             self.seen.saw("log work over several turns");

@@ -141,7 +141,7 @@ impl World {
         }
         if let Err(code) = self.log.append(&record) {
             let retry_after_ms = (code == ErrorCode::LogFull).then_some(RETRY_AFTER_MS);
-            out.send(&Event::Error { id, code, message: "the log says no", retry_after_ms, scope: None });
+            out.send(&Event::Error { id, code, message: "the log says no", retry_after_ms, scope: None, reason: None });
             return;
         }
         let sequence = self.keep(record.clone(), true);
@@ -211,7 +211,7 @@ impl Record {
 
 fn put_off(id: Option<u64>) -> Event<'static> {
     let (code, retry_after_ms) = (ErrorCode::Overloaded, Some(RETRY_AFTER_MS));
-    Event::Error { id, code, message: "the log cannot be read now", retry_after_ms, scope: None }
+    Event::Error { id, code, message: "the log cannot be read now", retry_after_ms, scope: None, reason: None }
 }
 
 fn posted(id: Option<u64>, record: &Record, sequence: u64, duplicate: bool) -> Event<'_> {

@@ -95,7 +95,13 @@ fn a_refusal_is_told_with_the_time_to_ask_again() {
         let ask = pair.session.fetch("lobby", FROM_THE_START, None).unwrap();
         pair.exchange();
         let retry_after = Some(Duration::from_millis(250));
-        let refused = Event::Refused { what: Refused::Ask(ask), code: Some(code), message: "no".into(), retry_after };
+        let refused = Event::Refused {
+            what: Refused::Ask(ask),
+            code: Some(code),
+            message: "no".into(),
+            retry_after,
+            reason: None,
+        };
         assert_eq!(pair.events(), [refused]);
     }
 }

@@ -101,7 +101,10 @@ impl Server {
 
     pub fn refuse(&mut self, id: RequestId, number: u8, retry_after_ms: Option<u64>) {
         let code = ErrorCode::BadFrame;
-        self.send_with_number(&Said::Error { id, code, message: "no", retry_after_ms, scope: None }, number);
+        self.send_with_number(
+            &Said::Error { id, code, message: "no", retry_after_ms, scope: None, reason: None },
+            number,
+        );
     }
 
     pub fn stored(&mut self, room: &str) -> usize {

@@ -102,7 +102,14 @@ fn a_leave_that_comes_behind_the_removal_is_no_fault() {
 fn a_session_whose_token_was_revoked_or_whose_place_a_newer_one_took_ends() {
     for code in [ErrorCode::Revoked, ErrorCode::Replaced] {
         let mut pair = Pair::joined(with_token(), "lobby");
-        pair.server.send(&Said::Error { id: None, code, message: "why", retry_after_ms: None, scope: None });
+        pair.server.send(&Said::Error {
+            id: None,
+            code,
+            message: "why",
+            retry_after_ms: None,
+            scope: None,
+            reason: None,
+        });
         pair.send_down();
         assert!(pair.session.is_ended(), "{code:?}");
         let events = pair.events();

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts, Query, RawPathParams, Request};
 use axum::http::request::Parts;
+use banter_access::guest::PROGRAM_PREFIX;
 use banter_protocol::error_code::ErrorCode;
 use banter_protocol::ids::{RoomName, UserName};
 use serde::de::DeserializeOwned;
@@ -49,7 +50,13 @@ pub fn room_name(text: &str) -> Result<RoomName, ApiFault> {
 
 /// A user's name.
 pub fn user_name(text: &str) -> Result<UserName, ApiFault> {
-    UserName::new(text).map_err(|fault| ApiFault::invalid(format!("the user's name: {fault}")))
+    match UserName::new(text) {
+        Ok(name) if text.starts_with(PROGRAM_PREFIX) => {
+            let name = name.as_str();
+            Err(ApiFault::invalid(format!("the user's name: {name} is one that only a program has")))
+        }
+        name => name.map_err(|fault| ApiFault::invalid(format!("the user's name: {fault}"))),
+    }
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for InRoom {

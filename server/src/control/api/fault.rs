@@ -34,6 +34,9 @@ pub struct ErrorBody {
     /// The room, where it is about one.
     #[serde(skip_serializing_if = "Option::is_none")]
     room: Option<String>,
+    /// A word for your code, where a program of the room gave one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
 }
 
 /// The body of a refusal.
@@ -52,7 +55,13 @@ impl ApiFault {
     pub fn of(status: StatusCode, code: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
         ApiFault {
             status,
-            error: ErrorBody { code: code.into(), message: message.into(), retry_after_ms: None, room: None },
+            error: ErrorBody {
+                code: code.into(),
+                message: message.into(),
+                retry_after_ms: None,
+                room: None,
+                reason: None,
+            },
         }
     }
 
@@ -90,6 +99,7 @@ impl From<Refusal> for ApiFault {
     fn from(refusal: Refusal) -> Self {
         let mut fault = ApiFault::new(refusal.code, refusal.message);
         fault.error.retry_after_ms = refusal.retry_after_ms;
+        fault.error.reason = refusal.reason.map(String::from);
         fault
     }
 }
@@ -121,14 +131,14 @@ impl IntoResponse for ApiFault {
 fn status_of(code: ErrorCode) -> StatusCode {
     match code {
         ErrorCode::BadFrame | ErrorCode::BadRequest | ErrorCode::NotJoined => StatusCode::BAD_REQUEST,
-        ErrorCode::RoomNameInvalid => StatusCode::UNPROCESSABLE_ENTITY,
+        ErrorCode::RoomNameInvalid | ErrorCode::ProgramRefused => StatusCode::UNPROCESSABLE_ENTITY,
         ErrorCode::FrameTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         ErrorCode::Unauthorized | ErrorCode::Expired => StatusCode::UNAUTHORIZED,
         ErrorCode::Forbidden => StatusCode::FORBIDDEN,
         ErrorCode::RateLimited => StatusCode::TOO_MANY_REQUESTS,
         ErrorCode::KeyConflict | ErrorCode::WrongEpoch | ErrorCode::CursorAhead => StatusCode::CONFLICT,
         ErrorCode::LogFull => StatusCode::INSUFFICIENT_STORAGE,
-        ErrorCode::LogFailed => StatusCode::INTERNAL_SERVER_ERROR,
+        ErrorCode::LogFailed | ErrorCode::ProgramFailed => StatusCode::INTERNAL_SERVER_ERROR,
         ErrorCode::TimedOut => StatusCode::REQUEST_TIMEOUT,
         _ => StatusCode::SERVICE_UNAVAILABLE,
     }
@@ -144,6 +154,8 @@ mod tests {
             (ErrorCode::BadRequest, 400),
             (ErrorCode::Forbidden, 403),
             (ErrorCode::KeyConflict, 409),
+            (ErrorCode::ProgramRefused, 422),
+            (ErrorCode::ProgramFailed, 500),
             (ErrorCode::FrameTooLarge, 413),
             (ErrorCode::RateLimited, 429),
             (ErrorCode::Draining, 503),

@@ -20,6 +20,7 @@ mod feed;
 mod frontier;
 mod log_level;
 mod operate;
+mod programs;
 mod rooms;
 mod seats;
 mod status;
@@ -189,6 +190,8 @@ fn routes() -> OpenApiRouter<Arc<Plane>> {
         .routes(routes!(operate::drain))
         .routes(routes!(operate::reload))
         .routes(routes!(operate::metrics))
+        .routes(routes!(programs::programs))
+        .routes(routes!(programs::load))
         .routes(routes!(status::status))
         .routes(routes!(log_level::log_level, log_level::set_log_level))
 }

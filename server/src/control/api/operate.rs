@@ -273,6 +273,8 @@ pub struct ReloadedTold {
     needs_restart: Vec<ChangeTold>,
     /// Cores that hang, and will take it once they no longer do.
     silent_cores: Vec<u16>,
+    /// Programs whose text, words or configuration is another from now on.
+    programs: Vec<String>,
 }
 
 /// A value that differs.
@@ -301,6 +303,14 @@ pub async fn reload(
 ) -> Result<Json<ReloadedTold>, ApiFault> {
     caller.must(ApiRights::OPERATE, None)?;
     tracing::info!(by = caller.name(), "told to reload");
+    reload_now(&plane).await.map(Json)
+}
+
+/// Reloads, and says what that did.
+///
+/// # Errors
+/// Nothing is changed, and why.
+pub async fn reload_now(plane: &Plane) -> Result<ReloadedTold, ApiFault> {
     let refused = |fault: ReloadFault| match fault {
         ReloadFault::Busy => ApiFault::new(ErrorCode::Overloaded, fault.to_string()).again_in(1_000),
         ReloadFault::Stopping => ApiFault::new(ErrorCode::Draining, fault.to_string()),
@@ -312,7 +322,8 @@ pub async fn reload(
     let told = |changes: &[Change]| changes.iter().map(ChangeTold::from).collect();
     let Changes { takes_effect, needs_restart } = &reloaded.changes;
     let silent_cores = reloaded.silent_cores.iter().map(|core| core.0).collect();
-    Ok(Json(ReloadedTold { takes_effect: told(takes_effect), needs_restart: told(needs_restart), silent_cores }))
+    let programs = reloaded.programs.clone();
+    Ok(ReloadedTold { takes_effect: told(takes_effect), needs_restart: told(needs_restart), silent_cores, programs })
 }
 
 /// Everything that is counted, as Prometheus reads it.

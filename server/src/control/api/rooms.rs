@@ -207,7 +207,7 @@ impl From<RoomState> for RoomTold {
 #[utoipa::path(post, path = "/v1/rooms/{room}/messages", tag = "rooms",
     params(("room" = String, Path), ("Idempotency-Key" = Option<String>, Header, description = "The post's key: sent again with it, also behind a crash, it is answered with the first place")),
     request_body = MessageToPost,
-    responses((status = 200, description = "`posted`, as docs/protocol.md has it"), (status = 409, body = ErrorAnswer), (status = 507, body = ErrorAnswer)))]
+    responses((status = 200, description = "`posted`, or `taken` where the room's program keeps it, as docs/protocol.md has them"), (status = 409, body = ErrorAnswer), (status = 507, body = ErrorAnswer)))]
 pub async fn post(
     State(plane): State<Arc<Plane>>,
     Extension(caller): Extension<Caller>,
@@ -390,6 +390,9 @@ async fn say(plane: &Plane, room: RoomName, saying: Saying) -> Result<Vec<u8>, A
     match plane.cores.ask_room(BackendAsk::Post { room, user, key, body }).await? {
         BackendAnswer::Answer(Answer::Posted { room, epoch, sequence, time_ms, duplicate }) => {
             Ok(written(&Event::Posted { id: None, room: room.as_str(), epoch, sequence, time_ms, duplicate }))
+        }
+        BackendAnswer::Answer(Answer::Taken { room, reply }) => {
+            Ok(written(&Event::Taken { id: None, room: room.as_str(), reply: reply.as_deref() }))
         }
         other => Err(refused(other)),
     }

@@ -37,6 +37,7 @@ impl Rig {
             guest_seed: GuestSeed::new([7; GUEST_SEED_BYTES]),
             connections_fit: 1_000,
             cores: links,
+            programs: ProgramBook::default(),
             judge: Some(slot),
             log: LogFilter::idle(),
             api_keys: None,
@@ -193,7 +194,8 @@ fn what_was_done_is_said_in_one_line() {
             to: Some("[0, 1]".to_owned()),
         }],
     };
-    let reloaded = Reloaded { changes, keys: Some(2), silent_cores: vec![Core(1)] };
+    let (programs, silent_cores) = (Vec::new(), vec![Core(1)]);
+    let reloaded = Reloaded { changes, keys: Some(2), silent_cores, programs };
     assert_eq!(
         reloaded.to_string(),
         "reloaded; new: log: \"info\" -> \"a\\nb\"; waits for a restart: cores: [0] -> [0, 1]; tokens are checked with 2 \

@@ -10,6 +10,7 @@ use crate::control::api::{Order, Reply};
 use crate::control::reload::CoreReload;
 use crate::control::{ToControl, ToCore};
 use crate::metrics::CoreReport;
+use crate::programs::{NewPrograms, Retired};
 use crate::storage::disk::Disk;
 
 /// Who wants to know how far the log is committed, once it is another version than that.
@@ -46,6 +47,12 @@ impl Pump {
                 }
                 ToCore::Proved(proved) => self.proved(*proved),
                 ToCore::Reload(reload) => self.reload(*reload),
+                ToCore::Programs(new) => {
+                    let NewPrograms { set, retired } = *new;
+                    let (core, engine) = (self.core, self.shard.set_programs(set));
+                    // Who waits for it may have given up; then it ends here.
+                    let _ = retired.send(Retired { core, engine });
+                }
                 ToCore::EpochsEnd(end) => self.shard.extend_epochs(end),
                 ToCore::Log(answer) => {
                     if let (Some(disk), Answer::Rewritten { segment }) = (&mut self.disk, &answer) {
@@ -130,7 +137,10 @@ impl Pump {
         let (latencies, turns) = (self.shard.latencies().clone(), self.turns.clone());
         let log_state = self.shard.rooms().journal().map(Journal::worst_state);
         let log_read_bytes = self.disk.as_ref().map_or(0, Disk::read_bytes);
-        let report = CoreReport { counters, latencies, shell, turns, lane_parcels, log_state, log_read_bytes };
+        let programs =
+            self.shard.rooms().programming().counts().map(|(rule, counts)| (rule.clone(), *counts)).collect();
+        let report =
+            CoreReport { counters, latencies, shell, turns, lane_parcels, log_state, log_read_bytes, programs };
         // The control thread lives longer than the cores.
         let _ = self.control.send(ToControl::Report(self.core, Box::new(report)));
     }

@@ -9,6 +9,7 @@ use super::{Asked, Connection, HeardPage, Reading};
 use crate::sim::coverage::Coverage;
 use crate::sim::identity::{Must, Standing};
 use crate::sim::profile::{BLANK_EPOCHS_LAST, Profile};
+use crate::sim::scripted::{self, Will};
 use crate::sim::truth::{Truth, Voice};
 use crate::sim::wire::{Heard, Placed, Said};
 
@@ -61,6 +62,7 @@ impl Hearing<'_> {
                 self.seen.saw("left");
             }
             Heard::Posted { id, room, epoch, sequence, duplicate } => self.posted(id, room, epoch, sequence, duplicate),
+            Heard::Taken { id, room } => self.taken(id, &room),
             Heard::Page { id, room, epoch, messages, more } => self.page(id, &room, epoch, &messages, more),
             Heard::Members { id, room, count, users } => {
                 let Asked::Members { room: asked } = self.granted(id) else { panic!("`members` answers its ask") };
@@ -175,6 +177,8 @@ impl Hearing<'_> {
         *last = number;
         self.seen.saw_times("post of a guest", u64::from(self.connection.is_guest));
         let place = (room, epoch, sequence);
+        let is_let = matches!(scripted::will(&body), Will::Edit | Will::EditAndSay);
+        assert!(is_let || !self.has_program(&place.0), "{place:?} was given to what the room's program keeps from one");
         if duplicate {
             let key = key.expect("only a keyed post is a repeated one");
             let (room, epoch, sequence) = (&place.0, epoch, sequence);
@@ -185,6 +189,21 @@ impl Hearing<'_> {
         } else {
             self.truth.acknowledged(place, self.voice, self.user, key.as_deref(), (&body, asked_ms));
         }
+    }
+
+    fn taken(&mut self, id: Option<u64>, room: &str) {
+        let Asked::Post { room: asked, body, .. } = self.granted(id) else { panic!("`taken` answers a post") };
+        assert!(asked == room && self.has_program(room), "{room} has no program");
+        assert_eq!(scripted::will(&body), Will::Take);
+        let number = id.unwrap_or_default();
+        let last = self.connection.posted.entry(room.to_owned()).or_default();
+        assert!(*last < number, "posts are answered in the order they were sent");
+        *last = number;
+        self.seen.saw("post taken by a program");
+    }
+
+    fn has_program(&self, room: &str) -> bool {
+        self.profile.has_program && room == scripted::ROOM
     }
 
     fn page(&mut self, id: Option<u64>, room: &str, epoch: u64, messages: &[Placed], more: bool) {
@@ -211,6 +230,7 @@ impl Hearing<'_> {
             match placed {
                 Placed::Said(said) => {
                     self.truth.saw(said);
+                    self.is_as_decided(said);
                     self.may_be_told(said, true);
                 }
                 Placed::Nothing { .. } => {
@@ -223,6 +243,13 @@ impl Hearing<'_> {
         self.seen.saw("fetch page");
     }
 
+    /// What the room's program made of it.
+    fn is_as_decided(&mut self, said: &Said) {
+        if self.has_program(&said.room) {
+            scripted::check(said, self.profile.may_drop_rooms(), self.seen);
+        }
+    }
+
     /// Whether all that a room ever had is there from its first message on. Of what is only written a power cut may take what
     /// is before, and leave what is behind it.
     fn is_whole(&self, room: &str) -> bool {
@@ -231,6 +258,7 @@ impl Hearing<'_> {
 
     fn message(&mut self, said: &Said) {
         self.truth.saw(said);
+        self.is_as_decided(said);
         self.may_be_told(said, false);
         self.seen.saw("delivery");
         let reading = self.connection.readings.get_mut(&said.room).expect("a message of a room that it does not read");
@@ -280,6 +308,15 @@ impl Hearing<'_> {
             return;
         }
         match (code, &asked) {
+            (ErrorCode::ProgramRefused, Asked::Post { room, body, .. }) => {
+                assert!(self.has_program(room) && scripted::will(body) == Will::Refuse, "{asked:?}");
+                self.seen.saw("post refused by a program");
+            }
+            // Of one that failed too often the room's program is not asked any more.
+            (ErrorCode::ProgramFailed, Asked::Post { room, .. }) => {
+                assert!(self.has_program(room), "{asked:?}");
+                self.seen.saw("program failed");
+            }
             (ErrorCode::NotJoined, Asked::Post { .. } | Asked::Leave { .. }) => {}
             (ErrorCode::RateLimited, Asked::Post { .. }) => self.seen.saw("rate_limited"),
             (ErrorCode::Overloaded, Asked::Join { .. }) => self.seen.saw("rooms_per_connection_max"),

@@ -21,7 +21,8 @@ impl SimDisk {
     pub fn tell(&self) {
         for (id, segment) in &self.segments {
             let mut rooms: BTreeMap<RoomId, (u64, u64, u64)> = BTreeMap::new();
-            for entry in segment.entries() {
+            // A state has no place of its own.
+            for entry in segment.entries().into_iter().filter(|entry| entry.kind.is_numbered()) {
                 let (place, epoch) = (entry.sequence.0, entry.epoch.0);
                 let of_room = rooms.entry(entry.room).or_insert((place, place, epoch));
                 *of_room = (of_room.0.min(place), place, epoch);
@@ -51,7 +52,8 @@ impl SimDisk {
     pub fn places(&self) -> Places {
         let mut places = Places { cut: self.cut_once.clone(), ..Places::default() };
         for (&id, segment) in &self.segments {
-            for entry in segment.entries() {
+            // A state has no place of its own.
+            for entry in segment.entries().into_iter().filter(|entry| entry.kind.is_numbered()) {
                 places.of_rooms.entry(entry.room).or_default().push((id, entry.sequence.0));
             }
         }

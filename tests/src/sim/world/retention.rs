@@ -159,7 +159,9 @@ impl World {
         let Some(places) = places else { return };
         for name in (0..self.profile.rooms).map(|number| format!("room-{number}")) {
             let id = RoomId::of(&name);
-            let Some(head) = places.head(id).filter(|_| self.profile.is_synced(&name)) else { continue };
+            // One that only its program wrote a state of has no message that could be missing.
+            let head = places.head(id).filter(|&head| head > 0 && self.profile.is_synced(&name));
+            let Some(head) = head else { continue };
             let found = catalogs[core_of(id, catalogs.len() as u16).index()].room(id);
             // It may be more: what was refused, and lies there as a whole.
             let first = places.first(id, head, &self.disk.removed);

@@ -1,0 +1,172 @@
+//! What a room keeps for its program: its state, how much it may still take, and how often it failed.
+
+use bytes::Bytes;
+
+use crate::program::ProgramId;
+use crate::room_state::RoomState;
+
+/// Faults at which a room's program is suspended; one is forgiven each [`FORGIVEN_MS`].
+const FAULTS_MAX: u8 = 5;
+/// Milliseconds in which one fault is forgiven.
+const FORGIVEN_MS: u64 = 60_000;
+/// Milliseconds of the first suspension; each one that follows is twice as long.
+const SUSPENDED_MS: u64 = 60_000;
+/// Milliseconds of the longest.
+const SUSPENDED_MS_MAX: u64 = 3_600_000;
+
+/// A room with a program, or one that had one.
+#[derive(Debug, Default)]
+pub struct RoomProgram {
+    /// Its program; none: there is none for it any more, and its state waits.
+    pub program: Option<ProgramId>,
+    /// Which text that was, so that another one starts without faults.
+    pub digest: u64,
+    /// What it remembers, with what waits for a commit.
+    pub state: RoomState,
+    /// What of that is committed, as bytes; empty: nothing ever was.
+    pub committed: Bytes,
+    /// The state has to go with the room's next commit: the log may have one that was refused.
+    pub is_unsaid: bool,
+    /// The state could not be read, and nothing is decided without it.
+    pub is_unread: bool,
+    /// When its first timer comes due, as the core's list has it.
+    pub timer_ms: Option<u64>,
+    /// How often it failed.
+    pub faults: Faults,
+    /// How much it may still take.
+    pub units: Units,
+}
+
+impl RoomProgram {
+    /// The state is committed.
+    pub fn commit(&mut self, state: Bytes) {
+        self.committed = state;
+        self.is_unsaid = false;
+    }
+
+    /// What was not committed never was. What the log has of it may be on the disk all the same.
+    pub fn take_back(&mut self) {
+        self.state = RoomState::decode(&self.committed).unwrap_or_default();
+        self.is_unsaid = true;
+    }
+}
+
+/// How often a room's program failed lately.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Faults {
+    points: u8,
+    /// When the last one was forgiven, or came.
+    since_ms: u64,
+    suspended_until_ms: u64,
+    /// How long the last suspension was.
+    suspended_ms: u64,
+}
+
+impl Faults {
+    /// Whether the program is not called now.
+    pub fn is_suspended(&self, now_ms: u64) -> bool {
+        now_ms < self.suspended_until_ms
+    }
+
+    /// It failed. How long it is suspended for that, if it is.
+    pub fn add(&mut self, now_ms: u64) -> Option<u64> {
+        let forgiven = now_ms.saturating_sub(self.since_ms) / FORGIVEN_MS;
+        self.points = self.points.saturating_sub(forgiven.min(u8::MAX.into()) as u8) + 1;
+        self.since_ms = now_ms;
+        if self.points < FAULTS_MAX {
+            return None;
+        }
+        Some(self.suspend(now_ms))
+    }
+
+    /// It is not called for a while.
+    pub fn suspend(&mut self, now_ms: u64) -> u64 {
+        self.points = 0;
+        self.suspended_ms = (self.suspended_ms * 2).clamp(SUSPENDED_MS, SUSPENDED_MS_MAX);
+        self.suspended_until_ms = now_ms + self.suspended_ms;
+        self.suspended_ms
+    }
+}
+
+/// The units of a second that a room may still take.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Units {
+    /// Below 0: taken ahead.
+    left: i64,
+    at_ms: u64,
+}
+
+impl Units {
+    /// Whether it may take some now, of so many a second; otherwise when again, in milliseconds.
+    ///
+    /// # Errors
+    /// It has taken all of a second.
+    pub fn look(&mut self, per_second_max: u32, now_ms: u64) -> Result<(), u64> {
+        if per_second_max == 0 {
+            return Ok(());
+        }
+        let per_second = i64::from(per_second_max);
+        let since_ms = now_ms.saturating_sub(self.at_ms).min(i64::from(u32::MAX) as u64) as i64;
+        let regained = per_second * since_ms / 1_000;
+        if regained > 0 || self.at_ms == 0 {
+            let left = if self.at_ms == 0 { per_second } else { self.left + regained };
+            (self.left, self.at_ms) = (left.min(per_second), now_ms.max(1));
+        }
+        if self.left > 0 {
+            Ok(())
+        } else {
+            Err((((1 - self.left) * 1_000) as u64).div_ceil(u64::from(per_second_max)).max(1))
+        }
+    }
+
+    /// It took so many.
+    pub fn take(&mut self, units: u32) {
+        self.left -= i64::from(units);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn five_faults_suspend_longer_each_time_and_time_forgives() {
+        let mut faults = Faults::default();
+        assert!((0..4).all(|_| faults.add(1_000).is_none()) && !faults.is_suspended(1_000));
+        assert_eq!(faults.add(1_000), Some(60_000));
+        assert!(faults.is_suspended(60_999) && !faults.is_suspended(61_000));
+        let next: Vec<_> = (0..10).filter_map(|_| faults.add(70_000)).collect();
+        assert_eq!(next, [120_000, 240_000]);
+        let mut seldom = Faults::default();
+        assert!((0..100).all(|minute| seldom.add(minute * FORGIVEN_MS).is_none()), "one a minute is forgiven");
+        let long = (0..20).map(|_| faults.suspend(0)).max();
+        assert_eq!(long, Some(SUSPENDED_MS_MAX));
+    }
+
+    #[test]
+    fn a_room_takes_a_second_of_units_at_once_and_then_by_the_rate() {
+        let mut units = Units::default();
+        assert_eq!(units.look(1_000, 5), Ok(()));
+        units.take(2_000);
+        assert_eq!(units.look(1_000, 5), Err(1_001), "what was too much is owed");
+        assert_eq!((units.look(1_000, 1_005), units.look(1_000, 1_006)), (Err(1), Ok(())));
+        units.take(5_000);
+        assert_eq!((units.look(0, 1_006), units.look(1_000, 9_000)), (Ok(()), Ok(())));
+        assert_eq!(units.left, 1_000, "no more than a second's");
+    }
+
+    #[test]
+    fn what_is_taken_back_is_what_was_committed_and_is_to_be_said_again() {
+        let mut room = RoomProgram::default();
+        let of_version = |version| {
+            let mut state = RoomState::default();
+            state.version = version;
+            state
+        };
+        let first = of_version(3);
+        room.commit(first.encode().into());
+        room.state = of_version(4);
+        room.take_back();
+        assert_eq!((room.state, room.is_unsaid), (first, true));
+    }
+}

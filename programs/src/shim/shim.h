@@ -1,0 +1,167 @@
+// What passes between Rust and the virtual machine: plain values, pointers and lengths.
+//
+// Rust never sees a lua_State, and no Rust frame is ever below a raised error: a function of the library reads its arguments,
+// calls Rust, comes back, and only then pushes or raises.
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "lua.h"
+#include "lualib.h"
+
+extern "C" {
+
+// Of a value, or of a mark in the list that a table is.
+enum banter_tag : uint32_t {
+    BANTER_NIL = 0,
+    BANTER_FALSE = 1,
+    BANTER_TRUE = 2,
+    BANTER_NUMBER = 3,
+    BANTER_TEXT = 4,
+    // From Rust: so many values follow. To Rust: keys and values follow, up to BANTER_END.
+    BANTER_LIST = 5,
+    // From Rust: so many pairs of a text and a value follow.
+    BANTER_MAP = 6,
+    BANTER_TABLE = 7,
+    BANTER_END = 8,
+    // A value that JSON has none for.
+    BANTER_OTHER = 9,
+};
+
+struct banter_node {
+    uint32_t tag;
+    // Bytes of a text; values of a list; pairs of a map.
+    uint32_t length;
+    double number;
+    const char* text;
+};
+
+enum banter_answer : uint32_t {
+    BANTER_NOTHING = 0,
+    // One node, with what it holds behind it.
+    BANTER_VALUE = 1,
+    // A text and a number.
+    BANTER_TEXT_AND_NUMBER = 2,
+    // The argument itself and a number.
+    BANTER_SAME_AND_NUMBER = 3,
+    // A verdict, by its number.
+    BANTER_VERDICT = 4,
+    // Words of a grant, by their number.
+    BANTER_WORDS = 5,
+    // An error that the program may catch.
+    BANTER_ERROR = 6,
+    // The end of the call, which it may not.
+    BANTER_FAULT = 7,
+    // It would take more units than are left.
+    BANTER_SPENT = 8,
+};
+
+struct banter_reply {
+    uint32_t answer;
+    uint32_t length;
+    double number;
+    const char* text;
+    const banter_node* nodes;
+    // In: what is left. Out: what it took.
+    uint32_t units;
+};
+
+// Rust's side: see vm.rs.
+void banter_host(void* host, uint32_t what, const banter_node* arguments, size_t count, banter_reply* reply);
+void banter_emit(void* host, const banter_node* node);
+size_t banter_match(const char* text, size_t length, size_t from, const char* pattern, size_t pattern_length,
+    uint32_t steps_max, int64_t* captures, uint32_t* steps, const char** error);
+
+enum banter_fault : uint32_t {
+    BANTER_OK = 0,
+    BANTER_CPU = 1,
+    BANTER_MEMORY = 2,
+    // Rust knows which.
+    BANTER_HOST = 3,
+    // An error of the program.
+    BANTER_FAILED = 4,
+};
+
+struct banter_limits {
+    uint32_t units;
+    uint32_t watch_us;
+    uint64_t bytes;
+};
+
+struct banter_result {
+    uint32_t fault;
+    uint32_t units;
+    // What the hook gave: nodes of one that is no verdict went through banter_emit.
+    uint32_t is_verdict;
+    uint32_t verdict;
+    // Of the virtual machine; until its next call.
+    const char* message;
+    size_t message_length;
+    const char* trace;
+    size_t trace_length;
+    uint64_t bytes;
+};
+
+struct banter_vm;
+}
+
+// Not of the interface to Rust.
+
+constexpr int HOOKS = 7;
+constexpr int TAG_EVENT = 1;
+constexpr int TAG_ROOM = 2;
+constexpr int TAG_WORDS = 3;
+constexpr int LIGHT_VERDICT = 1;
+// Messages and traces are cut here; Rust cuts their sum.
+constexpr size_t MESSAGE_BYTES = 768;
+
+// A text that is made is copied and hashed.
+constexpr uint64_t TEXT_BYTES_PER_UNIT = 32;
+
+struct banter_vm {
+    lua_State* state;
+    void* host;
+    // Bytes that the machine has of the system, and may have.
+    size_t allocated;
+    size_t allocated_max;
+    // Of this call.
+    uint32_t units;
+    uint32_t units_max;
+    // The next units at which more is looked at than their number; 0 once there is a fault.
+    uint32_t look_at;
+    uint32_t fault;
+    uint64_t bytes;
+    uint64_t bytes_max;
+    uint64_t watch_us;
+    uint64_t watched_from_us;
+    uint64_t watched_us;
+    uint32_t watch_each;
+    bool is_watched;
+    int hooks[HOOKS];
+    int room;
+    int event;
+    int tracer;
+    int emitter;
+    int fault_messages[BANTER_FAILED + 1];
+    char message[MESSAGE_BYTES];
+    size_t message_length;
+    char trace[MESSAGE_BYTES];
+    size_t trace_length;
+};
+
+banter_vm* vm_of(lua_State* state);
+// Counts units, and raises once there are too many.
+void charge(lua_State* state, uint64_t units);
+[[noreturn]] void raise_fault(lua_State* state, uint32_t fault);
+int ask_host(lua_State* state, uint32_t what, int first);
+// Where a text is made always, and not found among those of calls before: what it costs is not for them to say.
+constexpr size_t LARGE_TEXT_BYTES = 512;
+void push_text(lua_State* state, const char* text, size_t length);
+void push_value(lua_State* state, const banter_node** at, int depth);
+void emit_value(lua_State* state, int index, int depth);
+// The library, closed; in a protected call.
+int open_library(lua_State* state);
+// Of `string`, up to one without a name.
+extern const luaL_Reg PATTERNS[];
+int16_t atom_of(lua_State* state, const char* text, size_t length);

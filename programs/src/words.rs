@@ -1,0 +1,197 @@
+//! Word lists: whether a text has one of them, and a text with them masked. Takes time in proportion to the text.
+//!
+//! A word is a run of letters and digits; case makes no difference. An entry of several words is found where they follow each
+//! other, whatever stands between them.
+
+use rustc_hash::{FxHashMap, FxHashSet};
+
+/// Words of an entry at most: as many are looked at ahead from each word of a text.
+const ENTRY_WORDS_MAX: usize = 8;
+/// Bytes of a word that is looked up; no entry is longer.
+const WORD_BYTES_MAX: usize = 128;
+
+/// A list of words.
+#[derive(Debug, Default)]
+pub struct Words {
+    single: FxHashSet<Box<str>>,
+    /// By their first word, the longest first: what follows it.
+    several: FxHashMap<Box<str>, Vec<Vec<Box<str>>>>,
+}
+
+/// Why an entry is none.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "`{0}` is no word: an entry has 1 to {ENTRY_WORDS_MAX} words of letters and digits, each of {WORD_BYTES_MAX} bytes at most"
+)]
+pub struct NoWord(pub String);
+
+/// One word of a text, as the bytes that it has there.
+#[derive(Clone, Copy)]
+struct Place {
+    begin: usize,
+    end: usize,
+}
+
+impl Words {
+    /// Of those entries.
+    ///
+    /// # Errors
+    /// One has no word, or too many, or too long ones.
+    pub fn new<'a>(entries: impl IntoIterator<Item = &'a str>) -> Result<Self, NoWord> {
+        let mut words = Words::default();
+        for entry in entries {
+            let mut folded = Vec::new();
+            let mut places = Places { text: entry, at: 0 };
+            while let Some(place) = places.next() {
+                folded.push(fold(&entry[place.begin..place.end]).ok_or_else(|| NoWord(entry.to_owned()))?);
+            }
+            if folded.is_empty() || folded.len() > ENTRY_WORDS_MAX {
+                return Err(NoWord(entry.to_owned()));
+            }
+            let first = folded.remove(0);
+            if folded.is_empty() {
+                words.single.insert(first);
+            } else {
+                words.several.entry(first).or_default().push(folded);
+            }
+        }
+        words.several.values_mut().for_each(|list| list.sort_by_key(|rest| std::cmp::Reverse(rest.len())));
+        Ok(words)
+    }
+
+    /// Whether one of them is in the text.
+    pub fn has(&self, text: &str) -> bool {
+        let mut places = Places { text, at: 0 };
+        std::iter::from_fn(|| places.next()).any(|place| self.end_of(text, place).is_some())
+    }
+
+    /// Writes the text with each letter and digit of them as `mask`; how many there were. Where there are none, nothing is written.
+    pub fn mask(&self, text: &str, mask: char, out: &mut String) -> u32 {
+        let mut places = Places { text, at: 0 };
+        let (mut count, mut kept) = (0, 0);
+        while let Some(place) = places.next() {
+            let Some(end) = self.end_of(text, place) else { continue };
+            if count == 0 {
+                out.clear();
+            }
+            count += 1;
+            out.push_str(&text[kept..place.begin]);
+            out.extend(text[place.begin..end].chars().map(|c| if c.is_alphanumeric() { mask } else { c }));
+            (kept, places.at) = (end, end);
+        }
+        if count > 0 {
+            out.push_str(&text[kept..]);
+        }
+        count
+    }
+
+    /// The end of the entry that begins with that word.
+    fn end_of(&self, text: &str, first: Place) -> Option<usize> {
+        with_folded(&text[first.begin..first.end], |word| {
+            let several = if self.several.is_empty() { None } else { self.several.get(word) };
+            let longer = several.and_then(|list| list.iter().find_map(|rest| end_of_rest(text, first.end, rest)));
+            longer.or_else(|| self.single.contains(word).then_some(first.end))
+        })
+        .flatten()
+    }
+}
+
+fn end_of_rest(text: &str, from: usize, rest: &[Box<str>]) -> Option<usize> {
+    let mut places = Places { text, at: from };
+    let mut end = from;
+    for word in rest {
+        let place = places.next()?;
+        if with_folded(&text[place.begin..place.end], |folded| folded == &**word) != Some(true) {
+            return None;
+        }
+        end = place.end;
+    }
+    Some(end)
+}
+
+fn fold(word: &str) -> Option<Box<str>> {
+    with_folded(word, |folded| folded.into())
+}
+
+/// Gives the word in small letters to `then`; none where it is longer than any entry.
+fn with_folded<T>(word: &str, then: impl FnOnce(&str) -> T) -> Option<T> {
+    if word.len() > WORD_BYTES_MAX {
+        return None;
+    }
+    if word.is_ascii() {
+        let mut folded = [0; WORD_BYTES_MAX];
+        let folded = &mut folded[..word.len()];
+        folded.copy_from_slice(word.as_bytes());
+        folded.make_ascii_lowercase();
+        return std::str::from_utf8(folded).ok().map(then);
+    }
+    Some(then(&word.to_lowercase()))
+}
+
+/// The words of a text, one behind the other.
+struct Places<'t> {
+    text: &'t str,
+    at: usize,
+}
+
+impl Places<'_> {
+    fn next(&mut self) -> Option<Place> {
+        let bytes = self.text.as_bytes();
+        while self.at < bytes.len() {
+            if let Some(size) = self.letter(self.at) {
+                let begin = self.at;
+                self.at += size;
+                while let Some(size) = self.letter(self.at) {
+                    self.at += size;
+                }
+                return Some(Place { begin, end: self.at });
+            }
+            self.at += 1;
+            while !self.text.is_char_boundary(self.at) {
+                self.at += 1;
+            }
+        }
+        None
+    }
+
+    /// Bytes of the letter or digit that begins there, if one does.
+    fn letter(&self, at: usize) -> Option<usize> {
+        let byte = *self.text.as_bytes().get(at)?;
+        if byte.is_ascii() {
+            return byte.is_ascii_alphanumeric().then_some(1);
+        }
+        self.text[at..].chars().next().filter(|c| c.is_alphanumeric()).map(char::len_utf8)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn masked(text: &str) -> (String, u32) {
+        let words = Words::new(["darn", "Ärger", "so what", "so what now"]).unwrap();
+        let mut out = String::new();
+        let count = words.mask(text, '*', &mut out);
+        assert_eq!(words.has(text), count > 0);
+        (if count > 0 { out } else { text.to_owned() }, count)
+    }
+
+    #[test]
+    fn whole_words_are_masked_whatever_their_case() {
+        for (text, expected, count) in [
+            ("", "", 0),
+            ("darning", "darning", 0),
+            ("Darn! DARN it", "****! **** it", 2),
+            ("ärger, ÄRGER", "*****, *****", 2),
+            ("so... What then", "**... **** then", 1),
+            ("so what now", "** **** ***", 1),
+            ("so what so what", "** **** ** ****", 2),
+            ("so", "so", 0),
+            ("\u{1f600}darn\u{1f600}", "\u{1f600}****\u{1f600}", 1),
+        ] {
+            assert_eq!(masked(text), (expected.to_owned(), count), "{text}");
+        }
+        assert!(Words::new(["..."]).is_err());
+        assert!(Words::new(["a b c d e f g h i"]).is_err());
+    }
+}

@@ -1,0 +1,150 @@
+//! A program of the simulated world: what it does with a post follows from the post alone, so that the oracle knows it without
+//! asking `chat`; and it numbers what it lets through, so that a state that was lost, doubled or mixed up with another shows.
+//!
+//! Of a room that always had it the number of a message is its place, whatever crashed, was refused or carried; where all that a room
+//! has may be dropped, its state goes with its last message, and numbers begin again.
+
+use banter_chat::policy::RoomPattern;
+use banter_chat::program::{
+    Call, Effect, Engine, Event, Fault, FaultKind, Hook, Hooks, ProgramFacts, ProgramId, Verdict,
+};
+use banter_chat::programs::{OnFault, ProgramLimits, ProgramRule, ProgramSet, Programs};
+use banter_protocol::ids::UserName;
+use banter_protocol::request::BodyFormat;
+
+use super::coverage::Coverage;
+use super::wire::Said;
+
+/// The room that has the program.
+pub const ROOM: &str = "room-0";
+/// Who its own posts are from.
+const USER: &str = "@script";
+/// What an edited body begins with; then its number, and the body as it was sent.
+const EDITED: &str = "[\"#\",";
+/// What its own posts begin with; then their number.
+const OWN: &str = "[\"@\",";
+
+/// Of sixteen seeds, the one whose first room has a program; none with a name is among them.
+pub fn is_of(seed: u64) -> bool {
+    seed % 16 == 12
+}
+
+/// What it does with a post.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Will {
+    /// Numbers it; one that is no JSON it only counts.
+    Edit,
+    /// Numbers it, and says something behind it.
+    EditAndSay,
+    /// Refuses it, and counts that.
+    Refuse,
+    /// Keeps it, and counts that.
+    Take,
+    /// Fails behind a change of everything.
+    Fail,
+}
+
+/// By the bytes that were posted (FNV-1a, Fowler, Noll and Vo).
+pub fn will(body: &[u8]) -> Will {
+    let hash = body
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3));
+    match hash >> 32 & 63 {
+        0..4 => Will::Refuse,
+        4..8 => Will::Take,
+        8..16 => Will::EditAndSay,
+        16 => Will::Fail,
+        _ => Will::Edit,
+    }
+}
+
+/// As the shards take it.
+pub fn programs() -> ProgramSet {
+    let rule = ProgramRule {
+        pattern: RoomPattern::new(ROOM),
+        name: "script".into(),
+        digest: 1,
+        on_fault: OnFault::Refuse,
+        user: UserName::new(USER).expect("a name"),
+        post_to: Vec::new(),
+    };
+    let limits = ProgramLimits { units_per_turn_max: 100, units_per_call_max: 100, ..ProgramLimits::default() };
+    ProgramSet { programs: Programs::new(vec![rule]), engine: Box::new(Script), limits, seed: 1 }
+}
+
+struct Script;
+
+impl Engine for Script {
+    fn facts(&self, _: ProgramId) -> ProgramFacts {
+        ProgramFacts { hooks: Hooks::default().with(Hook::Post), version: 1 }
+    }
+
+    fn call(&mut self, _: ProgramId, call: Call<'_, '_>) -> Result<Verdict, Fault> {
+        let Event::Post { body, .. } = call.event else { panic!("it has no other hook") };
+        // A turn takes three of them, so that some wait for the next.
+        call.spent.units = 33;
+        let count = |call: &Call<'_, '_>, key| {
+            call.state
+                .get(key)
+                .map_or(0, |text| std::str::from_utf8(text).expect("a number").parse().expect("a number"))
+        };
+        let (number, others): (u64, u64) = (count(&call, "n"), count(&call, "others"));
+        let will = will(&body.bytes);
+        let mut set =
+            |key: &str, number: u64| call.state.set(key, number.to_string().as_bytes(), None).expect("it fits");
+        let own = || Effect::Post(format!("{OWN}{}]", number + 2).into_bytes());
+        match will {
+            Will::Edit => set("n", number + 1),
+            Will::EditAndSay => {
+                set("n", number + 2);
+                call.effects.push(own()).expect("it fits");
+            }
+            Will::Refuse | Will::Take => set("others", others + 1),
+            Will::Fail => {
+                set("n", number + 100);
+                call.effects.push(own()).expect("it fits");
+                return Err(Fault::new(FaultKind::Error, "as it was told"));
+            }
+        }
+        let edited = || [format!("{EDITED}{},", number + 1).as_bytes(), &body.bytes, b"]"].concat();
+        Ok(match will {
+            Will::Refuse => Verdict::Refuse { reason: "script".into(), message: None, retry_after_ms: None },
+            Will::Take => Verdict::Take { reply: None },
+            _ if body.format == BodyFormat::Json => Verdict::Edit(edited()),
+            _ => Verdict::Pass,
+        })
+    }
+
+    fn rest(&mut self) -> bool {
+        false
+    }
+}
+
+/// An edited body's number, and the body as it was sent.
+pub fn as_sent(body: &[u8]) -> Option<(u64, Vec<u8>)> {
+    let rest = body.strip_prefix(EDITED.as_bytes())?.strip_suffix(b"]")?;
+    let comma = rest.iter().position(|byte| *byte == b',')?;
+    let (number, sent) = rest.split_at(comma);
+    Some((std::str::from_utf8(number).ok()?.parse().ok()?, sent[1..].to_vec()))
+}
+
+/// A message of the room is what the program made of what was posted, and its number is its place.
+pub fn check(said: &Said, may_begin_again: bool, seen: &mut Coverage) {
+    let is_right = |number: u64| number == said.sequence || (may_begin_again && number < said.sequence);
+    if said.user == USER {
+        let number = said.body.strip_prefix(OWN.as_bytes()).and_then(|rest| rest.strip_suffix(b"]"));
+        let number = number.and_then(|number| std::str::from_utf8(number).ok()?.parse().ok());
+        assert!(number.is_some_and(is_right), "{said:?}");
+        seen.saw("post of a program");
+        return;
+    }
+    assert!(
+        matches!(will(&said.body), Will::Edit | Will::EditAndSay),
+        "{said:?} has a place, and its program keeps it from one"
+    );
+    match said.number {
+        Some(number) => assert!(is_right(number), "{said:?}"),
+        None => assert!(!said.is_json, "{said:?} was not edited"),
+    }
+    seen.saw("post edited by a program");
+}
