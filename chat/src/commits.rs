@@ -481,7 +481,7 @@ impl Rooms {
                         turn.counters.damaged_reads += 1;
                         self.pages.faults.push(*fault);
                     }
-                    self.state_read(ticket, state.map_err(drop), turn);
+                    self.state_read(ticket, state, turn);
                 }
             }
         }

@@ -352,7 +352,7 @@ pub enum EffectFault {
     #[error("a call may do this {0} times at most")]
     TooMany(usize),
     /// The body is too large for a frame.
-    #[error("the body is larger than the {0} bytes that fit a frame")]
+    #[error("the body, or all that a call says in its room, is larger than the {0} bytes that fit a frame")]
     TooLarge(usize),
     /// Nobody gave it that room.
     #[error("`grants` of this program names no room like that in `post_to`")]
@@ -368,7 +368,7 @@ impl<'a> Effects<'a> {
     /// One more.
     ///
     /// # Errors
-    /// It is too large, one too many, or of a room that the program has no grant for.
+    /// It is too large, with the call's other posts too, one too many, or of a room that the program has no grant for.
     pub fn push(&mut self, effect: Effect) -> Result<(), EffectFault> {
         let (body, max) = match &effect {
             Effect::Post(body) => (body.len(), OWN_POSTS_MAX),
@@ -380,7 +380,10 @@ impl<'a> Effects<'a> {
             Effect::Signal(body) => (body.len(), SIGNALS_MAX),
             Effect::Log(_) => (0, LOG_LINES_MAX),
         };
-        if body > self.body_bytes_max {
+        // A call's posts together are no larger than one, so that they fit a commit with what they are about.
+        let said = |effect: &Effect| if let Effect::Post(body) = effect { body.len() } else { 0 };
+        let before = if said(&effect) > 0 { self.list.iter().map(said).sum() } else { 0 };
+        if body + before > self.body_bytes_max {
             return Err(EffectFault::TooLarge(self.body_bytes_max));
         }
         let kind = std::mem::discriminant(&effect);
@@ -398,6 +401,13 @@ impl<'a> Effects<'a> {
     pub fn may_reach(&self, room: &RoomName) -> Result<(), EffectFault> {
         let is_granted = self.post_to.iter().any(|pattern| pattern.matches(room.as_str()));
         if is_granted { Ok(()) } else { Err(EffectFault::NoGrant) }
+    }
+
+    /// Posts in the room itself, and their bytes.
+    pub fn own_posts(&self) -> (usize, usize) {
+        let own =
+            self.list.iter().filter_map(|effect| if let Effect::Post(body) = effect { Some(body.len()) } else { None });
+        own.fold((0, 0), |(posts, bytes), body| (posts + 1, bytes + body))
     }
 
     /// Bytes of a body at most.
@@ -434,11 +444,13 @@ mod tests {
     fn each_kind_of_effect_has_its_own_end_and_other_rooms_need_a_grant() {
         let granted = [RoomPattern::new("lobby"), RoomPattern::new("news-*")];
         let mut effects = Effects::new(10, &granted);
+        effects.push(Effect::Post(vec![b'1'; 3])).unwrap();
+        assert_eq!(effects.push(Effect::Post(vec![b'1'; 8])), Err(EffectFault::TooLarge(10)), "together");
         let room = |name| RoomName::new(name).unwrap();
-        for _ in 0..OWN_POSTS_MAX {
+        for _ in 1..OWN_POSTS_MAX {
             effects.push(Effect::Post(b"1".to_vec())).unwrap();
         }
-        assert_eq!(effects.push(Effect::Post(b"1".to_vec())), Err(EffectFault::TooMany(OWN_POSTS_MAX)));
+        assert_eq!(effects.push(Effect::Post(Vec::new())), Err(EffectFault::TooMany(OWN_POSTS_MAX)));
         assert_eq!(effects.push(Effect::Signal(vec![b'1'; 11])), Err(EffectFault::TooLarge(10)));
         assert_eq!(effects.push(Effect::PostTo(room("news-1"), b"1".to_vec())), Ok(()));
         assert_eq!(effects.push(Effect::PostTo(room("staff"), b"1".to_vec())), Err(EffectFault::NoGrant));

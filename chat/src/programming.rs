@@ -13,8 +13,9 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
+use banter_log::journal::Journal;
 use banter_log::key::body_hash;
-use banter_log::reading::StateRead;
+use banter_log::reading::{ReadFault, StateRead};
 use banter_protocol::error_code::{ErrorCode, Scope};
 use banter_protocol::ids::{RoomName, Sequence, UserName};
 use banter_protocol::native::read_state;
@@ -29,7 +30,7 @@ use crate::program::{
     REASON_BYTES_MAX, REPLY_BYTES_MAX, RoomFacts, Spent, Verdict,
 };
 use crate::programs::{By, OnFault, ProgramLimits, ProgramRule, ProgramSet, Programs};
-use crate::room_program::RoomProgram;
+use crate::room_program::{RoomProgram, Unread};
 use crate::room_state::{RoomState, StateDraft};
 use crate::rooms::Rooms;
 use crate::turn::Turn;
@@ -44,8 +45,10 @@ const NOTES_MAX: usize = 64;
 const HOPS_MAX: u8 = 3;
 /// Timers that one turn of a core has called.
 const TICKS_A_TURN: usize = 64;
-/// When to try again what a room's state could not be read for, or what came while it was over its units, in milliseconds.
+/// When a state is read again that could not be, and timers are looked at again that have to wait, in milliseconds.
 const RETRY_AFTER_MS: u64 = 1_000;
+/// When one is read again that is damaged: somebody may have restored its file.
+const DAMAGED_AGAIN_MS: u64 = 60_000;
 
 /// What is counted of a program on a core.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -126,8 +129,10 @@ enum Called {
     Decided(Verdict, Vec<Effect>),
     /// It came to no decision.
     Failed(FaultKind),
-    /// Its room is over its units.
+    /// Its room is over its units: when again, in milliseconds.
     Later(u64),
+    /// Its room's state could not be read: when again.
+    Unread(u64),
 }
 
 /// When a timer that is due is told.
@@ -225,8 +230,12 @@ impl Rooms {
 
     /// The room goes by the programs that hold now, and has its state read if it lacks it.
     pub(crate) fn follow_programs(&mut self, slot: usize) {
-        let room = &mut self.slots[slot];
+        let (room, now_ms) = (&mut self.slots[slot], self.programming.now_ms);
+        let is_to_be_read = |kept: &RoomProgram| kept.unread.is_some_and(|unread| unread.again_ms <= now_ms);
         if room.program_version == self.programming.version {
+            if room.held.is_none() && room.program.as_deref().is_some_and(is_to_be_read) {
+                self.read_state(slot);
+            }
             return;
         }
         room.program_version = self.programming.version;
@@ -241,7 +250,7 @@ impl Rooms {
         if kept.digest != digest {
             (kept.digest, kept.faults) = (digest, Default::default());
         }
-        if is_new || kept.is_unread {
+        if is_new || kept.unread.is_some() {
             self.read_state(slot);
         }
         self.set_timer(slot);
@@ -260,14 +269,21 @@ impl Rooms {
     }
 
     /// The state of a room was read, or could not be: then its program decides nothing until it is read again.
-    pub(crate) fn state_read(&mut self, ticket: u32, read: Result<Option<StateRead>, ()>, turn: &mut Turn<'_>) {
+    pub(crate) fn state_read(&mut self, ticket: u32, read: Result<Option<StateRead>, ReadFault>, turn: &mut Turn<'_>) {
         let Some(slot) = self.programming.reading.remove(&ticket) else { return };
         if let Some(kept) = self.slots[slot].program.as_deref_mut() {
-            let state = read.map(|read| read.map(|read| body_of(&read)));
-            kept.is_unread = !matches!(&state, Ok(None | Some(Some(_))));
-            if let Ok(Some(Some((body, state)))) = state {
-                (kept.committed, kept.state) = (body, state);
-            }
+            let again = |is_damaged, in_ms| Some(Unread { again_ms: turn.now.monotonic_ms + in_ms, is_damaged });
+            kept.unread = match read.map(|read| read.map(|read| body_of(&read))) {
+                Ok(None) => None,
+                Ok(Some(Some((body, state)))) => {
+                    (kept.committed, kept.state) = (body, state);
+                    None
+                }
+                // Another build wrote it, or nobody did.
+                Ok(Some(None)) => again(true, DAMAGED_AGAIN_MS),
+                Err(ReadFault::Unreadable { .. }) => again(false, RETRY_AFTER_MS),
+                Err(ReadFault::Damaged { .. } | ReadFault::StateDamaged { .. }) => again(true, DAMAGED_AGAIN_MS),
+            };
         }
         self.set_timer(slot);
         self.reading_is_done(slot, turn);
@@ -313,6 +329,9 @@ impl Rooms {
 
     fn tick_programs(&mut self, turn: &mut Turn<'_>) {
         let time_ms = self.clock.time_ms();
+        if self.draining {
+            return;
+        }
         for _ in 0..TICKS_A_TURN {
             let due = self.programming.timers.first().copied().filter(|&(due_ms, _)| due_ms <= time_ms);
             let Some((due_ms, slot)) = due.filter(|_| self.programming.units_left > 0) else { return };
@@ -346,7 +365,9 @@ impl Rooms {
             match called {
                 Called::Decided(_, effects) => self.open_beside(slot, effects, turn),
                 // The timer is gone with that too.
-                Called::NotAsked | Called::Failed(_) | Called::Later(_) => self.open_beside(slot, Vec::new(), turn),
+                Called::NotAsked | Called::Failed(_) | Called::Later(_) | Called::Unread(_) => {
+                    self.open_beside(slot, Vec::new(), turn)
+                }
             }
         }
     }
@@ -360,8 +381,9 @@ impl Rooms {
         if !facts.is_some_and(|facts| facts.hooks.has(Hook::Tick)) {
             return Ticks::Never;
         }
-        let waits =
-            kept.is_unread || kept.faults.is_suspended(now_ms) || kept.units.look(per_second_max, now_ms).is_err();
+        let waits = kept.unread.is_some()
+            || kept.faults.is_suspended(now_ms)
+            || kept.units.look(per_second_max, now_ms).is_err();
         if waits { Ticks::Later } else { Ticks::Now }
     }
 
@@ -410,9 +432,10 @@ impl Rooms {
         if kept.faults.is_suspended(now_ms) {
             return self.failed(program, FaultKind::Suspended);
         }
-        if kept.is_unread {
-            // It is read anew with the next set of programs, or when the room is loaded again.
-            return Called::Later(RETRY_AFTER_MS);
+        match kept.unread {
+            None => {}
+            Some(unread) if unread.is_damaged => return self.failed(program, FaultKind::State),
+            Some(unread) => return Called::Unread(unread.again_ms.saturating_sub(now_ms).max(1)),
         }
         if let Err(retry_after_ms) = kept.units.look(per_second_max, now_ms) {
             return Called::Later(retry_after_ms);
@@ -453,6 +476,7 @@ impl Rooms {
         let state_bytes_max = self.state_bytes_max();
         let frame_bytes_max = self.limits.frame_bytes_max as usize;
         let time_ms = self.clock.time_ms();
+        let commit_bytes_max = self.journal.as_ref().map_or(usize::MAX, Journal::commit_bytes_max);
         let seed = self.programming.next_seed();
         let (room, programming) = (&self.slots[slot], &mut self.programming);
         let Some(kept) = room.program.as_deref() else { return Called::NotAsked };
@@ -479,7 +503,14 @@ impl Rooms {
         let call = Call { event, room: facts, state: state_in, effects: effects_in, budget, spent: spent_in };
         let verdict = engine.call(program, call);
         let verdict = verdict.and_then(|verdict| checked(event, verdict, &effects));
-        let (changes, effects) = (state.into_changes(), effects.take());
+        let said = said_bytes(event, verdict.as_ref().ok());
+        let beside = said + state.bytes() + STATE_OVERHEAD_BYTES;
+        let verdict = verdict.and_then(|verdict| fits_commit(&effects, beside, commit_bytes_max).map(|()| verdict));
+        // What a stopping server would begin nobody sees any more: its programs decide, and do nothing.
+        let (changes, effects) = match self.draining {
+            true => Default::default(),
+            false => (state.into_changes(), effects.take()),
+        };
         turn.counters.steps += 1;
         programming.units_left = programming.units_left.saturating_sub(spent.units.max(1));
         if let Some(counts) = programming.counts.get_mut(usize::from(program.0)) {
@@ -569,6 +600,13 @@ impl Rooms {
                 retry_after_ms: None,
                 scope: None,
                 reason: Some(kind.name().into()),
+            }),
+            Called::Unread(retry_after_ms) => Some(Refusal {
+                code: ErrorCode::Overloaded,
+                message: "the log could not be read for what the room's program remembers: try again".into(),
+                retry_after_ms: Some(*retry_after_ms),
+                scope: Some(Scope::Server),
+                reason: None,
             }),
             Called::Later(retry_after_ms) => Some(Refusal {
                 code: ErrorCode::RateLimited,
@@ -787,6 +825,27 @@ fn checked(event: &Event<'_>, verdict: Verdict, effects: &Effects<'_>) -> Result
         Verdict::From(_) => {}
     }
     Ok(verdict)
+}
+
+/// Bytes of what a call is about, where that gets a place.
+fn said_bytes(event: &Event<'_>, verdict: Option<&Verdict>) -> usize {
+    match (event, verdict) {
+        (Event::Post { .. }, Some(Verdict::Edit(body))) => body.len(),
+        (Event::Post { body, .. }, _) => body.bytes.len(),
+        _ => 0,
+    }
+}
+
+/// That what a call says fits one commit, with what it is about and the room's state.
+fn fits_commit(effects: &Effects<'_>, beside_bytes: usize, commit_bytes_max: usize) -> Result<(), Fault> {
+    let (posts, bytes) = effects.own_posts();
+    if posts == 0 || bytes + beside_bytes + (posts + 1) * FRAME_OVERHEAD_BYTES <= commit_bytes_max {
+        return Ok(());
+    }
+    Err(Fault::new(
+        FaultKind::Effects,
+        "its posts do not fit one commit of the log with this one: log_commit_bytes_max",
+    ))
 }
 
 impl RoomProgram {

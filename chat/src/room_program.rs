@@ -28,13 +28,22 @@ pub struct RoomProgram {
     /// The state has to go with the room's next commit: the log may have one that was refused.
     pub is_unsaid: bool,
     /// The state could not be read, and nothing is decided without it.
-    pub is_unread: bool,
+    pub unread: Option<Unread>,
     /// When its first timer comes due, as the core's list has it.
     pub timer_ms: Option<u64>,
     /// How often it failed.
     pub faults: Faults,
     /// How much it may still take.
     pub units: Units,
+}
+
+/// A state that could not be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unread {
+    /// When it is read again, in the turns' milliseconds.
+    pub again_ms: u64,
+    /// What was read does not check: to read it again brings nothing but where its file was restored.
+    pub is_damaged: bool,
 }
 
 impl RoomProgram {

@@ -243,6 +243,11 @@ impl<'a> StateDraft<'a> {
         self.there(key).filter(|value| !value.has_ended(self.now_ms)).map(|value| &*value.text)
     }
 
+    /// Bytes that it counts.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Remembers a JSON value, for so many milliseconds or without an end.
     ///
     /// # Errors

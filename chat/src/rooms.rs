@@ -82,7 +82,7 @@ pub struct Rooms {
     pub(crate) idle_kept: IdleList,
     pub(crate) tellings: Tellings,
     pub(crate) epochs: Epochs,
-    draining: bool,
+    pub(crate) draining: bool,
     drained_untold: Vec<Core>,
     scratch: Vec<u8>,
 }

@@ -37,7 +37,7 @@ fn each_seed(count: u64, mut run: impl FnMut(u64)) {
 fn random_programs_end_within_their_budget_and_the_same_in_two_engines() {
     let neighbour = Compiled::new(&source("beside", NEIGHBOUR)).unwrap();
     let mut ran = 0_u64;
-    let count = from_environment("BANTER_FUZZ_PROGRAMS", 4_000);
+    let count = from_environment("BANTER_FUZZ_PROGRAMS", 2_000);
     each_seed(count, |seed| {
         let mut dice = Dice::new(seed);
         let text = random_program(&mut dice);
@@ -85,7 +85,7 @@ fn random_bodies_into_each_example_bring_no_fault() {
     }
     assert!(engines.len() >= 6);
     let mut rooms: Vec<Room> = engines.iter().map(|_| Room::new()).collect();
-    each_seed(from_environment("BANTER_FUZZ_PROGRAMS", 4_000), |seed| {
+    each_seed(from_environment("BANTER_FUZZ_PROGRAMS", 2_000), |seed| {
         let mut dice = Dice::new(seed);
         let body = random_body(&mut dice, 5);
         let user = ["ann", "bob", "eve", "\u{1f600}"][dice.below(4)];

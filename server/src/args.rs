@@ -107,7 +107,7 @@ impl ArgsError {
     name = "banter",
     bin_name = "banter",
     version,
-    override_usage = "banter [OPTIONS], or banter init|key|token|log|ctl|program … (with --help)",
+    override_usage = "banter [OPTIONS], or banter init|key|token|log|ctl|program --help",
     args_conflicts_with_subcommands = true,
     disable_help_subcommand = true,
     after_help = "The flags up to --log are also keys of the file. Every limit is a flag too\n\

@@ -10,9 +10,9 @@ use banter_tests::trial::{Setup, Trial};
 use banter_tests::wire_client::Form;
 
 /// Any number more by the program `crash`.
-const CYCLES: usize = 25;
+const CYCLES: usize = 18;
 /// The same with a clock that jumps.
-const WRONG_CLOCKS: usize = 15;
+const WRONG_CLOCKS: usize = 10;
 
 #[test]
 fn nothing_acknowledged_or_shown_is_lost_by_kills_under_load() {

@@ -337,6 +337,12 @@ impl Hearing<'_> {
             (ErrorCode::LogFull, Asked::Post { .. }) => self.seen.saw("log_full"),
             (ErrorCode::LogFailed, Asked::Post { .. }) => self.seen.saw("log_failed"),
             (ErrorCode::Overloaded, Asked::Fetch { .. }) => {}
+            // What the room's program remembers could not be read.
+            (ErrorCode::Overloaded, Asked::Post { room, .. })
+                if self.has_program(room) && self.profile.reads_fail() =>
+            {
+                self.seen.saw("post refused for a state that could not be read");
+            }
             // The window of the room could not be read.
             (ErrorCode::Overloaded, Asked::Post { key: Some(_), .. }) if self.profile.reads_fail() => {
                 self.seen.saw("keyed post refused for a read that failed");
