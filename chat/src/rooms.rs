@@ -11,9 +11,9 @@ use banter_access::rights::Rights;
 use banter_log::journal::{Ask, Journal, JournalParts};
 use banter_log::key::{Fingerprint, KeyedPost, KnownKey, body_hash};
 use banter_log::reading::ReadFault;
-use banter_protocol::error_code::{ErrorCode, Scope};
+use banter_protocol::error_code::ErrorCode;
 use banter_protocol::event::{Message, PresenceState};
-use banter_protocol::ids::{Epoch, PostKey, RequestId, RoomId, RoomName, Sequence, UserName};
+use banter_protocol::ids::{Epoch, PostKey, RequestId, RoomId, Sequence, UserName};
 use banter_protocol::native;
 use banter_protocol::request::Body;
 use bytes::Bytes;
@@ -21,10 +21,10 @@ use rustc_hash::FxHashMap;
 use slab::Slab;
 
 use crate::access::must_have;
-use crate::address::{Core, Now, Peer, core_of};
+use crate::address::{Core, Now, Peer};
 use crate::backend::{BACKEND, without_room};
 use crate::clock::LogClock;
-use crate::commits::{Commits, Decided, Open};
+use crate::commits::{Commits, Open};
 use crate::dedupe::{Dedupe, Verdict};
 use crate::epochs::Epochs;
 use crate::erasing::Erasing;
@@ -33,8 +33,8 @@ use crate::idle::IdleList;
 use crate::lanes::Lanes;
 use crate::limits::Limits;
 use crate::loading::KeysLoading;
-use crate::pages::{PageAsk, Pages, refuse_fetch};
-use crate::parcel::{Answer, Batch, Down, FetchAsk, JoinAsk, OwnedBody, Page, Record, Refusal, SayAsk, Up};
+use crate::pages::{PageAsk, Pages};
+use crate::parcel::{Answer, Batch, Down, JoinAsk, OwnedBody, Page, Record, Refusal, SayAsk, Up};
 use crate::policy::RoomPolicies;
 use crate::post_rates::{PostRates, RoomPostRates};
 use crate::presence::Tellings;
@@ -44,9 +44,6 @@ use crate::proving::join_needs;
 use crate::room::{MemberChange, Room};
 use crate::shares::Shares;
 use crate::turn::Turn;
-
-/// When to try again what a program could not route, since the lane was full, in milliseconds.
-const ROUTE_RETRY_AFTER_MS: u64 = 100;
 
 /// Bytes of frames in one page; a part of the outbox, so that a page and its expansion to JSON fit (at most 4/3 and
 /// a constant for each message).
@@ -74,7 +71,7 @@ pub struct Rooms {
     /// Rooms with fresh messages.
     pub(crate) dirty: Vec<usize>,
     /// What each core was left out of.
-    lagged: Vec<VecDeque<RoomId>>,
+    pub(crate) lagged: Vec<VecDeque<RoomId>>,
     /// How much history each room holds.
     pub(crate) shares: Shares,
     /// Rooms that nobody reads: those that never had a message, and the others.
@@ -84,7 +81,7 @@ pub struct Rooms {
     pub(crate) epochs: Epochs,
     pub(crate) draining: bool,
     drained_untold: Vec<Core>,
-    scratch: Vec<u8>,
+    pub(crate) scratch: Vec<u8>,
 }
 
 impl Rooms {
@@ -296,63 +293,6 @@ impl Rooms {
         Ok(())
     }
 
-    /// Who says what a program says: no connection, so that every reader is told it.
-    pub(crate) fn nobody() -> Peer {
-        Peer { core: Core(0), connection: BACKEND }
-    }
-
-    /// Has a post said in another room, as its room's program wants it: what comes of it there is the answer.
-    fn route_post(&self, post: Post, room: RoomName, turn: &mut Turn<'_>) -> Result<(), Answer> {
-        let Post { author, user, request, key, body, hop } = post;
-        let core = core_of(RoomId::of(room.as_str()), self.lagged.len() as u16);
-        let ask = Box::new(SayAsk { room, author, user, request, key, body, hop: hop + 1 });
-        if turn.lanes.try_send_up(core, || Up::Say(ask)) {
-            return Ok(());
-        }
-        Err(Answer::PostRefused(Refusal {
-            code: ErrorCode::Overloaded,
-            message: "the way to the room that the program routes this to is full".into(),
-            retry_after_ms: Some(ROUTE_RETRY_AFTER_MS),
-            scope: Some(Scope::Server),
-            reason: None,
-        }))
-    }
-
-    /// Has a program's own user say something in another room: at most once, and nobody is told what came of it.
-    pub(crate) fn post_to(
-        &self,
-        room: RoomName,
-        user: UserName,
-        body: OwnedBody,
-        hop: u8,
-        turn: &mut Turn<'_>,
-    ) -> bool {
-        let core = core_of(RoomId::of(room.as_str()), self.lagged.len() as u16);
-        let author = Peer { core: turn.lanes.own(), connection: BACKEND };
-        let ask = Box::new(SayAsk { room, author, user, request: None, key: None, body, hop: hop + 1 });
-        turn.lanes.try_send_up(core, || Up::Say(ask))
-    }
-
-    /// Gives a post of a program its place.
-    pub(crate) fn open_own_post(
-        &mut self,
-        slot: usize,
-        user: &UserName,
-        body: &OwnedBody,
-        decided: Box<Decided>,
-        turn: &Turn<'_>,
-    ) {
-        let (time_ms, room) = (self.clock.time_ms(), &mut self.slots[slot]);
-        let sequence = room.next_place();
-        self.scratch.clear();
-        let (epoch, room, user) = (room.epoch, room.name.as_str(), user.as_str());
-        let body = Body { format: body.format, bytes: &body.bytes };
-        native::write_message(&Message { epoch, sequence, time_ms, room, user, key: None, body }, &mut self.scratch);
-        let record = Record { sequence, frame: Bytes::copy_from_slice(&self.scratch), author: Self::nobody() };
-        let (request, key, since_us, decided) = (None, None, turn.now.monotonic_us, Some(decided));
-        self.open(Some(slot), Open::Post { record, request, time_ms, key, since_us, decided });
-    }
-
     /// Adds a message to its history, and forgets the oldest above the limits.
     pub(crate) fn keep(&mut self, slot: usize, record: Record, turn: &mut Turn<'_>) {
         let room = &mut self.slots[slot];
@@ -439,17 +379,6 @@ impl Rooms {
         }
     }
 
-    /// A fetch waits for its page, if the room's program has nothing against it.
-    fn take_fetch(&mut self, mut ask: FetchAsk, slot: Option<usize>, turn: &mut Turn<'_>) {
-        if let Some(slot) = slot.filter(|&slot| self.slots[slot].program.is_some()) {
-            match self.decide(slot, &Event::Fetch { user: ask.user.as_ref() }, turn) {
-                Ok(from) => ask.least = from.unwrap_or_default(),
-                Err(refusal) => return refuse_fetch(&ask, refusal, turn),
-            }
-        }
-        self.pages.push(PageAsk::Fetch(ask), turn);
-    }
-
     fn join(&mut self, ask: JoinAsk, turn: &mut Turn<'_>) {
         let (to, subscription, request) = (ask.reader.connection, ask.subscription, ask.request);
         let core = ask.reader.core;
@@ -518,23 +447,6 @@ impl Rooms {
         self.is_used(slot);
         self.set_timer(slot);
         Ok((slot, start))
-    }
-
-    /// Where a reader begins by the word of the room's program, which may refuse it.
-    fn start_by_program(
-        &mut self,
-        slot: usize,
-        start: Sequence,
-        ask: &JoinAsk,
-        turn: &mut Turn<'_>,
-    ) -> Result<Sequence, Refusal> {
-        if self.slots[slot].program.is_none() {
-            return Ok(start);
-        }
-        let from = self.decide(slot, &Event::Join { user: &ask.user }, turn)?;
-        // Behind the room's head there is nothing to begin with.
-        let shown = self.slots[slot].shown();
-        Ok(from.map_or(start, |from| start.max(from.previous().min(shown))))
     }
 
     /// Takes a reader away; `false` if it was none.
@@ -698,14 +610,15 @@ pub struct RoomsParts {
     pub journal: Option<JournalParts>,
 }
 
-struct Post {
-    author: Peer,
-    user: UserName,
-    request: RequestId,
-    key: Option<PostKey>,
-    body: OwnedBody,
+/// A post on its way to its place.
+pub(crate) struct Post {
+    pub(crate) author: Peer,
+    pub(crate) user: UserName,
+    pub(crate) request: RequestId,
+    pub(crate) key: Option<PostKey>,
+    pub(crate) body: OwnedBody,
     /// How many programs it came through.
-    hop: u8,
+    pub(crate) hop: u8,
 }
 
 /// Tells a core that was left out how far the room was shown; `false`: there is no room in its lane.
