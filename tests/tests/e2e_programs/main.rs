@@ -4,7 +4,7 @@ mod beside;
 mod harm;
 mod hooks;
 mod lasting;
-mod open;
+mod seams;
 mod setup;
 mod storm;
 mod swaps;

@@ -1,4 +1,4 @@
-//! What programs owe people, operators and authors, and do not give yet.
+//! Where programs meet swaps, names, backends and editors.
 
 use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,7 +11,6 @@ use serde_json::{Value, json};
 
 use crate::setup::{Setup, entry, history, messages};
 
-// Fails: `hello` takes any name where no token is asked for, and so does the interface for backends.
 #[test]
 fn nobody_comes_in_or_speaks_under_the_name_of_a_program() {
     let setup = Setup::start(1, "memory", &[entry("judge", "room-*", "function post() end")]);
@@ -25,7 +24,6 @@ fn nobody_comes_in_or_speaks_under_the_name_of_a_program() {
     assert!(told.status >= 400, "{}: {}", told.status, told.body);
 }
 
-// Fails: programs/banter.d.luau is empty.
 #[test]
 fn types_prints_definitions_that_an_editor_completes_by() {
     let (code, out, err) = run_to_end(&["program", "types"]);
@@ -35,7 +33,6 @@ fn types_prints_definitions_that_an_editor_completes_by() {
     }
 }
 
-// Fails: a refusal has no `reason` and the status 503, and `taken` is told as a core that "answered something else".
 #[test]
 fn a_backend_is_told_what_a_program_decided_of_its_post() {
     let text = "function post(room, m)
@@ -67,7 +64,6 @@ fn a_backend_is_told_what_a_program_decided_of_its_post() {
     assert!(faults.is_empty(), "{faults:#?}");
 }
 
-// Fails: what waits for its commit while programs are swapped is told by the place that its program had before.
 #[test]
 fn what_is_on_its_way_over_a_swap_is_told_as_the_program_that_said_it() {
     let text = "function post(room, m) room.signal({ from = room.name }) end";
@@ -109,7 +105,6 @@ fn what_is_on_its_way_over_a_swap_is_told_as_the_program_that_said_it() {
     }
 }
 
-// Fails: a post that waits for its turn while programs are swapped is given to the program at the place of the one before.
 #[test]
 fn a_post_that_waits_over_a_swap_is_decided_by_its_own_rooms_program() {
     const POSTS: usize = 400;
@@ -141,7 +136,6 @@ fn a_post_that_waits_over_a_swap_is_decided_by_its_own_rooms_program() {
     assert_eq!(wrong, 0, "of {} posts were given to another room's program", kept.len());
 }
 
-// Fails: a timer that comes due while its room has no program is gone, though the room's state waits for one.
 #[test]
 fn a_timer_waits_for_its_program_as_the_rest_of_the_state_does() {
     let text = "function post(room, m) room.after(200, 'tell') end
