@@ -24,9 +24,6 @@ const PROGRAM_METRICS: [ProgramMetric; 8] = [
 
 /// Appends a line for each program of each core.
 pub(super) fn render<'r>(text: &mut String, cores: impl Iterator<Item = (usize, &'r CoreReport)> + Clone) {
-    if cores.clone().all(|(_, core)| core.programs.is_empty()) {
-        return;
-    }
     for (name, help, read) in PROGRAM_METRICS {
         head(text, name, "counter", help);
         for (index, core) in cores.clone() {
