@@ -5,8 +5,7 @@ use banter_tests::sim::{Plan, run_caught};
 /// What happens in a seed that happened in none before it. `sim --seeds 20000` says these; where the world changes, others
 /// are the smallest, and take the place of these.
 const FIRST_SEEN: &[(u64, &[&str])] = &[
-    (0, &["wall clock stepped"]),
-    (1, &["token renewed", "kicked out of a room", "user revoked"]),
+    (1, &["wall clock stepped", "token renewed", "kicked out of a room", "user revoked"]),
     (1, &["join refused for a right"]),
     (2, &["hours without a server", "room changed its class", "segment of a class of its own"]),
     (2, &["room came back to a class", "older slot of the epoch file rotten"]),
