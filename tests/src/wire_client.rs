@@ -16,7 +16,6 @@ use banter_protocol::{json, native};
 use rustix::net::{AddressFamily, SocketType, bind, connect, socket, sockopt};
 use serde_json::{Value, json};
 use tungstenite::client::IntoClientRequest as _;
-use tungstenite::error::ProtocolError;
 use tungstenite::error::ProtocolError::ResetWithoutClosingHandshake;
 use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::{Message, WebSocket};
@@ -84,24 +83,7 @@ impl WireClient {
     }
 
     /// The same, with these headers on the upgrade; native clients have none.
-    pub fn with_headers(stream: TcpStream, form: Form, headers: &[(&'static str, &str)]) -> Self {
-        Self::try_with_headers(stream, form, headers).expect("the server upgrades")
-    }
-
-    /// The same where the server may end the connection before it is open, without a word.
-    pub fn try_over(stream: TcpStream, form: Form) -> Option<Self> {
-        match Self::try_with_headers(stream, form, &[]) {
-            Ok(client) => Some(client),
-            Err((ENDED, _)) => None,
-            Err((status, body)) => panic!("no upgrade: {status} {body}"),
-        }
-    }
-
-    fn try_with_headers(
-        mut stream: TcpStream,
-        form: Form,
-        headers: &[(&'static str, &str)],
-    ) -> Result<Self, (u16, String)> {
+    pub fn with_headers(mut stream: TcpStream, form: Form, headers: &[(&'static str, &str)]) -> Self {
         stream.set_nodelay(true).expect("a socket takes no delay");
         stream.set_read_timeout(Some(PATIENCE)).expect("a socket takes a timeout");
         let transport = match form {
@@ -111,13 +93,12 @@ impl WireClient {
             }
             Form::Json | Form::Rkyv => {
                 let asked = (form == Form::Rkyv).then_some("banter.rkyv.v1");
-                let (socket, confirmed) = upgrade_with(stream, asked, headers)?;
+                let (socket, confirmed) = upgrade_with(stream, asked, headers).expect("the server upgrades");
                 assert_eq!(confirmed.as_deref(), asked);
                 Transport::WebSocket(Box::new(socket), form)
             }
         };
-        let (unread, kept) = (VecDeque::new(), VecDeque::new());
-        Ok(WireClient { transport, unread, kept, next_id: 1, ended: None, core: None })
+        WireClient { transport, unread: VecDeque::new(), kept: VecDeque::new(), next_id: 1, ended: None, core: None }
     }
 
     /// Connects and says hello.
@@ -353,9 +334,6 @@ pub fn stuck_member(server: &ServerProcess) -> WireClient {
     stuck
 }
 
-/// The status of an upgrade that was not answered.
-const ENDED: u16 = 0;
-
 /// Opens a WebSocket; says which subprotocol was confirmed.
 ///
 /// # Errors
@@ -385,9 +363,6 @@ fn upgrade_with(
         Err(tungstenite::HandshakeError::Failure(tungstenite::Error::Http(response))) => {
             let body = response.body().clone().unwrap_or_default();
             Err((response.status().as_u16(), String::from_utf8(body).expect("text")))
-        }
-        Err(tungstenite::HandshakeError::Failure(tungstenite::Error::Protocol(ProtocolError::HandshakeIncomplete))) => {
-            Err((ENDED, "the connection was ended without an answer".to_owned()))
         }
         Err(error) => panic!("no upgrade: {error}"),
     }

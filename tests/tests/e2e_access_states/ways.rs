@@ -70,9 +70,7 @@ impl Scene<'_> {
             "its address was revoked" => {
                 let address = world.fresh_address();
                 world.revoke(&json!({"address": address.to_string()}));
-                // The walk that the revocation began may end a connection before it is open, without a word.
-                let came = || WireClient::try_over(stream_from(address, world.address()), self.form);
-                let client = std::iter::repeat_with(came).flatten().next().expect("one is told why");
+                let client = WireClient::over(stream_from(address, world.address()), self.form);
                 return Came { client, ..self.shows(&token(&self.member())) };
             }
             "a member" => self.reads(&self.member()),
