@@ -2,7 +2,7 @@
 //!
 //! Invariants:
 //! - A connection from a revoked address is ended by the walk that begins with its revocation, or it came behind that and was
-//!   judged: none slips in between.
+//!   judged: none slips in between. One that was judged is told why as soon as it says how, and the walk leaves it to that.
 //! - A turn ends at most [`ENDS_A_TURN`].
 
 use banter_access::revocation::{Revocation, RevocationsFull, Subject};
@@ -52,9 +52,9 @@ impl Connections {
     }
 
     fn is_blocked(&self, slot: u32) -> bool {
-        let is_there = !matches!(self.stage(slot), Stage::Free | Stage::Lingering | Stage::Closing);
-        let address = self.address_of(slot);
-        is_there && self.arrivals.is_blocked(address)
+        let ends = matches!(self.stage(slot), Stage::Free | Stage::LastWords | Stage::Lingering | Stage::Closing);
+        let is_turned_away = self.arrivals.unwelcome(slot).is_some();
+        !ends && !is_turned_away && self.arrivals.is_blocked(self.address_of(slot))
     }
 
     fn end_revoked(&mut self, slot: u32, shard: &mut Shard, net: &mut Net) {

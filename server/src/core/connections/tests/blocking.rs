@@ -46,6 +46,21 @@ fn who_is_there_from_a_revoked_range_is_told_and_ended_and_others_stay() {
 }
 
 #[test]
+fn who_came_behind_a_revocation_is_told_why_although_the_walk_meets_it() {
+    let mut rig = Rig::new(Limits::default());
+    rig.greeted_from(3, BOB);
+    revoke(&mut rig, "192.0.2.1");
+    rig.connections.accepted(0, ANN, 0, &mut rig.net);
+    rig.connections.accepted(1, ANN, 0, &mut rig.net);
+    rig.receive(1, UPGRADE);
+    assert!(rig.connections.has_backlog());
+    rig.turn();
+    assert!(!rig.connections.has_backlog(), "it met both");
+    rig.receive(0, UPGRADE);
+    assert_eq!((rig.connections.stage(0), rig.connections.stage(1)), (Stage::LastWords, Stage::LastWords));
+}
+
+#[test]
 fn nobody_comes_in_from_a_revoked_address_until_it_is_lifted() {
     let mut rig = Rig::new(Limits::default());
     revoke(&mut rig, "192.0.2.1");
