@@ -236,6 +236,10 @@ impl Rooms {
     pub(crate) fn open(&mut self, slot: Option<usize>, open: Open) {
         let (is_post, is_record) = (matches!(open, Open::Post { .. }), open.is_record());
         let logged = slot.filter(|&slot| self.slots[slot].policy.durability.is_logged());
+        if let (Some(slot), Open::State { .. }) = (slot, &open) {
+            // It is forgotten no sooner than it has its state.
+            self.is_used(slot);
+        }
         let Some(slot) = logged.filter(|&slot| is_record || !self.slots[slot].queue.is_empty()) else {
             return self.commits.unlogged.push_back((slot, open));
         };
@@ -526,7 +530,10 @@ impl Rooms {
         let (to, request, answer) = match (open, slot) {
             (Open::Answer { to, request, answer, .. }, _) => (to, request, answer),
             (Open::Post { .. } | Open::State { .. }, None) => return,
-            (Open::State { decided }, Some(slot)) => return self.complete_decided(slot, *decided, turn),
+            (Open::State { decided }, Some(slot)) => {
+                self.complete_decided(slot, *decided, turn);
+                return self.queue_if_idle(slot);
+            }
             (Open::Post { record, request, time_ms, key, since_us, decided }, Some(slot)) => {
                 let room = &mut self.slots[slot];
                 let latency = &mut turn.latencies.post[room.policy.durability as usize];

@@ -275,9 +275,16 @@ impl Rooms {
         list.push(&mut self.slots, slot);
     }
 
+    /// Gives the room's next place. It may be one that nobody reads, where a backend or a program says something: from here on it may
+    /// not be forgotten, and it leaves its list while that is still the one that it was added to.
+    pub(crate) fn next_place(&mut self, slot: usize) -> Sequence {
+        self.is_used(slot);
+        self.slots[slot].next_place()
+    }
+
     /// The room is read, or something of it is under way: it may not be forgotten.
     pub(crate) fn is_used(&mut self, slot: usize) {
-        // A room that nobody reads gets no first message, so it is still in the list that it was added to.
+        // Ahead of its first message it left the list, so it is still in the one that it was added to.
         let list = if self.slots[slot].is_blank() { &mut self.idle_blank } else { &mut self.idle_kept };
         list.remove(&mut self.slots, slot);
     }

@@ -267,8 +267,8 @@ impl Rooms {
             (post_body, decided, own, program_user) = (made.body, Some(made.decided), made.own, made.user);
         }
         let body = post_body.as_ref().unwrap_or(&post.body);
+        let sequence = self.next_place(slot);
         let room = &mut self.slots[slot];
-        let sequence = room.next_place();
         let key = keyed.map(|(fingerprint, body)| KeyedPost { sequence: sequence.0, time_ms, fingerprint, body });
         if let Some(post) = key {
             self.dedupe.remember(slot, KnownKey { post, clock_ms: time_ms });

@@ -5,12 +5,14 @@ mod one_core;
 use banter_chat::backend::{BackendAnswer, BackendAsk, RoomState};
 use banter_chat::limits::Limits;
 use banter_chat::parcel::{Answer, OwnedBody};
+use banter_chat::policy::{Durability, RoomPolicies};
+use banter_log::catalog::{Catalog, Epochs};
 use banter_protocol::frame::Frames;
 use banter_protocol::ids::{PostKey, RoomName, Sequence, UserName};
 use banter_protocol::request::{BodyFormat, FetchFrom};
 use bytes::Bytes;
 
-use one_core::{Server, WALL_MS, roomy};
+use one_core::{Disk, Server, WALL_MS, roomy};
 
 fn name(room: &str) -> RoomName {
     RoomName::new(room).unwrap()
@@ -156,4 +158,31 @@ fn members_and_rooms_are_told_in_parts_each_once() {
     }
     found.sort();
     assert_eq!(found, (0..7).map(|number| format!("team-{number}")).collect::<Vec<_>>());
+}
+
+#[test]
+fn posts_in_more_rooms_than_there_may_be_are_answered_and_those_that_were_posted_in_the_longest_ago_are_forgotten() {
+    for level in Durability::ALL {
+        for rooms_max in [1, 2, 8] {
+            let limits = Limits { rooms_max, ..roomy() };
+            let (run, policies) = ((1, WALL_MS), (RoomPolicies::all(level), Epochs::default()));
+            let mut server = Server::with(Disk::default(), Catalog::default(), limits, run, policies);
+            // Many in one turn: none of the rooms may go whose post is under way.
+            for number in 0..40 {
+                server.shard.backend(number, post(&format!("r-{number}"), None, "1"));
+            }
+            server.rest();
+            let answers = server.shard.take_backend_answers();
+            assert_eq!(answers.len(), 40);
+            let is_clear = |answer: &String| answer == "posted 1" || answer == "overloaded";
+            assert!(answers.iter().map(|(_, answer)| told(answer)).all(|answer| is_clear(&answer)), "{answers:?}");
+            for number in 0..40 {
+                assert_eq!(asked(&mut server, post(&format!("s-{number}"), None, "1")), "posted 1", "{level:?}");
+                assert!(server.shard.rooms().iter().count() <= rooms_max as usize);
+            }
+            let mut left: Vec<String> = server.shard.rooms().iter().map(|room| room.name.as_str().to_owned()).collect();
+            left.sort();
+            assert_eq!(left, (40 - rooms_max..40).map(|number| format!("s-{number}")).collect::<Vec<_>>(), "{level:?}");
+        }
+    }
 }

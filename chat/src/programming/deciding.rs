@@ -307,8 +307,8 @@ impl Rooms {
         decided: Box<Decided>,
         turn: &Turn<'_>,
     ) {
-        let (time_ms, room) = (self.clock.time_ms(), &mut self.slots[slot]);
-        let sequence = room.next_place();
+        let (time_ms, sequence) = (self.clock.time_ms(), self.next_place(slot));
+        let room = &mut self.slots[slot];
         self.scratch.clear();
         let (epoch, room, user) = (room.epoch, room.name.as_str(), user.as_str());
         let body = Body { format: body.format, bytes: &body.bytes };
