@@ -5,7 +5,8 @@
 //! ```
 //!
 //! Posts and pages take the way of a client's, from the own lane on, so that they wait for the log as a client's do. What only
-//! looks at the rooms in memory is answered at once, and the connections of a user are looked for over several turns (`people.rs`).
+//! looks at the rooms in memory is answered at once, and the connections of a user and the rooms with the dearest programs are looked for
+//! over several turns (`people.rs`, `programming/dearest.rs`).
 //!
 //! Invariants:
 //! - Every ask is answered once, but when the server ends; who asks bounds how many there are.
@@ -22,6 +23,7 @@ use crate::lanes::Lanes;
 use crate::parcel::{Answer, Down, FetchAsk, OwnedBody, Refusal, SayAsk, Up};
 use crate::people::{Lookups, UserState};
 use crate::policy::Durability;
+use crate::programming::dearest::{DearRoom, Dearest};
 use crate::room::Room;
 use crate::rooms::Rooms;
 use crate::sessions::Sessions;
@@ -31,7 +33,7 @@ use crate::turn::Turn;
 pub const LISTED_MAX: usize = 1_000;
 /// Places of the table of rooms that one ask looks at.
 const LOOKED_AT_MAX: usize = 4_096;
-/// When to ask again about a user where as many asks wait as may, in milliseconds.
+/// When to ask again for what is looked for over several turns, where as many asks wait as may, in milliseconds.
 const LOOKUP_RETRY_AFTER_MS: u64 = 1_000;
 
 /// Where a connection would stand: no connection has that place, since sockets are far fewer.
@@ -94,6 +96,8 @@ pub enum BackendAsk {
     },
     /// Connections of a user on this core.
     User(UserName),
+    /// Rooms of this core whose programs took the most lately.
+    DearestRooms,
 }
 
 impl BackendAsk {
@@ -114,7 +118,7 @@ impl BackendAsk {
             | BackendAsk::Fetch { room, .. }
             | BackendAsk::Members { room, .. }
             | BackendAsk::Room(room) => Some(room),
-            BackendAsk::Rooms { .. } | BackendAsk::User(_) => None,
+            BackendAsk::Rooms { .. } | BackendAsk::User(_) | BackendAsk::DearestRooms => None,
         }
     }
 }
@@ -146,6 +150,8 @@ pub enum BackendAnswer {
     },
     /// The connections of a user on this core.
     User(UserState),
+    /// Rooms whose programs took the most, the dearest first.
+    DearestRooms(Vec<DearRoom>),
 }
 
 /// A room as its core has it.
@@ -177,12 +183,13 @@ pub struct Backend {
     own: Core,
     answers: Vec<(Ticket, BackendAnswer)>,
     lookups: Lookups,
+    dearest: Dearest,
 }
 
 impl Backend {
     /// Of that core, with nothing asked.
     pub fn new(own: Core) -> Self {
-        Backend { own, answers: Vec::new(), lookups: Lookups::default() }
+        Backend { own, answers: Vec::new(), lookups: Lookups::default(), dearest: Dearest::default() }
     }
 
     /// Takes an ask: hands it to the rooms, or answers it from what they have.
@@ -219,13 +226,9 @@ impl Backend {
             BackendAsk::Room(room) => BackendAnswer::Room(rooms.state_of(&room, self.own)),
             BackendAsk::Rooms { prefix, from, rooms_max } => rooms.list(&prefix, from, rooms_max, self.own),
             BackendAsk::User(user) if self.lookups.ask(ticket, &user) => return,
-            BackendAsk::User(_) => BackendAnswer::Answer(Answer::Refused(Refusal {
-                code: ErrorCode::Overloaded,
-                message: "as many asks about users as may be wait on a core: try again".into(),
-                retry_after_ms: Some(LOOKUP_RETRY_AFTER_MS),
-                scope: Some(Scope::Server),
-                reason: None,
-            })),
+            BackendAsk::User(_) => too_many("as many asks about users as may be wait on a core: try again"),
+            BackendAsk::DearestRooms if self.dearest.ask(ticket) => return,
+            BackendAsk::DearestRooms => too_many("as many asks about dear rooms as may be wait on a core: try again"),
         };
         self.answers.push((ticket, answer));
     }
@@ -236,9 +239,15 @@ impl Backend {
         self.answers.extend(found.into_iter().map(|(ticket, state)| (ticket, BackendAnswer::User(state))));
     }
 
+    /// Goes on looking for the rooms with the dearest programs, where somebody asked for them.
+    pub(crate) fn look_for_dearest(&mut self, rooms: &Rooms, turn: &mut Turn<'_>) {
+        let found = self.dearest.walk(rooms, turn);
+        self.answers.extend(found.into_iter().map(|(ticket, rooms)| (ticket, BackendAnswer::DearestRooms(rooms))));
+    }
+
     /// Whether there is more to do in the next turn.
     pub(crate) fn is_busy(&self) -> bool {
-        self.lookups.is_busy()
+        self.lookups.is_busy() || self.dearest.is_busy()
     }
 
     /// Takes what came down for the desk; gives back what is a connection's.
@@ -331,6 +340,17 @@ impl Rooms {
             core,
         }
     }
+}
+
+/// What is answered where as many asks of a kind wait as may.
+fn too_many(message: &'static str) -> BackendAnswer {
+    BackendAnswer::Answer(Answer::Refused(Refusal {
+        code: ErrorCode::Overloaded,
+        message: message.into(),
+        retry_after_ms: Some(LOOKUP_RETRY_AFTER_MS),
+        scope: Some(Scope::Server),
+        reason: None,
+    }))
 }
 
 /// What a post is answered whose room can be neither found nor made.

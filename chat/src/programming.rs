@@ -10,9 +10,12 @@
 //! - What a call changed of the state is committed with the place that it was called for, or alone where there is none, and an answer
 //!   that tells of it waits for that.
 //! - A room without a program costs one comparison.
+//! - What the rooms of a program come to is known without looking them through (`tallying.rs`).
 
 mod calling;
+pub mod dearest;
 mod deciding;
+mod tallying;
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -30,6 +33,8 @@ use crate::room_program::{RoomProgram, Unread};
 use crate::room_state::RoomState;
 use crate::rooms::Rooms;
 use crate::turn::Turn;
+
+pub use tallying::{SUSPENDED_LISTED_MAX, SuspendedRoom};
 
 /// What programs say for the log that one turn of a core passes on; what is more is counted.
 const NOTES_MAX: usize = 64;
@@ -61,6 +66,10 @@ pub struct ProgramCounts {
     pub units: u64,
     /// Times that a room's program was suspended.
     pub suspensions: u64,
+    /// Rooms in which it is suspended now.
+    pub suspended_rooms: u64,
+    /// Bytes of committed state that its rooms in memory have now.
+    pub state_bytes: u64,
 }
 
 /// Something of a program for the server's log.
@@ -107,6 +116,12 @@ pub struct Programming {
     reading: FxHashMap<u32, usize>,
     /// When which room's first timer comes due, by the log's clock.
     timers: BTreeSet<(u64, usize)>,
+    /// Rooms that have or had a program, each at the place that it keeps.
+    programmed: Vec<usize>,
+    /// How many of them, from the first on, are still to follow other programs.
+    to_follow: usize,
+    /// Until when which room is suspended, by the turns' milliseconds.
+    suspended: BTreeSet<(u64, usize)>,
     counts: Vec<ProgramCounts>,
     notes: Vec<ProgramNote>,
 }
@@ -147,7 +162,7 @@ impl Programming {
 
     /// Whether there is more to do without any input.
     pub(crate) fn is_busy(&self) -> bool {
-        !self.waiting.is_empty() || !self.notes.is_empty()
+        !self.waiting.is_empty() || !self.notes.is_empty() || self.to_follow > 0
     }
 
     /// What is to be said in the server's log.
@@ -180,22 +195,26 @@ impl Programming {
 }
 
 impl Rooms {
-    /// Other programs from here on; the engine before. Each room finds out with the next that it is asked. Who failed under another
-    /// text starts anew.
+    /// Other programs from here on; the engine before. A room finds out with the next that it is asked, the others in this turn and
+    /// the next ones. Who failed under another text starts anew.
     pub(crate) fn set_programs(&mut self, set: ProgramSet) -> Option<Box<dyn Engine>> {
         let ProgramSet { programs, engine, limits, seed } = set;
         let programming = &mut self.programming;
-        // What is counted of a program goes on under its name.
+        // What is counted of a program goes on under its name; what its rooms come to they say when they follow.
         let before = |rule: &ProgramRule| {
             let at = programming.programs.rules().iter().position(|before| before.name == rule.name);
-            at.and_then(|at| programming.counts.get(at)).copied().unwrap_or_default()
+            let counts = at.and_then(|at| programming.counts.get(at)).copied().unwrap_or_default();
+            ProgramCounts { suspended_rooms: 0, state_bytes: 0, ..counts }
         };
         programming.counts = programs.rules().iter().map(before).collect();
         (programming.programs, programming.limits) = (programs, limits);
         programming.seed ^= seed;
         programming.version = programming.version.checked_add(1).unwrap_or(1);
         programming.units_left = limits.units_per_turn_max;
-        programming.engine.replace(engine)
+        programming.to_follow = programming.programmed.len();
+        let engine = programming.engine.replace(engine);
+        self.follow_some();
+        engine
     }
 
     /// The room goes by the programs that hold now, and has its state read if it lacks it.
@@ -216,6 +235,10 @@ impl Rooms {
             return;
         }
         let kept = room.program.get_or_insert_default();
+        if is_new {
+            kept.place = self.programming.programmed.len() as u32;
+            self.programming.programmed.push(slot);
+        }
         kept.program = program;
         if kept.digest != digest {
             (kept.digest, kept.faults) = (digest, Default::default());
@@ -223,6 +246,7 @@ impl Rooms {
         if is_new || kept.unread.is_some() {
             self.read_state(slot);
         }
+        self.tally(slot);
         self.set_timer(slot);
     }
 
@@ -255,6 +279,7 @@ impl Rooms {
                 Err(ReadFault::Damaged { .. } | ReadFault::StateDamaged { .. }) => again(true, DAMAGED_AGAIN_MS),
             };
         }
+        self.tally(slot);
         self.set_timer(slot);
         self.reading_is_done(slot, turn);
     }
@@ -286,6 +311,7 @@ impl Rooms {
             let Some(slot) = self.programming.waiting.pop_front() else { break };
             self.take_held(slot, turn);
         }
+        self.follow_some();
         self.tick_programs(turn);
         if let Some(engine) = &mut self.programming.engine {
             engine.rest();
@@ -385,6 +411,7 @@ impl Rooms {
         if let Some(due_ms) = self.slots[slot].program.as_deref().and_then(|kept| kept.timer_ms) {
             self.programming.timers.remove(&(due_ms, slot));
         }
+        self.forget_tally(slot);
     }
 }
 

@@ -1,4 +1,4 @@
-//! What a room keeps for its program: its state, how much it may still take, and how often it failed.
+//! What a room keeps for its program: its state, how much it may still take, what it took lately, and how often it failed.
 
 use bytes::Bytes;
 
@@ -13,6 +13,8 @@ const FORGIVEN_MS: u64 = 60_000;
 const SUSPENDED_MS: u64 = 60_000;
 /// Milliseconds of the longest.
 const SUSPENDED_MS_MAX: u64 = 3_600_000;
+/// Seconds that are remembered of what a room's program took, beside the one that goes on.
+pub const USAGE_SECONDS: u64 = 10;
 
 /// A room with a program, or one that had one.
 #[derive(Debug, Default)]
@@ -35,6 +37,25 @@ pub struct RoomProgram {
     pub faults: Faults,
     /// How much it may still take.
     pub units: Units,
+    /// What it took lately.
+    pub usage: Usage,
+    /// Its place in the core's list of rooms like it.
+    pub place: u32,
+    /// What it counts for among the rooms of its program.
+    pub tallied: Tallied,
+}
+
+/// What a room counts for: kept, so that just that is taken away when it is something else.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tallied {
+    /// For which program.
+    pub program: Option<ProgramId>,
+    /// Of which set of programs.
+    pub version: u16,
+    /// As one that is suspended until then; none: it is not.
+    pub suspended_until_ms: Option<u64>,
+    /// With so many bytes of committed state.
+    pub state_bytes: u32,
 }
 
 /// A state that could not be read.
@@ -75,6 +96,11 @@ impl Faults {
     /// Whether the program is not called now.
     pub fn is_suspended(&self, now_ms: u64) -> bool {
         now_ms < self.suspended_until_ms
+    }
+
+    /// Until when it is not called; none: it is.
+    pub fn suspended_until(&self, now_ms: u64) -> Option<u64> {
+        Some(self.suspended_until_ms).filter(|_| self.is_suspended(now_ms))
     }
 
     /// It failed. How long it is suspended for that, if it is.
@@ -134,6 +160,57 @@ impl Units {
     }
 }
 
+/// What calls took. A number that is full stays so.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Used {
+    /// Calls.
+    pub calls: u32,
+    /// Units.
+    pub units: u32,
+    /// Calls that came to no verdict.
+    pub faults: u32,
+}
+
+impl Used {
+    fn with(self, other: Used) -> Used {
+        Used {
+            calls: self.calls.saturating_add(other.calls),
+            units: self.units.saturating_add(other.units),
+            faults: self.faults.saturating_add(other.faults),
+        }
+    }
+}
+
+/// What a room's program took lately, second by second: exact, and as old as somebody asks who asks within [`USAGE_SECONDS`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// The second `at_s`, and those before it, each at its number modulo their count.
+    seconds: [Used; USAGE_SECONDS as usize + 1],
+    at_s: u64,
+}
+
+impl Usage {
+    /// A call took so many units, and may have failed.
+    pub fn add(&mut self, now_ms: u64, units: u32, has_failed: bool) {
+        let now_s = now_ms / 1_000;
+        let first_s = (self.at_s + 1).max(now_s.saturating_sub(USAGE_SECONDS));
+        (first_s..=now_s).for_each(|second| self.seconds[cell_of(second)] = Used::default());
+        self.at_s = self.at_s.max(now_s);
+        let used = &mut self.seconds[cell_of(self.at_s)];
+        *used = used.with(Used { calls: 1, units, faults: has_failed.into() });
+    }
+
+    /// What the calls of this second took, and of the [`USAGE_SECONDS`] before it.
+    pub fn lately(&self, now_ms: u64) -> Used {
+        let first_s = (now_ms / 1_000).max(self.at_s).saturating_sub(USAGE_SECONDS);
+        (first_s..=self.at_s).map(|second| self.seconds[cell_of(second)]).fold(Used::default(), Used::with)
+    }
+}
+
+fn cell_of(second: u64) -> usize {
+    (second % (USAGE_SECONDS + 1)) as usize
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -162,6 +239,28 @@ mod tests {
         units.take(5_000);
         assert_eq!((units.look(0, 1_006), units.look(1_000, 9_000)), (Ok(()), Ok(())));
         assert_eq!(units.left, 1_000, "no more than a second's");
+    }
+
+    #[test]
+    fn what_a_room_took_is_known_for_ten_seconds_and_then_forgotten() {
+        let mut usage = Usage::default();
+        assert_eq!(usage.lately(1_000_000), Used::default());
+        for second in 0..30 {
+            usage.add(1_000_000 + second * 1_000, 7, second % 2 == 0);
+            usage.add(1_000_999 + second * 1_000, 1, false);
+            let seconds = (second as u32 + 1).min(USAGE_SECONDS as u32 + 1);
+            let used = usage.lately(1_000_999 + second * 1_000);
+            assert_eq!((used.calls, used.units), (2 * seconds, 8 * seconds), "{second}");
+        }
+        // The last second was the 29th, and behind it nothing came.
+        for (passed, calls) in [(1, 20), (5, 12), (10, 2), (11, 0), (100, 0)] {
+            assert_eq!(usage.lately(1_029_000 + passed * 1_000).calls, calls, "{passed}");
+        }
+        usage.add(1_033_000, 5, true);
+        assert_eq!(usage.lately(1_033_000).calls, 7 * 2 + 1, "the seconds between have none");
+        usage.add(9_000_000, u32::MAX, true);
+        usage.add(9_000_000, u32::MAX, true);
+        assert_eq!(usage.lately(9_000_000), Used { calls: 2, units: u32::MAX, faults: 2 });
     }
 
     #[test]

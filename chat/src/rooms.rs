@@ -518,6 +518,7 @@ impl Rooms {
         self.clock.advance(now);
         self.pages.begin_turn();
         self.programming.begin_turn(now);
+        self.let_suspensions_end();
     }
 
     /// The machine was suspended: messages and keys are older by that.

@@ -348,6 +348,7 @@ impl Shard {
         }
         self.homes.tend(turn);
         self.backend.look_for_users(&self.sessions, turn);
+        self.backend.look_for_dearest(&self.rooms, turn);
         // A reading that needs no disk lets go of what waited for it: ahead of the commit, which may take it along.
         self.rooms.begin_reads(turn);
         self.rooms.commit(turn);

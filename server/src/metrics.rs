@@ -11,7 +11,7 @@ use banter_access::limit::{Limit, LimitCounts};
 use banter_chat::counters::Counters;
 use banter_chat::histogram::Histogram;
 use banter_chat::latencies::Latencies;
-use banter_chat::programming::ProgramCounts;
+use banter_chat::programming::{ProgramCounts, SuspendedRoom};
 use banter_chat::programs::ProgramRule;
 use banter_log::journal::State;
 use banter_protocol::error_code::ErrorCode;
@@ -40,6 +40,8 @@ pub struct CoreReport {
     pub log_read_bytes: u64,
     /// What its programs did.
     pub programs: Vec<(ProgramRule, ProgramCounts)>,
+    /// Rooms in which one is suspended, some of them.
+    pub suspended: Vec<SuspendedRoom>,
 }
 
 /// What is known of the server beside its cores.

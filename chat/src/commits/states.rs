@@ -191,6 +191,7 @@ impl Rooms {
             && let Some(state) = state
         {
             kept.committed = state;
+            self.tally(slot);
         }
         let Some(rule) = by.as_ref().and_then(By::rule) else { return };
         for effect in effects {

@@ -126,6 +126,7 @@ impl Rooms {
         }
         let Some(kept) = self.slots[slot].program.as_deref_mut() else { return Called::NotAsked };
         kept.units.take(spent.units);
+        kept.usage.add(turn.now.monotonic_ms, spent.units, verdict.is_err());
         match verdict {
             Ok(verdict) => {
                 if !changes.is_empty() {
@@ -166,6 +167,7 @@ impl Rooms {
         if let Some(counts) = self.programming.counts.get_mut(usize::from(program.0)) {
             counts.suspensions += 1;
         }
+        self.tally(slot);
     }
 
     fn failed(&mut self, program: ProgramId, kind: FaultKind) -> Called {

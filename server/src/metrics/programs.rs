@@ -8,24 +8,30 @@ use banter_chat::programs::ProgramRule;
 
 use super::{CoreReport, head};
 
-/// A metric of a program: its name, help, and how its value is read.
-type ProgramMetric = (&'static str, &'static str, fn(&ProgramCounts) -> u64);
+/// A metric of a program: its name, kind and help, and how its value is read.
+type ProgramMetric = (&'static str, &'static str, &'static str, fn(&ProgramCounts) -> u64);
 
-const PROGRAM_METRICS: [ProgramMetric; 8] = [
-    ("banter_program_calls_total", "Calls of programs.", |counts| counts.calls),
-    ("banter_program_units_total", "Units that they took.", |counts| counts.units),
-    ("banter_program_refusals_total", "Posts and others that they refused.", |counts| counts.refusals),
-    ("banter_program_edits_total", "Posts that they edited.", |counts| counts.edits),
-    ("banter_program_takes_total", "Posts that they kept for themselves.", |counts| counts.takes),
-    ("banter_program_posts_total", "Posts of their own.", |counts| counts.posts),
-    ("banter_program_dropped_total", "Lines of theirs that were lost.", |counts| counts.dropped),
-    ("banter_program_suspensions_total", "Times that a room's program was suspended.", |counts| counts.suspensions),
+const PROGRAM_METRICS: [ProgramMetric; 10] = [
+    ("banter_program_calls_total", "counter", "Calls of programs.", |counts| counts.calls),
+    ("banter_program_units_total", "counter", "Units that they took.", |counts| counts.units),
+    ("banter_program_refusals_total", "counter", "Posts and others that they refused.", |counts| counts.refusals),
+    ("banter_program_edits_total", "counter", "Posts that they edited.", |counts| counts.edits),
+    ("banter_program_takes_total", "counter", "Posts that they kept for themselves.", |counts| counts.takes),
+    ("banter_program_posts_total", "counter", "Posts of their own.", |counts| counts.posts),
+    ("banter_program_dropped_total", "counter", "Lines of theirs that were lost.", |counts| counts.dropped),
+    ("banter_program_suspensions_total", "counter", "Times that a room's program was suspended.", |counts| {
+        counts.suspensions
+    }),
+    ("banter_program_suspended_rooms", "gauge", "Rooms in which it is suspended.", |counts| counts.suspended_rooms),
+    ("banter_program_state_bytes", "gauge", "Bytes of committed state of its rooms in memory.", |counts| {
+        counts.state_bytes
+    }),
 ];
 
 /// Appends a line for each program of each core.
 pub(super) fn render<'r>(text: &mut String, cores: impl Iterator<Item = (usize, &'r CoreReport)> + Clone) {
-    for (name, help, read) in PROGRAM_METRICS {
-        head(text, name, "counter", help);
+    for (name, kind, help, read) in PROGRAM_METRICS {
+        head(text, name, kind, help);
         for (index, core) in cores.clone() {
             for (program, counts) in core.programs.iter().map(named) {
                 let _ = writeln!(text, "{name}{{core=\"{index}\",program=\"{program}\"}} {}", read(counts));

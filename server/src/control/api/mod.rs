@@ -191,6 +191,7 @@ fn routes() -> OpenApiRouter<Arc<Plane>> {
         .routes(routes!(operate::reload))
         .routes(routes!(operate::metrics))
         .routes(routes!(programs::programs))
+        .routes(routes!(programs::dearest))
         .routes(routes!(programs::load))
         .routes(routes!(status::status))
         .routes(routes!(log_level::log_level, log_level::set_log_level))

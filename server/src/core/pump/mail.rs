@@ -139,8 +139,18 @@ impl Pump {
         let log_read_bytes = self.disk.as_ref().map_or(0, Disk::read_bytes);
         let programs =
             self.shard.rooms().programming().counts().map(|(rule, counts)| (rule.clone(), *counts)).collect();
-        let report =
-            CoreReport { counters, latencies, shell, turns, lane_parcels, log_state, log_read_bytes, programs };
+        let suspended = self.shard.rooms().suspended_rooms();
+        let report = CoreReport {
+            counters,
+            latencies,
+            shell,
+            turns,
+            lane_parcels,
+            log_state,
+            log_read_bytes,
+            programs,
+            suspended,
+        };
         // The control thread lives longer than the cores.
         let _ = self.control.send(ToControl::Report(self.core, Box::new(report)));
     }
