@@ -196,7 +196,7 @@ enum Tool {
         after_help = "Nothing is ever overwritten. Exit code: 0 made, 2 wrong arguments, 78 it cannot be made."
     )]
     Init(InitTask),
-    /// Checks a program of rooms, and tries it on messages
+    /// Checks a program of rooms, tries it on messages, has a server read it again
     #[command(hide = true, disable_help_subcommand = true)]
     Program {
         #[command(subcommand)]
@@ -497,6 +497,25 @@ mod tests {
             "ctl kick lobby",
             "ctl revoke --user a --until soon",
         ] {
+            assert_eq!(error(line).exit_code(), 2, "{line}");
+        }
+    }
+
+    #[test]
+    fn what_is_done_with_programs_is_a_subcommand_whose_help_fits_a_screen() {
+        for flag in ["-h", "--help"] {
+            let help = printed(&format!("program {flag}"));
+            assert!(help.lines().count() <= 24 && help.lines().all(|line| line.len() <= 80), "{help}");
+            for task in ["check", "test", "types", "load", "top"] {
+                assert!(help.contains(&format!("\n  {task} ")), "{help}");
+            }
+        }
+        for line in
+            ["program load dice", "program load dice --config f --json", "program top --socket s", "program top"]
+        {
+            assert!(matches!(parse_line(line), Ok(Command::Program(_))), "{line}");
+        }
+        for line in ["program", "program load", "program load a b", "program top a"] {
             assert_eq!(error(line).exit_code(), 2, "{line}");
         }
     }

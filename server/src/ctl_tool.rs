@@ -1,4 +1,4 @@
-//! `banter ctl`: speaks to a running server over the unix socket of its interface for backends.
+//! `banter ctl`: speaks to a running server over the unix socket of its interface for backends. So does `banter program load` and `top`.
 //!
 //! ```text
 //!  arguments ─▶ the socket's path (--socket, or [admin] of the configuration) ─▶ client (one request) ─▶ shown (for people)
@@ -38,6 +38,15 @@ const PAGE: &str = "limit=1000";
 /// Whom to speak to, what to do, and how to say what came of it.
 #[derive(Clone, Debug, Args)]
 pub struct CtlLine {
+    #[command(flatten)]
+    whom: Whom,
+    #[command(subcommand)]
+    task: CtlTask,
+}
+
+/// Whom to speak to, and how to say what came of it.
+#[derive(Clone, Debug, Args)]
+pub struct Whom {
     /// The server's socket [default: as configured]
     #[arg(long, global = true, value_name = "PATH")]
     socket: Option<PathBuf>,
@@ -47,8 +56,6 @@ pub struct CtlLine {
     /// Say it as JSON, of a list a line an entry
     #[arg(long, global = true)]
     json: bool,
-    #[command(subcommand)]
-    task: CtlTask,
 }
 
 /// What to do.
@@ -115,6 +122,12 @@ enum CtlTask {
         #[arg(value_name = "FILTER")]
         filter: Option<String>,
     },
+    /// `banter program load`.
+    #[command(skip)]
+    LoadProgram { program: String },
+    /// `banter program top`.
+    #[command(skip)]
+    DearestRooms,
 }
 
 /// Whom a revocation names.
@@ -216,13 +229,23 @@ pub fn run(line: &CtlLine) -> ExitCode {
     }
 }
 
+/// Has a running server read a program again, and says on stdout what came of it.
+pub fn load_program(whom: &Whom, program: &str) -> ExitCode {
+    run(&CtlLine { whom: whom.clone(), task: CtlTask::LoadProgram { program: program.to_owned() } })
+}
+
+/// Says on stdout in which rooms of a running server programs take the most.
+pub fn dearest_rooms(whom: &Whom) -> ExitCode {
+    run(&CtlLine { whom: whom.clone(), task: CtlTask::DearestRooms })
+}
+
 fn done(line: &CtlLine) -> Result<(), CtlFault> {
-    let client = Client::new(socket_path(line)?)?;
-    if let CtlTask::Rooms { .. } | CtlTask::Members { .. } | CtlTask::Revocations = line.task {
+    let client = Client::new(socket_path(&line.whom)?)?;
+    if let CtlTask::Rooms { .. } | CtlTask::Members { .. } | CtlTask::Revocations | CtlTask::DearestRooms = line.task {
         return list(line, &client);
     }
     let answer = client.ask(&request(&line.task))?;
-    let text = if line.json { format!("{answer}\n") } else { shown::answer(&line.task, &answer) };
+    let text = if line.whom.json { format!("{answer}\n") } else { shown::answer(&line.task, &answer) };
     say(&text)
 }
 
@@ -234,7 +257,7 @@ fn list(line: &CtlLine, client: &Client) -> Result<(), CtlFault> {
         let answer = client.ask(&list_request(&line.task, next.as_ref()))?;
         let entries = entries(&line.task, &answer);
         is_empty &= entries.is_empty();
-        let text = match line.json {
+        let text = match line.whom.json {
             true => entries.iter().map(|entry| format!("{entry}\n")).collect(),
             false => shown::list(&line.task, entries, is_first),
         };
@@ -245,7 +268,7 @@ fn list(line: &CtlLine, client: &Client) -> Result<(), CtlFault> {
         }
         is_first = false;
     }
-    if is_empty && !line.json {
+    if is_empty && !line.whom.json {
         // Not on stdout, where a program would take it for an entry.
         eprintln!("banter: {}", shown::nothing(&line.task));
     }
@@ -258,11 +281,11 @@ fn say(text: &str) -> Result<(), CtlFault> {
 }
 
 /// Where the server listens.
-fn socket_path(line: &CtlLine) -> Result<PathBuf, CtlFault> {
-    if let Some(socket) = &line.socket {
+fn socket_path(whom: &Whom) -> Result<PathBuf, CtlFault> {
+    if let Some(socket) = &whom.socket {
         return Ok(socket.clone());
     }
-    let file = match &line.config {
+    let file = match &whom.config {
         Some(file) => file.as_path(),
         None if Path::new(CONFIG_HERE).exists() => Path::new(CONFIG_HERE),
         None => return Err(CtlFault::NoPlace),
@@ -303,6 +326,7 @@ fn request(task: &CtlTask) -> Request {
         CtlTask::LogLevel { filter: Some(filter) } => {
             Request::new(post, "/v1/log-level").with(&json!({ "filter": filter }))
         }
+        CtlTask::LoadProgram { program } => Request::new(post, format!("/v1/programs/{}/load", segment(program))),
         list => list_request(list, None),
     }
 }
@@ -322,6 +346,7 @@ fn list_request(task: &CtlTask, next: Option<&Value>) -> Request {
             let room = segment(room.as_str());
             Request::new(Method::GET, format!("/v1/rooms/{room}/members?{PAGE}{}", next("after")))
         }
+        CtlTask::DearestRooms => Request::new(Method::GET, "/v1/programs/top"),
         _ => Request::new(Method::GET, format!("/v1/revocations?{}", next("cursor").trim_start_matches('&'))),
     }
 }
@@ -329,7 +354,7 @@ fn list_request(task: &CtlTask, next: Option<&Value>) -> Request {
 /// The entries of one part of a list.
 fn entries<'a>(task: &CtlTask, answer: &'a Value) -> &'a [Value] {
     let key = match task {
-        CtlTask::Rooms { .. } => "rooms",
+        CtlTask::Rooms { .. } | CtlTask::DearestRooms => "rooms",
         CtlTask::Members { .. } => "users",
         _ => "revocations",
     };
@@ -416,6 +441,15 @@ mod tests {
     }
 
     #[test]
+    fn what_is_asked_of_programs_is_one_request_each_and_no_word_of_this_command() {
+        let load = CtlTask::LoadProgram { program: "a/../b".to_owned() };
+        let asked = [load, CtlTask::DearestRooms].map(|task| request(&task)).map(|asked| (asked.method, asked.path));
+        let path = "/v1/programs/a%2F%2E%2E%2Fb/load".to_owned();
+        assert_eq!(asked, [(Method::POST, path), (Method::GET, "/v1/programs/top".to_owned())]);
+        assert!(Line::try_parse_from(["ctl", "load-program", "a"]).is_err());
+    }
+
+    #[test]
     fn moments_are_seconds_since_1970_or_times_from_now() {
         assert_eq!(
             (parse_until("1700000000"), parse_until("7d")),
@@ -432,12 +466,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("banter.toml");
         let file = file.to_str().unwrap();
-        assert_eq!(socket_path(&line(&["--socket", "s", "status"])).unwrap(), Path::new("s"));
+        assert_eq!(socket_path(&line(&["--socket", "s", "status"]).whom).unwrap(), Path::new("s"));
         std::fs::write(file, "[admin]\nsocket = '/run/a.sock'").unwrap();
-        assert_eq!(socket_path(&line(&["status", "--config", file])).unwrap(), Path::new("/run/a.sock"));
+        assert_eq!(socket_path(&line(&["status", "--config", file]).whom).unwrap(), Path::new("/run/a.sock"));
         for (text, says) in [("", "names no socket"), ("[admin]\nsockt = 'a'", "did you mean \"socket\"?")] {
             std::fs::write(file, text).unwrap();
-            let fault = socket_path(&line(&["status", "--config", file])).unwrap_err();
+            let fault = socket_path(&line(&["status", "--config", file]).whom).unwrap_err();
             assert!(fault.to_string().contains(says) && fault.exit_code() == EXIT_CONFIG, "{fault}");
         }
     }

@@ -1,4 +1,5 @@
-//! `banter program`: checks a program as the server would, tries it on messages, and writes out what an editor wants to know.
+//! `banter program`: checks a program as the server would, tries it on messages, and writes out what an editor wants to know; has a
+//! running server read one again, and says where programs are dear.
 //!
 //! ```text
 //!  FILE ─▶ compiled and tried as at a start ─▶ each line of the log ─Event─▶ the engine ─▶ a line: verdict, effects, units
@@ -13,7 +14,7 @@ use std::process::ExitCode;
 use banter_chat::parcel::OwnedBody;
 use banter_chat::policy::RoomPattern;
 use banter_chat::program::{
-    Budget, Call, Effect, Effects, Engine, Event, Fault, ProgramFacts, ProgramId, RoomFacts, Spent, Verdict,
+    Budget, Call, Effect, Effects, Engine, Event, Fault, Hook, ProgramFacts, ProgramId, RoomFacts, Spent, Verdict,
 };
 use banter_chat::programs::{OnFault, ProgramLimits};
 use banter_chat::room_state::{RoomState, StateDraft};
@@ -25,6 +26,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use crate::config::{Config, ConfigFault, ProgramEntry, Settings};
+use crate::ctl_tool::{self, Whom};
 use crate::host::EXIT_CONFIG;
 use crate::programs::{ProgramsFault, load};
 
@@ -64,6 +66,32 @@ pub enum ProgramTask {
     },
     /// Write out the types that an editor completes programs by (luau-lsp)
     Types,
+    /// Have a running server read a program's file again, as a reload does
+    #[command(
+        after_help = "A file with a mistake changes nothing, and it is said where that is. With it whatever else a reload \
+                            reads is read.\n\
+                            Exit code: 0 done, 1 refused, 2 wrong arguments, 69 no server answers, 77 not allowed, 78 the \
+                            configuration."
+    )]
+    Load {
+        /// Its name in [[programs]]: as a rule its file's, without the ending
+        #[arg(value_name = "NAME")]
+        name: String,
+        #[command(flatten)]
+        /// Which server.
+        whom: Whom,
+    },
+    /// Say in which rooms of a running server programs took the most in 10 s
+    #[command(
+        after_help = "BUDGET: units a second as a share of units_per_second_max in [program_limits]. SUSPENDED: for how \
+                            long yet.\n\
+                            Exit code: as of `banter program load`."
+    )]
+    Top {
+        #[command(flatten)]
+        /// Which server.
+        whom: Whom,
+    },
 }
 
 /// Which program.
@@ -106,7 +134,14 @@ impl ToolFault {
 
 /// Does it, and says what came of it.
 pub fn run(task: &ProgramTask) -> ExitCode {
-    match done(task) {
+    let done = match task {
+        ProgramTask::Load { name, whom } => return ctl_tool::load_program(whom, name),
+        ProgramTask::Top { whom } => return ctl_tool::dearest_rooms(whom),
+        ProgramTask::Types => write_types(),
+        ProgramTask::Check { which } => check(which),
+        ProgramTask::Test { which, log, seed, expect } => test(which, log.as_deref(), *seed, expect.as_deref()),
+    };
+    match done {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(EXIT_DIFFERS),
         // Who has closed the pipe has read enough.
@@ -118,27 +153,19 @@ pub fn run(task: &ProgramTask) -> ExitCode {
     }
 }
 
-fn done(task: &ProgramTask) -> Result<bool, ToolFault> {
-    match task {
-        ProgramTask::Types => {
-            io::stdout().write_all(type_definitions().as_bytes()).map_err(ToolFault::Stdout)?;
-            Ok(true)
-        }
-        ProgramTask::Check { which } => {
-            let (entry, _) = which.entry()?;
-            let (compiled, _) = load(&entry)?;
-            let ProgramFacts { hooks, version } = compiled.facts();
-            let hooks: Vec<&str> = banter_chat::program::Hook::ALL
-                .into_iter()
-                .filter(|hook| hooks.has(*hook))
-                .map(banter_chat::program::Hook::name)
-                .collect();
-            let file = entry.file.display();
-            println!("{file}: it holds; hooks: {}; version of its state: {version}", hooks.join(", "));
-            Ok(true)
-        }
-        ProgramTask::Test { which, log, seed, expect } => test(which, log.as_deref(), *seed, expect.as_deref()),
-    }
+fn write_types() -> Result<bool, ToolFault> {
+    io::stdout().write_all(type_definitions().as_bytes()).map_err(ToolFault::Stdout)?;
+    Ok(true)
+}
+
+fn check(which: &Which) -> Result<bool, ToolFault> {
+    let (entry, _) = which.entry()?;
+    let (compiled, _) = load(&entry)?;
+    let ProgramFacts { hooks, version } = compiled.facts();
+    let hooks: Vec<&str> = Hook::ALL.into_iter().filter(|hook| hooks.has(*hook)).map(Hook::name).collect();
+    let file = entry.file.display();
+    println!("{file}: it holds; hooks: {}; version of its state: {version}", hooks.join(", "));
+    Ok(true)
 }
 
 impl Which {

@@ -112,7 +112,7 @@ impl Client {
     }
 
     fn refusal(&self, request: &Request, status: http::StatusCode, answer: &Value) -> CtlFault {
-        let said = |key: &str| answer["error"][key].as_str().map(super::shown::plain);
+        let said = |key: &str| answer["error"][key].as_str().map(super::shown::plain_lines);
         let (Some(code), Some(message)) = (said("code"), said("message")) else {
             return self.no_answer(format!("HTTP {status}"));
         };
@@ -185,6 +185,7 @@ mod tests {
             told(refusal("not_found", "there is no such path: see /openapi.json")).contains("has no GET /v1/users/ann")
         );
         assert_eq!(told(refusal("bad_request", "\\u001b[2J")), "bad_request: \\u{1b}[2J", "a terminal gets no orders");
+        assert_eq!(told(refusal("bad_request", "a:2:1: no\\n  x\\n  ^")), "bad_request: a:2:1: no\n  x\n  ^");
         for nonsense in ["220 mail.example.com ESMTP\r\n", "HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n", ""]
         {
             let fault = asked(nonsense).unwrap_err();

@@ -9,6 +9,8 @@ use crate::wall_clock;
 
 /// Characters of a room's name ahead of the numbers; a longer one moves them.
 const ROOM_WIDTH: usize = 32;
+/// Characters of a program's name, the same way.
+const PROGRAM_WIDTH: usize = 16;
 /// Characters of what a line of the status is about.
 const LABEL_WIDTH: usize = 13;
 
@@ -31,9 +33,10 @@ pub fn answer(task: &CtlTask, answer: &Value) -> String {
         CtlTask::Revoke { .. } => format!("revoked: {}\n", revocation(answer)),
         CtlTask::Lift { .. } => format!("{} taken back\n", count(answer["lifted"].as_u64(), "revocation")),
         CtlTask::Reload => reload(answer),
+        CtlTask::LoadProgram { program } => loaded(program, answer),
         CtlTask::Drain => "the server turns newcomers away, delivers what was acknowledged, and ends\n".to_owned(),
         CtlTask::LogLevel { .. } => log_level(answer),
-        CtlTask::Rooms { .. } | CtlTask::Members { .. } | CtlTask::Revocations => String::new(),
+        CtlTask::Rooms { .. } | CtlTask::Members { .. } | CtlTask::Revocations | CtlTask::DearestRooms => String::new(),
     }
 }
 
@@ -50,6 +53,11 @@ pub fn list(task: &CtlTask, entries: &[Value], is_first: bool) -> String {
             head + &entries.iter().map(room).collect::<String>()
         }
         CtlTask::Members { .. } => entries.iter().map(|user| format!("{}\n", told(user))).collect(),
+        CtlTask::DearestRooms if entries.is_empty() => String::new(),
+        CtlTask::DearestRooms => {
+            let head = ["CALLS", "UNITS", "UNITS/S", "BUDGET", "FAULTS", "SUSPENDED"].map(str::to_owned);
+            dear_line("PROGRAM", "ROOM", head) + &entries.iter().map(dear_room).collect::<String>()
+        }
         _ => entries.iter().map(|entry| format!("{}\n", revocation(entry))).collect(),
     }
 }
@@ -60,6 +68,7 @@ pub fn nothing(task: &CtlTask) -> String {
         CtlTask::Rooms { prefix } if prefix.is_empty() => "no room is in memory".to_owned(),
         CtlTask::Rooms { prefix } => format!("no room in memory has a name that begins with {}", plain(prefix)),
         CtlTask::Members { room } => format!("nobody reads {}", plain(room.as_str())),
+        CtlTask::DearestRooms => "no room has called a program in the last ten seconds".to_owned(),
         _ => "nothing is revoked".to_owned(),
     }
 }
@@ -71,6 +80,11 @@ pub fn plain(text: &str) -> String {
         false => character.to_string(),
     };
     text.chars().map(escaped).collect()
+}
+
+/// A text of several lines, the same way.
+pub fn plain_lines(text: &str) -> String {
+    text.lines().map(plain).collect::<Vec<_>>().join("\n")
 }
 
 /// A value in one line; nothing where there is none.
@@ -185,6 +199,29 @@ fn room_line(name: &str, columns: [String; 6]) -> String {
     format!("{name:ROOM_WIDTH$} {head:>10} {kept:>10} {readers:>8} {members:>8}  {level:8} {core:>4}\n")
 }
 
+fn dear_room(room: &Value) -> String {
+    let number = |key: &str| room[key].as_u64();
+    let budget = match (number("units_per_second"), number("units_per_second_max")) {
+        (Some(_), Some(0)) => "no limit".to_owned(),
+        (Some(units), Some(max)) => format!("{} %", units.saturating_mul(100) / max),
+        _ => String::new(),
+    };
+    let suspended = match number("suspended_ms") {
+        Some(0) | None => String::new(),
+        Some(ms) => duration(ms.div_ceil(1_000)),
+    };
+    let [calls, units, per_second, faults] =
+        ["calls", "units", "units_per_second", "faults"].map(|key| told(&room[key]));
+    dear_line(&told(&room["program"]), &told(&room["room"]), [calls, units, per_second, budget, faults, suspended])
+}
+
+fn dear_line(program: &str, room: &str, columns: [String; 6]) -> String {
+    let [calls, units, per_second, budget, faults, suspended] = columns;
+    format!(
+        "{program:PROGRAM_WIDTH$} {room:ROOM_WIDTH$} {calls:>8} {units:>10} {per_second:>9} {budget:>8} {faults:>7} {suspended:>9}\n"
+    )
+}
+
 /// Every field in a line of its own.
 fn fields(value: &Value) -> String {
     let fields = value.as_object().into_iter().flatten();
@@ -219,12 +256,33 @@ fn revocation(revocation: &Value) -> String {
 }
 
 fn reload(reload: &Value) -> String {
-    let now = each(&reload["takes_effect"]).map(|change| format!("holds now      {change}\n"));
-    let later = each(&reload["needs_restart"]).map(|change| format!("needs restart  {change}\n"));
-    let mut out: String = now.chain(later).collect();
+    let mut out = changes(reload);
     if out.is_empty() {
         out.push_str("reloaded; nothing differs but, where they did, the files of keys\n");
     }
+    out + &hanging(reload)
+}
+
+/// What came of reading a program again, and all else with it.
+fn loaded(program: &str, reload: &Value) -> String {
+    let mut out = changes(reload);
+    let is_new = |new: &Value| new.as_str() == Some(program);
+    if !reload["programs"].as_array().is_some_and(|programs| programs.iter().any(is_new)) {
+        let _ = writeln!(out, "{} is as it was: its text, words and config are the same", plain(program));
+    }
+    out + &hanging(reload)
+}
+
+fn changes(reload: &Value) -> String {
+    let programs = reload["programs"].as_array().into_iter().flatten();
+    let programs = programs.map(|program| format!("new program    {}\n", told(program)));
+    let now = each(&reload["takes_effect"]).map(|change| format!("holds now      {change}\n"));
+    let later = each(&reload["needs_restart"]).map(|change| format!("needs restart  {change}\n"));
+    programs.chain(now).chain(later).collect()
+}
+
+fn hanging(reload: &Value) -> String {
+    let mut out = String::new();
     for core in reload["silent_cores"].as_array().into_iter().flatten() {
         let _ = writeln!(out, "core {} hangs, and takes it once it does no longer", told(core));
     }
@@ -320,8 +378,37 @@ mod tests {
                 revocation(&nothing),
                 reload(&nothing),
                 log_level(&nothing),
+                dear_room(&nothing),
+                loaded("a", &nothing),
             );
         }
+    }
+
+    #[test]
+    fn what_a_reload_made_new_is_told_and_a_program_that_is_as_it_was_too() {
+        let none = json!({"takes_effect": [], "needs_restart": [], "silent_cores": [], "programs": []});
+        assert_eq!(loaded("dice", &none), "dice is as it was: its text, words and config are the same\n");
+        let both = json!({"takes_effect": [{"key": "log", "from": null, "to": "\"warn\""}], "programs": ["dice", "poll"], "silent_cores": [3]});
+        let told = "new program    dice\nnew program    poll\nholds now      log: nothing -> \"warn\"\n";
+        let hangs = "core 3 hangs, and takes it once it does no longer\n";
+        assert_eq!((loaded("dice", &both), reload(&both)), (format!("{told}{hangs}"), format!("{told}{hangs}")));
+        assert!(loaded("other", &both).contains("other is as it was"));
+        assert!(reload(&none).starts_with("reloaded; nothing differs"));
+    }
+
+    #[test]
+    fn a_dear_room_is_a_line_and_its_budget_a_share() {
+        let room = |units: u64, max: u64, suspended_ms: u64| {
+            let line = dear_room(
+                &json!({"program": "dice", "room": "game-7", "core": 1, "calls": 12, "units": 10 * units, "units_per_second": units,
+                        "units_per_second_max": max, "faults": 3, "suspended_ms": suspended_ms}),
+            );
+            line.split_whitespace().collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(room(4_000, 8_000, 0), "dice game-7 12 40000 4000 50 % 3");
+        assert_eq!(room(4_000, 0, 59_001), "dice game-7 12 40000 4000 no limit 3 60 s");
+        let task = CtlTask::DearestRooms;
+        assert_eq!((list(&task, &[], true), list(&task, &[json!({})], true).lines().count()), (String::new(), 2));
     }
 
     #[test]

@@ -4,6 +4,7 @@ mod beside;
 mod harm;
 mod hooks;
 mod lasting;
+mod operating;
 mod seams;
 mod setup;
 mod storm;

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use banter_tests::admin_socket::{self, Told};
-use banter_tests::server_process::{PATIENCE, ServerProcess, Start, wait_until};
+use banter_tests::server_process::{PATIENCE, ServerProcess, Start, run_to_end, wait_until};
 use banter_tests::wire_client::{Form, WireClient};
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -140,6 +140,13 @@ impl Setup {
         programs.into_iter().find(|program| program["name"] == name).unwrap_or_else(|| panic!("{name}: {}", told.body))
     }
 
+    /// What comes of `banter program` with this server's configuration: its exit code, stdout and stderr.
+    pub fn program(&self, line: &str) -> (i32, String, String) {
+        let config = self.text_of("banter.toml");
+        let words = ["program"].into_iter().chain(line.split(' ')).chain(["--config", &config]);
+        run_to_end(&words.collect::<Vec<_>>())
+    }
+
     /// What metrics count of a program under `banter_program_…`, over all cores, and of faults by kind.
     pub fn counted(&self, name: &str) -> BTreeMap<String, u64> {
         let told = self.operate("GET", "/v1/metrics", &Value::Null);
@@ -149,7 +156,8 @@ impl Setup {
             if !metric.contains(&format!("program=\"{name}\"")) {
                 continue;
             }
-            let family = metric.split("_total").next().expect("a name");
+            let name = metric.split('{').next().expect("a name");
+            let family = name.strip_suffix("_total").unwrap_or(name);
             let kind = metric.split_once("kind=\"").and_then(|(_, rest)| rest.split('"').next());
             let key = kind.map_or_else(|| family.to_owned(), |kind| format!("{family} {kind}"));
             let value: u64 = metric.rsplit_once(' ').and_then(|(_, value)| value.parse().ok()).expect("a number");
