@@ -17,7 +17,7 @@ use banter_protocol::ids::{RoomName, UserName};
 mod one_core;
 use one_core::{Disk, Server, WALL_MS, roomy};
 
-/// Does what a body says: `burn UNITS`, `keep BYTES`, `fail`.
+/// Does what a body says: `burn UNITS`, `keep BYTES`, `take BYTES` (keeps them, and the post gets no place), `fail`.
 struct Burner;
 
 impl Engine for Burner {
@@ -32,12 +32,12 @@ impl Engine for Burner {
         let number: u32 = number.parse().unwrap_or_default();
         match word {
             "burn" => call.spent.units = number,
-            "keep" => {
+            "keep" | "take" => {
                 call.state.set("k", &vec![b'1'; number as usize], None).expect("it is small");
             }
             _ => return Err(Fault::new(FaultKind::Error, "it failed")),
         }
-        Ok(Verdict::Pass)
+        Ok(if word == "take" { Verdict::Take { reply: None } } else { Verdict::Pass })
     }
 
     fn rest(&mut self) -> bool {
@@ -306,5 +306,20 @@ fn what_a_room_remembers_counts_as_it_is_committed_and_once_it_is_read() {
         posted(&mut server, "a", "burn 1");
         suspended(&server);
         assert_eq!(counts(&server)["burner"].state_bytes, before, "{level:?}");
+    }
+}
+
+#[test]
+fn what_a_program_decided_without_a_place_is_for_no_other_room_that_comes_in_the_place_of_a_forgotten_one() {
+    for level in Durability::ALL {
+        let mut server = server_of(level, Limits { rooms_max: 1, ..roomy() }, &[("burner", "*", 1)]);
+        post(&mut server, "keeps", "take 9");
+        post(&mut server, "keeps-nothing", "burn 1");
+        server.rest();
+        assert_eq!(server.shard.take_backend_answers().len(), 2, "{level:?}");
+        posted(&mut server, "keeps-nothing", "burn 1");
+        let rooms: Vec<&str> = server.shard.rooms().iter().map(|room| room.name.as_str()).collect();
+        assert_eq!((rooms, counts(&server)["burner"].state_bytes), (vec!["keeps-nothing"], 0), "{level:?}");
+        suspended(&server);
     }
 }
