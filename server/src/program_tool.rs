@@ -74,7 +74,7 @@ pub enum ProgramTask {
                             configuration."
     )]
     Load {
-        /// Its name in [[programs]]: as a rule its file's, without the ending
+        /// Its name: as a rule its file's, without the ending
         #[arg(value_name = "NAME")]
         name: String,
         #[command(flatten)]
