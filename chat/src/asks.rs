@@ -11,14 +11,17 @@ use banter_protocol::event::Event;
 use banter_protocol::fault::RequestFault;
 use banter_protocol::features::{FeatureNames, Features};
 use banter_protocol::ids::{Cursor, PostKey, RequestId, RoomId, RoomName, Sequence, UserName, check_room_name};
+use banter_protocol::native::as_viewed;
 use banter_protocol::request::{Ask, Body, FetchFrom, Request};
 use bytes::Bytes;
 
 use crate::access::{Access, must_have};
 use crate::address::{ConnectionId, SubscriptionId, core_of};
+use crate::audience::Class;
 use crate::guests::has_no_token;
 use crate::local_room::LocalRoom;
 use crate::parcel::{Answer, FetchAsk, JoinAsk, OwnedBody, Refusal, Up};
+use crate::program::ClassName;
 use crate::proving::{JoinWish, Purpose, must_be_short};
 use crate::rates::Kind;
 use crate::session::{Moment, ReadState, Stage, Subscription};
@@ -439,6 +442,7 @@ impl Sessions {
             told: 0,
             is_pending: false,
             ended_by: None,
+            class: Class::NONE,
             rights: Rights::NONE,
             position: 0,
             sequence: Sequence(0),
@@ -488,6 +492,10 @@ impl Sessions {
         };
         self.release(slot, reserved);
         let answer = self.judge_answer(slot, answer);
+        let class = match &answer {
+            Answer::Page { room, .. } => self.class_in(slot, room.as_str()),
+            _ => None,
+        };
         let session = &mut self.connections[slot];
         session.posts_open -=
             u32::from(matches!(answer, Answer::Posted { .. } | Answer::Taken { .. } | Answer::PostRefused(_)));
@@ -502,6 +510,7 @@ impl Sessions {
                 session.write(&Event::Taken { id, room: room.as_str(), reply: reply.as_deref() });
             }
             Answer::Page { room, epoch, messages, more } => {
+                let messages = as_viewed(&messages, class.as_ref().map(ClassName::as_str)).unwrap_or_default();
                 session.write(&Event::Page { id, room: room.as_str(), epoch, messages: &messages, more });
             }
             Answer::Members { room, count, users } => {
@@ -517,6 +526,12 @@ impl Sessions {
         }
         self.mark_ready(slot);
         self.resume_if_light(slot);
+    }
+
+    /// The class that the connection reads the room as, where it reads it.
+    fn class_in(&self, slot: usize, room: &str) -> Option<ClassName> {
+        let reading = &self.subscriptions[self.subscription_of(slot, room)? as usize];
+        self.rooms[reading.room as usize].class_name(reading.class).cloned()
     }
 
     /// A right that ended while a page or a list was on its way stops it.

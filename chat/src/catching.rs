@@ -8,10 +8,12 @@ use std::collections::VecDeque;
 
 use banter_protocol::event::Event;
 use banter_protocol::frame::Frames;
+use banter_protocol::native::as_viewed;
 
 use crate::address::{ConnectionId, SubscriptionId};
 use crate::latencies::PageSource;
 use crate::parcel::{CatchUp, Page, Up};
+use crate::program::ClassName;
 use crate::session::ReadState;
 use crate::sessions::Sessions;
 use crate::turn::Turn;
@@ -31,8 +33,8 @@ impl Sessions {
     /// The run does not hold what the subscription reads next: it was left out of the run, or the run went on without it.
     pub(crate) fn fall_off(&mut self, subscription: u32, turn: &mut Turn<'_>) {
         let reading = &self.subscriptions[subscription as usize];
-        let form = self.connections[reading.connection as usize].form;
-        if self.rooms[reading.room as usize].is_left_out(form, reading.position) {
+        let audience = self.connections[reading.connection as usize].audience(reading);
+        if self.rooms[reading.room as usize].is_left_out(audience, reading.position) {
             turn.counters.fell_behind_by_lag += 1;
         } else {
             turn.counters.fell_behind_by_run += 1;
@@ -163,19 +165,22 @@ impl Sessions {
             session.write(&Event::Gap { room: here.name.as_str(), epoch: here.epoch, from, to });
             turn.counters.gaps += 1;
         }
-        for frame in Frames(&page.messages).flatten() {
+        let class = here.class_name(reading.class).map(ClassName::as_str);
+        let shown = as_viewed(&page.messages, class);
+        debug_assert!(shown.is_ok(), "a page holds messages that this server encoded");
+        for frame in Frames(&shown.unwrap_or_default()).flatten() {
             let written = session.form.write_kept(frame, session.agreed, &mut session.outbox);
             debug_assert!(written.is_ok(), "a page holds messages that this server encoded");
         }
         turn.counters.deliveries += u64::from(page.messages_count);
-        let form = session.form;
+        let audience = session.audience(reading);
         self.subscriptions[subscription as usize].sequence = page.through;
         self.rooms[room as usize].memory_from = page.memory_from;
         self.advance(room, page.head);
         if page.through == page.head && self.rooms[room as usize].head == Some(page.head) {
             self.stop_reading(subscription, turn);
             let reading = &mut self.subscriptions[subscription as usize];
-            reading.position = self.rooms[room as usize].add_live(form);
+            reading.position = self.rooms[room as usize].add_live(audience);
             reading.state = ReadState::Live;
         } else if self.subscriptions[subscription as usize].state == ReadState::Joining {
             self.fall_behind(subscription, turn);

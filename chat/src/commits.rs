@@ -23,7 +23,7 @@ use std::ops::Bound;
 use banter_log::index::Entry;
 use banter_log::journal::{Answer as DiskAnswer, Done, Journal, Reach};
 use banter_log::key::KeyedPost;
-use banter_log::record::{Author, Level, Record as LogRecord, RecordKind, SENT_HASH_BYTES, message_bytes};
+use banter_log::record::{Author, Level, Record as LogRecord, SENT_HASH_BYTES, message_bytes};
 use banter_log::segment::Class;
 use banter_protocol::ids::RequestId;
 use bytes::Bytes;
@@ -603,7 +603,7 @@ fn logged<'r>(
 ) -> (LogRecord<'r>, Entry) {
     let author = log_author(record.author);
     let log_record = LogRecord { sent_body_hash, ..LogRecord::message(room, level, author, &record.frame) };
-    let (kind, record_bytes) = (RecordKind::Message, log_record.bytes() as u32);
+    let (kind, record_bytes) = (log_record.kind, log_record.bytes() as u32);
     (log_record, Entry { kind, room, epoch, sequence: record.sequence, time_ms, level, record_bytes, key })
 }
 

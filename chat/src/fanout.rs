@@ -5,12 +5,15 @@ use banter_chunk::ChunkSlice;
 use banter_protocol::event::Event;
 use banter_protocol::features::Features;
 use banter_protocol::ids::{Epoch, RequestId, RoomId, RoomName, Sequence, UserName};
+use banter_protocol::native::as_viewed;
 use banter_protocol::request::Body;
 use banter_protocol::wire::WireForm;
 
 use crate::address::{ConnectionId, Peer, SubscriptionId};
+use crate::audience::ByAudience;
 use crate::parcel::{Batch, Down, OwnedBody, Page, Record, Refusal};
 use crate::policy::Durability;
+use crate::program::ClassName;
 use crate::run::{CHUNK_BYTES_MAX, Taken};
 use crate::session::{ReadState, Skip, Stage, Subscription};
 use crate::sessions::Sessions;
@@ -60,9 +63,10 @@ impl Sessions {
                 head,
                 members,
                 durability,
+                class,
                 page,
             } => {
-                let joined = Joined { to, room, echo, presence, id, request, epoch, head, members, durability };
+                let joined = Joined { to, room, echo, presence, id, request, epoch, head, members, durability, class };
                 self.joined_down(&joined, &page, turn);
             }
             Down::JoinRefused { to, subscription, request, refusal } => {
@@ -114,31 +118,42 @@ impl Sessions {
     /// Adds a message to the run of every form that somebody live reads, encoded once for each.
     fn append(&mut self, room: u32, record: &Record) {
         self.rooms[room as usize].head = Some(record.sequence);
-        let positions = self.append_to_runs(room, record.sequence, |form, out| {
+        let positions = self.append_to_runs(room, record.sequence, |form, class, out| {
             // A run is shared by readers who agreed on different things. What rooms say live all of them know; a feature
             // that tells something else needs runs of its own.
-            let written = form.write_kept(&record.frame, Features::NONE, out);
+            let written = match class {
+                None => form.write_kept(&record.frame, Features::NONE, out),
+                Some(_) => as_viewed(&record.frame, class).and_then(|f| form.write_kept(&f, Features::NONE, out)),
+            };
             debug_assert!(written.is_ok(), "a record is a message that this server encoded");
         });
         if record.author.core == self.own {
             let (before, through) = (record.sequence.previous(), record.sequence);
             let wants_own = |reading: &Subscription| reading.echo;
-            self.spare_author(room, record.author, (before, through), positions, wants_own);
+            self.spare_author(room, record.author, (before, through), &positions, wants_own);
         }
     }
 
     /// Appends a frame to every run that somebody live reads; where it lies in each. `last` is the newest message in the
     /// run with it.
-    fn append_to_runs(&mut self, room: u32, last: Sequence, write: impl Fn(WireForm, &mut Vec<u8>)) -> Positions {
+    fn append_to_runs(
+        &mut self,
+        room: u32,
+        last: Sequence,
+        write: impl Fn(WireForm, Option<&str>, &mut Vec<u8>),
+    ) -> Positions {
         let here = &mut self.rooms[room as usize];
         let before = here.run_bytes();
         let tight = self.run_bytes > self.limits.run_bytes_per_core_max;
         let keep_bytes_max = if tight { 0 } else { u64::from(self.limits.run_bytes_max) };
         let mut positions = Positions::default();
-        for form in here.live_forms() {
+        for audience in here.audiences() {
+            if !here.is_live(audience) {
+                continue;
+            }
             self.scratch.clear();
-            write(form, &mut self.scratch);
-            positions[form.index()] = here.append(form, &self.scratch, last, keep_bytes_max);
+            write(audience.form, here.class_name(audience.class).map(ClassName::as_str), &mut self.scratch);
+            positions.set(audience, here.append(audience, &self.scratch, last, keep_bytes_max));
         }
         self.run_bytes = self.run_bytes + here.run_bytes() - before;
         positions
@@ -150,13 +165,13 @@ impl Sessions {
         room: u32,
         author: Peer,
         (before, through): (Sequence, Sequence),
-        positions: Positions,
+        positions: &Positions,
         wants_own: impl Fn(&Subscription) -> bool,
     ) {
         let Some(slot) = self.slot_of(author.connection) else { return };
-        let (start, end) = positions[self.connections[slot].form.index()];
         let Some(subscription) = self.subscription_in(slot, room) else { return };
         let reading = &mut self.subscriptions[subscription as usize];
+        let (start, end) = positions.get(self.connections[slot].audience(reading));
         if wants_own(reading) || reading.state != ReadState::Live {
             return;
         }
@@ -190,8 +205,8 @@ impl Sessions {
         let Some(&room) = self.room_by_id.get(&id) else { return };
         let here = &mut self.rooms[room as usize];
         let before = here.run_bytes();
-        for form in WireForm::ALL {
-            here.forget_before(form, here.run_head(form));
+        for audience in here.audiences() {
+            here.forget_before(audience, here.run_head(audience));
         }
         self.run_bytes -= before - here.run_bytes();
     }
@@ -210,7 +225,7 @@ impl Sessions {
             ReadState::Live => {
                 let here = &mut self.rooms[reading.room as usize];
                 let before = here.run_bytes();
-                here.remove_live(session.form);
+                here.remove_live(session.audience(reading));
                 self.run_bytes -= before - here.run_bytes();
                 if reading.is_pending {
                     reading.is_pending = false;
@@ -263,6 +278,7 @@ impl Sessions {
         reading.told = self.rooms[reading.room as usize].told_by_now();
         reading.sequence = page.after;
         reading.is_placed = true;
+        reading.class = self.rooms[reading.room as usize].move_reading(reading.class, joined.class.as_ref());
         let is_newest_join = reading.join == id.join;
         let here = &mut self.rooms[reading.room as usize];
         if here.epoch != epoch {
@@ -323,9 +339,9 @@ impl Sessions {
         let name = here.name.clone();
         let body = Body { format: body.format, bytes: &body.bytes };
         let event = Event::Signal { room: name.as_str(), user: user.as_str(), body };
-        let positions = self.append_to_runs(room, head, |form, out| form.write_event(&event, out));
+        let positions = self.append_to_runs(room, head, |form, _, out| form.write_event(&event, out));
         if author.core == self.own {
-            self.spare_author(room, author, (head, head), positions, |_| false);
+            self.spare_author(room, author, (head, head), &positions, |_| false);
         }
         self.has_new_frames(room);
     }
@@ -424,10 +440,10 @@ impl Sessions {
     ) -> Option<ChunkSlice> {
         let reading = &mut self.subscriptions[subscription as usize];
         let here = &self.rooms[reading.room as usize];
-        let form = self.connections[slot].form;
+        let audience = self.connections[slot].audience(reading);
         let skip = reading.skips.as_ref().and_then(|skips| skips.front()).copied();
         let until = skip.map(|skip| (skip.start, skip.before));
-        let taken = match here.run(form) {
+        let taken = match here.run(audience) {
             Some(run) => run.take(reading.position, until),
             None => Taken::FellOff,
         };
@@ -437,7 +453,7 @@ impl Sessions {
                 turn.counters.deliveries += through.0 - reading.sequence.0;
                 (reading.position, reading.sequence) = (position, through);
                 reading.pass_skips();
-                if reading.position >= here.run_head(form) {
+                if reading.position >= here.run_head(audience) {
                     self.no_longer_pending(slot, subscription);
                 }
                 Some(slice)
@@ -506,6 +522,7 @@ struct Joined {
     head: Sequence,
     members: u64,
     durability: Durability,
+    class: Option<ClassName>,
 }
 
 /// Whether a join was asked before another of the same connection. The numbers wrap.
@@ -513,7 +530,7 @@ fn is_earlier(join: u32, other: u32) -> bool {
     join.wrapping_sub(other) > u32::MAX / 2
 }
 
-/// Where a frame lies in the run of each form.
-type Positions = [(u64, u64); WireForm::ALL.len()];
+/// Where a frame lies in the run of each audience.
+type Positions = ByAudience<(u64, u64)>;
 
 const _: () = assert!(GATHERED_BYTES_MAX < CHUNK_BYTES_MAX as usize);

@@ -7,6 +7,7 @@
 pub mod access;
 pub mod address;
 mod asks;
+pub mod audience;
 pub mod backend;
 mod catching;
 pub mod clock;

@@ -15,6 +15,7 @@ use bytes::Bytes;
 use crate::address::{ConnectionId, Peer, SubscriptionId, UserId};
 use crate::latencies::PageSource;
 use crate::policy::Durability;
+use crate::program::ClassName;
 
 /// A body on its way.
 #[derive(Clone, Debug)]
@@ -281,6 +282,8 @@ pub enum Down {
         members: u64,
         /// When its messages are acknowledged and shown.
         durability: Durability,
+        /// Which views it is shown, by the word of the room's program.
+        class: Option<ClassName>,
         /// The start of the replay.
         page: Page,
     },

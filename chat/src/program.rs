@@ -11,6 +11,7 @@
 use std::fmt;
 
 use banter_protocol::ids::{Epoch, RoomName, Sequence, UserName};
+use banter_protocol::native::{CLASS_BYTES_MAX, VIEW_OVERHEAD_BYTES, VIEWS_MAX};
 
 use crate::parcel::OwnedBody;
 use crate::policy::RoomPattern;
@@ -251,8 +252,37 @@ pub enum Verdict {
     },
     /// Of a post: it is said in another room instead.
     Route(RoomName),
-    /// Of a join or a fetch: nothing before that place is given.
-    From(Sequence),
+    /// Of a join or a fetch: so far, and not without conditions.
+    Admit {
+        /// Nothing before that place is given; 0: all that there is.
+        from: Sequence,
+        /// Of a join: which views the reader is shown.
+        class: Option<ClassName>,
+    },
+}
+
+/// The name of a class of readers, for which a message may have a view.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClassName(Box<str>);
+
+/// A class has no name, or one that is too long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a class has a name of 1 to {CLASS_BYTES_MAX} bytes")]
+pub struct ClassFault;
+
+impl ClassName {
+    /// Of that name.
+    ///
+    /// # Errors
+    /// It is empty, or longer than [`CLASS_BYTES_MAX`].
+    pub fn new(name: &str) -> Result<Self, ClassFault> {
+        if (1..=CLASS_BYTES_MAX).contains(&name.len()) { Ok(ClassName(name.into())) } else { Err(ClassFault) }
+    }
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
 }
 
 /// Why a call came to no verdict.
@@ -331,6 +361,8 @@ pub enum Effect {
     Whisper(UserName, Vec<u8>),
     /// Tells the members a JSON value that nobody keeps.
     Signal(Vec<u8>),
+    /// Of a post: readers of that class are shown this JSON value instead of its body, now and whenever they read it again.
+    View(ClassName, Vec<u8>),
     /// Says a line in the server's log.
     Log(Box<str>),
 }
@@ -345,6 +377,10 @@ pub struct Effects<'a> {
     post_to: &'a [RoomPattern],
 }
 
+fn view_bytes(class: &ClassName, body: &[u8]) -> usize {
+    VIEW_OVERHEAD_BYTES + class.as_str().len() + body.len()
+}
+
 /// Why an effect is none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EffectFault {
@@ -352,7 +388,9 @@ pub enum EffectFault {
     #[error("a call may do this {0} times at most")]
     TooMany(usize),
     /// The body is too large for a frame.
-    #[error("the body, or all that a call says in its room, is larger than the {0} bytes that fit a frame")]
+    #[error(
+        "the body, or all that a call says in its room, or all views, are larger than the {0} bytes that fit a frame"
+    )]
     TooLarge(usize),
     /// Nobody gave it that room.
     #[error("`grants` of this program names no room like that in `post_to`")]
@@ -378,15 +416,24 @@ impl<'a> Effects<'a> {
             }
             Effect::Whisper(_, body) => (body.len(), WHISPERS_MAX),
             Effect::Signal(body) => (body.len(), SIGNALS_MAX),
+            Effect::View(class, body) => {
+                self.list.retain(|effect| !matches!(effect, Effect::View(there, _) if there == class));
+                (view_bytes(class, body), VIEWS_MAX)
+            }
             Effect::Log(_) => (0, LOG_LINES_MAX),
         };
-        // A call's posts together are no larger than one, so that they fit a commit with what they are about.
-        let said = |effect: &Effect| if let Effect::Post(body) = effect { body.len() } else { 0 };
-        let before = if said(&effect) > 0 { self.list.iter().map(said).sum() } else { 0 };
-        if body + before > self.body_bytes_max {
+        let kind = std::mem::discriminant(&effect);
+        // A call's posts together are no larger than one, so that they fit a commit with what they are about; and so are the views
+        // of a message, which is one frame with them.
+        let said = |there: &Effect| match there {
+            _ if std::mem::discriminant(there) != kind => 0,
+            Effect::Post(body) => body.len(),
+            Effect::View(class, body) => view_bytes(class, body),
+            _ => 0,
+        };
+        if body + self.list.iter().map(said).sum::<usize>() > self.body_bytes_max {
             return Err(EffectFault::TooLarge(self.body_bytes_max));
         }
-        let kind = std::mem::discriminant(&effect);
         if self.list.iter().filter(|there| std::mem::discriminant(*there) == kind).count() >= max {
             return Err(EffectFault::TooMany(max));
         }
@@ -408,6 +455,12 @@ impl<'a> Effects<'a> {
         let own =
             self.list.iter().filter_map(|effect| if let Effect::Post(body) = effect { Some(body.len()) } else { None });
         own.fold((0, 0), |(posts, bytes), body| (posts + 1, bytes + body))
+    }
+
+    /// Bytes of the views of what is posted.
+    pub fn views_bytes(&self) -> usize {
+        let bytes = |effect: &Effect| if let Effect::View(class, body) = effect { view_bytes(class, body) } else { 0 };
+        self.list.iter().map(bytes).sum()
     }
 
     /// Bytes of a body at most.
@@ -455,6 +508,22 @@ mod tests {
         assert_eq!(effects.push(Effect::PostTo(room("news-1"), b"1".to_vec())), Ok(()));
         assert_eq!(effects.push(Effect::PostTo(room("staff"), b"1".to_vec())), Err(EffectFault::NoGrant));
         assert_eq!(effects.take().len(), OWN_POSTS_MAX + 1);
+    }
+
+    #[test]
+    fn a_message_has_one_view_a_class_and_all_of_them_fit_a_frame() {
+        let mut effects = Effects::new(200, &[]);
+        let view = |class: usize, bytes| Effect::View(ClassName::new(&class.to_string()).unwrap(), vec![b'1'; bytes]);
+        for bytes in [190, 1, 3] {
+            effects.push(view(0, bytes)).unwrap();
+        }
+        assert_eq!(effects.views_bytes(), VIEW_OVERHEAD_BYTES + 1 + 3, "the last one counts");
+        assert_eq!(effects.push(view(1, 186)), Err(EffectFault::TooLarge(200)));
+        for class in 1..VIEWS_MAX {
+            effects.push(view(class, 1)).unwrap();
+        }
+        assert_eq!(effects.push(view(VIEWS_MAX, 1)), Err(EffectFault::TooMany(VIEWS_MAX)));
+        assert_eq!((ClassName::new(""), ClassName::new(&"c".repeat(65))), (Err(ClassFault), Err(ClassFault)));
     }
 
     #[test]

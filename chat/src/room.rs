@@ -6,6 +6,7 @@ use std::ops::Bound;
 use banter_protocol::error_code::ErrorCode;
 use banter_protocol::event::MEMBERS_LISTED_MAX;
 use banter_protocol::ids::{Cursor, Epoch, RoomId, RoomName, Sequence, UserName};
+use banter_protocol::native::VIEWS_MAX;
 use banter_protocol::request::JoinFrom;
 use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
@@ -18,6 +19,7 @@ use crate::parcel::{Record, Refusal, Up};
 use crate::policy::RoomPolicy;
 use crate::post_rates::PostBucket;
 use crate::presence::Presence;
+use crate::program::ClassName;
 use crate::rates::RoomRate;
 use crate::room_program::RoomProgram;
 use crate::shares::Share;
@@ -67,8 +69,15 @@ pub struct Room {
     pub idle: Link,
     head: Sequence,
     members: BTreeMap<UserName, u32>,
-    /// Connections that read the room, and whether each wants presence.
-    readers: FxHashMap<Peer, bool>,
+    readers: FxHashMap<Peer, Reader>,
+}
+
+/// A connection that reads the room.
+#[derive(Clone, Copy, Debug)]
+struct Reader {
+    wants_presence: bool,
+    /// Of the room's classes, counted from 1; 0: of none.
+    class: u8,
 }
 
 /// What waits for a room.
@@ -248,10 +257,10 @@ impl Room {
 
     /// Adds a reader, or changes what it wants.
     pub fn add_reader(&mut self, peer: Peer, user: &UserName, presence: bool) -> MemberChange {
-        let before = self.readers.insert(peer, presence);
+        let before = self.readers.insert(peer, Reader { wants_presence: presence, class: 0 });
         let share = self.share_mut(peer.core);
         share.watchers += u32::from(presence);
-        share.watchers -= u32::from(before == Some(true));
+        share.watchers -= u32::from(before.is_some_and(|before| before.wants_presence));
         if before.is_some() {
             return MemberChange::None;
         }
@@ -261,9 +270,37 @@ impl Room {
         if *connections == 1 { MemberChange::Changed } else { MemberChange::None }
     }
 
+    /// Whether one more reader can be of that class.
+    pub fn takes_class(&self, name: &ClassName) -> bool {
+        let Some(kept) = &self.program else { return false };
+        kept.classes.contains(name) || self.free_class(kept).is_some()
+    }
+
+    /// A place for a class that nobody is of.
+    fn free_class(&self, kept: &RoomProgram) -> Option<usize> {
+        let (there, is_read) = (kept.classes.len(), |place: usize| {
+            self.readers.values().any(|reader| usize::from(reader.class) == place + 1)
+        });
+        if there < VIEWS_MAX { Some(there) } else { (0..there).find(|&place| !is_read(place)) }
+    }
+
+    /// The reader is of that class from now on.
+    pub fn put_into_class(&mut self, peer: Peer, name: Option<&ClassName>) {
+        let Some((name, kept)) = name.zip(self.program.as_deref()) else { return };
+        let there = kept.classes.iter().position(|there| there == name);
+        let Some(place) = there.or_else(|| self.free_class(kept)) else { return };
+        if let Some(kept) = self.program.as_deref_mut() {
+            kept.classes.resize(kept.classes.len().max(place + 1), name.clone());
+            kept.classes[place] = name.clone();
+        }
+        if let Some(reader) = self.readers.get_mut(&peer) {
+            reader.class = place as u8 + 1;
+        }
+    }
+
     /// Takes a reader away; `None` if it was none.
     pub fn remove_reader(&mut self, peer: Peer, user: &UserName) -> Option<MemberChange> {
-        let presence = self.readers.remove(&peer)?;
+        let presence = self.readers.remove(&peer)?.wants_presence;
         let share = self.share_mut(peer.core);
         share.readers -= 1;
         share.watchers -= u32::from(presence);

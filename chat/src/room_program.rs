@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::program::ProgramId;
+use crate::program::{ClassName, ProgramId};
 use crate::room_state::RoomState;
 
 /// Faults at which a room's program is suspended; one is forgiven each [`FORGIVEN_MS`].
@@ -33,6 +33,8 @@ pub struct RoomProgram {
     pub unread: Option<Unread>,
     /// When its first timer comes due, as the core's list has it.
     pub timer_ms: Option<u64>,
+    /// The classes that its readers are of, or were.
+    pub classes: Vec<ClassName>,
     /// How often it failed.
     pub faults: Faults,
     /// How much it may still take.

@@ -14,7 +14,7 @@ use banter_log::reading::ReadFault;
 use banter_protocol::error_code::ErrorCode;
 use banter_protocol::event::{Message, PresenceState};
 use banter_protocol::ids::{Epoch, PostKey, RequestId, RoomId, Sequence, UserName};
-use banter_protocol::native;
+use banter_protocol::native::{self, Views};
 use banter_protocol::request::Body;
 use bytes::Bytes;
 use rustc_hash::FxHashMap;
@@ -38,7 +38,7 @@ use crate::parcel::{Answer, Batch, Down, JoinAsk, OwnedBody, Page, Record, Refus
 use crate::policy::RoomPolicies;
 use crate::post_rates::{PostRates, RoomPostRates};
 use crate::presence::Tellings;
-use crate::program::Event;
+use crate::program::{ClassName, Event};
 use crate::programming::Programming;
 use crate::proving::join_needs;
 use crate::room::{MemberChange, Room};
@@ -257,14 +257,16 @@ impl Rooms {
         let counting = (&mut turn.counters.limits, self.limits.dry_run);
         self.post_rates.take(room, turn.now.monotonic_ms, counting).map_err(Answer::PostRefused)?;
         let said = (&post.user, post.key.as_ref().map(|key| key.as_str()), &post.body, post.hop);
-        let (mut post_body, mut decided, mut own, mut program_user) = (None, None, Vec::new(), None);
+        let (mut post_body, mut views, mut decided, mut own, mut program_user) =
+            (None, Vec::new(), None, Vec::new(), None);
         if self.slots[slot].program.is_some()
             && let Some(made) = self.decide_post(slot, said, turn)?
         {
             if let Some(to) = made.route {
                 return self.route_post(post, to, turn);
             }
-            (post_body, decided, own, program_user) = (made.body, Some(made.decided), made.own, made.user);
+            (post_body, views) = (made.body, made.views);
+            (decided, own, program_user) = (Some(made.decided), made.own, made.user);
         }
         let body = post_body.as_ref().unwrap_or(&post.body);
         let sequence = self.next_place(slot);
@@ -283,7 +285,10 @@ impl Rooms {
             key: post.key.as_ref().map(|key| key.as_str()),
             body: Body { format: body.format, bytes: &body.bytes },
         };
-        native::write_message(&message, &mut self.scratch);
+        match Views::read(&views) {
+            Ok(views) => native::write_viewed(&message, views, &mut self.scratch),
+            Err(_) => native::write_message(&message, &mut self.scratch),
+        }
         let record = Record { sequence, frame: Bytes::copy_from_slice(&self.scratch), author: post.author };
         let since_us = turn.now.monotonic_us;
         self.open(Some(slot), Open::Post { record, request: post.request, time_ms, key, since_us, decided });
@@ -384,12 +389,25 @@ impl Rooms {
         let core = ask.reader.core;
         let parcel = match self.try_join(&ask, turn) {
             Err(refusal) => Down::JoinRefused { to, subscription, request, refusal },
-            Ok((slot, start)) => {
+            Ok((slot, start, class)) => {
                 let page = self.first_page(slot, start, (!ask.echo).then_some(ask.reader));
                 let room = &self.slots[slot];
                 let (epoch, members, durability) = (room.epoch, room.members_count(), room.policy.durability);
                 let (room, echo, presence, head) = (ask.room, ask.echo, ask.presence, page.head);
-                Down::Joined { to, room, echo, presence, subscription, request, epoch, head, members, durability, page }
+                Down::Joined {
+                    to,
+                    room,
+                    echo,
+                    presence,
+                    subscription,
+                    request,
+                    epoch,
+                    head,
+                    members,
+                    durability,
+                    class,
+                    page,
+                }
             }
         };
         turn.lanes.send_answer(core, parcel);
@@ -429,12 +447,16 @@ impl Rooms {
         in_log.filter(|log| log.head.next() >= in_memory).map_or(in_memory, |log| log.first.min(in_memory))
     }
 
-    fn try_join(&mut self, ask: &JoinAsk, turn: &mut Turn<'_>) -> Result<(usize, Sequence), Refusal> {
+    fn try_join(
+        &mut self,
+        ask: &JoinAsk,
+        turn: &mut Turn<'_>,
+    ) -> Result<(usize, Sequence, Option<ClassName>), Refusal> {
         must_have(ask.rights, join_needs(ask.from, ask.presence))?;
         let slot = self.room_or_new(&ask.room)?;
         let first_available = self.first_available(slot);
         let start = self.slots[slot].start_of(ask.from, ask.read_already, first_available);
-        let start = match start.and_then(|start| self.start_by_program(slot, start, ask, turn)) {
+        let (start, class) = match start.and_then(|start| self.start_by_program(slot, start, ask, turn)) {
             Ok(start) => start,
             Err(refusal) => {
                 self.queue_if_idle(slot);
@@ -444,9 +466,10 @@ impl Rooms {
         if self.slots[slot].add_reader(ask.reader, &ask.user, ask.presence) == MemberChange::Changed {
             self.add_presence(slot, &ask.user, PresenceState::Joined, Some(ask.reader));
         }
+        self.slots[slot].put_into_class(ask.reader, class.as_ref());
         self.is_used(slot);
         self.set_timer(slot);
-        Ok((slot, start))
+        Ok((slot, start, class))
     }
 
     /// Takes a reader away; `false` if it was none.

@@ -12,6 +12,7 @@ use banter_protocol::wire::WireForm;
 use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 
+use crate::audience::{Audience, Class};
 use crate::latencies::PageSource;
 use crate::rates::Rates;
 
@@ -119,6 +120,11 @@ pub enum Stage {
 }
 
 impl Session {
+    /// Whom a reading of it is sent the same as.
+    pub fn audience(&self, reading: &Subscription) -> Audience {
+        Audience { form: self.form, class: reading.class }
+    }
+
     /// For a slot that nobody has.
     pub fn free() -> Self {
         Session {
@@ -207,6 +213,8 @@ pub struct Subscription {
     pub ended_by: Option<ErrorCode>,
     /// What its connection may do in the room.
     pub rights: Rights,
+    /// Which views it is shown, among the room's classes on this core.
+    pub class: Class,
     /// Where it is in the run, while it is live.
     pub position: u64,
     /// The newest message that was handed to the socket.

@@ -360,17 +360,18 @@ impl Sessions {
         if let Some(by_room) = &mut session.by_room {
             by_room.remove(&removed.room);
         }
-        let form = session.form;
+        let audience = session.audience(&removed);
         let room = &mut self.rooms[removed.room as usize];
         let before = room.run_bytes();
         match removed.state {
-            ReadState::Live => room.remove_live(form),
+            ReadState::Live => room.remove_live(audience),
             ReadState::Behind => {
                 session.behind -= 1;
                 turn.counters.subscriptions_behind -= 1;
             }
             ReadState::Joining => {}
         }
+        room.move_reading(removed.class, None);
         room.subscriptions.swap_remove(removed.place as usize);
         room.round.shrink(room.subscriptions.len());
         let moved = room.subscriptions.get(removed.place as usize).copied();

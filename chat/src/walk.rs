@@ -13,8 +13,7 @@
 
 use std::collections::VecDeque;
 
-use banter_protocol::wire::WireForm;
-
+use crate::audience::ByAudience;
 use crate::session::ReadState;
 use crate::sessions::Sessions;
 use crate::turn::Turn;
@@ -133,11 +132,12 @@ impl Sessions {
         let reading = &mut self.subscriptions[subscription as usize];
         let (slot, here) = (reading.connection as usize, &self.rooms[reading.room as usize]);
         let session = &mut self.connections[slot];
-        if reading.state != ReadState::Live || reading.position == here.run_head(session.form) {
+        let audience = session.audience(reading);
+        if reading.state != ReadState::Live || reading.position == here.run_head(audience) {
             return;
         }
         // One that takes nothing is known for behind as soon as the run went on without it, and not when it takes again.
-        let fell_off = here.run(session.form).is_none_or(|run| reading.position < run.tail());
+        let fell_off = here.run(audience).is_none_or(|run| reading.position < run.tail());
         if fell_off || reading.skips.as_ref().is_some_and(|skips| skips.len() > SKIPS_MAX) {
             self.fall_off(subscription, turn);
             return;
@@ -160,8 +160,8 @@ impl Sessions {
 pub(crate) struct Sweep {
     room: u32,
     at: usize,
-    /// The oldest position of a live subscription so far, by form.
-    oldest: [u64; WireForm::ALL.len()],
+    /// The oldest position of a live subscription so far.
+    oldest: ByAudience<u64>,
 }
 
 /// Subscriptions that a turn looks at for frames that nobody needs any more.
@@ -183,8 +183,9 @@ impl Sessions {
                 sweep.at += 1;
                 let reading = &self.subscriptions[subscription as usize];
                 if reading.state == ReadState::Live {
-                    let form = self.connections[reading.connection as usize].form.index();
-                    sweep.oldest[form] = sweep.oldest[form].min(reading.position);
+                    let audience = self.connections[reading.connection as usize].audience(reading);
+                    let oldest = sweep.oldest.get(audience).min(reading.position);
+                    sweep.oldest.set(audience, oldest);
                 }
             }
             if sweep.at < here.subscriptions.len() {
@@ -204,7 +205,11 @@ impl Sessions {
             if !std::mem::take(&mut here.is_swept) {
                 continue;
             }
-            return Some(Sweep { room, at: 0, oldest: WireForm::ALL.map(|form| here.run_head(form)) });
+            let mut oldest = ByAudience::default();
+            for audience in here.audiences() {
+                oldest.set(audience, here.run_head(audience));
+            }
+            return Some(Sweep { room, at: 0, oldest });
         }
         None
     }
@@ -212,8 +217,9 @@ impl Sessions {
     fn end_sweep(&mut self, sweep: &Sweep) {
         let here = &mut self.rooms[sweep.room as usize];
         let before = here.run_bytes();
-        for form in WireForm::ALL {
-            here.forget_before(form, sweep.oldest[form.index()]);
+        // Of an audience that came meanwhile nothing is known, and nothing is forgotten.
+        for audience in here.audiences() {
+            here.forget_before(audience, sweep.oldest.get(audience));
         }
         self.run_bytes -= before - here.run_bytes();
         if here.run_bytes() > 0 {

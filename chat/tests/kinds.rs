@@ -21,7 +21,7 @@ use banter_protocol::event::{Event, Message};
 use banter_protocol::features::{FeatureNames, KNOWN};
 use banter_protocol::frame::{Frame, Frames};
 use banter_protocol::ids::{Cursor, Epoch, RoomId, Sequence};
-use banter_protocol::native::{self, Change, Kept, State, write_kept, write_state};
+use banter_protocol::native::{self, Change, Kept, State, Views, write_kept, write_state};
 use banter_protocol::request::{Ask, Body, BodyFormat, FetchFrom, JoinFrom, Request};
 use banter_protocol::websocket::{Incoming, Role, WebSocketReader};
 use banter_protocol::wire::WireForm;
@@ -31,7 +31,7 @@ const EPOCH: Epoch = Epoch(3);
 const WALL_MS: u64 = 1_700_000_000_000;
 const AUTHOR: Author = Author { core: 0, slot: 1, generation: 1 };
 /// What the room has, each a block: a message is its place, the others have the places between.
-const LOG: [RecordKind; 8] = [
+const LOG: [RecordKind; 9] = [
     RecordKind::Change,
     RecordKind::Message,
     RecordKind::State,
@@ -40,17 +40,24 @@ const LOG: [RecordKind; 8] = [
     RecordKind::Message,
     RecordKind::State,
     RecordKind::Change,
+    RecordKind::Viewed,
 ];
 /// The same as everybody is told of it.
-const TOLD: [&str; 6] = ["gap 1", "message 2", "gap 3", "gap 4", "message 5", "gap 6"];
+const TOLD: [&str; 7] = ["gap 1", "message 2", "gap 3", "gap 4", "message 5", "gap 6", "message 7"];
 
 fn frame(kind: RecordKind, sequence: Sequence) -> Vec<u8> {
     let (epoch, time_ms, room, user) = (EPOCH, WALL_MS, ROOM, "ann");
     let (format, bytes) = (BodyFormat::Json, &b"\"said\""[..]);
-    let mut frame = Vec::new();
+    let (mut frame, mut views) = (Vec::new(), Vec::new());
     let kept = match kind {
         RecordKind::Message => {
-            Kept::Message(Message { epoch, sequence, time_ms, room, user, key: None, body: Body { format, bytes } })
+            let message = Message { epoch, sequence, time_ms, room, user, key: None, body: Body { format, bytes } };
+            Kept::Message(message, Views::default())
+        }
+        RecordKind::Viewed => {
+            assert!(Views::write("red", b"\"for red\"", &mut views));
+            let message = Message { epoch, sequence, time_ms, room, user, key: None, body: Body { format, bytes } };
+            Kept::Message(message, Views::read(&views).unwrap())
         }
         RecordKind::Change => {
             Kept::Change(Change { epoch, sequence, time_ms, room, user, target: Sequence(1), what: 1, body: bytes })
@@ -254,7 +261,7 @@ fn a_page_holds_every_place_that_was_asked_for_in_both_directions_and_at_every_l
         for limit in 1..=TOLD.len() {
             let heard = server.ask(fetch(FetchFrom::After(Sequence(0)), Some(limit as u64)));
             assert_eq!(server.told(heard), TOLD[..limit], "{form:?}");
-            let heard = server.ask(fetch(FetchFrom::Before(Sequence(7)), Some(limit as u64)));
+            let heard = server.ask(fetch(FetchFrom::Before(Sequence(TOLD.len() as u64 + 1)), Some(limit as u64)));
             assert_eq!(server.told(heard), TOLD[TOLD.len() - limit..], "{form:?}");
         }
     }

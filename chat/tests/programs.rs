@@ -78,7 +78,7 @@ impl Engine for Script {
                     verdict = Verdict::Refuse { reason, message: None, retry_after_ms: Some(9) };
                 }
                 "take" => verdict = Verdict::Take { reply: Some(quoted(next())) },
-                "from" => verdict = Verdict::From(Sequence(next().parse().unwrap())),
+                "from" => verdict = Verdict::Admit { from: Sequence(next().parse().unwrap()), class: None },
                 "route" => verdict = Verdict::Route(RoomName::new(next()).unwrap()),
                 // Only where it was said first.
                 "routed" if call.room.name == "lobby" => verdict = Verdict::Route(RoomName::new(next()).unwrap()),

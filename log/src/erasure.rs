@@ -85,7 +85,7 @@ impl Erasure {
     /// Whether that is to be erased. What is erased already is not.
     pub fn hides(&self, kept: &Kept<'_>) -> bool {
         let user = match kept {
-            Kept::Message(message) => message.user,
+            Kept::Message(message, _) => message.user,
             Kept::Change(change) => change.user,
             Kept::Erased { .. } => return false,
         };

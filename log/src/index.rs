@@ -84,7 +84,7 @@ impl Entry {
         }
         let kept = read_kept(record.frame).ok()?;
         let key = match &kept {
-            Kept::Message(message) => KeyedPost::of(message, record.sent_body_hash),
+            Kept::Message(message, _) => KeyedPost::of(message, record.sent_body_hash),
             Kept::Change(_) | Kept::Erased { .. } => None,
         };
         let (room, epoch, sequence) = (id_of(kept.room()), kept.epoch(), kept.sequence());

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  offset  size  field
-//!       0     1  kind: 1 = message, 2 = change, 3 = state, 4 = tombstone
+//!       0     1  kind: 1 = message, 2 = change, 3 = state, 4 = tombstone, 5 = message with views
 //!       1     1  level of its room (1 = written, 2 = synced), and 16 if a hash follows the prefix
 //!       2     2  the lowest 16 bits of the room's id
 //!       4     4  CRC-32C of the segment's nonce and of all of the record but these 4 bytes
@@ -17,6 +17,7 @@
 
 use banter_protocol::frame::{FrameHeader, FrameKind, HEADER_BYTES};
 use banter_protocol::ids::RoomId;
+use banter_protocol::native::is_viewed;
 
 use crate::bytes::{array, u16_at, u32_at, u64_at};
 
@@ -40,6 +41,8 @@ pub enum RecordKind {
     State = 3,
     /// A place whose message was erased.
     Tombstone = 4,
+    /// What a person said, in its place, with other bodies for classes of readers.
+    Viewed = 5,
 }
 
 impl RecordKind {
@@ -50,6 +53,7 @@ impl RecordKind {
             2 => Some(RecordKind::Change),
             3 => Some(RecordKind::State),
             4 => Some(RecordKind::Tombstone),
+            5 => Some(RecordKind::Viewed),
             _ => None,
         }
     }
@@ -61,6 +65,7 @@ impl RecordKind {
             RecordKind::Change => FrameKind::Change,
             RecordKind::State => FrameKind::State,
             RecordKind::Tombstone => FrameKind::Gap,
+            RecordKind::Viewed => FrameKind::Viewed,
         }
     }
 
@@ -144,9 +149,10 @@ pub const fn message_bytes(frame_bytes: usize) -> usize {
 }
 
 impl<'a> Record<'a> {
-    /// A message as it was posted.
+    /// A message, with views or without.
     pub fn message(room: RoomId, level: Level, author: Author, frame: &'a [u8]) -> Self {
-        let (kind, room_tag) = (RecordKind::Message, room_tag(room));
+        let kind = if is_viewed(frame) { RecordKind::Viewed } else { RecordKind::Message };
+        let room_tag = room_tag(room);
         Record { kind, level, room_tag, author, sent_body_hash: None, frame }
     }
 

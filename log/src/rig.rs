@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use banter_protocol::event::Message;
 use banter_protocol::ids::{Epoch, RoomId, RoomName, Sequence};
-use banter_protocol::native::{Change, Kept, State, read_message, write_kept, write_state};
+use banter_protocol::native::{Change, Kept, State, Views, read_message, write_kept, write_state};
 use banter_protocol::request::{Body, BodyFormat};
 
 use crate::PAGE_BYTES;
@@ -53,17 +54,15 @@ impl Post {
         let (room, user) = (self.room, self.user);
         let key = format!("key {}", self.sequence);
         let text = format!("{} {}{:05}", self.room, ".".repeat(self.body_bytes), self.sequence);
-        let (mut frame, bytes) = (Vec::new(), text.as_bytes());
+        let (mut frame, mut views, bytes) = (Vec::new(), Vec::new(), text.as_bytes());
+        assert!(Views::write("red", bytes, &mut views), "a class with a name");
         let kept = match self.kind {
-            RecordKind::Message => Kept::Message(banter_protocol::event::Message {
-                epoch,
-                sequence,
-                time_ms,
-                room,
-                user,
-                key: self.is_keyed.then_some(&key),
-                body: Body { format: BodyFormat::Bytes, bytes },
-            }),
+            RecordKind::Message | RecordKind::Viewed => {
+                let (key, body) = (self.is_keyed.then_some(&key[..]), Body { format: BodyFormat::Bytes, bytes });
+                let message = Message { epoch, sequence, time_ms, room, user, key, body };
+                let has_views = self.kind == RecordKind::Viewed;
+                Kept::Message(message, if has_views { Views::read(&views).unwrap() } else { Views::default() })
+            }
             RecordKind::Change => {
                 Kept::Change(Change { epoch, sequence, time_ms, room, user, target: Sequence(1), what: 1, body: bytes })
             }

@@ -1,6 +1,6 @@
 //! What a program asks for while it is called: the message, the room, its state, effects, and what its operator gave it.
 
-use banter_chat::program::{Call, Effect, EffectFault, Event, FaultKind, LOG_LINE_BYTES_MAX, Verdict};
+use banter_chat::program::{Call, ClassName, Effect, EffectFault, Event, FaultKind, LOG_LINE_BYTES_MAX, Verdict};
 use banter_chat::room_state::{StateDraft, StateFault};
 use banter_protocol::ids::{RoomName, UserName};
 use banter_protocol::request::BodyFormat;
@@ -85,6 +85,11 @@ impl From<StateFault> for No {
             StateFault::Key => No::Error(fault.to_string()),
         }
     }
+}
+
+/// A class of that name.
+fn class_name(name: &str) -> Result<ClassName, No> {
+    ClassName::new(name).or_else(|fault| error(fault.to_string()))
 }
 
 pub fn error<T>(text: impl Into<String>) -> Result<T, No> {
@@ -251,7 +256,7 @@ impl<'p, 'c, 'e> Asked<'p, 'c, 'e> {
                 self.edited = Some(arguments.json(0)?);
                 Ok(Said::Nothing)
             }
-            _ => error("views are not there yet"),
+            _ => self.view(arguments, meter),
         }
     }
 
@@ -273,6 +278,16 @@ impl<'p, 'c, 'e> Asked<'p, 'c, 'e> {
         let Some(edited) = path::set(body, path, news.as_deref()) else { return Ok(Said::Bool(false)) };
         self.edited = Some(edited);
         Ok(Said::Bool(true))
+    }
+
+    fn view(&mut self, arguments: &Arguments<'_>, meter: &mut Meter<'_>) -> Result<Said, No> {
+        self.check_post()?;
+        meter.take(CHANGE_UNITS)?;
+        meter.take_bytes(arguments.size())?;
+        let class = class_name(arguments.text(0, "m:view")?)?;
+        let body = arguments.body(1, "m:view")?;
+        self.in_call()?.effects.push(Effect::View(class, body))?;
+        Ok(Said::Nothing)
     }
 
     fn of_event(&mut self, what: u32) -> Result<Said, No> {

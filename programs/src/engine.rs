@@ -1,7 +1,7 @@
 //! The engine of a core: a machine for each program, and what comes of their calls.
 
 use banter_chat::program::{
-    Call, EffectFault, Engine, Event, Fault, FaultKind, Hook, ProgramFacts, ProgramId, Verdict,
+    Call, ClassName, EffectFault, Engine, Event, Fault, FaultKind, Hook, ProgramFacts, ProgramId, Verdict,
 };
 use banter_protocol::ids::Sequence;
 
@@ -16,6 +16,8 @@ pub const FAULT_BYTES_MAX: usize = 1_024;
 const GARBAGE_BYTES_MIN: usize = 128 * 1_024;
 /// Garbage that is collected ahead of a call, where nobody rests: so a machine never grows beyond what one call adds to that.
 const GARBAGE_BYTES_MAX: usize = 2 * 1_024 * 1_024;
+/// The largest place that a number of Luau holds exactly: 2^53.
+const PLACE_MAX: f64 = 9_007_199_254_740_992.0;
 /// Work of one step of a round: about 20 µs.
 const STEP_KIB: u32 = 64;
 
@@ -175,25 +177,36 @@ fn fault_of(fault: VmFault, run: &Run<'_>, asked: &mut Asked<'_, '_, '_>, limits
 /// What a hook gave back that is no verdict.
 enum Returned {
     Nothing,
-    From(f64),
-    Class,
+    /// `from`, `class`, both or neither.
+    Admission {
+        from: Option<f64>,
+        class: Option<Box<str>>,
+    },
     Other(&'static str),
 }
 
 fn returned(nodes: &Nodes<'_>) -> Returned {
     match nodes.first().map(|node| node.part()) {
         None | Some(Part::Nil) => Returned::Nothing,
-        Some(Part::Table) => match nodes.get(1..).map(|pairs| pairs.iter().map(|node| node.part())) {
-            Some(mut parts) => match (parts.next(), parts.next(), parts.next()) {
-                (Some(Part::Text(b"from")), Some(Part::Number(from)), Some(Part::End)) => Returned::From(from),
-                _ if nodes.iter().any(|node| node.part() == Part::Text(b"class")) => Returned::Class,
-                _ => Returned::Other("a table without `from` alone"),
-            },
-            None => Returned::Other("a table"),
-        },
+        Some(Part::Table) => admission(nodes.iter().skip(1).map(|node| node.part()))
+            .unwrap_or(Returned::Other("a table that is not of `from`, a place, and `class`, a text,")),
         Some(Part::Text(_)) => Returned::Other("a text"),
         Some(Part::Number(_)) => Returned::Other("a number"),
         Some(_) => Returned::Other("no verdict"),
+    }
+}
+
+/// What a table says that has nothing but `from` and `class`.
+fn admission<'n>(mut parts: impl Iterator<Item = Part<'n>>) -> Option<Returned> {
+    let (mut from, mut class) = (None, None);
+    loop {
+        match (parts.next()?, parts.next()) {
+            (Part::Text(b"from"), Some(Part::Number(place))) => from = Some(place),
+            (Part::Text(b"class"), Some(Part::Text(name))) => class = Some(std::str::from_utf8(name).ok()?.into()),
+            // Also of neither: `{ class = nil }` is a table without anything.
+            (Part::End, _) => return Some(Returned::Admission { from, class }),
+            _ => return None,
+        }
     }
 }
 
@@ -218,16 +231,23 @@ fn verdict(
     }
     match returned {
         Returned::Nothing => edit(asked),
-        Returned::From(from) if matches!(hook, Hook::Join | Hook::Fetch) => {
-            let is_place = from.fract() == 0.0 && (0.0..=9_007_199_254_740_992.0).contains(&from);
-            if is_place {
-                Ok(Verdict::From(Sequence(from as u64)))
-            } else {
-                error("`from` is a place, 0 or more".into())
+        Returned::Admission { class: Some(_), .. } if hook != Hook::Join => {
+            error(format!("{name} gives no `class` back"))
+        }
+        Returned::Admission { .. } if !matches!(hook, Hook::Join | Hook::Fetch) => {
+            error(format!("{name} gives no `from` back"))
+        }
+        Returned::Admission { from, class } => {
+            let from = from.unwrap_or_default();
+            let is_place = from.fract() == 0.0 && (0.0..=PLACE_MAX).contains(&from);
+            if !is_place {
+                return error("`from` is a place, 0 or more".into());
+            }
+            match class.map(|name| ClassName::new(&name)).transpose() {
+                Ok(class) => Ok(Verdict::Admit { from: Sequence(from as u64), class }),
+                Err(fault) => error(format!("`class`: {fault}")),
             }
         }
-        Returned::From(_) => error(format!("{name} gives no `from` back")),
-        Returned::Class => error("classes of readers are not there yet".into()),
         Returned::Other(what) => error(format!("{name} gave {what} back: it returns nothing, or a verdict")),
     }
 }

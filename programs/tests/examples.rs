@@ -12,7 +12,7 @@ use banter_programs::{Compiled, LuauEngine};
 use banter_protocol::ids::UserName;
 use common::{Room, json, source};
 
-const NAMES: [&str; 6] = ["redactor", "slow_mode", "dice", "poll", "turns", "echo"];
+const NAMES: [&str; 7] = ["redactor", "slow_mode", "dice", "poll", "turns", "echo", "hands"];
 
 fn folder() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../examples/programs")

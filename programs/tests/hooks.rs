@@ -2,7 +2,7 @@
 
 mod common;
 
-use banter_chat::program::{Effect, Event, FaultKind, ProgramId, Verdict};
+use banter_chat::program::{ClassName, Effect, Event, FaultKind, ProgramId, Verdict};
 use banter_protocol::ids::{RoomName, Sequence, UserName};
 use banter_protocol::request::BodyFormat;
 use bytes::Bytes;
@@ -72,7 +72,7 @@ fn what_is_no_verdict_is_a_fault() {
 fn each_hook_gets_what_it_is_about() {
     let text = "
         version = 3
-        function join(room, who) if who.user == 'eve' then return refuse('no') end return { from = 7 } end
+        function join(room, who) if who.user == 'eve' then return refuse('no') end return { from = 7, class = who.user } end
         function leave(room, who) room.post({ gone = who.user }) end
         function signal(room, s) if s:get('t') == 1 then return refuse('loud') end log(s.user, s:raw()) end
         function fetch(room, q) if not q.user then return { from = 9 } end end
@@ -83,18 +83,48 @@ fn each_hook_gets_what_it_is_about() {
     let user = |name| UserName::new(name).unwrap();
     let (ann, eve) = (user("ann"), user("eve"));
     let mut ask = |event: Event<'_>| room.call(&mut engine, FIRST, &event);
-    assert_eq!(ask(Event::Join { user: &ann }).verdict, Ok(Verdict::From(Sequence(7))));
+    assert_eq!(ask(Event::Join { user: &ann }).verdict, Ok(admitted(7, Some("ann"))));
     assert!(matches!(ask(Event::Join { user: &eve }).verdict, Ok(Verdict::Refuse { .. })));
     assert_eq!(ask(Event::Leave { user: &ann }).effects, [Effect::Post(b"{\"gone\":\"ann\"}".to_vec())]);
     assert!(matches!(ask(Event::Signal { user: &ann, body: &json("{\"t\":1}") }).verdict, Ok(Verdict::Refuse { .. })));
     assert_eq!(ask(Event::Signal { user: &ann, body: &json("{}") }).effects, [Effect::Log("ann {}".into())]);
-    assert_eq!(ask(Event::Fetch { user: None }).verdict, Ok(Verdict::From(Sequence(9))));
+    assert_eq!(ask(Event::Fetch { user: None }).verdict, Ok(admitted(9, None)));
     assert_eq!(ask(Event::Fetch { user: Some(&ann) }).verdict, Ok(Verdict::Pass));
     assert_eq!(ask(Event::Tick { name: "t" }).effects, [Effect::Signal(b"{\"tick\":\"t\"}".to_vec())]);
     assert_eq!(ask(Event::Upgrade { from: 2 }).verdict, Ok(Verdict::Pass));
     let facts = banter_chat::program::Engine::facts(&engine, FIRST);
     assert_eq!(facts.version, 3);
     assert!(!facts.hooks.has(banter_chat::program::Hook::Post));
+}
+
+fn admitted(from: u64, class: Option<&str>) -> Verdict {
+    Verdict::Admit { from: Sequence(from), class: class.map(|name| ClassName::new(name).unwrap()) }
+}
+
+#[test]
+fn a_reader_is_put_into_a_class_and_a_message_has_a_view_for_it() {
+    let text = "
+        function join(room, who) return { class = config.class } end
+        function fetch(room, q) return { class = 'red' } end
+        function post(room, m)
+            m:view('red', { hand = m:get('hands.red') })
+            m:view('blue', m:get('hands.blue'))
+            m:set('hands', nil)
+        end";
+    let mut engine = engine(&[text]);
+    let mut room = Room::new();
+    let posted = room.post(&mut engine, FIRST, "ann", r#"{"hands":{"red":[1,2],"blue":"b"},"n":1}"#);
+    assert_eq!(posted.verdict, Ok(Verdict::Edit(b"{\"n\":1}".to_vec())));
+    let view = |class, body: &[u8]| Effect::View(ClassName::new(class).unwrap(), body.to_vec());
+    assert_eq!(posted.effects, [view("red", b"{\"hand\":[1,2]}"), view("blue", b"\"b\"")]);
+    let ann = UserName::new("ann").unwrap();
+    // There is no such name in its configuration.
+    assert_eq!(room.call(&mut engine, FIRST, &Event::Join { user: &ann }).verdict, Ok(admitted(0, None)));
+    let mut wrong = common::engine(&["function join() return { class = {} } end"]);
+    let refused = Room::new().call(&mut wrong, FIRST, &Event::Join { user: &ann }).verdict.unwrap_err();
+    assert!(refused.message.contains("a table that is not of"), "{refused}");
+    let refused = room.call(&mut engine, FIRST, &Event::Fetch { user: Some(&ann) }).verdict.unwrap_err();
+    assert!(refused.message.contains("no `class`"), "{refused}");
 }
 
 #[test]
@@ -106,7 +136,8 @@ fn a_message_tells_of_itself_and_its_room() {
     );
     assert_eq!(result("typeof(m) .. typeof(room) .. type(m)"), "\"eventroomuserdata\"");
     let messages = [
-        ("m:view('red', {})", "views are not there yet"),
+        ("m:view('', {})", "1 to 64 bytes"),
+        ("m:view('red')", "wants a body"),
         ("m.get", "with a colon"),
         ("m.nope", "has no 'nope'"),
         ("room:post(1)", "with a dot"),

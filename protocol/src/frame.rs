@@ -103,12 +103,14 @@ frame_kinds! {
     Removed = 83,
     /// Event: answer to a post that the room's program kept for itself.
     Taken = 84,
+    /// Kept in the log, and never sent: a message that some classes of readers are shown another body of.
+    Viewed = 85,
 }
 
 impl FrameKind {
     /// Whether a server of this version sends it; the others are in the log only.
     pub fn is_sent(self) -> bool {
-        !matches!(self, FrameKind::Change | FrameKind::State)
+        !matches!(self, FrameKind::Change | FrameKind::State | FrameKind::Viewed)
     }
 }
 

@@ -343,7 +343,7 @@ pub fn write_message(message: &Message<'_>, out: &mut Vec<u8>) {
 /// Appends what has a place in a history as JSON. What is no message is told as a gap of one: no place goes unsaid.
 pub fn write_kept(kept: &Kept<'_>, out: &mut Vec<u8>) {
     match *kept {
-        Kept::Message(ref message) => write_message(message, out),
+        Kept::Message(ref message, _) => write_message(message, out),
         Kept::Change(_) | Kept::Erased { .. } => write_event(&kept.as_gap(), out),
     }
 }

@@ -92,11 +92,13 @@ macro_rules! access {
 // Behind the macro, which it uses.
 mod heard;
 mod kept;
+mod viewed;
 pub use heard::{Heard, read_heard};
 pub use kept::{
     Change, Kept, State, Tombstone, as_told, erased_ms, read_kept, read_state, write_change, write_erased, write_kept,
     write_state,
 };
+pub use viewed::{CLASS_BYTES_MAX, VIEW_OVERHEAD_BYTES, VIEWS_MAX, Views, as_viewed, is_viewed, write_viewed};
 
 fn optional(text: &str) -> Option<&str> {
     (!text.is_empty()).then_some(text)
@@ -251,7 +253,11 @@ pub fn write_event_to(event: &Event<'_>, agreed: Features, out: &mut Vec<u8>) {
 
 /// Appends a message's frame to `out`: the bytes that are kept, and that every native reader gets.
 pub fn write_message(message: &Message<'_>, out: &mut Vec<u8>) {
-    let archive = archive::MessageArchive {
+    write(FrameKind::Message, &message_archive(message), out);
+}
+
+fn message_archive<'a>(message: &Message<'a>) -> archive::MessageArchive<'a> {
+    archive::MessageArchive {
         epoch: message.epoch.0,
         sequence: message.sequence.0,
         time_ms: message.time_ms,
@@ -260,8 +266,7 @@ pub fn write_message(message: &Message<'_>, out: &mut Vec<u8>) {
         key: message.key.unwrap_or(""),
         body: message.body.bytes,
         format: message.body.format as u8,
-    };
-    write(FrameKind::Message, &archive, out);
+    }
 }
 
 /// Reads the message of a whole frame, header and all.
@@ -280,7 +285,13 @@ fn read_message_payload(payload: &[u8]) -> Result<Message<'_>, PeerFault> {
 }
 
 fn read_message_as(payload: &[u8], format: fn(u8) -> Option<BodyFormat>) -> Result<Message<'_>, PeerFault> {
-    let message = access!(MessageArchive, payload).map_err(|_| PeerFault::Archive)?;
+    message_of(access!(MessageArchive, payload).map_err(|_| PeerFault::Archive)?, format)
+}
+
+fn message_of<'m>(
+    message: &'m archive::ArchivedMessageArchive<'_>,
+    format: fn(u8) -> Option<BodyFormat>,
+) -> Result<Message<'m>, PeerFault> {
     Ok(Message {
         epoch: Epoch(message.epoch.into()),
         sequence: Sequence(message.sequence.into()),

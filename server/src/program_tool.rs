@@ -421,9 +421,14 @@ fn say_verdict(verdict: &Verdict, told: &mut Map<String, Value>) {
             told.insert("room".into(), room.as_str().into());
             "route"
         }
-        Verdict::From(from) => {
-            told.insert("from".into(), from.0.into());
-            "from"
+        Verdict::Admit { from, class } => {
+            if from.0 > 0 {
+                told.insert("from".into(), from.0.into());
+            }
+            if let Some(class) = class {
+                told.insert("class".into(), class.as_str().into());
+            }
+            "admit"
         }
     };
     told.insert("verdict".into(), name.into());
@@ -439,6 +444,7 @@ fn effect_of(effect: &Effect) -> Value {
         Effect::PostTo(room, body) => json!({"post_to": room.as_str(), "body": value_of(body)}),
         Effect::Whisper(user, body) => json!({"whisper": user.as_str(), "body": value_of(body)}),
         Effect::Signal(body) => json!({"signal": value_of(body)}),
+        Effect::View(class, body) => json!({"view": class.as_str(), "body": value_of(body)}),
         Effect::Log(text) => json!({"log": &**text}),
     }
 }

@@ -205,7 +205,7 @@ impl Rooms {
                     }
                 }
                 // Posts of its own have their place by now.
-                Effect::Post(_) => {}
+                Effect::Post(_) | Effect::View(..) => {}
             }
         }
     }

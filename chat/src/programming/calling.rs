@@ -2,12 +2,14 @@
 
 use banter_log::journal::Journal;
 use banter_protocol::ids::UserName;
+use banter_protocol::native::VIEWS_MAX;
 
 use super::{Called, Noted};
 use crate::program::{
     Budget, Call, Effects, Event, Fault, FaultKind, Hook, MESSAGE_BYTES_MAX, ProgramId, REASON_BYTES_MAX,
     REPLY_BYTES_MAX, RoomFacts, Spent, Verdict,
 };
+use crate::room::Room;
 use crate::room_state::StateDraft;
 use crate::rooms::Rooms;
 use crate::turn::Turn;
@@ -104,7 +106,8 @@ impl Rooms {
         let call = Call { event, room: facts, state: state_in, effects: effects_in, budget, spent: spent_in };
         let verdict = engine.call(program, call);
         let verdict = verdict.and_then(|verdict| checked(event, verdict, &effects));
-        let said = said_bytes(event, verdict.as_ref().ok());
+        let verdict = verdict.and_then(|verdict| has_class(room, verdict));
+        let said = said_bytes(event, verdict.as_ref().ok()) + effects.views_bytes();
         let beside = said + state.bytes() + STATE_OVERHEAD_BYTES;
         let verdict = verdict.and_then(|verdict| fits_commit(&effects, beside, commit_bytes_max).map(|()| verdict));
         // What a stopping server would begin nobody sees any more: its programs decide, and do nothing.
@@ -184,7 +187,16 @@ fn checked(event: &Event<'_>, verdict: Verdict, effects: &Effects<'_>) -> Result
     let hook = event.hook();
     let fault = |message: String| Err(Fault::new(FaultKind::Error, message));
     match &verdict {
-        Verdict::Pass => {}
+        Verdict::Pass => match event {
+            Event::Post { body, .. } if effects.views_bytes() > 0 => {
+                let bytes = body.bytes.len() + effects.views_bytes();
+                if bytes > body_bytes_max {
+                    let message = format!("the body, with its views, is larger than {body_bytes_max} bytes");
+                    return Err(Fault::new(FaultKind::Effects, message));
+                }
+            }
+            _ => {}
+        },
         Verdict::Edit(_) | Verdict::Take { .. } | Verdict::Route(_) if hook != Hook::Post => {
             return fault(format!("`{}` has a verdict that only `post` can have", hook.name()));
         }
@@ -192,10 +204,10 @@ fn checked(event: &Event<'_>, verdict: Verdict, effects: &Effects<'_>) -> Result
             let granted = effects.may_reach(room);
             granted.map_err(|why| Fault::new(FaultKind::Effects, format!("route: {why}")))?;
         }
-        Verdict::Edit(body) if body.len() > body_bytes_max => {
+        Verdict::Edit(body) if body.len() + effects.views_bytes() > body_bytes_max => {
             return Err(Fault::new(
                 FaultKind::Effects,
-                format!("the edited body is larger than {body_bytes_max} bytes"),
+                format!("the edited body, with its views, is larger than {body_bytes_max} bytes"),
             ));
         }
         Verdict::Take { reply: Some(reply) } if reply.len() > REPLY_BYTES_MAX => {
@@ -213,12 +225,26 @@ fn checked(event: &Event<'_>, verdict: Verdict, effects: &Effects<'_>) -> Result
                 ));
             }
         }
-        Verdict::From(_) if !matches!(hook, Hook::Join | Hook::Fetch) => {
+        Verdict::Admit { class: Some(_), .. } if hook != Hook::Join => {
+            return fault(format!("`{}` has no reader to put into a class", hook.name()));
+        }
+        Verdict::Admit { .. } if !matches!(hook, Hook::Join | Hook::Fetch) => {
             return fault(format!("`{}` has no beginning to move", hook.name()));
         }
-        Verdict::From(_) => {}
+        Verdict::Admit { .. } => {}
     }
     Ok(verdict)
+}
+
+/// That the room has a class left, where a reader is put into one.
+fn has_class(room: &Room, verdict: Verdict) -> Result<Verdict, Fault> {
+    match &verdict {
+        Verdict::Admit { class: Some(class), .. } if !room.takes_class(class) => Err(Fault::new(
+            FaultKind::Effects,
+            format!("the readers of a room are of {VIEWS_MAX} classes at a time at most"),
+        )),
+        _ => Ok(verdict),
+    }
 }
 
 /// Bytes of what a call is about, where that gets a place.

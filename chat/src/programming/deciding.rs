@@ -4,7 +4,7 @@ use banter_log::key::body_hash;
 use banter_protocol::error_code::{ErrorCode, Scope};
 use banter_protocol::event::Message;
 use banter_protocol::ids::{RoomId, RoomName, Sequence, UserName};
-use banter_protocol::native;
+use banter_protocol::native::{self, Views};
 use banter_protocol::request::Body;
 use bytes::Bytes;
 
@@ -14,7 +14,7 @@ use crate::backend::BACKEND;
 use crate::commits::{Decided, Open};
 use crate::pages::{PageAsk, refuse_fetch};
 use crate::parcel::{Answer, FetchAsk, JoinAsk, OwnedBody, Record, Refusal, SayAsk, Up};
-use crate::program::{Effect, Event, Verdict};
+use crate::program::{ClassName, Effect, Event, Verdict};
 use crate::programs::{By, OnFault, ProgramRule};
 use crate::room_program::RoomProgram;
 use crate::rooms::{Post, Rooms};
@@ -25,10 +25,20 @@ const HOPS_MAX: u8 = 3;
 /// When to try again what a program could not route, since the lane was full, in milliseconds.
 const ROUTE_RETRY_AFTER_MS: u64 = 100;
 
+/// On which conditions a program lets somebody read.
+#[derive(Default)]
+pub(crate) struct Admission {
+    /// Nothing before that place is given.
+    from: Sequence,
+    class: Option<ClassName>,
+}
+
 /// What a program made of a post.
 pub(crate) struct PostDecided {
     /// What stands instead of its body.
     pub(crate) body: Option<OwnedBody>,
+    /// What classes of readers are shown instead of that, as [`Views`](banter_protocol::native::Views) has it.
+    pub(crate) views: Vec<u8>,
     /// What goes with its place.
     pub(crate) decided: Box<Decided>,
     /// What the program says behind it, and as whom.
@@ -40,8 +50,8 @@ pub(crate) struct PostDecided {
 
 impl PostDecided {
     fn routed(room: RoomName) -> Self {
-        let (body, decided, own, user) = (None, Box::default(), Vec::new(), None);
-        PostDecided { body, decided, own, user, route: Some(room) }
+        let (body, views, decided, own, user) = (None, Vec::new(), Box::default(), Vec::new(), None);
+        PostDecided { body, views, decided, own, user, route: Some(room) }
     }
 }
 
@@ -125,32 +135,27 @@ impl Rooms {
         };
         let sent_body_hash = edited.as_ref().filter(|_| key.is_some()).map(|_| body_hash(&body.bytes).into());
         let user = self.user_of_program(slot);
-        let (own, effects) = split(effects);
+        let (own, views, effects) = split(effects);
         let (state, is_own, is_behind) = (self.unsaid_state(slot), false, false);
         let decided = Box::new(Decided { state, effects, sent_body_hash, is_own, is_behind, hop, by: self.by(slot) });
-        Ok(Some(PostDecided { body: edited, decided, own, user, route: None }))
+        Ok(Some(PostDecided { body: edited, views, decided, own, user, route: None }))
     }
 
     /// Has the program decide of something that gets no place.
     ///
     /// # Errors
     /// It is refused.
-    pub(crate) fn decide(
-        &mut self,
-        slot: usize,
-        event: &Event<'_>,
-        turn: &mut Turn<'_>,
-    ) -> Result<Option<Sequence>, Refusal> {
+    pub(crate) fn decide(&mut self, slot: usize, event: &Event<'_>, turn: &mut Turn<'_>) -> Result<Admission, Refusal> {
         let called = self.call(slot, event, turn);
         let refusal = self.refusal_of_call(slot, &called);
-        let mut from = None;
+        let mut admission = Admission::default();
         if let Called::Decided(verdict, effects) = called {
-            if let Verdict::From(first) = verdict {
-                from = Some(first);
+            if let Verdict::Admit { from, class } = verdict {
+                admission = Admission { from, class };
             }
             self.open_beside(slot, effects, turn);
         }
-        refusal.map_or(Ok(from), Err)
+        refusal.map_or(Ok(admission), Err)
     }
 
     pub(super) fn by(&self, slot: usize) -> Option<By> {
@@ -173,7 +178,8 @@ impl Rooms {
 
     /// Commits what a call did that has no place of its own: its posts in the room, its state, and then the rest.
     pub(super) fn open_beside(&mut self, slot: usize, effects: Vec<Effect>, turn: &mut Turn<'_>) {
-        let (own, effects) = split(effects);
+        // Views are those of a message, and this has no place.
+        let (own, _, effects) = split(effects);
         let state = self.unsaid_state(slot);
         let by = self.by(slot);
         let decided = Decided { state, effects, is_own: true, by, ..Decided::default() };
@@ -269,28 +275,28 @@ impl Rooms {
     pub(crate) fn take_fetch(&mut self, mut ask: FetchAsk, slot: Option<usize>, turn: &mut Turn<'_>) {
         if let Some(slot) = slot.filter(|&slot| self.slots[slot].program.is_some()) {
             match self.decide(slot, &Event::Fetch { user: ask.user.as_ref() }, turn) {
-                Ok(from) => ask.least = from.unwrap_or_default(),
+                Ok(admission) => ask.least = admission.from,
                 Err(refusal) => return refuse_fetch(&ask, refusal, turn),
             }
         }
         self.pages.push(PageAsk::Fetch(ask), turn);
     }
 
-    /// Where a reader begins by the word of the room's program, which may refuse it.
+    /// Where a reader begins by the word of the room's program, and its class; the program may refuse it.
     pub(crate) fn start_by_program(
         &mut self,
         slot: usize,
         start: Sequence,
         ask: &JoinAsk,
         turn: &mut Turn<'_>,
-    ) -> Result<Sequence, Refusal> {
+    ) -> Result<(Sequence, Option<ClassName>), Refusal> {
         if self.slots[slot].program.is_none() {
-            return Ok(start);
+            return Ok((start, None));
         }
-        let from = self.decide(slot, &Event::Join { user: &ask.user }, turn)?;
+        let Admission { from, class } = self.decide(slot, &Event::Join { user: &ask.user }, turn)?;
         // Behind the room's head there is nothing to begin with.
         let shown = self.slots[slot].shown();
-        Ok(from.map_or(start, |from| start.max(from.previous().min(shown))))
+        Ok((start.max(from.previous().min(shown)), class))
     }
 
     /// Who says what a program says: no connection, so that every reader is told it.
@@ -319,16 +325,20 @@ impl Rooms {
     }
 }
 
-/// A call's own posts, and the rest.
-fn split(effects: Vec<Effect>) -> (Vec<Bytes>, Vec<Effect>) {
-    let (mut own, mut rest) = (Vec::new(), Vec::new());
+/// A call's own posts, the views of what it is about, and the rest.
+fn split(effects: Vec<Effect>) -> (Vec<Bytes>, Vec<u8>, Vec<Effect>) {
+    let (mut own, mut views, mut rest) = (Vec::new(), Vec::new(), Vec::new());
     for effect in effects {
         match effect {
             Effect::Post(body) => own.push(body.into()),
+            Effect::View(class, body) => {
+                let is_written = Views::write(class.as_str(), &body, &mut views);
+                debug_assert!(is_written, "a class has a name");
+            }
             effect => rest.push(effect),
         }
     }
-    (own, rest)
+    (own, views, rest)
 }
 
 impl RoomProgram {

@@ -144,7 +144,7 @@ fn erase_in(block: &mut [u8], place: &BlockPlace, hides: &mut impl FnMut(&Kept<'
 
 /// What comes in the place of a record; `None`: it stays.
 fn tombstone_of(record: &Record<'_>, nonce: u64, hides: &mut impl FnMut(&Kept<'_>) -> bool) -> Option<Vec<u8>> {
-    if !matches!(record.kind, RecordKind::Message | RecordKind::Change) {
+    if !matches!(record.kind, RecordKind::Message | RecordKind::Viewed | RecordKind::Change) {
         return None;
     }
     let kept = read_kept(record.frame).ok().filter(|kept| hides(kept))?;

@@ -48,6 +48,7 @@ fn effect_line(effect: &Effect) -> String {
         Effect::PostTo(room, body) => format!("post_to {room} {}", text(body)),
         Effect::Whisper(user, body) => format!("whisper {user} {}", text(body)),
         Effect::Signal(body) => format!("signal {}", text(body)),
+        Effect::View(class, body) => format!("view {} {}", class.as_str(), text(body)),
         Effect::Log(line) => format!("log {line}"),
     }
 }
@@ -123,6 +124,7 @@ pub fn source(name: &str, text: &str) -> Source {
     let config = BTreeMap::from([
         ("every_ms".to_owned(), serde_json::json!(5_000)),
         ("players".to_owned(), serde_json::json!(["ann", "bob"])),
+        ("sides".to_owned(), serde_json::json!({"ann": "red", "bob": "blue"})),
     ]);
     Source { name: format!("{name}.luau"), text: text.to_owned(), words, config }
 }

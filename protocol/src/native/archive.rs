@@ -169,6 +169,13 @@ pub struct MessageArchive<'a> {
 }
 
 #[derive(Archive, Serialize)]
+pub struct ViewedArchive<'a> {
+    pub message: MessageArchive<'a>,
+    #[rkyv(with = InlineAsBox)]
+    pub views: &'a [u8],
+}
+
+#[derive(Archive, Serialize)]
 pub struct Signal<'a> {
     #[rkyv(with = InlineAsBox)]
     pub room: &'a str,

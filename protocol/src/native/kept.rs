@@ -6,6 +6,7 @@ use rkyv::Archive;
 use rkyv::api::low;
 use rkyv::rancor::Failure;
 
+use super::viewed::{Views, as_viewed, is_viewed, read_viewed, write_viewed};
 use super::{archive, read_event, read_message_payload, write, write_event, write_message};
 use crate::event::{Event, Message};
 use crate::fault::PeerFault;
@@ -16,8 +17,8 @@ use crate::ids::{Epoch, Sequence};
 /// Something that has a place in a history.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kept<'a> {
-    /// What a person said.
-    Message(Message<'a>),
+    /// What a person said, and what some classes of readers are shown instead of its body.
+    Message(Message<'a>, Views<'a>),
     /// Something else: an edit, a deletion, a role.
     Change(Change<'a>),
     /// A message that was erased. Readers are told a gap of one.
@@ -71,7 +72,7 @@ impl<'a> Kept<'a> {
     /// The room.
     pub fn room(&self) -> &'a str {
         match self {
-            Kept::Message(message) => message.room,
+            Kept::Message(message, _) => message.room,
             Kept::Change(change) => change.room,
             Kept::Erased { room, .. } => room,
         }
@@ -80,7 +81,7 @@ impl<'a> Kept<'a> {
     /// The history.
     pub fn epoch(&self) -> Epoch {
         match self {
-            Kept::Message(message) => message.epoch,
+            Kept::Message(message, _) => message.epoch,
             Kept::Change(change) => change.epoch,
             Kept::Erased { epoch, .. } => *epoch,
         }
@@ -89,7 +90,7 @@ impl<'a> Kept<'a> {
     /// The place.
     pub fn sequence(&self) -> Sequence {
         match self {
-            Kept::Message(message) => message.sequence,
+            Kept::Message(message, _) => message.sequence,
             Kept::Change(change) => change.sequence,
             Kept::Erased { sequence, .. } => *sequence,
         }
@@ -98,7 +99,7 @@ impl<'a> Kept<'a> {
     /// When it was said, milliseconds since 1970; 0 where that was erased too.
     pub fn time_ms(&self) -> u64 {
         match self {
-            Kept::Message(message) => message.time_ms,
+            Kept::Message(message, _) => message.time_ms,
             Kept::Change(change) => change.time_ms,
             Kept::Erased { .. } => 0,
         }
@@ -112,7 +113,7 @@ impl<'a> Kept<'a> {
     /// The same under another epoch.
     pub fn under(self, epoch: Epoch) -> Self {
         match self {
-            Kept::Message(message) => Kept::Message(Message { epoch, ..message }),
+            Kept::Message(message, views) => Kept::Message(Message { epoch, ..message }, views),
             Kept::Change(change) => Kept::Change(Change { epoch, ..change }),
             Kept::Erased { room, sequence, .. } => Kept::Erased { room, epoch, sequence },
         }
@@ -129,7 +130,8 @@ pub fn read_kept(bytes: &[u8]) -> Result<Kept<'_>, PeerFault> {
         return Err(PeerFault::Archive);
     }
     match frame.kind {
-        FrameKind::Message => read_message_payload(frame.payload).map(Kept::Message),
+        FrameKind::Message => Ok(Kept::Message(read_message_payload(frame.payload)?, Views::default())),
+        FrameKind::Viewed => read_viewed(frame.payload).map(|(message, views)| Kept::Message(message, views)),
         FrameKind::Change => read_change(frame.payload).map(Kept::Change),
         FrameKind::Gap => match read_event(frame)? {
             Event::Gap { room, epoch, from, to } if from == to => Ok(Kept::Erased { room, epoch, sequence: from }),
@@ -169,7 +171,7 @@ pub fn read_state(bytes: &[u8]) -> Result<State<'_>, PeerFault> {
 }
 
 /// The frames of a page as readers are told them who agreed on these features: a change that none of them tells is a gap of
-/// one. A state is nobody's to read.
+/// one, and a message with views has the body that it has without any. A state is nobody's to read.
 ///
 /// # Errors
 /// When they are no whole frames of what has a place.
@@ -180,7 +182,7 @@ pub fn as_told(frames: &[u8], agreed: Features) -> Result<Cow<'_, [u8]>, PeerFau
 fn as_told_with(frames: &[u8], is_told: impl Fn(&Change<'_>) -> bool) -> Result<Cow<'_, [u8]>, PeerFault> {
     let is_of_log = |frame: &[u8]| {
         let kind = frame.get(KIND_OFFSET);
-        kind == Some(&(FrameKind::Change as u8)) || kind == Some(&(FrameKind::State as u8))
+        kind == Some(&(FrameKind::Change as u8)) || kind == Some(&(FrameKind::State as u8)) || is_viewed(frame)
     };
     if !Frames(frames).flatten().any(is_of_log) {
         return Ok(Cow::Borrowed(frames));
@@ -190,6 +192,7 @@ fn as_told_with(frames: &[u8], is_told: impl Fn(&Change<'_>) -> bool) -> Result<
         let frame = frame?;
         match is_of_log(frame).then(|| read_kept(frame)).transpose()? {
             Some(Kept::Change(change)) if is_told(&change) => told.extend_from_slice(frame),
+            Some(Kept::Message(..)) => told.extend_from_slice(&as_viewed(frame, None)?),
             Some(kept) => write_event(&kept.as_gap(), &mut told),
             None => told.extend_from_slice(frame),
         }
@@ -200,7 +203,8 @@ fn as_told_with(frames: &[u8], is_told: impl Fn(&Change<'_>) -> bool) -> Result<
 /// Appends the frame of what has a place.
 pub fn write_kept(kept: &Kept<'_>, out: &mut Vec<u8>) {
     match *kept {
-        Kept::Message(ref message) => write_message(message, out),
+        Kept::Message(ref message, views) if views.is_empty() => write_message(message, out),
+        Kept::Message(ref message, views) => write_viewed(message, views, out),
         Kept::Change(ref change) => write_change(change, out),
         Kept::Erased { room, epoch, sequence } => {
             write_event(&Event::Gap { room, epoch, from: sequence, to: sequence }, out);
@@ -283,7 +287,7 @@ mod tests {
         let (epoch, sequence, room, user) = (Epoch(3), Sequence(9), "lobby", "ann");
         let body = Body { format: BodyFormat::Bytes, bytes: b"hi" };
         [
-            Kept::Message(Message { epoch, sequence, time_ms: 7, room, user, key: Some("k"), body }),
+            Kept::Message(Message { epoch, sequence, time_ms: 7, room, user, key: Some("k"), body }, Views::default()),
             Kept::Change(Change { epoch, sequence, time_ms: 7, room, user, target: Sequence(4), what: 1, body: b"x" }),
             Kept::Erased { room, epoch, sequence },
         ]
@@ -362,7 +366,7 @@ mod tests {
         let message = Message { epoch, sequence, time_ms: 0, room: "r", user: "u", key: None, body };
         let change =
             Change { epoch, sequence, time_ms: 0, room: "r", user: "u", target: Sequence(0), what: 0, body: b"" };
-        for kept in [Kept::Message(message), Kept::Change(change)] {
+        for kept in [Kept::Message(message, Views::default()), Kept::Change(change)] {
             let tombstone = Tombstone { room: "r", epoch, sequence, time_ms: 0 };
             assert!(write_erased(&tombstone, frame(&kept).len(), &mut Vec::new()));
         }

@@ -5,7 +5,7 @@
 //!
 //! What is no message and has a place all the same is written too, and says what it is (`kind`). States have none.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
@@ -47,6 +47,9 @@ struct Line<'a> {
     key: Option<&'a str>,
     #[serde(flatten)]
     body: Option<LineBody<'a>>,
+    /// The bodies for classes of readers.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    views: BTreeMap<&'a str, Option<&'a RawValue>>,
     /// The segment's id.
     segment: u64,
     /// Where the record starts in the segment's file.
@@ -151,12 +154,14 @@ fn write_line(segment: u64, found: &Found<'_>, out: &mut impl Write) -> io::Resu
         what: None,
         key: None,
         body: None,
+        views: BTreeMap::new(),
         segment,
         offset: found.offset,
     };
     match kept {
-        Kept::Message(message) => {
+        Kept::Message(message, views) => {
             (line.user, line.key, line.body) = (Some(message.user), message.key, Some(LineBody::of(&message.body)));
+            line.views = views.iter().map(|(class, bytes)| (class, raw_json(bytes))).collect();
         }
         Kept::Change(change) => {
             (line.kind, line.user) = (Some("change"), Some(change.user));

@@ -149,7 +149,9 @@ impl Walk {
 fn placed<'a>(record: &Record<'a>) -> Result<Option<Kept<'a>>, PeerFault> {
     match record.kind {
         RecordKind::State => read_state(record.frame).map(|_| None),
-        RecordKind::Message | RecordKind::Change | RecordKind::Tombstone => read_kept(record.frame).map(Some),
+        RecordKind::Message | RecordKind::Viewed | RecordKind::Change | RecordKind::Tombstone => {
+            read_kept(record.frame).map(Some)
+        }
     }
 }
 

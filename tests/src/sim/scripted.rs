@@ -1,15 +1,17 @@
 //! A program of the simulated world: what it does with a post follows from the post alone, so that the oracle knows it without
 //! asking `chat`; and it numbers what it lets through, so that a state that was lost, doubled or mixed up with another shows.
 //!
+//! A user is of one of two classes or of none, by the name, and each class is shown its own view of what was edited.
+//!
 //! Of a room that always had it the number of a message is its place, whatever crashed, was refused or carried; where all that a room
 //! has may be dropped, its state goes with its last message, and numbers begin again.
 
 use banter_chat::policy::RoomPattern;
 use banter_chat::program::{
-    Call, Effect, Engine, Event, Fault, FaultKind, Hook, Hooks, ProgramFacts, ProgramId, Verdict,
+    Call, ClassName, Effect, Engine, Event, Fault, FaultKind, Hook, Hooks, ProgramFacts, ProgramId, Verdict,
 };
 use banter_chat::programs::{OnFault, ProgramLimits, ProgramRule, ProgramSet, Programs};
-use banter_protocol::ids::UserName;
+use banter_protocol::ids::{Sequence, UserName};
 use banter_protocol::request::BodyFormat;
 
 use super::coverage::Coverage;
@@ -21,6 +23,8 @@ pub const ROOM: &str = "room-0";
 const USER: &str = "@script";
 /// What an edited body begins with; then its number, and the body as it was sent.
 const EDITED: &str = "[\"#\",";
+/// The classes, and what the body that each is shown begins with instead.
+const CLASSES: [(&str, &str); 2] = [("even", "[\"even\","), ("odd", "[\"odd\",")];
 /// What its own posts begin with; then their number.
 const OWN: &str = "[\"@\",";
 
@@ -44,12 +48,20 @@ pub enum Will {
     Fail,
 }
 
-/// By the bytes that were posted (FNV-1a, Fowler, Noll and Vo).
+/// FNV-1a (Fowler, Noll and Vo).
+fn hash(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3))
+}
+
+/// The class that a user's readings are of.
+pub fn class_of(user: &str) -> Option<&'static str> {
+    let number = hash(user.as_bytes()) >> 32 & 3;
+    CLASSES.get(number as usize).map(|(class, _)| *class)
+}
+
+/// By the bytes that were posted.
 pub fn will(body: &[u8]) -> Will {
-    let hash = body
-        .iter()
-        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3));
-    match hash >> 32 & 63 {
+    match hash(body) >> 32 & 63 {
         0..4 => Will::Refuse,
         4..8 => Will::Take,
         8..16 => Will::EditAndSay,
@@ -76,11 +88,18 @@ struct Script;
 
 impl Engine for Script {
     fn facts(&self, _: ProgramId) -> ProgramFacts {
-        ProgramFacts { hooks: Hooks::default().with(Hook::Post), version: 1 }
+        ProgramFacts { hooks: Hooks::default().with(Hook::Post).with(Hook::Join), version: 1 }
     }
 
     fn call(&mut self, _: ProgramId, call: Call<'_, '_>) -> Result<Verdict, Fault> {
-        let Event::Post { body, .. } = call.event else { panic!("it has no other hook") };
+        let body = match call.event {
+            Event::Post { body, .. } => body,
+            Event::Join { user } => {
+                let class = class_of(user.as_str()).map(|class| ClassName::new(class).expect("a name"));
+                return Ok(Verdict::Admit { from: Sequence(0), class });
+            }
+            other => panic!("it has no hook for {other:?}"),
+        };
         // A turn takes three of them, so that some wait for the next.
         call.spent.units = 33;
         let count = |call: &Call<'_, '_>, key| {
@@ -106,11 +125,17 @@ impl Engine for Script {
                 return Err(Fault::new(FaultKind::Error, "as it was told"));
             }
         }
-        let edited = || [format!("{EDITED}{},", number + 1).as_bytes(), &body.bytes, b"]"].concat();
+        let edited = |begin: &str| [format!("{begin}{},", number + 1).as_bytes(), &body.bytes, b"]"].concat();
+        if matches!(will, Will::Edit | Will::EditAndSay) && body.format == BodyFormat::Json {
+            for (class, begin) in CLASSES {
+                let view = Effect::View(ClassName::new(class).expect("a name"), edited(begin));
+                call.effects.push(view).expect("it fits");
+            }
+        }
         Ok(match will {
             Will::Refuse => Verdict::Refuse { reason: "script".into(), message: None, retry_after_ms: None },
             Will::Take => Verdict::Take { reply: None },
-            _ if body.format == BodyFormat::Json => Verdict::Edit(edited()),
+            _ if body.format == BodyFormat::Json => Verdict::Edit(edited(EDITED)),
             _ => Verdict::Pass,
         })
     }
@@ -120,16 +145,21 @@ impl Engine for Script {
     }
 }
 
-/// An edited body's number, and the body as it was sent.
-pub fn as_sent(body: &[u8]) -> Option<(u64, Vec<u8>)> {
-    let rest = body.strip_prefix(EDITED.as_bytes())?.strip_suffix(b"]")?;
+/// An edited body's number, the body as it was sent, and the class whose view it is.
+pub fn as_sent(body: &[u8]) -> Option<(u64, Vec<u8>, Option<&'static str>)> {
+    let of_class = CLASSES.map(|(class, begin)| (Some(class), begin));
+    let (class, rest) = std::iter::once((None, EDITED))
+        .chain(of_class)
+        .find_map(|(class, begin)| Some((class, body.strip_prefix(begin.as_bytes())?)))?;
+    let rest = rest.strip_suffix(b"]")?;
     let comma = rest.iter().position(|byte| *byte == b',')?;
     let (number, sent) = rest.split_at(comma);
-    Some((std::str::from_utf8(number).ok()?.parse().ok()?, sent[1..].to_vec()))
+    Some((std::str::from_utf8(number).ok()?.parse().ok()?, sent[1..].to_vec(), class))
 }
 
-/// A message of the room is what the program made of what was posted, and its number is its place.
-pub fn check(said: &Said, may_begin_again: bool, seen: &mut Coverage) {
+/// A message of the room is what the program made of what was posted, and its number is its place. Who reads the room is shown it as
+/// his class is; a page for somebody who may not read it is as for nobody's class.
+pub fn check(said: &Said, (user, is_live): (&str, bool), may_begin_again: bool, seen: &mut Coverage) {
     let is_right = |number: u64| number == said.sequence || (may_begin_again && number < said.sequence);
     if said.user == USER {
         let number = said.body.strip_prefix(OWN.as_bytes()).and_then(|rest| rest.strip_suffix(b"]"));
@@ -143,7 +173,12 @@ pub fn check(said: &Said, may_begin_again: bool, seen: &mut Coverage) {
         "{said:?} has a place, and its program keeps it from one"
     );
     match said.number {
-        Some(number) => assert!(is_right(number), "{said:?}"),
+        Some(number) => {
+            assert!(is_right(number), "{said:?}");
+            let is_own = said.class == class_of(user);
+            assert!(is_own || (!is_live && said.class.is_none()), "{said:?} is shown to {user}");
+            seen.saw_times("view of a class", u64::from(said.class.is_some()));
+        }
         None => assert!(!said.is_json, "{said:?} was not edited"),
     }
     seen.saw("post edited by a program");

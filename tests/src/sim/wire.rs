@@ -1,6 +1,8 @@
 //! The clients' own reading of what the server sends, in any of the three forms; JSON by a library that the server
 //! does not write with.
 
+use std::borrow::Cow;
+
 use super::scripted::as_sent;
 use banter_protocol::error_code::ErrorCode;
 use banter_protocol::event::Event;
@@ -35,15 +37,25 @@ pub struct Said {
     pub body: Vec<u8>,
     /// The number that the program gave it.
     pub number: Option<u64>,
+    /// The class whose view it is.
+    pub class: Option<&'static str>,
 }
 
 impl Said {
     /// As it was sent.
     fn undone(mut self) -> Self {
-        if let Some((number, body)) = self.is_json.then(|| as_sent(&self.body)).flatten() {
-            (self.number, self.body) = (Some(number), body);
+        if let Some((number, body, class)) = self.is_json.then(|| as_sent(&self.body)).flatten() {
+            (self.number, self.body, self.class) = (Some(number), body, class);
         }
         self
+    }
+
+    /// As it is whoever it is shown to.
+    pub fn to_anybody(&self) -> Cow<'_, Said> {
+        match self.class {
+            None => Cow::Borrowed(self),
+            Some(_) => Cow::Owned(Said { class: None, ..self.clone() }),
+        }
     }
 }
 
@@ -177,6 +189,7 @@ fn said(message: &banter_protocol::event::Message<'_>) -> Said {
         is_json: message.body.format == BodyFormat::Json,
         body: message.body.bytes.to_vec(),
         number: None,
+        class: None,
     }
     .undone()
 }
@@ -265,7 +278,7 @@ impl Fields<'_> {
         let (is_json, body) = self.body();
         let (room, user) = (self.room.unwrap(), self.user.unwrap());
         let (epoch, sequence, time_ms) = (self.epoch.unwrap(), self.sequence.unwrap(), self.time_ms.unwrap());
-        Said { room, epoch, sequence, time_ms, user, key: self.key, is_json, body, number: None }.undone()
+        Said { room, epoch, sequence, time_ms, user, key: self.key, is_json, body, number: None, class: None }.undone()
     }
 }
 

@@ -12,3 +12,4 @@ mod swaps;
 mod timers;
 mod tool;
 mod verdicts;
+mod views;

@@ -147,6 +147,15 @@ impl Setup {
         run_to_end(&words.collect::<Vec<_>>())
     }
 
+    /// A metric, over all cores and causes.
+    pub fn metric(&self, name: &str) -> u64 {
+        let told = self.operate("GET", "/v1/metrics", &Value::Null);
+        assert_eq!(told.status, 200, "{}", told.body);
+        let of_name = |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{']));
+        let value = |line: &str| line.rsplit_once(' ').and_then(|(_, value)| value.parse::<u64>().ok());
+        told.body.lines().filter(of_name).map(|line| value(line).expect("a number")).sum()
+    }
+
     /// What metrics count of a program under `banter_program_…`, over all cores, and of faults by kind.
     pub fn counted(&self, name: &str) -> BTreeMap<String, u64> {
         let told = self.operate("GET", "/v1/metrics", &Value::Null);

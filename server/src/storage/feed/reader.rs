@@ -389,7 +389,7 @@ impl FeedReader {
                 Some(kept) if index.as_ref().is_some_and(|index| was_refused(index, &kept)) => {}
                 Some(kept) => {
                     let kept = hidden.shown(kept);
-                    stepped.messages += u64::from(matches!(kept, Kept::Message(_)));
+                    stepped.messages += u64::from(matches!(kept, Kept::Message(..)));
                     self.tell_kept(&kept, &mut stepped.lines);
                 }
             }

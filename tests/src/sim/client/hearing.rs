@@ -229,8 +229,8 @@ impl Hearing<'_> {
             assert_eq!((of_room, of_epoch), (room, epoch));
             match placed {
                 Placed::Said(said) => {
-                    self.truth.saw(said);
-                    self.is_as_decided(said);
+                    self.truth.saw(&said.to_anybody());
+                    self.is_as_decided(said, false);
                     self.may_be_told(said, true);
                 }
                 Placed::Nothing { .. } => {
@@ -244,9 +244,9 @@ impl Hearing<'_> {
     }
 
     /// What the room's program made of it.
-    fn is_as_decided(&mut self, said: &Said) {
+    fn is_as_decided(&mut self, said: &Said, is_live: bool) {
         if self.has_program(&said.room) {
-            scripted::check(said, self.profile.may_drop_rooms(), self.seen);
+            scripted::check(said, (self.user, is_live), self.profile.may_drop_rooms(), self.seen);
         }
     }
 
@@ -257,8 +257,8 @@ impl Hearing<'_> {
     }
 
     fn message(&mut self, said: &Said) {
-        self.truth.saw(said);
-        self.is_as_decided(said);
+        self.truth.saw(&said.to_anybody());
+        self.is_as_decided(said, true);
         self.may_be_told(said, false);
         self.seen.saw("delivery");
         let reading = self.connection.readings.get_mut(&said.room).expect("a message of a room that it does not read");
