@@ -24,7 +24,7 @@ const USER: &str = "@script";
 /// What an edited body begins with; then its number, and the body as it was sent.
 const EDITED: &str = "[\"#\",";
 /// The classes, and what the body that each is shown begins with instead.
-const CLASSES: [(&str, &str); 2] = [("even", "[\"even\","), ("odd", "[\"odd\",")];
+pub const CLASSES: [(&str, &str); 2] = [("even", "[\"even\","), ("odd", "[\"odd\",")];
 /// What its own posts begin with; then their number.
 const OWN: &str = "[\"@\",";
 
@@ -55,17 +55,17 @@ fn hash(bytes: &[u8]) -> u64 {
 
 /// The class that a user's readings are of.
 pub fn class_of(user: &str) -> Option<&'static str> {
-    let number = hash(user.as_bytes()) >> 32 & 3;
-    CLASSES.get(number as usize).map(|(class, _)| *class)
+    CLASSES.get((hash(user.as_bytes()) % 3) as usize).map(|(class, _)| *class)
 }
 
 /// By the bytes that were posted.
 pub fn will(body: &[u8]) -> Will {
-    match hash(body) >> 32 & 63 {
-        0..4 => Will::Refuse,
-        4..8 => Will::Take,
-        8..16 => Will::EditAndSay,
-        16 => Will::Fail,
+    match hash(body) >> 32 & 255 {
+        0..16 => Will::Refuse,
+        16..32 => Will::Take,
+        32..64 => Will::EditAndSay,
+        // Seldom: where it failed five times it is not asked any more, and nobody comes in.
+        64 => Will::Fail,
         _ => Will::Edit,
     }
 }

@@ -313,7 +313,7 @@ impl Hearing<'_> {
                 self.seen.saw("post refused by a program");
             }
             // Of one that failed too often the room's program is not asked any more.
-            (ErrorCode::ProgramFailed, Asked::Post { room, .. }) => {
+            (ErrorCode::ProgramFailed, Asked::Post { room, .. } | Asked::Join { room, .. }) => {
                 assert!(self.has_program(room), "{asked:?}");
                 self.seen.saw("program failed");
             }

@@ -14,6 +14,7 @@ use banter_protocol::request::FetchFrom;
 use super::{Event, World};
 use crate::sim::client::{Client, HeardPage, Reading};
 use crate::sim::profile::HISTORY_BYTES_PLENTY;
+use crate::sim::scripted;
 
 /// Bytes beyond `outbox_bytes_max` that the answer to one request may take.
 const ONE_ANSWER_BYTES: u64 = 32 * 1_024;
@@ -299,7 +300,10 @@ impl World {
         let (bytes, records) = rooms.kept();
         assert!(bytes <= limits.history_bytes_per_core_max, "{bytes} bytes of history");
         assert_eq!(records, rooms.iter().map(|room| room.history.len()).sum::<usize>(), "messages of all histories");
-        let most = RECORD_OVERHEAD_BYTES + FRAME_BYTES_BESIDE_PADDING + self.profile.body_bytes_max as u64;
+        // With a program a message may have a view for each class.
+        let bodies = if self.profile.has_program { 1 + scripted::CLASSES.len() as u64 } else { 1 };
+        let body_bytes_max = FRAME_BYTES_BESIDE_PADDING + self.profile.body_bytes_max as u64;
+        let most = RECORD_OVERHEAD_BYTES + bodies * body_bytes_max;
         let fits = records as u64 * RECORD_OVERHEAD_BYTES..=records as u64 * most;
         assert!(fits.contains(&bytes), "{bytes} bytes are counted for {records} messages");
         for room in rooms.iter() {
