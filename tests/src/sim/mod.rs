@@ -11,8 +11,9 @@
 //! `world.rs` is the shell (it follows the server's pump turn by turn), with what must hold in `world/checks.rs` and what
 //! happens to the server in `world/fate.rs`; `client.rs` what one connection asks and has to see, `wire.rs` the clients' own
 //! reading of the bytes, `truth.rs` what all clients together have to agree on, `keys.rs` which posts may have two places,
-//! `identity.rs` who the clients are and what each
-//! may do, where tokens are asked for (`world/access.rs`), `scripted.rs` the program that a room has in some seeds, `profile.rs` the limits of a seed, `slots.rs` what becomes of the ledger and the epoch file, `coverage.rs` what
+//! `identity.rs` who the clients are and what each may do, where tokens are asked for (`world/access.rs`), `scripted.rs` the program
+//! that a room has in some seeds, in half of them in Luau (`scripted.luau`), `profile.rs` the limits of a seed, `slots.rs` what
+//! becomes of the ledger and the epoch file, `coverage.rs` what
 //! happened, so that a test can see that it did.
 
 pub mod client;

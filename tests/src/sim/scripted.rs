@@ -1,5 +1,6 @@
-//! A program of the simulated world: what it does with a post follows from the post alone, so that the oracle knows it without
-//! asking `chat`; and it numbers what it lets through, so that a state that was lost, doubled or mixed up with another shows.
+//! A program of the simulated world, by itself or in Luau by the real engine: what it does with a post follows from the post alone,
+//! so that the oracle knows it without asking `chat`; and it numbers what it lets through, so that a state that was lost, doubled or
+//! mixed up with another shows.
 //!
 //! A user is of one of two classes or of none, by the name, and each class is shown its own view of what was edited.
 //!
@@ -11,6 +12,7 @@ use banter_chat::program::{
     Call, ClassName, Effect, Engine, Event, Fault, FaultKind, Hook, Hooks, ProgramFacts, ProgramId, Verdict,
 };
 use banter_chat::programs::{OnFault, ProgramLimits, ProgramRule, ProgramSet, Programs};
+use banter_programs::{Compiled, LuauEngine, Source};
 use banter_protocol::ids::{Sequence, UserName};
 use banter_protocol::request::BodyFormat;
 
@@ -48,9 +50,15 @@ pub enum Will {
     Fail,
 }
 
-/// FNV-1a (Fowler, Noll and Vo).
+/// Of the seeds with a program, the half that run it in Luau, by the real engine.
+pub fn is_luau(seed: u64) -> bool {
+    seed % 32 == 28
+}
+
+/// Of the first bytes and the length; small enough for the numbers of Luau, which has the same in `scripted.luau`.
 fn hash(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3))
+    let add = |hash, byte: &u8| (hash * 31 + u64::from(*byte)) % (1 << 20);
+    bytes.iter().take(64).fold(bytes.len() as u64, add)
 }
 
 /// The class that a user's readings are of.
@@ -60,7 +68,7 @@ pub fn class_of(user: &str) -> Option<&'static str> {
 
 /// By the bytes that were posted.
 pub fn will(body: &[u8]) -> Will {
-    match hash(body) >> 32 & 255 {
+    match hash(body) % 251 {
         0..16 => Will::Refuse,
         16..32 => Will::Take,
         32..64 => Will::EditAndSay,
@@ -71,7 +79,7 @@ pub fn will(body: &[u8]) -> Will {
 }
 
 /// As the shards take it.
-pub fn programs() -> ProgramSet {
+pub fn programs(seed: u64) -> ProgramSet {
     let rule = ProgramRule {
         pattern: RoomPattern::new(ROOM),
         name: "script".into(),
@@ -80,9 +88,21 @@ pub fn programs() -> ProgramSet {
         user: UserName::new(USER).expect("a name"),
         post_to: Vec::new(),
     };
-    let limits = ProgramLimits { units_per_turn_max: 100, units_per_call_max: 100, ..ProgramLimits::default() };
-    ProgramSet { programs: Programs::new(vec![rule]), engine: Box::new(Script), limits, seed: 1 }
+    // A turn takes a few calls, so that some wait for the next.
+    let (engine, units_per_turn_max): (Box<dyn Engine>, u32) =
+        if is_luau(seed) { (Box::new(luau()), 2_000) } else { (Box::new(Script), 3 * SCRIPT_UNITS) };
+    let limits = ProgramLimits { units_per_turn_max, units_per_second_max: 0, watch_us: 0, ..ProgramLimits::default() };
+    ProgramSet { programs: Programs::new(vec![rule]), engine, limits, seed: 1 }
 }
+
+fn luau() -> LuauEngine {
+    let (words, config) = Default::default();
+    let source = Source { name: "scripted.luau".into(), text: include_str!("scripted.luau").into(), words, config };
+    LuauEngine::new(&[Compiled::new(&source).expect("a program")])
+}
+
+/// Units of a call of the script.
+const SCRIPT_UNITS: u32 = 33;
 
 struct Script;
 
@@ -100,8 +120,7 @@ impl Engine for Script {
             }
             other => panic!("it has no hook for {other:?}"),
         };
-        // A turn takes three of them, so that some wait for the next.
-        call.spent.units = 33;
+        call.spent.units = SCRIPT_UNITS;
         let count = |call: &Call<'_, '_>, key| {
             call.state
                 .get(key)

@@ -166,10 +166,10 @@ impl World {
             })
         };
         let shards = (0..cores).zip(catalogs).map(shard);
-        let has_program = self.profile.has_program;
+        let (has_program, seed) = (self.profile.has_program, self.plan.seed);
         let programmed = |mut shard: Shard| {
             if has_program {
-                shard.set_programs(scripted::programs());
+                shard.set_programs(scripted::programs(seed));
             }
             shard
         };
