@@ -377,6 +377,26 @@ mod tests {
     }
 
     #[test]
+    fn a_room_has_so_many_classes_at_a_time_and_one_that_nobody_is_of_makes_place() {
+        let mut room = room();
+        let class = |number: usize| ClassName::new(&format!("class {number}")).unwrap();
+        assert!(!room.takes_class(&class(0)), "without a program there is none");
+        room.program = Some(Box::default());
+        for number in 0..VIEWS_MAX as u32 {
+            assert!(room.takes_class(&class(number as usize)));
+            room.add_reader(peer(0, number), &user("ann"), false);
+            room.put_into_class(peer(0, number), Some(&class(number as usize)));
+        }
+        assert!(room.takes_class(&class(3)) && !room.takes_class(&class(VIEWS_MAX)));
+        // One reader leaves, and another joins again as somebody else.
+        room.remove_reader(peer(0, 3), &user("ann"));
+        assert!(room.takes_class(&class(VIEWS_MAX)));
+        room.add_reader(peer(0, 4), &user("ann"), false);
+        room.put_into_class(peer(0, 4), Some(&class(VIEWS_MAX)));
+        assert!(room.takes_class(&class(VIEWS_MAX + 1)), "nobody is of its class before any more");
+    }
+
+    #[test]
     fn joining_again_changes_what_is_wanted_and_counts_once() {
         let mut room = room();
         room.add_reader(peer(0, 1), &user("ann"), true);
