@@ -109,7 +109,7 @@ fn what_is_on_its_way_over_a_swap_is_told_as_the_program_that_said_it() {
 fn a_post_that_waits_over_a_swap_is_decided_by_its_own_rooms_program() {
     const POSTS: usize = 400;
     let text = |name: &str| format!("function post(room, m) for _ = 1, 8000 do end m:set('by', '{name}') end");
-    let more = "[program_limits]\nunits_per_second_max = 0\nunits_per_turn_max = 10000\n";
+    let more = "[program_limits]\nwatch_us = 0\nunits_per_second_max = 0\nunits_per_turn_max = 10000\n";
     let entries = [entry("first", "first", &text("first")), entry("second", "second", &text("second"))];
     let mut setup = Setup::new("memory", &[], &entries, more);
     setup.run(1);
