@@ -1,4 +1,6 @@
-//! What programs cost: `cargo run --release -p banter-programs --example cost` for calls, with `hostile` behind it for harm.
+//! What programs cost: `cargo run --release -p banter-programs --example cost` for calls, with `hostile` behind it for harm, and with
+//! `calls NAME COUNT` so many calls of one row and nothing else: two counts under callgrind give the instructions of a call, whatever
+//! else the machine does meanwhile.
 
 #[path = "../tests/common/mod.rs"]
 mod common;
@@ -12,28 +14,35 @@ use common::{BUDGET, Room, engine, json};
 include!("../tests/common/hostile_scripts.rs");
 
 const FIRST: ProgramId = ProgramId(0);
-const CALLS: u32 = 100_000;
-const ROUNDS: u32 = 7;
+/// Short rounds, and many: the best one is without what else the machine did meanwhile.
+const CALLS: u32 = 10_000;
+const ROUNDS: u32 = 70;
 /// Of 129 bytes.
 const BODY: &str = r#"{"id":"01HZX4M1T8","user":{"name":"Ann","color":"teal"},"text":"what a fine day it is, is it not?","reply":null,"tags":["a","b"]}"#;
 
+/// Name, program and body.
+const ROWS: [(&str, &str, &str); 8] = [
+    ("no hook: the bench", "function tick() end", BODY),
+    ("pass", "function post() end", BODY),
+    ("one field read", "function post(room, m) local t = m:get('text') end", BODY),
+    ("slow mode", include_str!("../../examples/programs/slow_mode.luau"), BODY),
+    ("redactor", include_str!("../../examples/programs/redactor.luau"), BODY),
+    ("redactor that masks", include_str!("../../examples/programs/redactor.luau"), DARN),
+    ("dice", include_str!("../../examples/programs/dice.luau"), ROLL),
+    ("table and back", "function post(room, m) local t = m:table() t.n = 1 m:replace(t) end", BODY),
+];
+
 fn main() {
     let budget = Budget { watch_us: Some(1_000), ..BUDGET };
-    if std::env::args().nth(1).as_deref() == Some("hostile") {
-        return hostile(budget);
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match &arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["hostile"] => return hostile(budget),
+        ["calls", name, count] => return calls(name, count.parse().expect("a count"), budget),
+        _ => {}
     }
     assert_eq!(BODY.len(), 129);
     println!("ns a call, the best of {ROUNDS} rounds of {CALLS}; body of {} bytes", BODY.len());
-    for (name, text, body) in [
-        ("no hook: the bench", "function tick() end", BODY),
-        ("pass", "function post() end", BODY),
-        ("one field read", "function post(room, m) local t = m:get('text') end", BODY),
-        ("slow mode", include_str!("../../examples/programs/slow_mode.luau"), BODY),
-        ("redactor", include_str!("../../examples/programs/redactor.luau"), BODY),
-        ("redactor that masks", include_str!("../../examples/programs/redactor.luau"), DARN),
-        ("dice", include_str!("../../examples/programs/dice.luau"), ROLL),
-        ("table and back", "function post(room, m) local t = m:table() t.n = 1 m:replace(t) end", BODY),
-    ] {
+    for (name, text, body) in ROWS {
         let (call_ns, rest_ns) = cost(text, body, budget);
         println!("{name:<24} {call_ns:>7.0} and {rest_ns:>5.0} of rest");
     }
@@ -48,6 +57,18 @@ fn main() {
 
 const DARN: &str = r#"{"id":"01HZX4M1T8","user":{"name":"Ann","color":"teal"},"text":"what a darn good day it is, is it?!","reply":null,"tags":["ab"]}"#;
 const ROLL: &str = r#"{"id":"01HZX4M1T8","user":{"name":"Ann","color":"teal"},"text":"/roll 3d6","reply":"01HZX4M1T7 of yesterday","tags":["a","b"]}"#;
+
+fn calls(name: &str, count: u32, budget: Budget) {
+    let (_, text, body) = ROWS.iter().find(|(row, ..)| *row == name).expect("the name of a row");
+    let mut engine = engine(&[text]);
+    let mut room = Room::new();
+    room.budget = budget;
+    let body = json(body);
+    for _ in 0..count {
+        room.now_ms += 6_000;
+        room.post_body(&mut engine, FIRST, "ann", &body).verdict.expect("a verdict");
+    }
+}
 
 fn cost(text: &str, body: &str, budget: Budget) -> (f64, f64) {
     let mut engine = engine(&[text]);
