@@ -16,6 +16,8 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
+use smallvec::SmallVec;
+
 /// Bytes of a key, and of a timer's name.
 pub const KEY_BYTES_MAX: usize = 128;
 /// Timers of a room at most.
@@ -109,11 +111,17 @@ impl RoomState {
     /// Takes what a draft changed.
     pub fn apply(&mut self, changes: StateChanges) {
         for (key, value) in changes.values {
-            if let Some(before) = self.values.remove(&key) {
-                self.bytes -= bytes_of(&key, &before);
-            }
-            if let Some(value) = value {
-                self.bytes += bytes_of(&key, &value);
+            let Some(value) = value else {
+                if let Some(before) = self.values.remove(&key) {
+                    self.bytes -= bytes_of(&key, &before);
+                }
+                continue;
+            };
+            self.bytes += bytes_of(&key, &value);
+            if let Some(there) = self.values.get_mut(&key) {
+                self.bytes -= bytes_of(&key, there);
+                *there = value;
+            } else {
                 self.values.insert(key, value);
             }
         }
@@ -211,14 +219,26 @@ pub struct StateDraft<'a> {
     now_ms: u64,
 }
 
-/// What a call changed.
+/// What a call changed: few values as a rule, so that a list in the order of the keys costs less than a tree.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StateChanges {
-    values: BTreeMap<Box<str>, Option<Value>>,
+    values: SmallVec<[(Box<str>, Option<Value>); 1]>,
     timers: BTreeMap<Box<str>, Option<u64>>,
 }
 
 impl StateChanges {
+    /// Where that key is, or would be.
+    fn place(&self, key: &str) -> Result<usize, usize> {
+        self.values.binary_search_by(|(there, _)| (**there).cmp(key))
+    }
+
+    fn change(&mut self, key: &str, value: Option<Value>) {
+        match self.place(key) {
+            Ok(place) => self.values[place].1 = value,
+            Err(place) => self.values.insert(place, (key.into(), value)),
+        }
+    }
+
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.values.is_empty() && self.timers.is_empty()
@@ -232,9 +252,9 @@ impl<'a> StateDraft<'a> {
     }
 
     fn there(&self, key: &str) -> Option<&Value> {
-        match self.changes.values.get(key) {
-            Some(changed) => changed.as_ref(),
-            None => self.state.values.get(key),
+        match self.changes.place(key) {
+            Ok(place) => self.changes.values[place].1.as_ref(),
+            Err(_) => self.state.values.get(key),
         }
     }
 
@@ -264,20 +284,32 @@ impl<'a> StateDraft<'a> {
         if self.bytes - before + added > self.bytes_max && !self.forget_ended(key, before, added) {
             return Err(StateFault::TooLarge(self.bytes_max));
         }
-        let before = self.there(key).map_or(0, |before| bytes_of(key, before));
+        // What was forgotten for it was never this value: `before` is as it was.
         self.bytes = self.bytes - before + added;
-        self.changes.values.insert(key.into(), Some(value));
+        self.changes.change(key, Some(value));
         Ok(())
     }
 
     /// Forgets what has ended, but for that key; whether it fits then.
     fn forget_ended(&mut self, but: &str, before: usize, added: usize) -> bool {
-        let all = self.state.values.keys().chain(self.changes.values.keys());
+        let all = self.state.values.keys().chain(self.changes.values.iter().map(|(key, _)| key));
         let ended: Vec<Box<str>> = all
             .filter(|key| &***key != but && self.there(key).is_some_and(|value| value.has_ended(self.now_ms)))
             .cloned()
             .collect();
-        ended.iter().for_each(|key| self.forget(key));
+        let mut forgotten = Vec::new();
+        for key in ended {
+            // What was changed and was there before comes twice.
+            let Some(value) = self.there(&key) else { continue };
+            self.bytes -= bytes_of(&key, value);
+            match self.changes.place(&key) {
+                Ok(place) => self.changes.values[place].1 = None,
+                Err(_) => forgotten.push((key, None)),
+            }
+        }
+        // At once: one by one, each would move those behind it.
+        self.changes.values.extend(forgotten);
+        self.changes.values.sort_by(|(one, _), (other, _)| one.cmp(other));
         self.bytes - before + added <= self.bytes_max
     }
 
@@ -285,7 +317,7 @@ impl<'a> StateDraft<'a> {
     pub fn forget(&mut self, key: &str) {
         if let Some(before) = self.there(key) {
             self.bytes -= bytes_of(key, before);
-            self.changes.values.insert(key.into(), None);
+            self.changes.change(key, None);
         }
     }
 
@@ -294,8 +326,8 @@ impl<'a> StateDraft<'a> {
         let from = |key: &str| key.starts_with(prefix);
         let from_prefix = (Bound::Included(prefix), Bound::Unbounded);
         let kept = self.state.values.range::<str, _>(from_prefix).map(|(key, _)| &**key).take_while(|key| from(key));
-        let changed =
-            self.changes.values.range::<str, _>(from_prefix).map(|(key, _)| &**key).take_while(|key| from(key));
+        let first = self.changes.place(prefix).unwrap_or_else(|place| place);
+        let changed = self.changes.values[first..].iter().map(|(key, _)| &**key).take_while(|key| from(key));
         let mut keys: Vec<&str> = kept.chain(changed).filter(|key| self.get(key).is_some()).collect();
         keys.sort_unstable();
         keys.dedup();
@@ -305,6 +337,11 @@ impl<'a> StateDraft<'a> {
     /// Values that there are, with those that ended.
     pub fn count(&self) -> usize {
         self.state.values.len() + self.changes.values.len()
+    }
+
+    /// Values that were set or forgotten: each new one moves those behind it.
+    pub fn changed(&self) -> usize {
+        self.changes.values.len()
     }
 
     /// Sets a timer, in the place of one of that name.

@@ -72,18 +72,24 @@ impl<'a> Arguments<'a> {
 
     /// The JSON of an argument.
     pub fn json(&self, number: usize) -> Result<Vec<u8>, No> {
+        let mut out = Vec::new();
+        self.write_json(number, &mut out)?;
+        Ok(out)
+    }
+
+    /// Writes the JSON of an argument, in the place of what was written before.
+    pub fn write_json(&self, number: usize, out: &mut Vec<u8>) -> Result<(), No> {
+        out.clear();
         let is_table = |node: &&Node<'_>| node.part() == Part::Table;
         // The tables stand one behind the other: those before it are passed over by their ends.
         let before = self.list[..number.min(self.list.len())].iter().filter(is_table).count();
-        let mut out = Vec::new();
         let part = self.part(number);
         let written = match part {
             Part::Table => Written::new(self.tables),
             _ => Written::new(&[]),
         };
         let mut at = written.nth(before);
-        json::write(part, &written, &mut at, &mut out).or_else(|none| error(none.to_string()))?;
-        Ok(out)
+        json::write(part, &written, &mut at, out).or_else(|none| error(none.to_string()))
     }
 
     pub fn body(&self, number: usize, of: &str) -> Result<Vec<u8>, No> {

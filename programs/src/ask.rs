@@ -7,7 +7,7 @@ use banter_protocol::request::BodyFormat;
 
 use crate::arguments::{Arguments, printable};
 use crate::compile::Grants;
-use crate::json::{Token, Tokens, Unread};
+use crate::json::{self, Token, Tokens, Unread, is_whole};
 use crate::path;
 use crate::random::Random;
 use crate::vm::{Answer, Host, Node, Nodes, Part};
@@ -20,6 +20,9 @@ const BYTES_PER_UNIT: usize = 64;
 const WORD_BYTES_PER_UNIT: usize = 16;
 /// Units of an effect, or of a change of the state.
 const CHANGE_UNITS: usize = 8;
+
+/// Changes of the state that are moved for one unit.
+const CHANGES_PER_UNIT: usize = 64;
 
 /// What may be asked: the same numbers as in library.cpp.
 mod what {
@@ -96,6 +99,10 @@ pub fn error<T>(text: impl Into<String>) -> Result<T, No> {
     Err(No::Error(text.into()))
 }
 
+fn no_room() -> No {
+    No::Error("there is no room yet: call this within a hook".into())
+}
+
 /// What is answered, before it is borrowed from the host.
 enum Said {
     Nothing,
@@ -105,7 +112,8 @@ enum Said {
     Text,
     /// What was read into [`Buffers::tokens`], out of [`Buffers::source`].
     Tokens,
-    TextAndNumber(f64),
+    /// What was written into [`Buffers::masked`].
+    MaskedAndNumber(f64),
     SameAndNumber(f64),
     Verdict(u32),
     Words(u32),
@@ -115,6 +123,8 @@ enum Said {
 #[derive(Default)]
 pub struct Buffers {
     text: Vec<u8>,
+    /// The JSON of an argument, until it is where it is to be.
+    json: Vec<u8>,
     source: Vec<u8>,
     masked: String,
     tokens: Tokens,
@@ -125,6 +135,13 @@ impl Buffers {
     /// Reads a value out of JSON; what is none is nil.
     fn read(&mut self, source: &[u8], meter: &mut Meter<'_>) -> Result<Said, No> {
         meter.take_bytes(source.len())?;
+        // Most of what a state has is numbers: they need no list.
+        match json::scalar(source) {
+            _ if meter.parts_max() == 0 => return Err(No::Spent),
+            Some(Token::Number(number)) => return Ok(Said::Number(number)),
+            Some(Token::Bool(value)) => return Ok(Said::Bool(value)),
+            _ => {}
+        }
         self.source.clear();
         self.source.extend_from_slice(source);
         match self.tokens.read(&self.source, meter.parts_max()) {
@@ -192,7 +209,7 @@ impl<'p, 'c, 'e> Asked<'p, 'c, 'e> {
     }
 
     fn in_call(&mut self) -> Result<&mut Call<'c, 'e>, No> {
-        self.call.as_mut().ok_or_else(|| No::Error("there is no room yet: call this within a hook".into()))
+        self.call.as_mut().ok_or_else(no_room)
     }
 
     fn state(&mut self) -> Result<&mut StateDraft<'e>, No> {
@@ -213,7 +230,7 @@ impl<'p, 'c, 'e> Asked<'p, 'c, 'e> {
             what::JSON => self.buffers.read(arguments.bytes(0, "json")?, meter),
             what::TEXT => {
                 meter.take_bytes(arguments.size())?;
-                self.buffers.text = arguments.json(0)?;
+                arguments.write_json(0, &mut self.buffers.text)?;
                 Ok(Said::Text)
             }
             what::WORDS => self.words(arguments),
@@ -274,8 +291,9 @@ impl<'p, 'c, 'e> Asked<'p, 'c, 'e> {
         let Some(body) = body else { return Ok(Said::Bool(false)) };
         // At most each name of the path copies once.
         meter.take_bytes(2 * body.len() + arguments.size())?;
-        let news = if arguments.is_nil(1) { None } else { Some(arguments.json(1)?) };
-        let Some(edited) = path::set(body, path, news.as_deref()) else { return Ok(Said::Bool(false)) };
+        let json = &mut self.buffers.json;
+        let news = if arguments.is_nil(1) { None } else { Some(arguments.write_json(1, json).map(|()| &json[..])?) };
+        let Some(edited) = path::set(body, path, news) else { return Ok(Said::Bool(false)) };
         self.edited = Some(edited);
         Ok(Said::Bool(true))
     }
@@ -312,8 +330,7 @@ impl<'p, 'c, 'e> Asked<'p, 'c, 'e> {
     }
 
     fn of_room(&mut self, what: u32, arguments: &Arguments<'_>) -> Result<Said, No> {
-        let call =
-            self.call.as_ref().ok_or_else(|| No::Error("there is no room yet: call this within a hook".into()))?;
+        let call = self.call.as_ref().ok_or_else(no_room)?;
         let room = &call.room;
         match what {
             what::NAME => Ok(say_text(&mut self.buffers.text, Some(room.name))),
@@ -373,6 +390,8 @@ impl<'p, 'c, 'e> Asked<'p, 'c, 'e> {
             what::STATE_SET => {
                 meter.take(CHANGE_UNITS)?;
                 meter.take_bytes(arguments.size())?;
+                // What was changed is a list in order: those behind a key move.
+                meter.take(self.in_call()?.state.changed() / CHANGES_PER_UNIT)?;
                 let key = arguments.text(0, "state.set")?;
                 if arguments.is_nil(1) {
                     self.state()?.forget(key);
@@ -382,8 +401,9 @@ impl<'p, 'c, 'e> Asked<'p, 'c, 'e> {
                     true => None,
                     false => Some(arguments.milliseconds(2, "state.set")?),
                 };
-                let value = arguments.json(1)?;
-                self.state()?.set(key, &value, lives_ms)?;
+                arguments.write_json(1, &mut self.buffers.json)?;
+                let call = self.call.as_mut().ok_or_else(no_room)?;
+                call.state.set(key, &self.buffers.json, lives_ms)?;
                 Ok(Said::Nothing)
             }
             _ => {
@@ -413,7 +433,7 @@ impl<'p, 'c, 'e> Asked<'p, 'c, 'e> {
             (false, true) => (1.0, arguments.number(0, "random")?),
             (false, false) => (arguments.number(0, "random")?, arguments.number(1, "random")?),
         };
-        let is_whole = |number: f64| number.fract() == 0.0 && number.abs() <= 9_007_199_254_740_992.0;
+        let is_whole = |number: f64| is_whole(number) && number.abs() <= 9_007_199_254_740_992.0;
         if !is_whole(first) || !is_whole(last) || first > last {
             return error("random wants two whole numbers, the smaller one first");
         }
@@ -503,9 +523,7 @@ impl<'p, 'c, 'e> Asked<'p, 'c, 'e> {
         if count == 0 {
             return Ok(Said::SameAndNumber(0.0));
         }
-        self.buffers.text.clear();
-        self.buffers.text.extend_from_slice(self.buffers.masked.as_bytes());
-        Ok(Said::TextAndNumber(f64::from(count)))
+        Ok(Said::MaskedAndNumber(f64::from(count)))
     }
 }
 
@@ -534,7 +552,7 @@ impl Host for Asked<'_, '_, '_> {
             Ok(Said::Number(number)) => Answer::Part(Part::Number(number)),
             Ok(Said::Text) => Answer::Part(Part::Text(&buffers.text)),
             Ok(Said::Tokens) => Answer::Tokens(&buffers.tokens, &buffers.source),
-            Ok(Said::TextAndNumber(number)) => Answer::TextAndNumber(&buffers.text, number),
+            Ok(Said::MaskedAndNumber(number)) => Answer::TextAndNumber(buffers.masked.as_bytes(), number),
             Ok(Said::SameAndNumber(number)) => Answer::SameAndNumber(number),
             Ok(Said::Verdict(number)) => Answer::Verdict(number),
             Ok(Said::Words(number)) => Answer::Words(number),

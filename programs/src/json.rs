@@ -148,7 +148,22 @@ pub fn scalar(text: &[u8]) -> Option<Token> {
     }
 }
 
+/// Whether there is an integer of 64 bits like that; without `fract`, which is a call where the CPU is only known to be an x86-64.
+pub fn is_whole(number: f64) -> bool {
+    (number as i64) as f64 == number
+}
+
+/// Digits of an integer that any number of Luau holds.
+const EXACT_DIGITS: usize = 15;
+
 fn number(text: &[u8]) -> Option<f64> {
+    if let [b'1'..=b'9', rest @ ..] = text
+        && rest.len() < EXACT_DIGITS
+        && rest.iter().all(u8::is_ascii_digit)
+    {
+        // As most are: times, counts, places.
+        return Some(text.iter().fold(0_u64, |sum, digit| sum * 10 + u64::from(digit - b'0')) as f64);
+    }
     let digits = text.strip_prefix(b"-").unwrap_or(text);
     // What Rust reads and JSON has not: "+1", "1.", ".5", "01", "inf".
     let is_json = match digits {
@@ -190,23 +205,40 @@ pub fn text_end(source: &[u8], from: usize) -> Option<(usize, bool)> {
     }
 }
 
-/// Bytes ahead of the first quote or backslash: eight at a time, since most of a body is texts.
-fn plain_bytes(source: &[u8]) -> usize {
-    const ONES: u64 = 0x0101_0101_0101_0101;
-    let is_there = |word: u64, byte: u8| {
-        let differs = word ^ (ONES * u64::from(byte));
-        differs.wrapping_sub(ONES) & !differs & (ONES << 7)
-    };
+const ONES: u64 = 0x0101_0101_0101_0101;
+
+/// Marks the bytes of a word that are below `end`: the first mark is right, those behind it may not be.
+fn marks_below(word: u64, end: u8) -> u64 {
+    word.wrapping_sub(ONES * u64::from(end)) & !word & (ONES << 7)
+}
+
+fn marks_of(word: u64, byte: u8) -> u64 {
+    marks_below(word ^ (ONES * u64::from(byte)), 1)
+}
+
+/// Bytes ahead of the first that is marked: eight at a time, since most of a body is texts. A space is not marked.
+fn bytes_ahead(source: &[u8], marks: impl Fn(u64) -> u64) -> usize {
     let (words, rest) = source.as_chunks::<8>();
     for (number, word) in words.iter().enumerate() {
-        let word = u64::from_le_bytes(*word);
-        let found = is_there(word, b'"') | is_there(word, b'\\');
+        let found = marks(u64::from_le_bytes(*word));
         if found != 0 {
             return number * 8 + found.trailing_zeros() as usize / 8;
         }
     }
-    let found = rest.iter().position(|byte| matches!(byte, b'"' | b'\\'));
-    source.len() - rest.len() + found.unwrap_or(rest.len())
+    let mut last = [b' '; 8];
+    last[..rest.len()].copy_from_slice(rest);
+    let found = marks(u64::from_le_bytes(last));
+    source.len() - rest.len() + (found.trailing_zeros() as usize / 8).min(rest.len())
+}
+
+/// Bytes ahead of the first quote or backslash.
+fn plain_bytes(source: &[u8]) -> usize {
+    bytes_ahead(source, |word| marks_of(word, b'"') | marks_of(word, b'\\'))
+}
+
+/// Bytes ahead of the first that a text of JSON has as an escape.
+fn bytes_as_they_are(text: &[u8]) -> usize {
+    bytes_ahead(text, |word| marks_of(word, b'"') | marks_of(word, b'\\') | marks_below(word, b' '))
 }
 
 /// The place behind the value that begins there, whatever it holds. Takes no stack.
@@ -424,7 +456,7 @@ fn write_number(number: f64, out: &mut Vec<u8>) -> Result<(), NoJson> {
     if !number.is_finite() {
         return Err(NoJson::Number);
     }
-    if number.fract() == 0.0 && number.abs() < 1e15 {
+    if is_whole(number) && number.abs() < 1e15 {
         out.extend_from_slice(itoa::Buffer::new().format(number as i64).as_bytes());
         return Ok(());
     }
@@ -433,25 +465,29 @@ fn write_number(number: f64, out: &mut Vec<u8>) -> Result<(), NoJson> {
 
 /// Writes a text with its quotes. What is no UTF-8 is U+FFFD.
 pub fn write_text(text: &[u8], out: &mut Vec<u8>) {
-    let text = String::from_utf8_lossy(text);
+    if std::str::from_utf8(text).is_ok() {
+        write_utf8(text, out);
+    } else {
+        write_utf8(String::from_utf8_lossy(text).as_bytes(), out);
+    }
+}
+
+fn write_utf8(text: &[u8], out: &mut Vec<u8>) {
+    let mut rest = text;
     out.push(b'"');
-    let mut kept = 0;
-    for (at, byte) in text.bytes().enumerate() {
-        let is_escaped = byte < 0x20 || byte == b'"' || byte == b'\\';
-        if !is_escaped {
-            continue;
-        }
-        out.extend_from_slice(&text.as_bytes()[kept..at]);
-        kept = at + 1;
+    loop {
+        let (kept, from_escape) = rest.split_at(bytes_as_they_are(rest));
+        out.extend_from_slice(kept);
+        let Some((byte, behind)) = from_escape.split_first() else { break };
         match byte {
-            b'"' | b'\\' => out.extend_from_slice(&[b'\\', byte]),
+            b'"' | b'\\' => out.extend_from_slice(&[b'\\', *byte]),
             b'\n' => out.extend_from_slice(b"\\n"),
             b'\r' => out.extend_from_slice(b"\\r"),
             b'\t' => out.extend_from_slice(b"\\t"),
             _ => out.extend_from_slice(format!("\\u{byte:04x}").as_bytes()),
         }
+        rest = behind;
     }
-    out.extend_from_slice(&text.as_bytes()[kept..]);
     out.push(b'"');
 }
 

@@ -8,10 +8,21 @@ use crate::json::{skip_space, text_end, unescape, value_end};
 /// Names of a path at most.
 pub const NAMES_MAX: usize = 16;
 
+/// As `split` gives them, which is made for longer texts.
+fn names_of(path: &str) -> impl Iterator<Item = &str> {
+    let mut rest = Some(path);
+    std::iter::from_fn(move || {
+        let path = rest?;
+        let dot = path.bytes().position(|byte| byte == b'.');
+        rest = dot.map(|dot| &path[dot + 1..]);
+        Some(&path[..dot.unwrap_or(path.len())])
+    })
+}
+
 /// The bytes of the value at the path.
 pub fn get<'s>(source: &'s [u8], path: &str) -> Option<&'s [u8]> {
     let mut value = trimmed(source);
-    for name in path.split('.').take(NAMES_MAX + 1) {
+    for name in names_of(path).take(NAMES_MAX + 1) {
         let members = Members::new(value)?;
         let place = if members.is_map { None } else { Some(name.parse::<usize>().ok()?.checked_sub(1)?) };
         let mut found = None;
@@ -33,12 +44,13 @@ pub fn get<'s>(source: &'s [u8], path: &str) -> Option<&'s [u8]> {
 
 /// The value with another one at the path, or none there; none: there is nothing that could have it.
 pub fn set(source: &[u8], path: &str, news: Option<&[u8]>) -> Option<Vec<u8>> {
-    let names: Vec<&str> = path.split('.').take(NAMES_MAX + 1).collect();
-    if names.len() > NAMES_MAX {
-        return None;
+    let (mut names, mut count) = ([""; NAMES_MAX], 0);
+    for name in names_of(path) {
+        *names.get_mut(count)? = name;
+        count += 1;
     }
     let mut out = Vec::with_capacity(source.len() + news.map_or(0, <[u8]>::len) + path.len() + 8);
-    set_in(trimmed(source), &names, news, &mut out)?;
+    set_in(trimmed(source), &names[..count], news, &mut out)?;
     Some(out)
 }
 

@@ -155,6 +155,24 @@ pub trait Host {
     ) -> Answer<'h>;
 }
 
+/// Room for the parts of tables that a machine keeps between its calls, so that a call makes none anew; what a larger value
+/// needed is given back.
+const KEPT_NODES_MAX: usize = 256;
+
+/// Lists of parts, each empty between two calls.
+#[derive(Default)]
+struct Lists {
+    nodes: Vec<Node<'static>>,
+    answered: Vec<Node<'static>>,
+}
+
+/// The list with nothing in it, for another lifetime: its room stays.
+fn emptied<'b>(mut list: Vec<Node<'_>>) -> Vec<Node<'b>> {
+    list.clear();
+    list.shrink_to(KEPT_NODES_MAX);
+    list.into_iter().map(Node::forget_lifetime).collect()
+}
+
 /// What the shim's `host` points to, for one call of the machine.
 struct Asked<'a> {
     host: &'a mut dyn Host,
@@ -164,49 +182,53 @@ struct Asked<'a> {
 }
 
 impl<'a> Asked<'a> {
-    fn new(host: &'a mut dyn Host) -> Self {
-        Asked { host, nodes: Vec::new(), answered: Vec::new() }
+    fn new(host: &'a mut dyn Host, lists: Lists) -> Self {
+        Asked { host, nodes: lists.nodes, answered: lists.answered }
+    }
+
+    fn into_lists(self) -> Lists {
+        Lists { nodes: emptied(self.nodes), answered: emptied(self.answered) }
     }
 }
 
 #[repr(C)]
-struct Reply {
+struct Reply<'a> {
     answer: u32,
-    length: u32,
-    number: f64,
-    text: *const u8,
-    nodes: *const c_void,
     units: u32,
+    value: Node<'a>,
+    nodes: *const c_void,
 }
 
-impl Reply {
+impl Reply<'_> {
     fn set(&mut self, answer: &Answer<'_>, answered: &mut Vec<Node<'_>>) {
+        let number = |number: u32| Node::new(Part::Number(f64::from(number)));
+        let (answer, value) = match answer {
+            Answer::Nothing => (0, Node::new(Part::Nil)),
+            Answer::Part(part) => (1, Node::new(*part).forget_lifetime()),
+            Answer::Tokens(tokens, source) => (1, self.set_nodes(tokens, source, answered)),
+            Answer::TextAndNumber(text, number) => {
+                (2, Node { number: *number, ..Node::new(Part::Text(text)).forget_lifetime() })
+            }
+            Answer::SameAndNumber(number) => (3, Node::new(Part::Number(*number))),
+            Answer::Verdict(verdict) => (4, number(*verdict)),
+            Answer::Words(words) => (5, number(*words)),
+            Answer::Error(error) => (6, Node::new(Part::Text(error.as_bytes())).forget_lifetime()),
+            Answer::Fault => (7, Node::new(Part::Nil)),
+            Answer::Spent => (8, Node::new(Part::Nil)),
+        };
+        (self.answer, self.value) = (answer, value);
+    }
+
+    /// Gives the one that there is, or lists all of them.
+    fn set_nodes<'b>(&mut self, tokens: &Tokens, source: &[u8], answered: &mut Vec<Node<'_>>) -> Node<'b> {
+        let mut nodes = tokens.list.iter().map(|token| Node::of_token(*token, tokens, source).forget_lifetime());
+        if tokens.list.len() <= 1 {
+            return nodes.next().unwrap_or(Node::new(Part::Nil)).forget_lifetime();
+        }
         answered.clear();
-        let text = |text: &[u8]| (text.as_ptr(), text.len() as u32);
-        match answer {
-            Answer::Nothing => self.answer = 0,
-            Answer::Part(part) => answered.push(Node::new(*part).forget_lifetime()),
-            Answer::Tokens(tokens, source) => {
-                answered
-                    .extend(tokens.list.iter().map(|token| Node::of_token(*token, tokens, source).forget_lifetime()));
-            }
-            Answer::TextAndNumber(bytes, number) => {
-                (self.answer, self.number) = (2, *number);
-                (self.text, self.length) = text(bytes);
-            }
-            Answer::SameAndNumber(number) => (self.answer, self.number) = (3, *number),
-            Answer::Verdict(number) => (self.answer, self.number) = (4, f64::from(*number)),
-            Answer::Words(number) => (self.answer, self.number) = (5, f64::from(*number)),
-            Answer::Error(error) => {
-                self.answer = 6;
-                (self.text, self.length) = text(error.as_bytes());
-            }
-            Answer::Fault => self.answer = 7,
-            Answer::Spent => self.answer = 8,
-        }
-        if !answered.is_empty() {
-            (self.answer, self.nodes) = (1, answered.as_ptr().cast());
-        }
+        answered.extend(nodes);
+        self.nodes = answered.as_ptr().cast();
+        Node::new(Part::Nil)
     }
 }
 
@@ -324,7 +346,7 @@ extern "C" fn banter_host(
     what: u32,
     arguments: *const Node<'static>,
     count: usize,
-    reply: *mut Reply,
+    reply: *mut Reply<'static>,
 ) {
     // SAFETY: the shim calls this only within a run, and gives back the pointer to the `Asked` of that run, which nothing else uses
     // meanwhile; `reply` is its own.
@@ -412,19 +434,24 @@ impl Bytecode {
 }
 
 /// A machine with one program.
-pub struct Vm(NonNull<RawVm>);
+pub struct Vm {
+    raw: NonNull<RawVm>,
+    lists: Lists,
+}
 
 // SAFETY: a machine has no state of a thread (Luau's VM has no thread-local variables, and its flags are only read), is entered
-// through `&mut self` alone, and keeps no pointer to Rust between two runs; its memory is of malloc, which any thread frees.
+// through `&mut self` alone, and keeps no pointer to Rust between two runs; its memory is of malloc, which any thread frees. Its
+// lists have nothing in them between two runs.
 unsafe impl Send for Vm {}
 
 impl Vm {
     /// Without a program yet; the host is asked for the configuration.
     pub fn new(host: &mut dyn Host) -> Self {
-        let mut asked = Asked::new(host);
+        let mut asked = Asked::new(host, Lists::default());
         // SAFETY: `asked` lives longer than the call, which is all that uses it.
         let vm = unsafe { banter_vm_new((&raw mut asked).cast()) };
-        Vm(NonNull::new(vm).expect("the shim ends the process where it makes none"))
+        let raw = NonNull::new(vm).expect("the shim ends the process where it makes none");
+        Vm { raw, lists: asked.into_lists() }
     }
 
     /// Runs the chunk, and freezes what it made. Beside what came of it: the line of a function that would change what outlives its
@@ -437,12 +464,12 @@ impl Vm {
         limits: VmLimits,
     ) -> (Run<'_>, Option<u32>) {
         let name = CString::new(name.replace('\0', "?")).expect("without a zero");
-        let mut asked = Asked::new(host);
+        let mut asked = Asked::new(host, Lists::default());
         let (mut out, mut line) = (RawResult::EMPTY, 0);
         // SAFETY: every pointer is to what lives longer than the call; the bytecode is of `compile`.
         unsafe {
             banter_vm_load(
-                self.0.as_ptr(),
+                self.raw.as_ptr(),
                 (&raw mut asked).cast(),
                 name.as_ptr(),
                 bytecode.0.as_ptr(),
@@ -460,7 +487,7 @@ impl Vm {
         let name = CString::new(name).ok()?;
         let mut number = 0.0;
         // SAFETY: a text that ends with a zero, and a place for a number.
-        match unsafe { banter_vm_global(self.0.as_ptr(), name.as_ptr(), &raw mut number) } {
+        match unsafe { banter_vm_global(self.raw.as_ptr(), name.as_ptr(), &raw mut number) } {
             0 => None,
             1 => Some(Global::Function),
             3 => Some(Global::Number(number)),
@@ -472,7 +499,7 @@ impl Vm {
     pub fn find_hook(&mut self, hook: Hook) {
         let name = CString::new(hook.name()).expect("a name without a zero");
         // SAFETY: a text that ends with a zero.
-        unsafe { banter_vm_hook(self.0.as_ptr(), hook as u32, name.as_ptr()) }
+        unsafe { banter_vm_hook(self.raw.as_ptr(), hook as u32, name.as_ptr()) }
     }
 
     /// The names of all globals, whether each is a function, and with a dot those of what is in their tables.
@@ -484,7 +511,7 @@ impl Vm {
         }
         let mut names: Vec<(String, bool)> = Vec::new();
         // SAFETY: `names` lives longer than the call, which is all that uses it.
-        unsafe { banter_vm_globals(self.0.as_ptr(), (&raw mut names).cast(), tell) };
+        unsafe { banter_vm_globals(self.raw.as_ptr(), (&raw mut names).cast(), tell) };
         names
     }
 
@@ -497,7 +524,7 @@ impl Vm {
         limits: VmLimits,
         then: impl FnOnce(&Nodes<'_>) -> T,
     ) -> (Run<'v>, T) {
-        let mut asked = Asked::new(host);
+        let mut asked = Asked::new(host, std::mem::take(&mut self.lists));
         let mut out = RawResult::EMPTY;
         let (text, length, number) = match beside {
             Beside::Event => (std::ptr::null(), 0, -1.0),
@@ -507,7 +534,7 @@ impl Vm {
         // SAFETY: every pointer is to what lives longer than the call.
         unsafe {
             banter_vm_call(
-                self.0.as_ptr(),
+                self.raw.as_ptr(),
                 (&raw mut asked).cast(),
                 hook as u32,
                 text,
@@ -519,6 +546,7 @@ impl Vm {
         }
         // Texts that the nodes point to are collected by `step` at the earliest, which needs the machine for itself again.
         let then = then(if out.fault == 0 { &asked.nodes } else { &[] });
+        self.lists = asked.into_lists();
         (self.run(&out), then)
     }
 
@@ -544,26 +572,26 @@ impl Vm {
     /// Collects garbage, for about so many KiB of work; whether more is left of this round.
     pub fn step(&mut self, kib: u32) -> bool {
         // SAFETY: out of a run.
-        unsafe { banter_vm_step(self.0.as_ptr(), kib as i32) != 0 }
+        unsafe { banter_vm_step(self.raw.as_ptr(), kib as i32) != 0 }
     }
 
     /// Bytes of what there is, with garbage.
     pub fn bytes(&self) -> usize {
         // SAFETY: out of a run.
-        unsafe { banter_vm_bytes(self.0.as_ptr()) }
+        unsafe { banter_vm_bytes(self.raw.as_ptr()) }
     }
 
     /// Bytes that the machine has of the system.
     pub fn allocated_bytes(&self) -> usize {
         // SAFETY: out of a run.
-        unsafe { banter_vm_allocated(self.0.as_ptr()) }
+        unsafe { banter_vm_allocated(self.raw.as_ptr()) }
     }
 }
 
 impl Drop for Vm {
     fn drop(&mut self) {
         // SAFETY: made by `new`, closed once, and not used behind this.
-        unsafe { banter_vm_close(self.0.as_ptr()) }
+        unsafe { banter_vm_close(self.raw.as_ptr()) }
     }
 }
 

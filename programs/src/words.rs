@@ -11,11 +11,14 @@ const ENTRY_WORDS_MAX: usize = 8;
 const WORD_BYTES_MAX: usize = 128;
 
 /// A list of words.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Words {
     single: FxHashSet<Box<str>>,
     /// By their first word, the longest first: what follows it.
     several: FxHashMap<Box<str>, Vec<Vec<Box<str>>>>,
+    /// By its first byte: the lengths that an ASCII word has which an entry begins with, a bit each, the last for all that are
+    /// longer. Most words of a text are told from all entries by that, and are not looked up.
+    beginnings: [u64; 128],
 }
 
 /// Why an entry is none.
@@ -30,6 +33,22 @@ pub struct NoWord(pub String);
 struct Place {
     begin: usize,
     end: usize,
+    is_ascii: bool,
+}
+
+/// ASCII letters and digits.
+const IS_LETTER: [bool; 256] = {
+    let mut is_letter = [false; 256];
+    let mut byte = 0;
+    while byte < 128 {
+        is_letter[byte] = (byte as u8).is_ascii_alphanumeric();
+        byte += 1;
+    }
+    is_letter
+};
+
+fn length_bit(word: &str) -> u64 {
+    1 << (word.len().clamp(1, 64) - 1)
 }
 
 impl Words {
@@ -38,7 +57,7 @@ impl Words {
     /// # Errors
     /// One has no word, or too many, or too long ones.
     pub fn new<'a>(entries: impl IntoIterator<Item = &'a str>) -> Result<Self, NoWord> {
-        let mut words = Words::default();
+        let mut words = Words { single: FxHashSet::default(), several: FxHashMap::default(), beginnings: [0; 128] };
         for entry in entries {
             let mut folded = Vec::new();
             let mut places = Places { text: entry, at: 0 };
@@ -49,6 +68,9 @@ impl Words {
                 return Err(NoWord(entry.to_owned()));
             }
             let first = folded.remove(0);
+            if first.is_ascii() {
+                words.beginnings[usize::from(first.as_bytes()[0])] |= length_bit(&first);
+            }
             if folded.is_empty() {
                 words.single.insert(first);
             } else {
@@ -85,9 +107,19 @@ impl Words {
         count
     }
 
+    /// Whether an entry may begin with that ASCII word.
+    fn may_begin(&self, word: &str) -> bool {
+        let first = word.as_bytes().first().map_or(0, |first| usize::from(first.to_ascii_lowercase()));
+        self.beginnings.get(first).is_some_and(|lengths| lengths & length_bit(word) != 0)
+    }
+
     /// The end of the entry that begins with that word.
     fn end_of(&self, text: &str, first: Place) -> Option<usize> {
-        with_folded(&text[first.begin..first.end], |word| {
+        let word = &text[first.begin..first.end];
+        if first.is_ascii && !self.may_begin(word) {
+            return None;
+        }
+        with_folded(word, |word| {
             let several = if self.several.is_empty() { None } else { self.several.get(word) };
             let longer = several.and_then(|list| list.iter().find_map(|rest| end_of_rest(text, first.end, rest)));
             longer.or_else(|| self.single.contains(word).then_some(first.end))
@@ -137,30 +169,36 @@ struct Places<'t> {
 impl Places<'_> {
     fn next(&mut self) -> Option<Place> {
         let bytes = self.text.as_bytes();
-        while self.at < bytes.len() {
-            if let Some(size) = self.letter(self.at) {
-                let begin = self.at;
-                self.at += size;
-                while let Some(size) = self.letter(self.at) {
-                    self.at += size;
-                }
-                return Some(Place { begin, end: self.at });
-            }
-            self.at += 1;
-            while !self.text.is_char_boundary(self.at) {
-                self.at += 1;
+        let mut at = self.at;
+        loop {
+            match *bytes.get(at)? {
+                byte if IS_LETTER[usize::from(byte)] => break,
+                byte if byte.is_ascii() => at += 1,
+                _ => match self.character(at) {
+                    (true, _) => break,
+                    (false, size) => at += size,
+                },
             }
         }
-        None
+        let (begin, mut is_ascii) = (at, true);
+        while let Some(byte) = bytes.get(at) {
+            match *byte {
+                byte if IS_LETTER[usize::from(byte)] => at += 1,
+                byte if byte.is_ascii() => break,
+                _ => match self.character(at) {
+                    (true, size) => (at, is_ascii) = (at + size, false),
+                    (false, _) => break,
+                },
+            }
+        }
+        self.at = at;
+        Some(Place { begin, end: at, is_ascii })
     }
 
-    /// Bytes of the letter or digit that begins there, if one does.
-    fn letter(&self, at: usize) -> Option<usize> {
-        let byte = *self.text.as_bytes().get(at)?;
-        if byte.is_ascii() {
-            return byte.is_ascii_alphanumeric().then_some(1);
-        }
-        self.text[at..].chars().next().filter(|c| c.is_alphanumeric()).map(char::len_utf8)
+    /// Whether the character that begins there is a letter or a digit, and its bytes.
+    fn character(&self, at: usize) -> (bool, usize) {
+        let character = self.text.get(at..).and_then(|rest| rest.chars().next());
+        character.map_or((false, 1), |c| (c.is_alphanumeric(), c.len_utf8()))
     }
 }
 

@@ -7,6 +7,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "lobject.h"
+#include "lstate.h"
 #include "lua.h"
 #include "lualib.h"
 
@@ -39,7 +41,7 @@ struct banter_node {
 
 enum banter_answer : uint32_t {
     BANTER_NOTHING = 0,
-    // One node, with what it holds behind it.
+    // One value.
     BANTER_VALUE = 1,
     // A text and a number.
     BANTER_TEXT_AND_NUMBER = 2,
@@ -59,12 +61,12 @@ enum banter_answer : uint32_t {
 
 struct banter_reply {
     uint32_t answer;
-    uint32_t length;
-    double number;
-    const char* text;
-    const banter_node* nodes;
     // In: what is left. Out: what it took.
     uint32_t units;
+    // A value that holds no other, as most are; the text and the number of an answer that has them.
+    banter_node value;
+    // A value with what it holds behind it; none: it is `value`.
+    const banter_node* nodes;
 };
 
 // Rust's side: see vm.rs.
@@ -133,9 +135,14 @@ struct banter_vm {
     uint32_t fault;
     uint64_t bytes;
     uint64_t bytes_max;
+    // CPU time that a call may take, by the thread's clock; 0: any.
     uint64_t watch_us;
+    // By the wall's clock: since when, and when it was looked at last.
     uint64_t watched_from_us;
     uint64_t watched_us;
+    // The clock of the CPU as it was read last, 0: not yet in this call; and what the call used by then.
+    uint64_t cpu_us;
+    uint64_t used_us;
     uint32_t watch_each;
     bool is_watched;
     int hooks[HOOKS];
@@ -150,9 +157,24 @@ struct banter_vm {
     size_t trace_length;
 };
 
-banter_vm* vm_of(lua_State* state);
+inline banter_vm* vm_of(lua_State* state)
+{
+    return (banter_vm*)state->global->ud;
+}
+
+// More than the number of units is looked at: raises where there are too many, or was a fault.
+void look(lua_State* state, banter_vm* vm);
+
 // Counts units, and raises once there are too many.
-void charge(lua_State* state, uint64_t units);
+inline void charge(lua_State* state, uint64_t units)
+{
+    banter_vm* vm = vm_of(state);
+    uint64_t sum = vm->units + units;
+    vm->units = sum < UINT32_MAX ? uint32_t(sum) : UINT32_MAX;
+    if (vm->units >= vm->look_at)
+        look(state, vm);
+}
+
 [[noreturn]] void raise_fault(lua_State* state, uint32_t fault);
 int ask_host(lua_State* state, uint32_t what, int first);
 // Where a text is made always, and not found among those of calls before: what it costs is not for them to say.

@@ -19,28 +19,25 @@ void push_text(lua_State* L, const char* text, size_t length)
     luaL_pushresultsize(&out, length);
 }
 
-static banter_node node_of(lua_State* L, int index)
+static banter_node node_of(const TValue* value)
 {
     banter_node node = {BANTER_OTHER, 0, 0, nullptr};
-    switch (lua_type(L, index)) {
-    case LUA_TNONE:
+    switch (ttype(value)) {
     case LUA_TNIL:
         node.tag = BANTER_NIL;
         break;
     case LUA_TBOOLEAN:
-        node.tag = lua_toboolean(L, index) ? BANTER_TRUE : BANTER_FALSE;
+        node.tag = bvalue(value) ? BANTER_TRUE : BANTER_FALSE;
         break;
     case LUA_TNUMBER:
         node.tag = BANTER_NUMBER;
-        node.number = lua_tonumber(L, index);
+        node.number = nvalue(value);
         break;
-    case LUA_TSTRING: {
-        size_t length = 0;
+    case LUA_TSTRING:
         node.tag = BANTER_TEXT;
-        node.text = lua_tolstring(L, index, &length);
-        node.length = uint32_t(length);
+        node.text = svalue(value);
+        node.length = tsvalue(value)->len;
         break;
-    }
     case LUA_TTABLE:
         node.tag = BANTER_TABLE;
         break;
@@ -52,7 +49,7 @@ void emit_value(lua_State* L, int index, int depth)
 {
     banter_vm* vm = vm_of(L);
     index = lua_absindex(L, index);
-    banter_node node = node_of(L, index);
+    banter_node node = node_of(L->base + index - 1);
     charge(L, 1 + node.length / TEXT_BYTES_PER_UNIT);
     if (node.tag == BANTER_OTHER)
         luaL_error(L, "a %s is no JSON value", luaL_typename(L, index));
@@ -66,7 +63,7 @@ void emit_value(lua_State* L, int index, int depth)
         int key = lua_type(L, -2);
         if (key != LUA_TSTRING && key != LUA_TNUMBER)
             luaL_error(L, "a %s is no key of a JSON value", luaL_typename(L, -2));
-        banter_node key_node = node_of(L, -2);
+        banter_node key_node = node_of(L->top - 2);
         charge(L, 1 + key_node.length / TEXT_BYTES_PER_UNIT);
         banter_emit(vm->host, &key_node);
         emit_value(L, -1, depth + 1);
@@ -79,7 +76,6 @@ void emit_value(lua_State* L, int index, int depth)
 void push_value(lua_State* L, const banter_node** at, int depth)
 {
     const banter_node* node = (*at)++;
-    luaL_checkstack(L, 4, "values");
     switch (node->tag) {
     case BANTER_FALSE:
     case BANTER_TRUE:
@@ -96,6 +92,7 @@ void push_value(lua_State* L, const banter_node** at, int depth)
         charge(L, 1 + node->length);
         if (depth >= DEPTH_MAX)
             luaL_error(L, "a value is deeper than %d tables", DEPTH_MAX);
+        luaL_checkstack(L, 4, "values");
         lua_createtable(L, int(node->length), 0);
         for (uint32_t number = 1; number <= node->length; number++) {
             push_value(L, at, depth + 1);
@@ -106,6 +103,7 @@ void push_value(lua_State* L, const banter_node** at, int depth)
         charge(L, 1 + 2 * uint64_t(node->length));
         if (depth >= DEPTH_MAX)
             luaL_error(L, "a value is deeper than %d tables", DEPTH_MAX);
+        luaL_checkstack(L, 4, "values");
         lua_createtable(L, 0, int(node->length));
         for (uint32_t number = 0; number < node->length; number++) {
             const banter_node* key = (*at)++;
@@ -133,26 +131,26 @@ static int push_answer(lua_State* L, const banter_reply& reply, int first)
     case BANTER_NOTHING:
         return 0;
     case BANTER_VALUE: {
-        const banter_node* at = reply.nodes;
+        const banter_node* at = reply.nodes ? reply.nodes : &reply.value;
         push_value(L, &at, 0);
         return 1;
     }
     case BANTER_TEXT_AND_NUMBER:
-        charge(L, reply.length / TEXT_BYTES_PER_UNIT);
-        push_text(L, reply.text, reply.length);
-        lua_pushnumber(L, reply.number);
+        charge(L, reply.value.length / TEXT_BYTES_PER_UNIT);
+        push_text(L, reply.value.text, reply.value.length);
+        lua_pushnumber(L, reply.value.number);
         return 2;
     case BANTER_SAME_AND_NUMBER:
         // The text, behind the words themselves.
         lua_pushvalue(L, first + 1);
-        lua_pushnumber(L, reply.number);
+        lua_pushnumber(L, reply.value.number);
         return 2;
     case BANTER_VERDICT:
-        lua_pushlightuserdatatagged(L, (void*)(uintptr_t)(uint32_t(reply.number) + 1), LIGHT_VERDICT);
+        lua_pushlightuserdatatagged(L, (void*)(uintptr_t)(uint32_t(reply.value.number) + 1), LIGHT_VERDICT);
         return 1;
     case BANTER_WORDS: {
         void* words = lua_newuserdatataggedwithmetatable(L, sizeof(uint32_t), TAG_WORDS);
-        *(uint32_t*)words = uint32_t(reply.number);
+        *(uint32_t*)words = uint32_t(reply.value.number);
         return 1;
     }
     case BANTER_FAULT:
@@ -160,7 +158,7 @@ static int push_answer(lua_State* L, const banter_reply& reply, int first)
     case BANTER_SPENT:
         raise_fault(L, BANTER_CPU);
     default:
-        raise_text(L, reply.text, reply.length);
+        raise_text(L, reply.value.text, reply.value.length);
     }
 }
 
@@ -175,7 +173,7 @@ int ask_host(lua_State* L, uint32_t what, int first)
     charge(L, ASK_UNITS);
     banter_node arguments[ARGUMENTS_MAX];
     for (int number = 0; number < count; number++) {
-        arguments[number] = node_of(L, first + number);
+        arguments[number] = node_of(L->base + first + number - 1);
         if (arguments[number].tag == BANTER_TABLE)
             emit_value(L, first + number, 0);
     }

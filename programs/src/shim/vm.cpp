@@ -68,10 +68,10 @@ void* allocate(void* ud, void* block, size_t old_size, size_t new_size)
     return moved;
 }
 
-uint64_t thread_time_us()
+uint64_t time_us(clockid_t clock)
 {
     timespec time = {};
-    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
+    clock_gettime(clock, &time);
     return uint64_t(time.tv_sec) * 1000000 + uint64_t(time.tv_nsec) / 1000;
 }
 
@@ -116,21 +116,42 @@ void set_next_look(banter_vm* vm)
     vm->look_at = vm->fault != BANTER_OK ? 0 : look < UINT32_MAX ? uint32_t(look) : UINT32_MAX;
 }
 
+// The clock of the thread's CPU time is a call of the kernel, as dear as a whole short program; the wall's is none. A call cannot
+// have had more of the CPU than of the wall, so that the CPU's is read only where the wall's leaves it open, and once early on, for
+// what it is to be compared with.
+void watch_cpu(lua_State* L, banter_vm* vm, uint64_t wall_us)
+{
+    uint64_t passed_us = wall_us - vm->watched_from_us, cpu_us = time_us(CLOCK_THREAD_CPUTIME_ID);
+    if (vm->cpu_us == 0)
+        // What the wall's clock says of the time before counts, but a call is not ended by that alone: its core may have waited.
+        vm->used_us = passed_us < vm->watch_us / 2 ? passed_us : vm->watch_us / 2;
+    else
+        vm->used_us += cpu_us - vm->cpu_us;
+    vm->cpu_us = cpu_us > 0 ? cpu_us : 1;
+    vm->watched_from_us = wall_us;
+    if (vm->used_us > vm->watch_us)
+        latch(L, BANTER_CPU);
+}
+
 void watch(lua_State* L, banter_vm* vm)
 {
-    uint64_t now_us = thread_time_us();
+    uint64_t wall_us = time_us(CLOCK_MONOTONIC);
     if (!vm->is_watched) {
         vm->is_watched = true;
-        vm->watched_from_us = now_us;
+        vm->watched_from_us = wall_us;
     } else {
-        uint64_t took_us = now_us - vm->watched_us;
+        uint64_t took_us = wall_us - vm->watched_us;
         // Where units take long, it is looked at more often: the last stretch is what a call may be late by.
         uint64_t each = took_us <= WATCH_STEP_US ? WATCH_UNITS_MAX : vm->watch_each * WATCH_STEP_US / took_us;
         vm->watch_each = each < WATCH_UNITS_MIN ? WATCH_UNITS_MIN : each > WATCH_UNITS_MAX ? WATCH_UNITS_MAX : uint32_t(each);
-        if (now_us - vm->watched_from_us > vm->watch_us)
-            latch(L, BANTER_CPU);
+        uint64_t most_us = vm->used_us + (wall_us - vm->watched_from_us);
+        bool is_early = vm->cpu_us == 0 && most_us > WATCH_STEP_US;
+        if (is_early || most_us > vm->watch_us)
+            watch_cpu(L, vm, wall_us);
     }
-    vm->watched_us = now_us;
+    vm->watched_us = wall_us;
+}
+
 }
 
 // More than the number of units is looked at: rarely, or after a fault at each step.
@@ -146,6 +167,8 @@ void look(lua_State* L, banter_vm* vm)
     if (vm->fault != BANTER_OK)
         raise_fault(L, vm->fault);
 }
+
+namespace {
 
 void on_interrupt(lua_State* L, int gc)
 {
@@ -187,8 +210,11 @@ constexpr uint32_t TEXTS_MAX = 8192;
 void make_ready(lua_State* L)
 {
     stringtable& texts = L->global->strt;
-    while (uint32_t(texts.nuse) + TEXTS_MAX > uint32_t(texts.size))
-        luaS_resize(L, texts.size * 2);
+    int size = texts.size;
+    while (uint32_t(texts.nuse) + TEXTS_MAX > uint32_t(size))
+        size *= 2;
+    if (size != texts.size)
+        luaS_resize(L, size);
     if (L->stacksize != STACK_SLOTS + EXTRA_STACK)
         luaD_reallocstack(L, STACK_SLOTS, 0);
     if (L->size_ci != CALL_FRAMES)
@@ -207,6 +233,8 @@ void begin(banter_vm* vm, void* host, const banter_limits& limits)
     vm->allocated_max = vm->allocated + size_t(limits.bytes) + PAGES_BYTES;
     vm->watch_us = limits.watch_us;
     vm->is_watched = false;
+    vm->cpu_us = 0;
+    vm->used_us = 0;
     vm->watch_each = WATCH_FIRST_UNITS;
     vm->message_length = 0;
     vm->trace_length = 0;
@@ -371,20 +399,6 @@ bool freeze(lua_State* L, Frozen& frozen)
 }
 }
 
-banter_vm* vm_of(lua_State* L)
-{
-    return (banter_vm*)L->global->ud;
-}
-
-void charge(lua_State* L, uint64_t units)
-{
-    banter_vm* vm = vm_of(L);
-    uint64_t sum = vm->units + units;
-    vm->units = sum < UINT32_MAX ? uint32_t(sum) : UINT32_MAX;
-    if (vm->units >= vm->look_at)
-        look(L, vm);
-}
-
 [[noreturn]] void raise_fault(lua_State* L, uint32_t fault)
 {
     latch(L, fault);
@@ -505,29 +519,38 @@ void banter_vm_globals(banter_vm* vm, void* told, void (*tell)(void* told, const
     lua_settop(L, 0);
 }
 
+// Pushes what was kept with lua_ref: without what lua_rawgeti asks of any table and index.
+static void push_kept(lua_State* L, int ref)
+{
+    const TValue* kept = luaH_getnum(hvalue(registry(L)), ref);
+    setobj2s(L, L->top, kept);
+    L->top++;
+}
+
 // Calls a hook. `text` is its second argument: a text, or without one the number, or the event where `number` is below 0.
 void banter_vm_call(banter_vm* vm, void* host, uint32_t hook, const char* text, size_t length, double number,
     const banter_limits* limits, banter_result* out)
 {
     lua_State* L = vm->state;
-    lua_rawgeti(L, LUA_REGISTRYINDEX, vm->tracer);
-    lua_rawgeti(L, LUA_REGISTRYINDEX, vm->hooks[hook]);
-    lua_rawgeti(L, LUA_REGISTRYINDEX, vm->room);
+    // The stack has nothing on it, so that there is room for these.
+    push_kept(L, vm->tracer);
+    push_kept(L, vm->hooks[hook]);
+    push_kept(L, vm->room);
     if (text)
         lua_pushlstring(L, text, length);
     else if (number >= 0)
         lua_pushnumber(L, number);
     else
-        lua_rawgeti(L, LUA_REGISTRYINDEX, vm->event);
+        push_kept(L, vm->event);
     // Behind that: out of a protected call nothing may fail, and without a limit nothing does.
     begin(vm, host, *limits);
     int status = lua_pcall(L, 2, 1, 1);
     out->is_verdict = 0;
-    if (status == 0 && vm->fault == BANTER_OK) {
+    if (status == 0 && vm->fault == BANTER_OK && !ttisnil(L->top - 1)) {
         if (lua_type(L, -1) == LUA_TLIGHTUSERDATA && lua_lightuserdatatag(L, -1) == LIGHT_VERDICT) {
             out->is_verdict = 1;
             out->verdict = uint32_t((uintptr_t)lua_tolightuserdata(L, -1) - 1);
-        } else if (!lua_isnil(L, -1)) {
+        } else {
             lua_rawgeti(L, LUA_REGISTRYINDEX, vm->emitter);
             lua_insert(L, -2);
             status = lua_pcall(L, 1, 0, 1);
