@@ -14,6 +14,7 @@ import bench_access
 import bench_disk
 import bench_hostile
 import bench_log
+import bench_programs
 
 # As bench.sh names them, in the order of the table.
 JOBS = ["fanout-1", "fanout-16", "fanout-256", "fanout-1024", "fanout-10x100", "rooms-1000", "idle"]
@@ -138,7 +139,7 @@ def targets(summary):
     one, many = median("fanout-1", "cpu_us"), median("rooms-1000", "cpu_us")
     at_most("rooms-1000: CPU a delivery, divided by fanout-1's", many / one if one and many else None, 1.9)
     at_most("idle: resident bytes a connection", median("idle", "resident_bytes"), 800)
-    return found + bench_hostile.targets(summary) + bench_disk.targets(summary) + bench_access.targets(summary)
+    return found + bench_hostile.targets(summary) + bench_disk.targets(summary) + bench_access.targets(summary) + bench_programs.targets(summary)
 
 
 def host():
@@ -207,6 +208,7 @@ def table(summary, jobs, others):
     bench_disk.table(summary, text)
     bench_log.table(others[bench_log], summary)
     bench_access.table(summary, text)
+    bench_programs.table(summary, text)
     print()
     for found in targets(summary):
         word = "reached" if found["is_reached"] else "MISSED"
@@ -262,7 +264,7 @@ def main():
     if what == "posts-rate":
         return bench_disk.posts_rate(subject, sys.argv[3])
     jobs = read_rounds(subject)
-    others = {module: read_rounds_of(module, subject) for module in (bench_hostile, bench_disk, bench_log, bench_access)}
+    others = {module: read_rounds_of(module, subject) for module in (bench_hostile, bench_disk, bench_log, bench_access, bench_programs)}
     other_jobs = {job: runs for found in others.values() for job, runs in found.items()}
     all_jobs = jobs | other_jobs
     summary = {job: summarize(runs) for job, runs in all_jobs.items()}

@@ -5,6 +5,7 @@
 # On a disk: synced-throughput ack-light ack-latency resume-storm restart. "disk" is these five.
 # What the log takes: start-rooms restore log-bytes page-cost. "log" is these four.
 # What tokens and the interface for backends take: access-idle access-fanout access-storm access-api access-reload. "access" is these.
+# What programs of rooms take: program-fanout program-rooms program-harm program-swap. "program" is these four.
 # With hostile connections, kind by kind beside honest ones, three minutes a round: hostile.
 # From outside: SECONDS_MEASURED (5), WARMUP_SECONDS (2), SERVER_CPU (0), LOAD_CPU (1), IDLE_CONNECTIONS (19000),
 # DISK_FOLDER (target/disk), SYNCED_ROOMS (10), SYNCED_MEMBERS (100, at least 10), ACK_ROOMS (100), ACK_MEMBERS (2),
@@ -12,7 +13,7 @@
 # (512), START_ROOMS ("1000000 100000"), START_SEGMENTS (1000), RESTORE_MIB (10240, or what fits), RESTORE_SEGMENT_MIB (64),
 # RESTORE_MEMORY_MIB (512; 0: no limit), RESTORE_PAYLOAD (128), PAGE_COST_MIB (64), PAGE_COST_ROOMS (5000),
 # RESTART_SEALED_MIB (10240), RESTART_SEALED_FOLDER (made and removed), HOSTILE_ATTACKERS (100), HOSTILE_MEMORY (1000),
-# STORM_CLIENTS (10000), STORM_MESSAGES (10), API_CONNECTIONS (64), BIN (target/release, where the programs are),
+# STORM_CLIENTS (10000), STORM_MESSAGES (10), API_CONNECTIONS (64), PROGRAM_ROOMS (10000), HARM_ROOMS (1000), HARM_RATE (500), BIN (target/release, where the programs are),
 # BUILD (1; 0: measure the programs that are there).
 # Exit code: 0 measured and verified, 1 a run was not verified, 3 could not be run. A target that is missed is said only.
 set -euo pipefail
@@ -23,6 +24,8 @@ source scripts/jobs.sh
 source scripts/disk-jobs.sh
 # shellcheck source=scripts/access-jobs.sh
 source scripts/access-jobs.sh
+# shellcheck source=scripts/program-jobs.sh
+source scripts/program-jobs.sh
 
 rounds=3
 form=table
@@ -31,11 +34,12 @@ while [ $# -gt 0 ]; do
   case "$1" in
   --rounds) rounds="${2:?--rounds needs a number}" && shift ;;
   --json) form=json ;;
-  -h | --help) sed -n '2,19s/^# \{0,1\}//p' "$0" && exit ;;
+  -h | --help) sed -n '2,20s/^# \{0,1\}//p' "$0" && exit ;;
   -*) fail "no option is called $1 (--rounds N, --json)" ;;
   disk) wanted+=("${DISK_JOBS[@]}") ;;
   log) wanted+=("${LOG_JOBS[@]}") ;;
   access) wanted+=("${ACCESS_JOBS[@]}") ;;
+  program) wanted+=("${PROGRAM_JOBS[@]}") ;;
   *) job_arguments "$1" >/dev/null && wanted+=("$1") ;;
   esac
   shift
@@ -52,7 +56,7 @@ prepare_host
 
 results="$(mktemp -d)"
 load=""
-trap 'kill $load 2>/dev/null || true; stop_server; clean_disk_jobs; clean_access_jobs; rm -rf "$results"' EXIT
+trap 'kill $load 2>/dev/null || true; stop_server; clean_disk_jobs; clean_access_jobs; clean_program_jobs; rm -rf "$results"' EXIT
 
 # The counters that tell how much one submit and one send carry.
 sample() {
@@ -93,7 +97,7 @@ floor() {
 # The floor takes its sizes from fanout-1, so that comes first in each round, wanted or not.
 first=()
 for job in "${wanted[@]}"; do
-  [[ "$job" = hostile || "$job" = access-* ]] || [ "$(level_of "$job")" = synced ] || first=(fanout-1)
+  [[ "$job" = hostile || "$job" = access-* || "$job" = program-* ]] || [ "$(level_of "$job")" = synced ] || first=(fanout-1)
 done
 
 for round in $(seq "$rounds"); do
@@ -103,6 +107,10 @@ for round in $(seq "$rounds"); do
     echo "round $round of $rounds: $job" >&2
     if [[ "$job" = access-* ]]; then
       access_job "$job" "$file"
+      continue
+    fi
+    if [[ "$job" = program-* ]]; then
+      program_job "$job" "$file"
       continue
     fi
     if [ "$(level_of "$job")" = synced ]; then

@@ -1,8 +1,9 @@
 """The jobs of bench.sh that say what tokens, rights and the interface for backends take, beside the same without them."""
 
-import json
-from pathlib import Path
 from statistics import mean
+
+import bench_parts
+from bench_parts import cautions  # noqa: F401  # part of what a module of jobs has
 
 # As bench.sh names them, in the order of the table.
 JOBS = ["access-idle", "access-fanout", "access-storm", "access-api", "access-reload"]
@@ -15,25 +16,14 @@ STORM_RATIO_MAX = 1.5
 RELOAD_TURN_MAX_MS = 5
 
 
-class Run:
-    """One round of a job: its parts by name."""
-
-    def __init__(self, prefix):
-        self.job = prefix.rsplit(".", 1)[1]
-        found = sorted(Path(prefix).parent.glob(f"{Path(prefix).name}.*.part"))
-        name = lambda path: path.name.removeprefix(f"{Path(prefix).name}.").removesuffix(".part")
-        self.parts = {name(path): json.loads(path.read_text()) for path in found}
-
-    def figures(self):
-        """What is published of it; every name ends in its unit, or is a ratio."""
-        made = {
-            "access-idle": self.idle,
-            "access-fanout": self.fanout,
-            "access-storm": self.storm,
-            "access-api": self.api,
-            "access-reload": self.reload,
-        }[self.job]()
-        return {name: value for name, value in made.items() if value is not None}
+class Run(bench_parts.PartsRun):
+    MAKERS = {
+        "access-idle": "idle",
+        "access-fanout": "fanout",
+        "access-storm": "storm",
+        "access-api": "api",
+        "access-reload": "reload",
+    }
 
     def idle(self):
         made = {}
@@ -82,22 +72,7 @@ class Run:
         }
 
     def reload(self):
-        found = self.parts["reload"]
-        names = ("connections", "closed", "answered_ms", "turns", "turns_within_ms", "quiet_turns_within_ms")
-        return {name: found[name] for name in names}
-
-    def disturbed(self):
-        shares = ("server_disturbed_share", "own_disturbed_share")
-        return max(part.get(name) or 0 for part in self.parts.values() for name in shares)
-
-    def verifications(self):
-        return [part["verification"] for part in self.parts.values() if "verification" in part]
-
-    def is_verified(self):
-        return all(found["verified"] for found in self.verifications())
-
-    def raw(self):
-        return {"parts": self.parts}
+        return self.turns("reload")
 
 
 def targets(summary):
@@ -118,23 +93,5 @@ def targets(summary):
     return found
 
 
-def cautions(jobs):
-    """What a reader must know before believing a figure."""
-    for job, runs in jobs.items():
-        if not all(run.is_verified() for run in runs):
-            described = [text for run in runs for found in run.verifications() for text in found["described"]]
-            yield f"{job}: NOT VERIFIED: {'; '.join(described[:3])}"
-        for name, why in (("was_own_bottleneck", "the load generator's core was full, and fuller than the server's"),
-                          ("was_disturbed", "other programs took the CPUs for more than 5 % of the time")):
-            parts = [part for run in runs for part in run.parts.values()]
-            count = sum(part.get(name, False) for part in parts)
-            if count:
-                yield f"{job}: {why} ({count} of {len(parts)} parts)"
-
-
 def table(summary, text):
-    """Lines for people, one a figure."""
-    for job in (job for job in JOBS if job in summary):
-        print(f"\n{job}")
-        for name, all_ in summary[job].items():
-            print(f"  {name:<30}{text(all_['median']):>10} [{text(all_['least'])} .. {text(all_['greatest'])}]")
+    bench_parts.table(JOBS, summary, text)

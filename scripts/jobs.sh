@@ -27,6 +27,7 @@ HOSTILE_MEMORY="${HOSTILE_MEMORY:-1000}"
 STORM_CLIENTS="${STORM_CLIENTS:-10000}"
 STORM_MESSAGES="${STORM_MESSAGES:-10}"
 API_CONNECTIONS="${API_CONNECTIONS:-64}"
+PROGRAM_ROOMS="${PROGRAM_ROOMS:-10000}"
 # Flags of the server beside those of every job, and its data folder where it is not to have one of its own.
 SERVER_MORE=()
 SERVER_DATA=""
@@ -35,7 +36,8 @@ MEMORY_JOBS=(fanout-1 fanout-16 fanout-256 fanout-1024 fanout-10x100 rooms-1000 
 DISK_JOBS=(synced-throughput ack-light ack-latency resume-storm restart)
 LOG_JOBS=(start-rooms restore log-bytes page-cost)
 ACCESS_JOBS=(access-idle access-fanout access-storm access-api access-reload)
-JOBS=("${MEMORY_JOBS[@]}" "${DISK_JOBS[@]}" "${LOG_JOBS[@]}" "${ACCESS_JOBS[@]}" hostile)
+PROGRAM_JOBS=(program-fanout program-rooms program-harm program-swap)
+JOBS=("${MEMORY_JOBS[@]}" "${DISK_JOBS[@]}" "${LOG_JOBS[@]}" "${ACCESS_JOBS[@]}" "${PROGRAM_JOBS[@]}" hostile)
 
 fail() {
   echo "${0##*/}: $*" >&2
@@ -56,7 +58,10 @@ job_arguments() {
   access-storm) echo "resume --clients $STORM_CLIENTS --rooms 100 --messages $STORM_MESSAGES" ;;
   fanout-256) echo "$rooms_10 --publishers 1 --outstanding 256" ;;
   fanout-1024) echo "$rooms_10 --publishers 1 --outstanding 1024" ;;
-  fanout-10x100) echo "$rooms_10 --publishers 10 --outstanding 100" ;;
+  fanout-10x100 | program-fanout) echo "$rooms_10 --publishers 10 --outstanding 100" ;;
+  # A room for each connection.
+  program-rooms) echo "idle --connections $PROGRAM_ROOMS --rooms $PROGRAM_ROOMS" ;;
+  program-swap) echo "idle --connections $PROGRAM_ROOMS --rooms $PROGRAM_ROOMS --hold 15" ;;
   synced-throughput) echo "$rooms_synced --publishers 10 --outstanding 100" ;;
   ack-light) echo "$rooms_ack --rate $ACK_LIGHT_RATE" ;;
   # A share of what ack-reach reached, which bench.sh works out.
@@ -76,6 +81,8 @@ job_arguments() {
   access-reload) echo "idle --connections $IDLE_CONNECTIONS --rooms 190 --hold 15" ;;
   # Their history is made by make-history.
   restart | start-rooms | restore | page-cost) echo "" ;;
+  # Two loads beside each other, which harm_run has.
+  program-harm) echo "" ;;
   *) fail "no job is called $1; there are: ${JOBS[*]}" ;;
   esac
 }
@@ -85,7 +92,7 @@ load_arguments() {
   local job
   job="$(job_arguments "$1")" || exit 3
   case "$1" in
-  idle | access-idle | access-reload) echo "$job --wire json" ;;
+  idle | access-idle | access-reload | program-rooms | program-swap) echo "$job --wire json" ;;
   access-api) echo "$job --wire native --payload 128 --warmup $WARMUP_SECONDS --duration $SECONDS_MEASURED" ;;
   hostile) echo "$job --wire json --duration $SECONDS_MEASURED" ;;
   resume-storm | access-storm) echo "$job --wire json --payload 128 --warmup $WARMUP_SECONDS --before $SECONDS_MEASURED" ;;

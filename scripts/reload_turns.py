@@ -1,6 +1,8 @@
-"""Reloads a server that holds connections, with other rights for everybody, and says how long its turns were meanwhile.
+"""Reloads a server that holds connections, with other rights for everybody, or gives its rooms another text of their program, and says
+how long its turns were meanwhile.
 
 reload_turns.py API KEY_FILE CONFIG CONNECTIONS
+reload_turns.py API KEY_FILE --program NAME FILE CONNECTIONS
 """
 
 import json
@@ -43,7 +45,11 @@ def between(before, after):
     return number, next(bound for bound, count in counts.items() if count == number)
 
 
-api, key, config, wanted = sys.argv[1], open(sys.argv[2]).read().strip(), sys.argv[3], int(sys.argv[4])
+api, key, wanted = sys.argv[1], open(sys.argv[2]).read().strip(), int(sys.argv[-1])
+if sys.argv[3] == "--program":
+    changed, more, path = sys.argv[5], "-- Another text.\n", f"/v1/programs/{sys.argv[4]}/load"
+else:
+    changed, more, path = sys.argv[3], RULE, "/v1/reload"
 until = time.monotonic() + THERE_MAX_S
 while metrics()[0] < wanted:
     if time.monotonic() > until:
@@ -54,10 +60,10 @@ time.sleep(WATCHED_S)
 _, before = metrics()
 time.sleep(WATCHED_S)
 connections, quiet = metrics()
-with open(config, "a") as file:
-    file.write(RULE)
+with open(changed, "a") as file:
+    file.write(more)
 asked = time.monotonic()
-answer = json.loads(ask("/v1/reload", "POST"))
+answer = json.loads(ask(path, "POST"))
 answered_ms = (time.monotonic() - asked) * 1_000
 time.sleep(WATCHED_S)
 still, after = metrics()

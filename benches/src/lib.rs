@@ -9,6 +9,7 @@ pub mod api;
 pub mod disk;
 pub mod floor;
 pub mod history;
+pub mod hooking;
 pub mod judging;
 pub mod posting;
 pub mod reading;

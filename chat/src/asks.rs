@@ -353,8 +353,9 @@ impl Sessions {
         };
         let asker = self.peer_of(slot);
         self.connections[slot].reserved_bytes += self.page_answer_bytes();
-        let (user, least) = (self.connections[slot].user.clone(), Sequence(0));
-        let ask = |room| Up::Fetch(FetchAsk { room, asker, rights, request: id, from, messages_max, user, least });
+        let (user, least, is_judged) = (self.connections[slot].user.clone(), Sequence(0), false);
+        let ask =
+            |room| Up::Fetch(FetchAsk { room, asker, rights, request: id, from, messages_max, user, least, is_judged });
         self.send_up(slot, &room, turn, ask);
         Ok(())
     }

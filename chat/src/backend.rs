@@ -213,6 +213,7 @@ impl Backend {
                     messages_max,
                     user: None,
                     least: Sequence(0),
+                    is_judged: false,
                 };
                 lanes.send_up(self.own, Up::Fetch(ask), now_us);
                 return;

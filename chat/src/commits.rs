@@ -41,6 +41,7 @@ use crate::turn::Turn;
 mod refusing;
 mod states;
 
+pub(crate) use refusing::log_is_full;
 use refusing::{refusal_of, refusal_of_size};
 use states::{States, stated};
 
@@ -48,6 +49,8 @@ use states::{States, stated};
 const SHARE_BYTES: usize = 8 * 1_024;
 /// Bytes that an answer counts for in a commit: it takes none there, and has to have some end.
 const ANSWER_BYTES: usize = 64;
+/// Bytes of an effect beside what it says.
+const EFFECT_BYTES: usize = 64;
 /// Quiet behind which the last block of a segment is proved, in milliseconds.
 const QUIET_MS: u64 = 1_000;
 /// How long posts wait for a segment before they are refused, in milliseconds.
@@ -167,9 +170,32 @@ impl Open {
         }
     }
 
+    /// Bytes that it takes of memory while it waits: a program's state and effects, too.
+    fn waiting_bytes(&self) -> u64 {
+        let decided = match self {
+            Open::Post { decided, .. } => decided.as_ref(),
+            Open::State { decided } => Some(decided),
+            Open::Answer { .. } => None,
+        };
+        let state = |decided: &Decided| decided.state.as_ref().map_or(0, Bytes::len);
+        let beside = decided.map_or(0, |decided| {
+            state(decided) + decided.effects.iter().map(|effect| EFFECT_BYTES + effect.body_bytes()).sum::<usize>()
+        });
+        (self.bytes() + beside) as u64
+    }
+
     /// Whether the log has to have something of it: then its room stays, too.
     fn is_record(&self) -> bool {
         !matches!(self, Open::Answer { .. })
+    }
+
+    fn without_acknowledgement(self) -> Self {
+        match self {
+            Open::Answer { to, request, answer: Answer::Posted { .. } | Answer::Taken { .. } } => {
+                Open::Answer { to, request, answer: Answer::PostRefused(log_is_full()) }
+            }
+            open => open,
+        }
     }
 
     fn is_behind(&self) -> bool {
@@ -199,6 +225,11 @@ impl Commits {
     /// So many bytes wait for a room's keys to be read, and count with those that wait for a commit.
     pub(crate) fn hold(&mut self, bytes: u64) {
         self.waiting_bytes += bytes;
+    }
+
+    /// Whether more waits than that.
+    pub(crate) fn is_above(&self, bytes_max: u64) -> bool {
+        self.waiting_bytes > bytes_max
     }
 
     /// They are taken.
@@ -241,13 +272,17 @@ impl Rooms {
             self.is_used(slot);
         }
         let Some(slot) = logged.filter(|&slot| is_record || !self.slots[slot].queue.is_empty()) else {
+            if let Some(slot) = slot.filter(|_| is_record) {
+                self.slots[slot].queue.in_flight += 1;
+            }
             return self.commits.unlogged.push_back((slot, open));
         };
         if !is_record && self.commits.waiting_bytes > 2 * self.limits.log_waiting_bytes_max {
-            // Only who asks again and again over ever new connections gets here: the order is given up, not the bound.
-            return self.commits.unlogged.push_back((Some(slot), open));
+            // Only who asks again and again over ever new connections gets here: the order is given up, not the bound. What would
+            // acknowledge something that waits yet is refused.
+            return self.commits.unlogged.push_back((Some(slot), open.without_acknowledgement()));
         }
-        self.commits.waiting_bytes += open.bytes() as u64;
+        self.commits.waiting_bytes += open.waiting_bytes();
         self.commits.waiting_posts += u64::from(is_post);
         let room = &mut self.slots[slot];
         if room.queue.open.is_empty() {
@@ -259,6 +294,9 @@ impl Rooms {
     /// Makes the open posts of rooms in memory history, and sends the answers that wait for nothing.
     pub fn commit(&mut self, turn: &mut Turn<'_>) {
         while let Some((slot, open)) = self.commits.unlogged.pop_front() {
+            if let Some(slot) = slot.filter(|_| open.is_record()) {
+                self.slots[slot].queue.in_flight -= 1;
+            }
             self.complete(slot, open, turn);
         }
     }
@@ -521,7 +559,7 @@ impl Rooms {
 
     /// What becomes of it is known.
     fn no_longer_waits(&mut self, open: &Open) {
-        self.commits.waiting_bytes -= open.bytes() as u64;
+        self.commits.waiting_bytes -= open.waiting_bytes();
         self.commits.waiting_posts -= u64::from(matches!(open, Open::Post { .. }));
     }
 

@@ -318,6 +318,9 @@ impl Sessions {
         if self.subscriptions[subscription as usize].is_placed {
             // It read the room before, and goes on from where it was.
             self.fall_behind(subscription, turn);
+        } else if self.subscriptions[subscription as usize].first_join != id.join {
+            // A join ahead of this one may wait for its room yet, and is done then: the room hears that nobody reads.
+            self.leave(slot, subscription, None, turn);
         } else {
             self.remove_subscription(subscription, turn);
         }
@@ -354,8 +357,10 @@ impl Sessions {
             turn.counters.signals_dropped += 1;
             return;
         }
-        self.signals_left -= 1;
-        turn.counters.steps += here.subscriptions.len() as u64 / SUBSCRIPTIONS_A_STEP;
+        // Each looks all readings through.
+        let steps = here.subscriptions.len() as u64 / SUBSCRIPTIONS_A_STEP;
+        self.signals_left = self.signals_left.saturating_sub(1 + usize::try_from(steps).unwrap_or(usize::MAX));
+        turn.counters.steps += steps;
         let connection = |subscription: &u32| self.subscriptions[*subscription as usize].connection as usize;
         let is_theirs = |slot: &usize| self.connections[*slot].user.as_ref() == Some(only);
         let slots: Vec<usize> = here.subscriptions.iter().map(connection).filter(is_theirs).collect();

@@ -16,7 +16,7 @@ use crate::commits::log_author;
 use crate::history::PageLimit;
 use crate::latencies::PageSource;
 use crate::loading::too_many_rooms;
-use crate::parcel::{Answer, CatchUp, Down, FetchAsk, Page, Refusal};
+use crate::parcel::{Answer, CatchUp, Down, FetchAsk, Page, Refusal, Up};
 use crate::rooms::Rooms;
 use crate::turn::Turn;
 
@@ -174,7 +174,18 @@ impl Rooms {
         turn.lanes.send_answer(reader.core, parcel);
     }
 
-    fn fetch(&mut self, ask: FetchAsk, since_us: u64, turn: &mut Turn<'_>) {
+    fn fetch(&mut self, mut ask: FetchAsk, since_us: u64, turn: &mut Turn<'_>) {
+        // It waited, and the room came meanwhile.
+        if let Some(&slot) = self.by_id.get(&RoomId::of(ask.room.as_str()))
+            && !ask.is_judged
+        {
+            if self.slots[slot].held.is_some() {
+                return self.hold(Some(slot), Up::Fetch(ask), turn);
+            }
+            if let Err(refusal) = self.judge_fetch(slot, &mut ask, turn) {
+                return refuse_fetch(&ask, refusal, turn);
+            }
+        }
         let FetchAsk { room, asker, request, from, messages_max, least, .. } = &ask;
         let (asker, request, messages_max, least) = (*asker, *request, *messages_max, *least);
         let id = RoomId::of(room.as_str());

@@ -175,6 +175,8 @@ pub struct FetchAsk {
     pub user: Option<UserName>,
     /// Nothing before that place, by the word of the room's program.
     pub least: Sequence,
+    /// The room was there, and its program was asked if it has one.
+    pub is_judged: bool,
 }
 
 /// A subscription that is behind, and how far it has read.

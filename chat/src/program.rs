@@ -367,6 +367,19 @@ pub enum Effect {
     Log(Box<str>),
 }
 
+impl Effect {
+    /// Bytes of what it says.
+    pub fn body_bytes(&self) -> usize {
+        match self {
+            Effect::Post(body) | Effect::PostTo(_, body) | Effect::Whisper(_, body) | Effect::Signal(body) => {
+                body.len()
+            }
+            Effect::View(class, body) => view_bytes(class, body),
+            Effect::Log(line) => line.len(),
+        }
+    }
+}
+
 /// What a call does beside its verdict, within the limits of this module.
 #[derive(Debug)]
 pub struct Effects<'a> {

@@ -138,6 +138,10 @@ enum Called {
     Later(u64),
     /// Its room's state could not be read: when again.
     Unread(u64),
+    /// More waits for the log than may.
+    Full,
+    /// The body is larger than one that it is asked about, of so many bytes.
+    TooLarge(u32),
 }
 
 /// When a timer that is due is told.
@@ -252,10 +256,12 @@ impl Rooms {
 
     fn read_state(&mut self, slot: usize) {
         let room = &mut self.slots[slot];
-        let Some(journal) = self.journal.as_mut().filter(|_| room.policy.durability.is_logged()) else { return };
-        if journal.catalog().room(room.id).is_none() {
-            return;
+        let journal = self.journal.as_mut().filter(|_| room.policy.durability.is_logged());
+        let journal = journal.filter(|journal| journal.catalog().room(room.id).is_some());
+        if let Some(kept) = room.program.as_deref_mut() {
+            kept.is_known = journal.is_none();
         }
+        let Some(journal) = journal else { return };
         let ticket = journal.read_state(room.id);
         room.held.get_or_insert_default().readings += 1;
         self.programming.reading.insert(ticket, slot);
@@ -278,6 +284,7 @@ impl Rooms {
                 Err(ReadFault::Unreadable { .. }) => again(false, RETRY_AFTER_MS),
                 Err(ReadFault::Damaged { .. } | ReadFault::StateDamaged { .. }) => again(true, DAMAGED_AGAIN_MS),
             };
+            kept.is_known = kept.unread.is_none();
         }
         self.tally(slot);
         self.set_timer(slot);
@@ -309,7 +316,10 @@ impl Rooms {
                 break;
             }
             let Some(slot) = self.programming.waiting.pop_front() else { break };
-            self.take_held(slot, turn);
+            // What it waited for may have been taken meanwhile, and the room be gone.
+            if self.slots.contains(slot) {
+                self.take_held(slot, turn);
+            }
         }
         self.follow_some();
         self.tick_programs(turn);
@@ -361,9 +371,12 @@ impl Rooms {
             match called {
                 Called::Decided(_, effects) => self.open_beside(slot, effects, turn),
                 // The timer is gone with that too.
-                Called::NotAsked | Called::Failed(_) | Called::Later(_) | Called::Unread(_) => {
-                    self.open_beside(slot, Vec::new(), turn)
-                }
+                Called::NotAsked
+                | Called::Failed(_)
+                | Called::Later(_)
+                | Called::Unread(_)
+                | Called::Full
+                | Called::TooLarge(_) => self.open_beside(slot, Vec::new(), turn),
             }
         }
     }

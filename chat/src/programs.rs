@@ -92,6 +92,9 @@ pub struct ProgramLimits {
     pub units_per_call_max: u32,
     /// Microseconds of the core's CPU time that one call may take, for what is charged too little; 0 = it is not looked at.
     pub watch_us: u32,
+    /// Bytes of a body that a program is asked about; what is larger is refused, and is no fault of the program's; 0 = as large as a
+    /// frame may be.
+    pub body_bytes_max: u32,
     /// Bytes that one call may have at a time, beside what its program has for good.
     pub call_bytes_max: u32,
     /// Bytes of a room's state: keys and values, with 14 for each.
@@ -107,6 +110,7 @@ impl Default for ProgramLimits {
         ProgramLimits {
             units_per_call_max: 10_000,
             watch_us: 1_000,
+            body_bytes_max: 8_192,
             call_bytes_max: 256 * 1_024,
             state_bytes_max: 4_096,
             units_per_second_max: 500_000,
@@ -121,9 +125,10 @@ impl ProgramLimits {
     /// # Errors
     /// The first limit that breaks a rule, with the rule.
     pub fn check(&self) -> Result<(), LimitFault> {
-        let rules: [(&'static str, u32, u32, u32); 6] = [
+        let rules: [(&'static str, u32, u32, u32); 7] = [
             ("units_per_call_max", self.units_per_call_max, 100, 10_000_000),
             ("watch_us", self.watch_us, 0, 1_000_000),
+            ("body_bytes_max", self.body_bytes_max, 0, 64 * 1_024 * 1_024),
             ("call_bytes_max", self.call_bytes_max, 16 * 1_024, 64 * 1_024 * 1_024),
             ("state_bytes_max", self.state_bytes_max, 64, ROOM_STATE_BYTES_MAX as u32),
             ("units_per_second_max", self.units_per_second_max, 0, 1_000_000_000),

@@ -258,6 +258,9 @@ impl Room {
     /// Adds a reader, or changes what it wants.
     pub fn add_reader(&mut self, peer: Peer, user: &UserName, presence: bool) -> MemberChange {
         let before = self.readers.insert(peer, Reader { wants_presence: presence, class: 0 });
+        if let Some(before) = before {
+            self.leave_class(before);
+        }
         let share = self.share_mut(peer.core);
         share.watchers += u32::from(presence);
         share.watchers -= u32::from(before.is_some_and(|before| before.wants_presence));
@@ -272,35 +275,38 @@ impl Room {
 
     /// Whether one more reader can be of that class.
     pub fn takes_class(&self, name: &ClassName) -> bool {
-        let Some(kept) = &self.program else { return false };
-        kept.classes.contains(name) || self.free_class(kept).is_some()
+        self.program.as_deref().is_some_and(|kept| place_of_class(kept, name).is_some())
     }
 
-    /// A place for a class that nobody is of.
-    fn free_class(&self, kept: &RoomProgram) -> Option<usize> {
-        let (there, is_read) = (kept.classes.len(), |place: usize| {
-            self.readers.values().any(|reader| usize::from(reader.class) == place + 1)
-        });
-        if there < VIEWS_MAX { Some(there) } else { (0..there).find(|&place| !is_read(place)) }
-    }
-
-    /// The reader is of that class from now on.
+    /// The reader, which was just added, is of that class.
     pub fn put_into_class(&mut self, peer: Peer, name: Option<&ClassName>) {
-        let Some((name, kept)) = name.zip(self.program.as_deref()) else { return };
-        let there = kept.classes.iter().position(|there| there == name);
-        let Some(place) = there.or_else(|| self.free_class(kept)) else { return };
-        if let Some(kept) = self.program.as_deref_mut() {
-            kept.classes.resize(kept.classes.len().max(place + 1), name.clone());
-            kept.classes[place] = name.clone();
+        let Some((name, kept)) = name.zip(self.program.as_deref_mut()) else { return };
+        let Some((place, reader)) = place_of_class(kept, name).zip(self.readers.get_mut(&peer)) else { return };
+        if place == kept.classes.len() {
+            kept.classes.push((name.clone(), 0));
         }
-        if let Some(reader) = self.readers.get_mut(&peer) {
-            reader.class = place as u8 + 1;
+        let (there, readers) = &mut kept.classes[place];
+        *readers += 1;
+        if there != name {
+            *there = name.clone();
+        }
+        reader.class = place as u8 + 1;
+    }
+
+    fn leave_class(&mut self, reader: Reader) {
+        let place = usize::from(reader.class).checked_sub(1);
+        if let Some((place, kept)) = place.zip(self.program.as_deref_mut())
+            && let Some((_, readers)) = kept.classes.get_mut(place)
+        {
+            *readers -= 1;
         }
     }
 
     /// Takes a reader away; `None` if it was none.
     pub fn remove_reader(&mut self, peer: Peer, user: &UserName) -> Option<MemberChange> {
-        let presence = self.readers.remove(&peer)?.wants_presence;
+        let reader = self.readers.remove(&peer)?;
+        self.leave_class(reader);
+        let presence = reader.wants_presence;
         let share = self.share_mut(peer.core);
         share.readers -= 1;
         share.watchers -= u32::from(presence);
@@ -335,6 +341,14 @@ impl Room {
     pub fn take_back(&mut self) {
         self.head = self.history.head();
     }
+}
+
+/// The place of a class, or one that it may have.
+fn place_of_class(kept: &RoomProgram, name: &ClassName) -> Option<usize> {
+    let classes = &kept.classes;
+    let there = classes.iter().position(|(there, readers)| there == name && *readers > 0);
+    let free = || classes.iter().position(|(_, readers)| *readers == 0);
+    there.or_else(free).or(Some(classes.len()).filter(|&place| place < VIEWS_MAX))
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ const FAULTS_MAX: u8 = 5;
 const FORGIVEN_MS: u64 = 60_000;
 /// Milliseconds of the first suspension; each one that follows is twice as long.
 const SUSPENDED_MS: u64 = 60_000;
-/// Milliseconds of the longest.
+/// Milliseconds of the longest; one that begins as long behind the end of the last is a first one again.
 const SUSPENDED_MS_MAX: u64 = 3_600_000;
 /// Seconds that are remembered of what a room's program took, beside the one that goes on.
 pub const USAGE_SECONDS: u64 = 10;
@@ -31,10 +31,12 @@ pub struct RoomProgram {
     pub is_unsaid: bool,
     /// The state could not be read, and nothing is decided without it.
     pub unread: Option<Unread>,
+    /// `state` and `committed` are what the log has: it was read, or there is nothing to read.
+    pub is_known: bool,
     /// When its first timer comes due, as the core's list has it.
     pub timer_ms: Option<u64>,
-    /// The classes that its readers are of, or were.
-    pub classes: Vec<ClassName>,
+    /// The classes that its readers are of, or were, and how many each has.
+    pub classes: Vec<(ClassName, u32)>,
     /// How often it failed.
     pub faults: Faults,
     /// How much it may still take.
@@ -78,6 +80,10 @@ impl RoomProgram {
 
     /// What was not committed never was. What the log has of it may be on the disk all the same.
     pub fn take_back(&mut self) {
+        // As long as it is not known nothing was called, and there is nothing to say in the place of what the log has.
+        if !self.is_known {
+            return;
+        }
         self.state = RoomState::decode(&self.committed).unwrap_or_default();
         self.is_unsaid = true;
     }
@@ -107,9 +113,15 @@ impl Faults {
 
     /// It failed. How long it is suspended for that, if it is.
     pub fn add(&mut self, now_ms: u64) -> Option<u64> {
+        // Time that forgives one forgives no other, and what is left of a minute counts on.
         let forgiven = now_ms.saturating_sub(self.since_ms) / FORGIVEN_MS;
-        self.points = self.points.saturating_sub(forgiven.min(u8::MAX.into()) as u8) + 1;
-        self.since_ms = now_ms;
+        (self.points, self.since_ms) = match u8::try_from(forgiven) {
+            Ok(forgiven) if forgiven < self.points => {
+                (self.points - forgiven, self.since_ms + u64::from(forgiven) * FORGIVEN_MS)
+            }
+            _ => (0, now_ms),
+        };
+        self.points += 1;
         if self.points < FAULTS_MAX {
             return None;
         }
@@ -119,6 +131,9 @@ impl Faults {
     /// It is not called for a while.
     pub fn suspend(&mut self, now_ms: u64) -> u64 {
         self.points = 0;
+        if now_ms >= self.suspended_until_ms + SUSPENDED_MS_MAX {
+            self.suspended_ms = 0;
+        }
         self.suspended_ms = (self.suspended_ms * 2).clamp(SUSPENDED_MS, SUSPENDED_MS_MAX);
         self.suspended_until_ms = now_ms + self.suspended_ms;
         self.suspended_ms
@@ -227,6 +242,14 @@ mod tests {
         assert_eq!(next, [120_000, 240_000]);
         let mut seldom = Faults::default();
         assert!((0..100).all(|minute| seldom.add(minute * FORGIVEN_MS).is_none()), "one a minute is forgiven");
+        let mut close = Faults::default();
+        assert!(
+            (0..100).all(|fault| close.add(fault * (FORGIVEN_MS - 1_000)).is_none()),
+            "what is left of a minute counts on"
+        );
+        let mut quiet = Faults::default();
+        let suspensions = [0, 60_000, 180_000 + SUSPENDED_MS_MAX].map(|now_ms| quiet.suspend(now_ms));
+        assert_eq!(suspensions, [60_000, 120_000, 60_000], "an hour of peace begins anew");
         let long = (0..20).map(|_| faults.suspend(0)).max();
         assert_eq!(long, Some(SUSPENDED_MS_MAX));
     }
@@ -267,7 +290,7 @@ mod tests {
 
     #[test]
     fn what_is_taken_back_is_what_was_committed_and_is_to_be_said_again() {
-        let mut room = RoomProgram::default();
+        let mut room = RoomProgram { is_known: true, ..RoomProgram::default() };
         let of_version = |version| {
             let mut state = RoomState::default();
             state.version = version;
@@ -277,6 +300,9 @@ mod tests {
         room.commit(first.encode().into());
         room.state = of_version(4);
         room.take_back();
-        assert_eq!((room.state, room.is_unsaid), (first, true));
+        assert_eq!((&room.state, room.is_unsaid), (&first, true));
+        let mut unknown = RoomProgram::default();
+        unknown.take_back();
+        assert!(!unknown.is_unsaid, "what could not be read is not said to be nothing");
     }
 }

@@ -82,7 +82,17 @@ impl Judge {
     fn fetch(&self, rights: Rights) -> Up {
         let (room, from) = (self.room.clone(), FetchFrom::After(Sequence(0)));
         let (user, least) = (None, Sequence(0));
-        Up::Fetch(FetchAsk { room, asker: peer(0), rights, request: None, from, messages_max: 10, user, least })
+        Up::Fetch(FetchAsk {
+            room,
+            asker: peer(0),
+            rights,
+            request: None,
+            from,
+            messages_max: 10,
+            user,
+            least,
+            is_judged: false,
+        })
     }
 }
 

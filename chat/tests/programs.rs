@@ -113,7 +113,8 @@ fn set(on_fault: OnFault, hooks: &[Hook], version: u32) -> (ProgramSet, Arc<Mute
         post_to: Vec::new(),
     };
     let engine = Box::new(Script { version, hooks, calls: calls.clone() });
-    let (programs, limits) = (Programs::new(vec![rule]), ProgramLimits::default());
+    let (programs, limits) =
+        (Programs::new(vec![rule]), ProgramLimits { body_bytes_max: 0, ..ProgramLimits::default() });
     (ProgramSet { programs, engine, limits, seed: 7 }, calls)
 }
 

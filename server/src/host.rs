@@ -157,6 +157,12 @@ pub fn check(config: &Config) -> Result<HostReport, HostFault> {
     })
 }
 
+/// Has the calling thread wait for its turn on a CPU instead of taking it from a core's thread the moment that it is woken: in a storm
+/// of new connections cores' threads share their CPUs with it. Where that is not allowed it goes on as it was.
+pub(crate) fn yield_to_cores() {
+    let _ = system::run_in_batches();
+}
+
 /// The CPUs that this process may run on, ascending and never empty.
 ///
 /// # Errors

@@ -50,23 +50,27 @@ fn log_full(message: &'static str) -> Refusal {
     }
 }
 
+/// What is answered above `log_waiting_bytes_max`.
+pub(crate) fn log_is_full() -> Refusal {
+    Refusal {
+        code: ErrorCode::Overloaded,
+        message: "log_waiting_bytes_max is reached: posts come faster than the disk of the log takes them".into(),
+        retry_after_ms: Some(WAITING_RETRY_AFTER_MS),
+        scope: Some(Scope::Server),
+        reason: None,
+    }
+}
+
 impl Rooms {
     /// What a post to a room of that class with a frame of that many bytes is answered while it cannot be taken.
     pub(crate) fn refusal_of_log(&self, class: Class, frame_bytes: usize) -> Option<Refusal> {
         let is_above =
             self.commits.waiting_bytes + message_bytes(frame_bytes) as u64 > self.limits.log_waiting_bytes_max;
-        let refusal = || Refusal {
-            code: ErrorCode::Overloaded,
-            message: "log_waiting_bytes_max is reached: posts come faster than the disk of the log takes them".into(),
-            retry_after_ms: Some(WAITING_RETRY_AFTER_MS),
-            scope: Some(Scope::Server),
-            reason: None,
-        };
         let of_log = |journal: &Journal| {
             let of_size = || refusal_of_size(journal, class, message_bytes(frame_bytes));
             refusal_of(journal, class).or_else(of_size)
         };
-        self.journal.as_ref().and_then(of_log).or_else(|| is_above.then(refusal))
+        self.journal.as_ref().and_then(of_log).or_else(|| is_above.then(log_is_full))
     }
 
     /// What posts are answered that have waited too long for a segment; the wait begins here.

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use banter_access::limit::Limit;
 use banter_log::catalog::{Catalog, RoomLog};
 use banter_log::index::Entry;
 use banter_log::record::{Level, Record as LogRecord};
@@ -217,7 +218,15 @@ impl Rooms {
         body: Vec<u8>,
         turn: &mut Turn<'_>,
     ) {
-        let (room, body) = (&self.slots[slot], OwnedBody::json(body.into()));
+        let (room, body) = (&mut self.slots[slot], OwnedBody::json(body.into()));
+        // As if a member told it.
+        let rate = self.limits.signals_per_room_per_second_max;
+        let is_above = only.is_none() && room.signals.take(rate, turn.now.monotonic_ms).is_err();
+        if is_above && turn.counters.limits.refuses(Limit::RoomSignals, self.limits.dry_run) {
+            turn.counters.signals_dropped += 1;
+            return self.count_dropped(slot);
+        }
+        let room = &self.slots[slot];
         let author = Rooms::nobody();
         let mut dropped = 0;
         for share in &room.cores {

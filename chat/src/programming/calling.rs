@@ -30,7 +30,17 @@ impl Rooms {
         if !facts.hooks.has(event.hook()) {
             return Called::NotAsked;
         }
+        // Ahead of all that counts as a fault: a body is its sender's.
+        let body_bytes_max = self.programming.limits.body_bytes_max;
+        if let Event::Post { body, .. } | Event::Signal { body, .. } = event
+            && body_bytes_max != 0
+            && body.bytes.len() > body_bytes_max as usize
+        {
+            return Called::TooLarge(body_bytes_max);
+        }
         let (now_ms, per_second_max) = (turn.now.monotonic_ms, self.programming.limits.units_per_second_max);
+        let is_logged = self.slots[slot].policy.durability.is_logged();
+        let is_full = is_logged && self.commits.is_above(self.limits.log_waiting_bytes_max);
         let Some(kept) = self.slots[slot].program.as_deref_mut() else { return Called::NotAsked };
         if kept.faults.is_suspended(now_ms) {
             return self.failed(program, FaultKind::Suspended);
@@ -43,8 +53,15 @@ impl Rooms {
         if let Err(retry_after_ms) = kept.units.look(per_second_max, now_ms) {
             return Called::Later(retry_after_ms);
         }
+        // What it would remember of that has to wait for the disk, too. A post was looked at ahead of this.
+        if let Event::Join { .. } | Event::Signal { .. } | Event::Fetch { .. } = event
+            && is_full
+        {
+            return Called::Full;
+        }
         if kept.state.version != facts.version {
-            if let Some(failed) = self.upgrade(slot, program, facts.hooks.has(Hook::Upgrade), turn) {
+            let to = facts.hooks.has(Hook::Upgrade).then_some(facts.version);
+            if let Some(failed) = self.upgrade(slot, program, to, turn) {
                 return failed;
             }
             if let Some(kept) = self.slots[slot].program.as_deref_mut() {
@@ -54,14 +71,16 @@ impl Rooms {
         self.call_hook(slot, program, event, turn)
     }
 
-    /// Brings a state of another version along; `Some`: it could not be.
-    fn upgrade(&mut self, slot: usize, program: ProgramId, has_hook: bool, turn: &mut Turn<'_>) -> Option<Called> {
+    /// Brings a state along to that version, where the program has a hook for it; `Some`: it could not be.
+    fn upgrade(&mut self, slot: usize, program: ProgramId, to: Option<u32>, turn: &mut Turn<'_>) -> Option<Called> {
         let from = self.slots[slot].program.as_deref().map_or(0, |kept| kept.state.version);
-        if from == 0 || !has_hook {
-            return None;
-        }
+        let to = to.filter(|_| from != 0)?;
         match self.call_hook(slot, program, &Event::Upgrade { from }, turn) {
             Called::Decided(_, effects) => {
+                // It is said with the version that it is of now: said with the one before, it would be brought along twice.
+                if let Some(kept) = self.slots[slot].program.as_deref_mut() {
+                    (kept.state.version, kept.is_unsaid) = (to, true);
+                }
                 self.open_beside(slot, effects, turn);
                 None
             }
@@ -106,7 +125,7 @@ impl Rooms {
         let call = Call { event, room: facts, state: state_in, effects: effects_in, budget, spent: spent_in };
         let verdict = engine.call(program, call);
         let verdict = verdict.and_then(|verdict| checked(event, verdict, &effects));
-        let verdict = verdict.and_then(|verdict| has_class(room, verdict));
+        let verdict = verdict.map(|verdict| with_class(room, verdict));
         let said = said_bytes(event, verdict.as_ref().ok()) + effects.views_bytes();
         let beside = said + state.bytes() + STATE_OVERHEAD_BYTES;
         let verdict = verdict.and_then(|verdict| fits_commit(&effects, beside, commit_bytes_max).map(|()| verdict));
@@ -236,14 +255,15 @@ fn checked(event: &Event<'_>, verdict: Verdict, effects: &Effects<'_>) -> Result
     Ok(verdict)
 }
 
-/// That the room has a class left, where a reader is put into one.
-fn has_class(room: &Room, verdict: Verdict) -> Result<Verdict, Fault> {
+/// A reader for whom the room has no class left is refused. That is no fault of the program's: who comes in is not its choice.
+fn with_class(room: &Room, verdict: Verdict) -> Verdict {
     match &verdict {
-        Verdict::Admit { class: Some(class), .. } if !room.takes_class(class) => Err(Fault::new(
-            FaultKind::Effects,
-            format!("the readers of a room are of {VIEWS_MAX} classes at a time at most"),
-        )),
-        _ => Ok(verdict),
+        Verdict::Admit { class: Some(class), .. } if !room.takes_class(class) => Verdict::Refuse {
+            reason: "classes".into(),
+            message: Some(format!("the readers of a room are of {VIEWS_MAX} classes at a time at most").into()),
+            retry_after_ms: None,
+        },
+        _ => verdict,
     }
 }
 

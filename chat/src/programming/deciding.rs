@@ -11,7 +11,7 @@ use bytes::Bytes;
 use super::{Called, Noted};
 use crate::address::{Core, Peer, core_of};
 use crate::backend::BACKEND;
-use crate::commits::{Decided, Open};
+use crate::commits::{Decided, Open, log_is_full};
 use crate::pages::{PageAsk, refuse_fetch};
 use crate::parcel::{Answer, FetchAsk, JoinAsk, OwnedBody, Record, Refusal, SayAsk, Up};
 use crate::program::{ClassName, Effect, Event, Verdict};
@@ -22,6 +22,8 @@ use crate::turn::Turn;
 
 /// Programs that a post may come through on its way from room to room; what comes through more is dropped, and counted.
 const HOPS_MAX: u8 = 3;
+/// The reason of a refusal above `body_bytes_max`.
+const TOO_LARGE: &str = "too_large";
 /// When to try again what a program could not route, since the lane was full, in milliseconds.
 const ROUTE_RETRY_AFTER_MS: u64 = 100;
 
@@ -90,6 +92,17 @@ impl Rooms {
                 scope: Some(Scope::Server),
                 reason: None,
             }),
+            Called::Full => Some(log_is_full()),
+            Called::TooLarge(body_bytes_max) => Some(Refusal {
+                code: ErrorCode::ProgramRefused,
+                message: format!(
+                    "this room's program decides of bodies of {body_bytes_max} bytes at most: body_bytes_max"
+                )
+                .into(),
+                retry_after_ms: None,
+                scope: None,
+                reason: Some(TOO_LARGE.into()),
+            }),
             Called::Later(retry_after_ms) => Some(Refusal {
                 code: ErrorCode::RateLimited,
                 message: "the room's program has taken what it may of a second: units_per_second_max".into(),
@@ -107,7 +120,7 @@ impl Rooms {
         (user, key, body, hop): (&UserName, Option<&str>, &OwnedBody, u8),
         turn: &mut Turn<'_>,
     ) -> Result<Option<PostDecided>, Answer> {
-        if hop > HOPS_MAX {
+        if hop >= HOPS_MAX {
             self.count_dropped(slot);
             let message = "this post came through more rooms with programs than it may";
             return Err(Answer::PostRefused(Refusal::new(ErrorCode::ProgramRefused, message)));
@@ -273,13 +286,21 @@ impl Rooms {
 
     /// A fetch waits for its page, if the room's program has nothing against it.
     pub(crate) fn take_fetch(&mut self, mut ask: FetchAsk, slot: Option<usize>, turn: &mut Turn<'_>) {
-        if let Some(slot) = slot.filter(|&slot| self.slots[slot].program.is_some()) {
-            match self.decide(slot, &Event::Fetch { user: ask.user.as_ref() }, turn) {
-                Ok(admission) => ask.least = admission.from,
-                Err(refusal) => return refuse_fetch(&ask, refusal, turn),
-            }
+        if let Some(slot) = slot
+            && let Err(refusal) = self.judge_fetch(slot, &mut ask, turn)
+        {
+            return refuse_fetch(&ask, refusal, turn);
         }
         self.pages.push(PageAsk::Fetch(ask), turn);
+    }
+
+    /// Asks the room's program about a fetch, once.
+    pub(crate) fn judge_fetch(&mut self, slot: usize, ask: &mut FetchAsk, turn: &mut Turn<'_>) -> Result<(), Refusal> {
+        ask.is_judged = true;
+        if self.slots[slot].program.is_some() {
+            ask.least = self.decide(slot, &Event::Fetch { user: ask.user.as_ref() }, turn)?.from;
+        }
+        Ok(())
     }
 
     /// Where a reader begins by the word of the room's program, and its class; the program may refuse it.

@@ -55,6 +55,7 @@ macro_rules! program_limits {
 program_limits! {
     units_per_call_max,
     watch_us,
+    body_bytes_max,
     call_bytes_max,
     state_bytes_max,
     units_per_second_max,

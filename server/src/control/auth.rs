@@ -278,6 +278,7 @@ impl AuthInbox {
     /// No thread could be made.
     pub fn spawn(mut self, cores: Vec<CoreLink>) -> std::io::Result<JoinHandle<()>> {
         std::thread::Builder::new().name("auth".into()).spawn(move || {
+            crate::host::yield_to_cores();
             while let Ok((core, since, proving)) = self.asks.recv() {
                 if let Some(next) = self.slot.take() {
                     self.judge = next;

@@ -91,7 +91,13 @@ pub fn programs(seed: u64) -> ProgramSet {
     // A turn takes a few calls, so that some wait for the next.
     let (engine, units_per_turn_max): (Box<dyn Engine>, u32) =
         if is_luau(seed) { (Box::new(luau()), 2_000) } else { (Box::new(Script), 3 * SCRIPT_UNITS) };
-    let limits = ProgramLimits { units_per_turn_max, units_per_second_max: 0, watch_us: 0, ..ProgramLimits::default() };
+    let limits = ProgramLimits {
+        units_per_turn_max,
+        body_bytes_max: 0,
+        units_per_second_max: 0,
+        watch_us: 0,
+        ..ProgramLimits::default()
+    };
     ProgramSet { programs: Programs::new(vec![rule]), engine, limits, seed: 1 }
 }
 

@@ -37,9 +37,9 @@ fn patient(more: &str) -> String {
         return more.to_owned();
     }
     if more.contains(TABLE) {
-        more.replace(TABLE, "[program_limits]\nwatch_us = 0\n")
+        more.replace(TABLE, "[program_limits]\nwatch_us = 0\nbody_bytes_max = 0\n")
     } else {
-        format!("{more}\n{TABLE}watch_us = 0\n")
+        format!("{more}\n{TABLE}watch_us = 0\nbody_bytes_max = 0\n")
     }
 }
 

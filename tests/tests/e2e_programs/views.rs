@@ -197,7 +197,7 @@ fn a_room_has_sixteen_classes_at_a_time_and_says_so() {
             .collect();
         let mut late = setup.hello(Form::Json, "q-user");
         let refused = late.ask(json!({"type": "join", "room": "table-1"}));
-        assert_eq!(json!([refused["code"], refused["reason"]]), json!(["program_failed", "effects"]), "{refused}");
+        assert_eq!(json!([refused["code"], refused["reason"]]), json!(["program_refused", "classes"]), "{refused}");
         // One of a side that is there comes in, and so does another side where one is gone.
         setup.member(Form::Json, "c-second", "table-1");
         assert_eq!(sides[4].ask(json!({"type": "leave", "room": "table-1"}))["type"], "left");
