@@ -14,7 +14,6 @@
 //! - Bytes that are no state give none: no part of one is ever believed.
 
 use std::collections::BTreeMap;
-use std::ops::Bound;
 
 use smallvec::SmallVec;
 
@@ -61,7 +60,8 @@ fn bytes_of(key: &str, value: &Value) -> usize {
 pub struct RoomState {
     /// Of which version of its program; 0: no program has written it.
     pub version: u32,
-    values: BTreeMap<Box<str>, Value>,
+    /// In the order of their keys: few as a rule, and a list takes half of a tree's memory then.
+    values: Vec<(Box<str>, Value)>,
     timers: BTreeMap<Box<str>, u64>,
     bytes: usize,
 }
@@ -84,6 +84,14 @@ pub enum StateFault {
 }
 
 impl RoomState {
+    fn place(&self, key: &str) -> Result<usize, usize> {
+        self.values.binary_search_by(|(there, _)| (**there).cmp(key))
+    }
+
+    fn value(&self, key: &str) -> Option<&Value> {
+        self.place(key).ok().map(|place| &self.values[place].1)
+    }
+
     /// Whether nothing is remembered.
     pub fn is_empty(&self) -> bool {
         self.values.is_empty() && self.timers.is_empty()
@@ -111,18 +119,16 @@ impl RoomState {
     /// Takes what a draft changed.
     pub fn apply(&mut self, changes: StateChanges) {
         for (key, value) in changes.values {
-            let Some(value) = value else {
-                if let Some(before) = self.values.remove(&key) {
-                    self.bytes -= bytes_of(&key, &before);
-                }
-                continue;
-            };
-            self.bytes += bytes_of(&key, &value);
-            if let Some(there) = self.values.get_mut(&key) {
-                self.bytes -= bytes_of(&key, there);
-                *there = value;
-            } else {
-                self.values.insert(key, value);
+            let place = self.place(&key);
+            if let Ok(place) = place {
+                self.bytes -= bytes_of(&key, &self.values[place].1);
+            }
+            self.bytes += value.as_ref().map_or(0, |value| bytes_of(&key, value));
+            match (place, value) {
+                (Ok(place), Some(value)) => self.values[place].1 = value,
+                (Ok(place), None) => drop(self.values.remove(place)),
+                (Err(place), Some(value)) => self.values.insert(place, (key, value)),
+                (Err(_), None) => {}
             }
         }
         for (name, due_ms) in changes.timers {
@@ -170,10 +176,11 @@ impl RoomState {
             let key = rest.text(key_bytes)?;
             let text_bytes = rest.number::<4>()? as usize;
             let value = Value { text: rest.take(text_bytes)?.into(), ends_ms: rest.number::<8>()? };
-            state.bytes += bytes_of(&key, &value);
-            if state.values.insert(key, value).is_some() {
+            if state.values.last().is_some_and(|(last, _)| *last >= key) {
                 return None;
             }
+            state.bytes += bytes_of(&key, &value);
+            state.values.push((key, value));
         }
         for _ in 0..rest.number::<1>()? {
             let name_bytes = rest.number::<1>()? as usize;
@@ -254,7 +261,7 @@ impl<'a> StateDraft<'a> {
     fn there(&self, key: &str) -> Option<&Value> {
         match self.changes.place(key) {
             Ok(place) => self.changes.values[place].1.as_ref(),
-            Err(_) => self.state.values.get(key),
+            Err(_) => self.state.value(key),
         }
     }
 
@@ -292,7 +299,7 @@ impl<'a> StateDraft<'a> {
 
     /// Forgets what has ended, but for that key; whether it fits then.
     fn forget_ended(&mut self, but: &str, before: usize, added: usize) -> bool {
-        let all = self.state.values.keys().chain(self.changes.values.iter().map(|(key, _)| key));
+        let all = self.state.values.iter().map(|(key, _)| key).chain(self.changes.values.iter().map(|(key, _)| key));
         let ended: Vec<Box<str>> = all
             .filter(|key| &***key != but && self.there(key).is_some_and(|value| value.has_ended(self.now_ms)))
             .cloned()
@@ -324,8 +331,8 @@ impl<'a> StateDraft<'a> {
     /// The keys that begin so, in their order.
     pub fn keys(&self, prefix: &str) -> Vec<&str> {
         let from = |key: &str| key.starts_with(prefix);
-        let from_prefix = (Bound::Included(prefix), Bound::Unbounded);
-        let kept = self.state.values.range::<str, _>(from_prefix).map(|(key, _)| &**key).take_while(|key| from(key));
+        let first = self.state.place(prefix).unwrap_or_else(|place| place);
+        let kept = self.state.values[first..].iter().map(|(key, _)| &**key).take_while(|key| from(key));
         let first = self.changes.place(prefix).unwrap_or_else(|place| place);
         let changed = self.changes.values[first..].iter().map(|(key, _)| &**key).take_while(|key| from(key));
         let mut keys: Vec<&str> = kept.chain(changed).filter(|key| self.get(key).is_some()).collect();
