@@ -13,7 +13,8 @@
 # (512), START_ROOMS ("1000000 100000"), START_SEGMENTS (1000), RESTORE_MIB (10240, or what fits), RESTORE_SEGMENT_MIB (64),
 # RESTORE_MEMORY_MIB (512; 0: no limit), RESTORE_PAYLOAD (128), PAGE_COST_MIB (64), PAGE_COST_ROOMS (5000),
 # RESTART_SEALED_MIB (10240), RESTART_SEALED_FOLDER (made and removed), HOSTILE_ATTACKERS (100), HOSTILE_MEMORY (1000),
-# STORM_CLIENTS (10000), STORM_MESSAGES (10), API_CONNECTIONS (64), PROGRAM_ROOMS (10000), HARM_ROOMS (1000), HARM_RATE (500), BIN (target/release, where the programs are),
+# STORM_CLIENTS (10000), STORM_MESSAGES (10), API_CONNECTIONS (64), PROGRAM_ROOMS (10000), HARM_ROOMS (100), HARM_RATE (100),
+# LIVE_RATE (500), BIN (target/release, where the programs are),
 # BUILD (1; 0: measure the programs that are there).
 # Exit code: 0 measured and verified, 1 a run was not verified, 3 could not be run. A target that is missed is said only.
 set -euo pipefail
@@ -34,7 +35,7 @@ while [ $# -gt 0 ]; do
   case "$1" in
   --rounds) rounds="${2:?--rounds needs a number}" && shift ;;
   --json) form=json ;;
-  -h | --help) sed -n '2,20s/^# \{0,1\}//p' "$0" && exit ;;
+  -h | --help) sed -n '2,21s/^# \{0,1\}//p' "$0" && exit ;;
   -*) fail "no option is called $1 (--rounds N, --json)" ;;
   disk) wanted+=("${DISK_JOBS[@]}") ;;
   log) wanted+=("${LOG_JOBS[@]}") ;;

@@ -1,9 +1,9 @@
 # The jobs of bench.sh that say what programs of rooms take, beside the same without. To be sourced behind access-jobs.sh.
 
 PROGRAM_FOLDER=""
-# Rooms whose program only harms, posts a second in them, and those of the live room beside them.
-HARM_ROOMS="${HARM_ROOMS:-1000}"
-HARM_RATE="${HARM_RATE:-500}"
+# Rooms whose program only harms, posts a second in them (with five each all are suspended), and those of the live room beside them.
+HARM_ROOMS="${HARM_ROOMS:-100}"
+HARM_RATE="${HARM_RATE:-100}"
 LIVE_RATE="${LIVE_RATE:-500}"
 
 # program_job JOB FILE: one round of it. What was measured lies in FILE.PART.part, one a run; FILE.load says that all of it is there.
