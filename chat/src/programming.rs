@@ -378,6 +378,8 @@ impl Rooms {
                 | Called::Full
                 | Called::TooLarge(_) => self.open_beside(slot, Vec::new(), turn),
             }
+            // Its others go on, whatever the call changed.
+            self.set_timer(slot);
         }
     }
 

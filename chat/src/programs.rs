@@ -110,7 +110,7 @@ impl Default for ProgramLimits {
         ProgramLimits {
             units_per_call_max: 10_000,
             watch_us: 1_000,
-            body_bytes_max: 8_192,
+            body_bytes_max: 4_096,
             call_bytes_max: 256 * 1_024,
             state_bytes_max: 4_096,
             units_per_second_max: 500_000,

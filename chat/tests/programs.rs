@@ -72,6 +72,11 @@ impl Engine for Script {
                     let after = call.state.set_timer("tell", next().parse().unwrap());
                     after.map_err(|fault| Fault::new(FaultKind::State, fault.to_string()))?;
                 }
+                "named" => {
+                    let (name, ms) = (next(), next());
+                    let after = call.state.set_timer(name, ms.parse().unwrap());
+                    after.map_err(|fault| Fault::new(FaultKind::State, fault.to_string()))?;
+                }
                 "edit" => verdict = Verdict::Edit(quoted(next())),
                 "refuse" => {
                     let reason = next().into();
@@ -280,11 +285,11 @@ fn a_fault_undoes_all_of_the_call_and_the_operator_says_what_becomes_of_the_post
 fn five_faults_suspend_the_room_for_a_minute_and_another_text_begins_anew() {
     let mut server = programmed(Durability::Memory);
     (0..5).for_each(|_| drop(said(&mut server, None, "fail")));
-    assert_eq!(said(&mut server, None, "hello"), "program_failed None None suspended");
+    assert_eq!(said(&mut server, None, "hello"), "program_failed None Some(60000) suspended");
     server.pass(61_000);
     assert_eq!(said(&mut server, None, "hello"), "posted 1");
     (0..5).for_each(|_| drop(said(&mut server, None, "fail")));
-    assert_eq!(said(&mut server, None, "hello"), "program_failed None None suspended");
+    assert_eq!(said(&mut server, None, "hello"), "program_failed None Some(120000) suspended");
     server.shard.set_programs(set(OnFault::Refuse, &ALL, 2).0);
     assert_eq!(said(&mut server, None, "hello"), "posted 2");
 }
@@ -399,6 +404,22 @@ fn other_hooks_are_asked_where_the_program_has_them() {
 }
 
 #[test]
+fn each_of_a_rooms_timers_comes_due_whatever_the_others_do() {
+    let mut server = programmed(Durability::Synced);
+    let (quiet, calls) = set(OnFault::Refuse, &ALL, 1);
+    server.shard.set_programs(quiet);
+    for name in ["one", "two", "three"] {
+        said(&mut server, None, &format!("named {name} 1500"));
+    }
+    server.pass(4_000);
+    server.rest();
+    let mut ticks: Vec<String> =
+        calls.lock().unwrap().iter().filter(|call| call.starts_with("tick")).cloned().collect();
+    ticks.sort();
+    assert_eq!(ticks.len(), 3, "{ticks:?}");
+}
+
+#[test]
 fn a_room_without_a_program_never_calls_one() {
     let mut server = programmed(Durability::Synced);
     let (program, calls) = set(OnFault::Refuse, &Hook::ALL, 1);
@@ -421,7 +442,7 @@ fn a_post_is_routed_and_others_are_said_in_rooms_that_are_granted_and_not_withou
     server.rest();
     server.heard.clear();
     // From a room that routes to itself it goes round until it came through too many.
-    assert_eq!(said(&mut server, None, "route lobby"), "program_refused None None");
+    assert_eq!(said(&mut server, None, "route lobby"), "program_refused None None hops");
     assert_eq!(said(&mut server, Some("k"), "routed other"), "posted 1");
     assert_eq!(said(&mut server, Some("k"), "routed other"), "duplicate 1");
     assert_eq!(said(&mut server, None, "route staff"), "program_failed None None effects");

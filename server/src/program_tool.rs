@@ -11,6 +11,7 @@ use std::io::{self, BufRead as _, BufReader, BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use banter_access::guest::PROGRAM_PREFIX;
 use banter_chat::parcel::OwnedBody;
 use banter_chat::policy::RoomPattern;
 use banter_chat::program::{
@@ -186,7 +187,7 @@ impl Which {
             };
             return Ok((entry, ProgramLimits::default()));
         };
-        let Config { programs, program_limits, .. } = Settings::read(config)?.resolve(&[0])?;
+        let Config { programs, program_limits, .. } = Settings::read(config)?.resolve(&ANY_CPU)?;
         let is_same = |other: &Path| match (other.canonicalize(), self.file.canonicalize()) {
             (Ok(other), Ok(file)) => other == file,
             _ => other == self.file,
@@ -197,9 +198,23 @@ impl Which {
     }
 }
 
+/// It may be another machine's configuration, with more CPUs than this one.
+const ANY_CPU: [usize; CPUS] = {
+    let (mut cpus, mut cpu) = ([0; CPUS], 0);
+    while cpu < CPUS {
+        cpus[cpu] = cpu;
+        cpu += 1;
+    }
+    cpus
+};
+const CPUS: usize = 1_024;
+
 /// A line of the log.
 #[derive(Deserialize)]
 struct Line<'l> {
+    /// What has a place in the log and is no message.
+    #[serde(default)]
+    kind: Option<String>,
     #[serde(default)]
     event: Option<String>,
     room: String,
@@ -292,8 +307,13 @@ impl Trial {
 
     /// What the program does with a line, and with the timers that are due before it.
     fn take(&mut self, line: &str) -> Result<Vec<Value>, String> {
-        let Line { event, room, user, sequence, time_ms, key, name, body } =
+        let Line { kind, event, room, user, sequence, time_ms, key, name, body } =
             serde_json::from_str(line).map_err(|fault| fault.to_string())?;
+        // What was erased, and what programs said themselves, no program is asked about.
+        let is_own = event.is_none() && user.as_ref().is_some_and(|user| user.starts_with(PROGRAM_PREFIX));
+        if kind.is_some() || is_own {
+            return Ok(Vec::new());
+        }
         let user = user.map(|user| UserName::new(&user).map_err(|fault| format!("`user`: {fault}"))).transpose()?;
         let mut told = Vec::new();
         while let Some(due) = self.rooms.get_mut(&room).and_then(|there| there.state.take_due(time_ms)) {

@@ -14,7 +14,7 @@ use crate::backend::BACKEND;
 use crate::commits::{Decided, Open, log_is_full};
 use crate::pages::{PageAsk, refuse_fetch};
 use crate::parcel::{Answer, FetchAsk, JoinAsk, OwnedBody, Record, Refusal, SayAsk, Up};
-use crate::program::{ClassName, Effect, Event, Verdict};
+use crate::program::{ClassName, Effect, Event, FaultKind, Verdict};
 use crate::programs::{By, OnFault, ProgramRule};
 use crate::room_program::RoomProgram;
 use crate::rooms::{Post, Rooms};
@@ -22,6 +22,8 @@ use crate::turn::Turn;
 
 /// Programs that a post may come through on its way from room to room; what comes through more is dropped, and counted.
 const HOPS_MAX: u8 = 3;
+/// The reason of a refusal behind [`HOPS_MAX`] programs.
+const TOO_MANY_HOPS: &str = "hops";
 /// The reason of a refusal above `body_bytes_max`.
 const TOO_LARGE: &str = "too_large";
 /// When to try again what a program could not route, since the lane was full, in milliseconds.
@@ -65,6 +67,11 @@ impl Rooms {
             .map_or(OnFault::Refuse, |rule| rule.on_fault)
     }
 
+    fn suspended_for_ms(&self, slot: usize) -> Option<u64> {
+        let (kept, now_ms) = (self.slots[slot].program.as_deref()?, self.programming.now_ms);
+        kept.faults.suspended_until(now_ms).map(|until_ms| until_ms - now_ms)
+    }
+
     /// What is answered where the program decided against it, or did not decide; none: it goes on.
     fn refusal_of_call(&self, slot: usize, called: &Called) -> Option<Refusal> {
         match called {
@@ -81,7 +88,7 @@ impl Rooms {
             Called::Failed(kind) => Some(Refusal {
                 code: ErrorCode::ProgramFailed,
                 message: "the room's program failed, and nothing passes without it".into(),
-                retry_after_ms: None,
+                retry_after_ms: self.suspended_for_ms(slot).filter(|_| *kind == FaultKind::Suspended),
                 scope: None,
                 reason: Some(kind.name().into()),
             }),
@@ -123,7 +130,8 @@ impl Rooms {
         if hop >= HOPS_MAX {
             self.count_dropped(slot);
             let message = "this post came through more rooms with programs than it may";
-            return Err(Answer::PostRefused(Refusal::new(ErrorCode::ProgramRefused, message)));
+            let refusal = Refusal::new(ErrorCode::ProgramRefused, message);
+            return Err(Answer::PostRefused(Refusal { reason: Some(TOO_MANY_HOPS.into()), ..refusal }));
         }
         let called = self.call(slot, &Event::Post { user, key, hop, body }, turn);
         if let Some(refusal) = self.refusal_of_call(slot, &called) {
