@@ -210,6 +210,8 @@ pub struct Budget {
 pub struct Spent {
     /// Units.
     pub units: u32,
+    /// Whether [`Budget::watch_us`] ended it: its units do not say what it took then.
+    pub is_over_time: bool,
 }
 
 /// One call: what it reads, and where it writes.

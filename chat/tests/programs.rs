@@ -93,6 +93,10 @@ impl Engine for Script {
                 }
                 "burn" => call.spent.units = next().parse().unwrap(),
                 "fail" => return Err(Fault::new(FaultKind::Error, "line 1")),
+                "long" => {
+                    call.spent.is_over_time = true;
+                    return Err(Fault::new(FaultKind::Cpu, "more than 1000 µs"));
+                }
                 _ => {}
             }
         }
@@ -361,6 +365,27 @@ fn what_a_turn_has_no_units_for_waits_in_its_order_and_other_rooms_do_not() {
     assert_eq!(server.heard, ["posted 1", "posted 1"], "one of each room");
     server.rest();
     assert_eq!(server.heard, ["posted 1", "posted 1", "posted 2", "posted 3", "posted 4"]);
+}
+
+#[test]
+fn a_call_that_the_watch_ends_takes_the_rest_of_the_turn_and_as_much_of_its_rooms_second() {
+    let mut server = server_of(Durability::Memory, roomy());
+    let (mut program, _) = set(OnFault::Refuse, &ALL, 1);
+    (program.limits.units_per_turn_max, program.limits.units_per_second_max) = (10_000, 15_000);
+    server.shard.set_programs(program);
+    server.join();
+    server.rest();
+    server.heard.clear();
+    for number in 0..4 {
+        server.post(number, None, if number < 2 { "\"long\"" } else { "\"quick\"" });
+    }
+    server.turn();
+    let failed = "program_failed None None cpu";
+    assert_eq!(server.heard, [failed]);
+    server.turn();
+    assert_eq!(server.heard, [failed; 2], "one each turn");
+    server.rest();
+    assert_eq!(server.heard[2..], ["rate_limited Some(\"room\") Some(334)"; 2]);
 }
 
 #[test]

@@ -106,8 +106,11 @@ fn cpu_us() -> f64 {
 fn hostile(budget: Budget) {
     println!("{:>9} {:>9} {:>9}  units  ends as", "watch µs", "no watch", "2000 u");
     let mut rows = Vec::new();
-    for (name, script) in HOSTILE {
+    let hostile = HOSTILE.iter().map(|(name, script)| (*name, *script, HOSTILE_BODY.to_owned()));
+    let floods = FLOODS.iter().map(|(name, script, flood)| (*name, *script, flood.body()));
+    for (name, script, body) in hostile.chain(floods) {
         let text = hostile_text(script);
+        let body = json(&body);
         let worst = |budget: Budget| {
             let mut worst: f64 = 0.0;
             let mut ended = None;
@@ -116,7 +119,7 @@ fn hostile(budget: Budget) {
                 let mut room = Room::new();
                 room.budget = budget;
                 let begin = cpu_us();
-                ended = Some(room.post(&mut engine, FIRST, "ann", HOSTILE_BODY));
+                ended = Some(room.post_body(&mut engine, FIRST, "ann", &body));
                 worst = worst.max(cpu_us() - begin);
                 while engine.rest() {}
             }

@@ -154,7 +154,7 @@ impl Parts {
         let mut buffers = Buffers::default();
         let mut host = Asked::new(&self.grants, None, &mut buffers);
         let mut vm = Vm::new(&mut host);
-        let limits = VmLimits { units: LOAD_UNITS_MAX, watch_us: LOAD_WATCH_US, bytes: LOAD_BYTES_MAX };
+        let limits = VmLimits { units: LOAD_UNITS_MAX, watch_us: LOAD_WATCH_US, bytes: LOAD_BYTES_MAX, is_large: 0 };
         let (run, lasting) = vm.load(&mut host, &format!("={}", self.name), &self.bytecode, limits);
         let text = printable(run.message, MESSAGE_BYTES_MAX);
         match (run.fault, lasting) {

@@ -1,7 +1,7 @@
 //! The engine of a core: a machine for each program, and what comes of their calls.
 
 use banter_chat::program::{
-    Call, ClassName, EffectFault, Engine, Event, Fault, FaultKind, Hook, ProgramFacts, ProgramId, Verdict,
+    Call, ClassName, EffectFault, Engine, Event, Fault, FaultKind, Hook, ProgramFacts, ProgramId, Spent, Verdict,
 };
 use banter_protocol::ids::Sequence;
 
@@ -20,6 +20,8 @@ const GARBAGE_BYTES_MAX: usize = 2 * 1_024 * 1_024;
 const PLACE_MAX: f64 = 9_007_199_254_740_992.0;
 /// Work of one step of a round: about 20 µs.
 const STEP_KIB: u32 = 64;
+/// A body of so many bytes is read for some microseconds in one ask, so that the clocks are looked at ahead of it.
+const LARGE_BODY_BYTES: usize = 4 * 1_024;
 
 /// Runs the programs of one core, each in a machine of its own.
 ///
@@ -142,12 +144,20 @@ fn run(compiled: &Compiled, vm: &mut Vm, call: Call<'_, '_>, buffers: &mut Buffe
         Event::Upgrade { from } => Beside::Number(f64::from(*from)),
         _ => Beside::Event,
     };
-    let limits =
-        VmLimits { units: budget.units, watch_us: budget.watch_us.unwrap_or(0), bytes: u64::from(budget.bytes) };
+    let is_large = match event {
+        Event::Post { body, .. } | Event::Signal { body, .. } => body.bytes.len() >= LARGE_BODY_BYTES,
+        _ => false,
+    };
+    let limits = VmLimits {
+        units: budget.units,
+        watch_us: budget.watch_us.unwrap_or(0),
+        bytes: u64::from(budget.bytes),
+        is_large: u32::from(is_large),
+    };
     let mut asked = Asked::new(compiled.grants(), Some(call), buffers);
     let (run, returned) = vm.call(&mut asked, hook, beside, limits, returned);
     if let Some(call) = &mut asked.call {
-        call.spent.units = run.units;
+        *call.spent = Spent { units: run.units, is_over_time: run.is_over_time };
     }
     let is_out_of_memory = run.fault == Some(VmFault::Memory);
     let ended = match run.fault {
@@ -160,7 +170,7 @@ fn run(compiled: &Compiled, vm: &mut Vm, call: Call<'_, '_>, buffers: &mut Buffe
 fn fault_of(fault: VmFault, run: &Run<'_>, asked: &mut Asked<'_, '_, '_>, limits: VmLimits) -> Fault {
     let (kind, message) = match (fault, asked.fault.take()) {
         (VmFault::Host, Some((kind, message))) => (kind, message),
-        (VmFault::Cpu, _) if run.units < limits.units => {
+        (VmFault::Cpu, _) if run.is_over_time => {
             (FaultKind::Cpu, format!("more than {} µs of the CPU", limits.watch_us))
         }
         (VmFault::Cpu, _) => (FaultKind::Cpu, format!("more than {} units", limits.units)),

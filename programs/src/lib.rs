@@ -7,9 +7,8 @@
 //!
 //! Invariants:
 //! - Nothing that a program makes outlives a call: behind its chunk everything that it reaches is frozen.
-//! - What a call takes is counted by what it does, and not by a clock, nor by what was called before it; but a short text that is
-//!   still there from a call before takes no bytes again, so that where memory ends may differ by those, and a table whose keys are
-//!   tables or functions is walked in the order of their addresses.
+//! - What a call takes is counted by what it does, and not by a clock, nor by what was called before it: what it made is in no table of
+//!   texts behind it. But a table whose keys are tables or functions is walked in the order of their addresses.
 //! - A call that is out of its budget ends as a fault, whatever the program does about that.
 //!
 //! What is not here: which room has which program, what is done with a fault, and when a call is made at all: see `banter-chat`.

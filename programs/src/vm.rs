@@ -240,6 +240,8 @@ pub struct VmLimits {
     /// 0: none.
     pub watch_us: u32,
     pub bytes: u64,
+    /// Not 0: the event is so large that one look at it takes long.
+    pub is_large: u32,
 }
 
 #[repr(C)]
@@ -248,6 +250,7 @@ struct RawResult {
     units: u32,
     is_verdict: u32,
     verdict: u32,
+    is_over_time: u32,
     message: *const u8,
     message_length: usize,
     trace: *const u8,
@@ -261,6 +264,7 @@ impl RawResult {
         units: 0,
         is_verdict: 0,
         verdict: 0,
+        is_over_time: 0,
         message: std::ptr::null(),
         message_length: 0,
         trace: std::ptr::null(),
@@ -286,6 +290,8 @@ pub struct Run<'v> {
     pub units: u32,
     /// The number of the verdict that the hook gave back.
     pub verdict: Option<u32>,
+    /// Whether the watch ended it.
+    pub is_over_time: bool,
     /// Of the error.
     pub message: &'v [u8],
     pub trace: &'v [u8],
@@ -562,6 +568,7 @@ impl Vm {
             fault,
             units: out.units,
             verdict: (out.is_verdict != 0).then_some(out.verdict),
+            is_over_time: out.is_over_time != 0,
             // SAFETY: two arrays of the machine, which are written at its next run, and `self` is borrowed until then.
             message: unsafe { slice_of(out.message, out.message_length) },
             // SAFETY: as above.

@@ -10,7 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use banter_chat::program::{Budget, Engine, FaultKind, ProgramId, Verdict};
 use banter_programs::{Compiled, LuauEngine};
-use common::{BODY_BYTES_MAX, Ended, Room, json, source};
+use common::{BODY_BYTES_MAX, Room, json, source};
 
 include!("common/fuzz_programs.rs");
 
@@ -38,12 +38,6 @@ fn each_seed(count: u64, mut run: impl FnMut(u64)) {
             std::panic::resume_unwind(panic);
         }
     }
-}
-
-/// Not compared: a short text that a call before made, and that was not collected since, takes no bytes of this one, so that the
-/// end of its memory comes some steps later (seed 11113).
-fn is_out_of_memory(ended: &Ended) -> bool {
-    matches!(&ended.verdict, Err(fault) if fault.kind == FaultKind::Memory)
 }
 
 #[test]
@@ -84,9 +78,6 @@ fn random_programs_end_within_their_budget_and_the_same_in_two_engines() {
                 ended
             });
             assert!(ended[0].units <= budget.units, "{text}");
-            if ended.iter().any(is_out_of_memory) {
-                break;
-            }
             assert_eq!(ended[0], ended[1], "{text}");
         }
     });

@@ -135,7 +135,14 @@ impl Rooms {
             false => (state.into_changes(), effects.take()),
         };
         turn.counters.steps += 1;
-        programming.units_left = programming.units_left.saturating_sub(spent.units.max(1));
+        // What the watch ended took more than its units say: it has the rest of the turn, and its room pays for a whole one, but not
+        // for more than it has a second.
+        let over_time = limits.units_per_turn_max.min(limits.units_per_second_max);
+        let (left, paid) = match spent.is_over_time {
+            true => (0, over_time.max(spent.units)),
+            false => (programming.units_left.saturating_sub(spent.units.max(1)), spent.units),
+        };
+        programming.units_left = left;
         if let Some(counts) = programming.counts.get_mut(usize::from(program.0)) {
             counts.calls += 1;
             counts.units += u64::from(spent.units);
@@ -147,8 +154,8 @@ impl Rooms {
             }
         }
         let Some(kept) = self.slots[slot].program.as_deref_mut() else { return Called::NotAsked };
-        kept.units.take(spent.units);
-        kept.usage.add(turn.now.monotonic_ms, spent.units, verdict.is_err());
+        kept.units.take(paid);
+        kept.usage.add(turn.now.monotonic_ms, paid, verdict.is_err());
         match verdict {
             Ok(verdict) => {
                 if !changes.is_empty() {

@@ -9,6 +9,7 @@
 
 #include "lobject.h"
 #include "lstate.h"
+#include "lstring.h"
 #include "lua.h"
 #include "lualib.h"
 
@@ -89,6 +90,8 @@ struct banter_limits {
     uint32_t units;
     uint32_t watch_us;
     uint64_t bytes;
+    // Not 0: what it is given is large, so that the first ask may take long; the clocks are read ahead of it.
+    uint32_t is_large;
 };
 
 struct banter_result {
@@ -97,6 +100,8 @@ struct banter_result {
     // What the hook gave: nodes of one that is no verdict went through banter_emit.
     uint32_t is_verdict;
     uint32_t verdict;
+    // Not 0: the watch ended it, so that its units do not say what it took.
+    uint32_t is_over_time;
     // Of the virtual machine; until its next call.
     const char* message;
     size_t message_length;
@@ -121,6 +126,13 @@ constexpr size_t MESSAGE_BYTES = 768;
 // A text that is made is copied and hashed.
 constexpr uint64_t TEXT_BYTES_PER_UNIT = 32;
 
+// Luau's hash of texts has no seed, so that anybody can send thousands that stand in one chain of its table, and of the tables that
+// they are keys of: to find or to add one walks all before it. So texts are counted by the low bits of their hash while a call makes
+// them, and each costs by how many are alike. There are as many groups as there are texts in a call that has most of its memory in
+// short ones: two or three in one by chance, and none of those costs.
+constexpr uint32_t ALIKE_GROUPS = 4096;
+constexpr uint32_t ALIKE_PER_UNIT = 8;
+
 struct banter_vm {
     lua_State* state;
     void* host;
@@ -144,7 +156,16 @@ struct banter_vm {
     uint64_t cpu_us;
     uint64_t used_us;
     uint32_t watch_each;
+    // What was allocated by then is looked at too: code without a loop or a call has no units.
+    uint64_t look_bytes;
     bool is_watched;
+    bool is_over_time;
+    // The texts that this call made, which go from the table of texts with it; and how many of them are counted in `alike`.
+    TString** made;
+    uint32_t made_count;
+    uint32_t made_max;
+    uint32_t made_counted;
+    uint16_t alike[ALIKE_GROUPS];
     int hooks[HOOKS];
     int room;
     int event;
@@ -175,9 +196,17 @@ inline void charge(lua_State* state, uint64_t units)
         look(state, vm);
 }
 
+// Charges the text on top of the stack by those that are alike: it was looked for among them, and is again where it is a key.
+inline void charge_alike(lua_State* L)
+{
+    uint32_t alike = vm_of(L)->alike[tsvalue(L->top - 1)->hash % ALIKE_GROUPS];
+    if (alike >= ALIKE_PER_UNIT)
+        charge(L, alike / ALIKE_PER_UNIT);
+}
+
 [[noreturn]] void raise_fault(lua_State* state, uint32_t fault);
 int ask_host(lua_State* state, uint32_t what, int first);
-// Where a text is made always, and not found among those of calls before: what it costs is not for them to say.
+// A text of that size is made in its place, and not copied once more.
 constexpr size_t LARGE_TEXT_BYTES = 512;
 void push_text(lua_State* state, const char* text, size_t length);
 void push_value(lua_State* state, const banter_node** at, int depth);

@@ -11,12 +11,15 @@ constexpr uint64_t ASK_UNITS = 2;
 
 void push_text(lua_State* L, const char* text, size_t length)
 {
-    if (length < LARGE_TEXT_BYTES)
-        return lua_pushlstring(L, text, length);
-    luaL_Strbuf out;
-    char* room = luaL_buffinitsize(L, &out, length);
-    memcpy(room, text, length);
-    luaL_pushresultsize(&out, length);
+    if (length < LARGE_TEXT_BYTES) {
+        lua_pushlstring(L, text, length);
+    } else {
+        luaL_Strbuf out;
+        char* room = luaL_buffinitsize(L, &out, length);
+        memcpy(room, text, length);
+        luaL_pushresultsize(&out, length);
+    }
+    charge_alike(L);
 }
 
 static banter_node node_of(const TValue* value)
@@ -108,6 +111,7 @@ void push_value(lua_State* L, const banter_node** at, int depth)
         for (uint32_t number = 0; number < node->length; number++) {
             const banter_node* key = (*at)++;
             lua_pushlstring(L, key->text, key->length);
+            charge_alike(L);
             push_value(L, at, depth + 1);
             lua_rawset(L, -3);
         }

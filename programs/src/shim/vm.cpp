@@ -33,15 +33,72 @@ constexpr uint64_t LARGE_BYTES_PER_UNIT = 32;
 // How often the clock is looked at: at first, and then.
 constexpr uint32_t WATCH_FIRST_UNITS = 32;
 constexpr uint32_t WATCH_UNITS_MAX = 256;
-constexpr uint32_t WATCH_UNITS_MIN = 16;
+constexpr uint32_t WATCH_UNITS_MIN = 1;
+constexpr uint64_t WATCH_BYTES = 16 * 1024;
 // A look each so many units is enough where they take no longer than that.
 constexpr uint64_t WATCH_STEP_US = 50;
 constexpr int TRACE_LEVELS = 8;
+// A chain of what outlives calls at most: whatever a call asks for in it walks it, and no program has one of half that by chance.
+constexpr uint32_t CHAIN_MAX = 128;
+
+uint64_t time_us(clockid_t clock)
+{
+    timespec time = {};
+    clock_gettime(clock, &time);
+    return uint64_t(time.tv_sec) * 1000000 + uint64_t(time.tv_nsec) / 1000;
+}
+
+// The clock of the thread's CPU time is a call of the kernel, as dear as a whole short program; the wall's is none. A call cannot
+// have had more of the CPU than of the wall, so that the CPU's is read only where the wall's leaves it open, and once early on, for
+// what it is to be compared with.
+void read_cpu(banter_vm* vm, uint64_t wall_us)
+{
+    uint64_t passed_us = wall_us - vm->watched_from_us, cpu_us = time_us(CLOCK_THREAD_CPUTIME_ID);
+    if (vm->cpu_us == 0)
+        // What the wall's clock says of the time before counts, but a call is not ended by that alone: its core may have waited.
+        vm->used_us = passed_us < vm->watch_us / 2 ? passed_us : vm->watch_us / 2;
+    else
+        vm->used_us += cpu_us - vm->cpu_us;
+    vm->cpu_us = cpu_us > 0 ? cpu_us : 1;
+    vm->watched_from_us = wall_us;
+}
+
+void latch(banter_vm* vm, uint32_t fault)
+{
+    if (vm->fault != BANTER_OK)
+        return;
+    vm->fault = fault;
+    vm->look_at = 0;
+}
+
+// Ends the call where it had more of the CPU than that.
+void watch_time(banter_vm* vm, uint64_t wall_us, uint64_t limit_us)
+{
+    if (!vm->is_watched) {
+        vm->is_watched = true;
+        vm->watched_from_us = vm->watched_us = wall_us;
+        return;
+    }
+    uint64_t most_us = vm->used_us + (wall_us - vm->watched_from_us);
+    bool is_early = vm->cpu_us == 0 && most_us > WATCH_STEP_US;
+    if (is_early || most_us > limit_us)
+        read_cpu(vm, wall_us);
+    if (vm->used_us > limit_us) {
+        vm->is_over_time = true;
+        latch(vm, BANTER_CPU);
+    }
+}
 
 // By what the call asked for, and not by what the machine happens to have: a call fails where it did before.
-bool may_allocate(const banter_vm* vm, size_t old_size, size_t new_size)
+bool may_allocate(banter_vm* vm, size_t old_size, size_t new_size)
 {
     bool is_page = old_size == 0 && (new_size == PAGE_BYTES[0] || new_size == PAGE_BYTES[1]);
+    // Code without a loop or a call is looked at nowhere else. A table that grows is filled anew in one stretch, which takes what it
+    // took to fill it so far where its keys are in one chain: behind three quarters of the time there might not be enough left.
+    if (vm->watch_us && vm->fault == BANTER_OK && old_size == 0 && new_size >= PAGE_BYTES[0])
+        watch_time(vm, time_us(CLOCK_MONOTONIC), is_page ? vm->watch_us : vm->watch_us * 3 / 4);
+    if (vm->watch_us && vm->fault == BANTER_CPU)
+        return false;
     if (!is_page && vm->bytes + (new_size - old_size) > vm->bytes_max)
         return false;
     return vm->allocated - old_size + new_size <= vm->allocated_max;
@@ -68,13 +125,6 @@ void* allocate(void* ud, void* block, size_t old_size, size_t new_size)
     return moved;
 }
 
-uint64_t time_us(clockid_t clock)
-{
-    timespec time = {};
-    clock_gettime(clock, &time);
-    return uint64_t(time.tv_sec) * 1000000 + uint64_t(time.tv_nsec) / 1000;
-}
-
 void append(char* out, size_t* length, const char* text, size_t bytes)
 {
     size_t room = MESSAGE_BYTES - *length;
@@ -99,56 +149,25 @@ void write_trace(lua_State* L)
     }
 }
 
-void latch(lua_State* L, uint32_t fault)
-{
-    banter_vm* vm = vm_of(L);
-    if (vm->fault != BANTER_OK)
-        return;
-    vm->fault = fault;
-    vm->look_at = 0;
-}
-
 void set_next_look(banter_vm* vm)
 {
     uint64_t end = uint64_t(vm->units_max) + 1;
     uint64_t look = vm->watch_us ? uint64_t(vm->units) + vm->watch_each : end;
     look = look < end ? look : end;
+    vm->look_bytes = vm->bytes + WATCH_BYTES;
     vm->look_at = vm->fault != BANTER_OK ? 0 : look < UINT32_MAX ? uint32_t(look) : UINT32_MAX;
 }
 
-// The clock of the thread's CPU time is a call of the kernel, as dear as a whole short program; the wall's is none. A call cannot
-// have had more of the CPU than of the wall, so that the CPU's is read only where the wall's leaves it open, and once early on, for
-// what it is to be compared with.
-void watch_cpu(lua_State* L, banter_vm* vm, uint64_t wall_us)
-{
-    uint64_t passed_us = wall_us - vm->watched_from_us, cpu_us = time_us(CLOCK_THREAD_CPUTIME_ID);
-    if (vm->cpu_us == 0)
-        // What the wall's clock says of the time before counts, but a call is not ended by that alone: its core may have waited.
-        vm->used_us = passed_us < vm->watch_us / 2 ? passed_us : vm->watch_us / 2;
-    else
-        vm->used_us += cpu_us - vm->cpu_us;
-    vm->cpu_us = cpu_us > 0 ? cpu_us : 1;
-    vm->watched_from_us = wall_us;
-    if (vm->used_us > vm->watch_us)
-        latch(L, BANTER_CPU);
-}
-
-void watch(lua_State* L, banter_vm* vm)
+void watch(banter_vm* vm)
 {
     uint64_t wall_us = time_us(CLOCK_MONOTONIC);
-    if (!vm->is_watched) {
-        vm->is_watched = true;
-        vm->watched_from_us = wall_us;
-    } else {
+    if (vm->is_watched) {
         uint64_t took_us = wall_us - vm->watched_us;
         // Where units take long, it is looked at more often: the last stretch is what a call may be late by.
         uint64_t each = took_us <= WATCH_STEP_US ? WATCH_UNITS_MAX : vm->watch_each * WATCH_STEP_US / took_us;
         vm->watch_each = each < WATCH_UNITS_MIN ? WATCH_UNITS_MIN : each > WATCH_UNITS_MAX ? WATCH_UNITS_MAX : uint32_t(each);
-        uint64_t most_us = vm->used_us + (wall_us - vm->watched_from_us);
-        bool is_early = vm->cpu_us == 0 && most_us > WATCH_STEP_US;
-        if (is_early || most_us > vm->watch_us)
-            watch_cpu(L, vm, wall_us);
     }
+    watch_time(vm, wall_us, vm->watch_us);
     vm->watched_us = wall_us;
 }
 
@@ -158,11 +177,11 @@ void watch(lua_State* L, banter_vm* vm)
 void look(lua_State* L, banter_vm* vm)
 {
     if (vm->fault == BANTER_OK && vm->bytes > vm->bytes_max)
-        latch(L, BANTER_MEMORY);
+        latch(vm, BANTER_MEMORY);
     if (vm->fault == BANTER_OK && vm->units > vm->units_max)
-        latch(L, BANTER_CPU);
+        latch(vm, BANTER_CPU);
     if (vm->fault == BANTER_OK && vm->watch_us)
-        watch(L, vm);
+        watch(vm);
     set_next_look(vm);
     if (vm->fault != BANTER_OK)
         raise_fault(L, vm->fault);
@@ -180,19 +199,92 @@ void on_interrupt(lua_State* L, int gc)
         look(L, vm);
 }
 
+void add_units(banter_vm* vm, uint64_t units)
+{
+    units += vm->units;
+    vm->units = units < UINT32_MAX ? uint32_t(units) : UINT32_MAX;
+}
+
+// Counts the texts that were made since: a text has no hash yet when it is allocated, and has one when the next is. What was begun
+// and is not in the table stays without: it is longer than those that cost nothing by their bytes.
+void count_made(banter_vm* vm)
+{
+    for (; vm->made_counted < vm->made_count; vm->made_counted++) {
+        const TString* text = vm->made[vm->made_counted];
+        if (text->hash == 0 && vm->state->global->strt.hash[0] != text)
+            continue;
+        uint16_t& alike = vm->alike[text->hash % ALIKE_GROUPS];
+        add_units(vm, alike / ALIKE_PER_UNIT);
+        alike += alike < UINT16_MAX;
+    }
+}
+
+void note_made(banter_vm* vm, TString* text)
+{
+    count_made(vm);
+    if (vm->made_count == vm->made_max) {
+        constexpr uint32_t FIRST_TEXTS = 64;
+        vm->made_max = vm->made_max ? 2 * vm->made_max : FIRST_TEXTS;
+        vm->made = (TString**)realloc(vm->made, vm->made_max * sizeof(TString*));
+        if (!vm->made)
+            abort();
+    }
+    vm->made[vm->made_count++] = text;
+}
+
+// Takes what a call made out of the table of texts, where nothing asks for it any more: the next call finds what the program itself
+// has and nothing else, however many there were, and a text that is collected is not looked for among those that are alike.
+void forget_made(banter_vm* vm)
+{
+    stringtable& texts = vm->state->global->strt;
+    for (uint32_t number = 0; number < vm->made_count; number++) {
+        unsigned int hash = vm->made[number]->hash;
+        vm->alike[hash % ALIKE_GROUPS] = 0;
+        for (TString** at = &texts.hash[lmod(hash, texts.size)]; *at;) {
+            TString* text = *at;
+            if (isfixed(obj2gco(text))) {
+                at = &text->next;
+                continue;
+            }
+            *at = text->next;
+            text->next = nullptr;
+            texts.nuse--;
+        }
+    }
+    vm->made_count = vm->made_counted = 0;
+}
+
+// What there is by now is of the program, and stays.
+void keep_made(banter_vm* vm)
+{
+    free(vm->made);
+    vm->made = nullptr;
+    vm->made_count = vm->made_max = vm->made_counted = 0;
+    memset(vm->alike, 0, sizeof(vm->alike));
+}
+
+// Marks all texts that there are as those of the program: nothing of it is collected before its machine is.
+void fix_texts(lua_State* L)
+{
+    const stringtable& texts = L->global->strt;
+    for (int chain = 0; chain < texts.size; chain++)
+        for (TString* text = texts.hash[chain]; text; text = text->next)
+            luaS_fix(text);
+}
+
 // Nothing can be raised here: the block is not in its place yet. The next step does.
-void on_allocate(lua_State* L, void*, size_t old_size, size_t new_size, uint8_t, int, int)
+void on_allocate(lua_State* L, void* block, size_t old_size, size_t new_size, uint8_t, int type, int)
 {
     banter_vm* vm = vm_of(L);
     if (new_size <= old_size)
         return;
+    if (type == LUA_TSTRING)
+        note_made(vm, (TString*)block);
     vm->bytes += new_size - old_size;
-    if (vm->bytes > vm->bytes_max)
+    if (vm->bytes > vm->bytes_max || vm->bytes > vm->look_bytes)
         vm->look_at = 0;
-    if (new_size >= LARGE_BYTES) {
-        uint64_t units = vm->units + new_size / LARGE_BYTES_PER_UNIT;
-        vm->units = units < UINT32_MAX ? uint32_t(units) : UINT32_MAX;
-    }
+    if (new_size >= LARGE_BYTES)
+        add_units(vm, new_size / LARGE_BYTES_PER_UNIT);
 }
 
 [[noreturn]] void on_panic(lua_State*, int)
@@ -233,9 +325,15 @@ void begin(banter_vm* vm, void* host, const banter_limits& limits)
     vm->allocated_max = vm->allocated + size_t(limits.bytes) + PAGES_BYTES;
     vm->watch_us = limits.watch_us;
     vm->is_watched = false;
+    vm->is_over_time = false;
     vm->cpu_us = 0;
     vm->used_us = 0;
     vm->watch_each = WATCH_FIRST_UNITS;
+    if (vm->watch_us && limits.is_large) {
+        vm->is_watched = true;
+        vm->watched_from_us = vm->watched_us = time_us(CLOCK_MONOTONIC);
+        read_cpu(vm, vm->watched_from_us);
+    }
     vm->message_length = 0;
     vm->trace_length = 0;
     set_next_look(vm);
@@ -259,17 +357,25 @@ void end(banter_vm* vm, banter_result* out)
     vm->host = nullptr;
     vm->allocated_max = SIZE_MAX;
     lua_settop(vm->state, 0);
+    count_made(vm);
+    forget_made(vm);
     if (vm->bytes > vm->bytes_max && (vm->fault == BANTER_OK || vm->fault == BANTER_FAILED))
         vm->fault = BANTER_MEMORY;
     if (vm->units > vm->units_max && (vm->fault == BANTER_OK || vm->fault == BANTER_FAILED))
         vm->fault = BANTER_CPU;
     out->fault = vm->fault;
     out->units = vm->units < vm->units_max ? vm->units : vm->units_max;
+    out->is_over_time = vm->fault == BANTER_CPU && vm->is_over_time;
     out->message = vm->message;
     out->message_length = vm->message_length;
     out->trace = vm->trace;
     out->trace_length = vm->trace_length;
     out->bytes = vm->bytes;
+    // What is allocated between calls has no limit: nothing could be raised there.
+    vm->fault = BANTER_OK;
+    vm->units = 0;
+    vm->units_max = UINT32_MAX - 2;
+    vm->watch_us = 0;
     vm->bytes = 0;
     vm->bytes_max = UINT64_MAX;
 }
@@ -315,7 +421,32 @@ struct Frozen {
     std::vector<TValue> left;
     int line = 0;
     const TString* name = nullptr;
+    // One of the tables has too many keys in one chain.
+    bool is_chained = false;
 };
+
+bool has_long_chain(const stringtable& texts)
+{
+    for (int chain = 0; chain < texts.size; chain++) {
+        uint32_t length = 0;
+        for (const TString* text = texts.hash[chain]; text; text = text->next)
+            if (++length > CHAIN_MAX)
+                return true;
+    }
+    return false;
+}
+
+// From whichever node: a chain is as long as what is left of it from its first.
+bool has_long_chain(const LuaTable* table)
+{
+    for (int at = 0; at < sizenode(table); at++) {
+        uint32_t length = 0;
+        for (const LuaNode* node = gnode(table, at); gnext(node) != 0; node += gnext(node))
+            if (++length > CHAIN_MAX)
+                return true;
+    }
+    return false;
+}
 
 // Whether code assigns a global, or one of those of its upvalues that outlive the call.
 bool assigns(Frozen& frozen, Proto* proto, const std::vector<bool>& outlives)
@@ -383,6 +514,7 @@ bool freeze(lua_State* L, Frozen& frozen)
             continue;
         LuaTable* table = hvalue(value);
         table->readonly |= 1;
+        frozen.is_chained |= has_long_chain(table);
         for (int at = 0; at < table->sizearray; at++)
             frozen.left.push_back(table->array[at]);
         for (int at = 0; at < sizenode(table); at++) {
@@ -401,7 +533,7 @@ bool freeze(lua_State* L, Frozen& frozen)
 
 [[noreturn]] void raise_fault(lua_State* L, uint32_t fault)
 {
-    latch(L, fault);
+    latch(vm_of(L), fault);
     if (vm_of(L)->trace_length == 0)
         write_trace(L);
     luaD_checkstack(L, 1);
@@ -422,6 +554,7 @@ banter_vm* banter_vm_new(void* host)
     vm->units_max = UINT32_MAX - 2;
     vm->look_at = UINT32_MAX;
     vm->bytes_max = UINT64_MAX;
+    vm->look_bytes = UINT64_MAX;
     vm->host = host;
     lua_State* L = lua_newstate(allocate, vm);
     if (!L)
@@ -440,6 +573,8 @@ banter_vm* banter_vm_new(void* host)
     lua_settop(L, 0);
     lua_gc(L, LUA_GCCOLLECT, 0);
     lua_gc(L, LUA_GCSTOP, 0);
+    keep_made(vm);
+    fix_texts(L);
     vm->host = nullptr;
     return vm;
 }
@@ -447,6 +582,7 @@ banter_vm* banter_vm_new(void* host)
 void banter_vm_close(banter_vm* vm)
 {
     lua_close(vm->state);
+    free(vm->made);
     free(vm);
 }
 
@@ -458,7 +594,10 @@ void banter_vm_load(banter_vm* vm, void* host, const char* name, const char* byt
     *line = 0;
     begin(vm, host, *limits);
     lua_rawgeti(L, LUA_REGISTRYINDEX, vm->tracer);
+    // It is no protected call: nothing may fail there that has not to.
+    vm->watch_us = 0;
     int status = luau_load(L, name, bytecode, length, 0);
+    vm->watch_us = limits->watch_us;
     if (status == 0)
         status = lua_pcall(L, 0, 0, 1);
     if (status != 0) {
@@ -470,11 +609,18 @@ void banter_vm_load(banter_vm* vm, void* host, const char* name, const char* byt
             *line = uint32_t(frozen.line);
             const char* text = frozen.name ? getstr(frozen.name) : "";
             append(vm->message, &vm->message_length, text, strlen(text));
+        } else if (frozen.is_chained || has_long_chain(L->global->strt)) {
+            const char text[] = "too many of its texts or keys have the same hash";
+            vm->fault = BANTER_FAILED;
+            append(vm->message, &vm->message_length, text, sizeof(text) - 1);
         }
     }
+    count_made(vm);
+    keep_made(vm);
     end(vm, out);
     lua_gc(L, LUA_GCCOLLECT, 0);
     lua_gc(L, LUA_GCSTOP, 0);
+    fix_texts(L);
 }
 
 // The type of a global: 0 none, 1 a function, 2 another value, 3 a number, which is in `number` then.
@@ -484,6 +630,7 @@ uint32_t banter_vm_global(banter_vm* vm, const char* name, double* number)
     int type = lua_rawgetfield(L, LUA_GLOBALSINDEX, name);
     *number = type == LUA_TNUMBER ? lua_tonumber(L, -1) : 0;
     lua_settop(L, 0);
+    forget_made(vm);
     return type == LUA_TNIL ? 0 : type == LUA_TFUNCTION ? 1 : type == LUA_TNUMBER ? 3 : 2;
 }
 
@@ -494,6 +641,7 @@ void banter_vm_hook(banter_vm* vm, uint32_t hook, const char* name)
     lua_rawgetfield(L, LUA_GLOBALSINDEX, name);
     vm->hooks[hook] = lua_ref(L, -1);
     lua_settop(L, 0);
+    forget_made(vm);
 }
 
 // Tells the name of each global, and with a dot those of what is in each table of them.

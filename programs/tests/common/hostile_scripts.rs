@@ -132,3 +132,139 @@ const HOSTILE: &[(&str, &str)] = &[
     ("library overwritten raw", "rawset(string, 'rep', nil)"),
     ("long path", "m:get(string.rep('a.', 50000))"),
 ];
+
+// ---- Texts and numbers that stand in one chain of Luau's tables, whose hashes have no seed.
+
+/// Luau's hash of a text below 32 bytes.
+fn luau_hash(text: &[u8]) -> u32 {
+    text.iter().rev().fold(text.len() as u32, |hash, byte| hash_step(hash, *byte))
+}
+
+fn hash_step(hash: u32, byte: u8) -> u32 {
+    hash ^ (hash << 5).wrapping_add(hash >> 2).wrapping_add(u32::from(byte))
+}
+
+const DIGITS: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
+/// Of the hash of a text: as many as tables of texts of a machine have chains, and more.
+const ALIKE_BITS: u32 = 16;
+
+/// So many texts of 6 bytes, all with a hash of the same low bits.
+fn alike_texts(count: usize) -> Vec<String> {
+    let mask = (1 << ALIKE_BITS) - 1;
+    let mut texts = Vec::with_capacity(count);
+    for number in 0_u64.. {
+        let mut text = [b'0'; 6];
+        let mut rest = number;
+        for byte in &mut text[1..] {
+            *byte = DIGITS[(rest % 36) as usize];
+            rest /= 36;
+        }
+        // The first byte is hashed last: which one it has to be is said by the others.
+        let hash = text[1..].iter().rev().fold(6, |hash, byte| hash_step(hash, *byte));
+        let first = (hash ^ TARGET).wrapping_sub((hash << 5).wrapping_add(hash >> 2)) & mask;
+        if let Ok(first) = u8::try_from(first)
+            && DIGITS.contains(&first)
+        {
+            text[0] = first;
+            texts.push(String::from_utf8(text.to_vec()).unwrap());
+        }
+        if texts.len() >= count {
+            break;
+        }
+    }
+    assert!(texts.iter().all(|text| luau_hash(text.as_bytes()) & mask == TARGET & mask));
+    texts
+}
+
+const TARGET: u32 = 0x5eed;
+
+/// So many whole numbers that stand in one chain of a table of so many keys.
+fn alike_numbers(count: usize) -> Vec<u64> {
+    const TABLE_BITS: u32 = 12;
+    let hash = |number: u64| {
+        let bits = (number as f64).to_bits();
+        let (mut low, mut high) = (bits as u32, (bits >> 32) as u32 & 0x7fff_ffff);
+        low = (low ^ (high >> 18)).wrapping_mul(0x5bd1_e995);
+        high = (high ^ (low >> 22)).wrapping_mul(0x5bd1_e995);
+        low = (low ^ (high >> 17)).wrapping_mul(0x5bd1_e995);
+        (high ^ (low >> 19)).wrapping_mul(0x5bd1_e995) & ((1 << TABLE_BITS) - 1)
+    };
+    (1_000_000..).filter(|number| hash(*number) == 7).take(count).collect()
+}
+
+/// A name, a program, and how the body holds them, of which there are as many as it has room for.
+const FLOODS: &[(&str, &str, Flood)] = &[
+    ("keys of a body that one field is read of", "m:get('text')", Flood::Keys),
+    ("keys of a body as a table", "m:table()", Flood::Keys),
+    ("keys of a body, again and again", "while true do pcall(function() m:get('text') end) end", Flood::Keys),
+    ("few keys of a body, again and again", "while true do m:get('few') end", Flood::Keys),
+    ("texts of a body", "m:get('text')", Flood::Texts),
+    ("the same text of a body, behind others", "m:get('few') m:get('last') m:get('last')", Flood::Texts),
+    ("texts of a body in JSON of its own", "json(m:get('text'))", Flood::Json),
+    ("texts that are split", "string.split(m:get('text'), ' ')", Flood::Words),
+    ("texts that are matched", "for word in string.gmatch(m:get('text'), '%w+') do end", Flood::Words),
+    ("texts that are replaced", "string.gsub(m:get('text'), '%w+', string.upper)", Flood::Words),
+    ("texts that are replaced by a table", "local t = {} string.gsub(m:get('text'), '%w+', t)", Flood::Words),
+    ("texts that are cut", "local s = m:get('text') for i = 1, #s, 7 do local k = string.sub(s, i, i + 5) end", Flood::Words),
+    ("texts that are cut by a method", "local s = m:get('text') for i = 1, #s, 7 do local k = s:sub(i, i + 5) end", Flood::Words),
+    ("texts of bytes", "local s = m:get('text') for i = 1, #s, 7 do local k = string.char(s:byte(i, i + 5)) end", Flood::Words),
+    ("texts put together", "local s = m:get('text') for i = 1, #s, 7 do local k = s:sub(i, i + 2) .. s:sub(i + 3, i + 5) end", Flood::Words),
+    ("texts of a format", "local s = m:get('text') for i = 1, #s, 7 do local k = `{s:sub(i, i + 2)}{s:sub(i + 3, i + 5)}` end", Flood::Words),
+    ("texts as keys", "local t = {} for word in string.gmatch(m:get('text'), '%w+') do t[word] = true end", Flood::Words),
+    ("few texts, again and again", "local s = m:get('few') while true do for i = 1, #s, 7 do local k = s:sub(i, i + 2) .. s:sub(i + 3, i + 5) end end", Flood::Words),
+    ("few texts, many for a unit", "local s = m:get('few') local a, b = s:sub(1, 3), s:sub(4, 6) for i = 1, #s, 7 do local k = s:sub(i, i + 5) end while true do local k = a .. b k = a .. b k = a .. b k = a .. b k = a .. b k = a .. b k = a .. b k = a .. b k = a .. b k = a .. b end", Flood::Words),
+    ("errors that are caught", "for word in string.gmatch(m:get('text'), '%w+') do pcall(error, word) end", Flood::Words),
+    ("keys of a state", "for word in string.gmatch(m:get('few'), '%w+') do state.set(word, 1) end while true do state.keys() end", Flood::Words),
+    ("numbers of a body as keys", "local t = {} for _, n in m:get('text') do t[n] = true end", Flood::Numbers),
+    ("numbers of a body, counted", "local t = {} for _, n in ipairs(m:get('text')) do t[n] = (t[n] or 0) + 1 end", Flood::Numbers),
+    ("few numbers as keys of many tables", "local few = m:get('few') while true do local t = {} for _, n in few do t[n] = 1 end end", Flood::Numbers),
+    ("a table of numbers that grows as a copy", "local t = {} for i, n in m:get('text') do if i > 1023 then break end t[n] = 1 end while true do local u = table.clone(t) for i = 1, 3 do u['k' .. i] = 1 end end", Flood::Numbers),
+    ("numbers of a text as keys", "local t = {} for word in string.gmatch(m:get('text'), '%w+') do t[tonumber(word, 36)] = 1 end", Flood::NumberWords),
+];
+
+#[derive(Clone, Copy)]
+enum Flood {
+    Keys,
+    Texts,
+    /// A text that is JSON.
+    Json,
+    /// A text of them.
+    Words,
+    Numbers,
+    NumberWords,
+}
+
+impl Flood {
+    fn body(self) -> String {
+        const FEW: usize = 250;
+        let list = self.list();
+        let (few, last, all) = (self.write(&list[..FEW]), self.write(&list[list.len() - 1..]), self.write(&list));
+        format!("{{\"few\":{few},\"last\":{last},\"text\":{all}}}")
+    }
+
+    fn list(self) -> Vec<String> {
+        const MANY: usize = 4_000;
+        // As many as there are units to read them.
+        const KEYS: usize = 2_048;
+        let of_36 = |number: u64| {
+            let digits = (0..10).rev().map(|place| DIGITS[(number / 36_u64.pow(place) % 36) as usize]);
+            digits.map(char::from).collect()
+        };
+        match self {
+            Flood::Keys => alike_texts(KEYS),
+            Flood::Texts | Flood::Json | Flood::Words => alike_texts(MANY),
+            Flood::Numbers => alike_numbers(MANY).iter().map(u64::to_string).collect(),
+            Flood::NumberWords => alike_numbers(MANY).into_iter().map(of_36).collect(),
+        }
+    }
+
+    fn write(self, list: &[String]) -> String {
+        match self {
+            Flood::Keys => format!("{{\"{}\":0}}", list.join("\":0,\"")),
+            Flood::Texts => format!("[\"{}\"]", list.join("\",\"")),
+            Flood::Json => format!("{:?}", Flood::Texts.write(list)),
+            Flood::Words | Flood::NumberWords => format!("\"{}\"", list.join(" ")),
+            Flood::Numbers => format!("[{}]", list.join(",")),
+        }
+    }
+}

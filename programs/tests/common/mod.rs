@@ -23,6 +23,7 @@ pub struct Ended {
     pub verdict: Result<Verdict, Fault>,
     pub effects: Vec<Effect>,
     pub units: u32,
+    pub is_over_time: bool,
 }
 
 impl Ended {
@@ -101,7 +102,7 @@ impl Room {
         if let Some(changes) = changes {
             self.state.apply(changes);
         }
-        Ended { verdict, effects, units: spent.units }
+        Ended { verdict, effects, units: spent.units, is_over_time: spent.is_over_time }
     }
 
     pub fn post(&mut self, engine: &mut LuauEngine, program: ProgramId, user: &str, body: &str) -> Ended {
