@@ -97,7 +97,8 @@ fn judged(algorithm: Algorithm, tokens: u32, time: Duration) -> Result<Judged, S
     let tokens = tokens.map_err(|fault| fault.to_string())?;
     // One that remembers nothing judges each token as if it had never come.
     let anew = verdicts(&mut judge(&key, 0)?, &tokens, now_seconds, time)?;
-    let mut remembering = judge(&key, tokens.len())?;
+    // In two generations, of which each has to hold them all.
+    let mut remembering = judge(&key, 2 * tokens.len() + 2)?;
     tokens.iter().try_for_each(|token| take(&mut remembering, token, now_seconds))?;
     let again = verdicts(&mut remembering, &tokens, now_seconds, time)?;
     Ok(Judged {
