@@ -8,7 +8,6 @@ use std::collections::VecDeque;
 
 use banter_protocol::event::Event;
 use banter_protocol::frame::Frames;
-use banter_protocol::native::as_viewed;
 
 use crate::address::{ConnectionId, SubscriptionId};
 use crate::latencies::PageSource;
@@ -166,10 +165,8 @@ impl Sessions {
             turn.counters.gaps += 1;
         }
         let class = here.class_name(reading.class).map(ClassName::as_str);
-        let shown = as_viewed(&page.messages, class);
-        debug_assert!(shown.is_ok(), "a page holds messages that this server encoded");
-        for frame in Frames(&shown.unwrap_or_default()).flatten() {
-            let written = session.form.write_kept(frame, session.agreed, &mut session.outbox);
+        for frame in Frames(&page.messages).flatten() {
+            let written = session.form.write_kept(frame, class, session.agreed, &mut session.outbox);
             debug_assert!(written.is_ok(), "a page holds messages that this server encoded");
         }
         turn.counters.deliveries += u64::from(page.messages_count);

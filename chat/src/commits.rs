@@ -23,34 +23,29 @@ use std::ops::Bound;
 use banter_log::index::Entry;
 use banter_log::journal::{Answer as DiskAnswer, Done, Journal, Reach};
 use banter_log::key::KeyedPost;
-use banter_log::record::{Author, Level, Record as LogRecord, SENT_HASH_BYTES, message_bytes};
+use banter_log::record::{Author, Level, Record as LogRecord};
 use banter_log::segment::Class;
-use banter_protocol::ids::RequestId;
-use bytes::Bytes;
 use slab::Slab;
 
 use crate::address::Peer;
 use crate::parcel::{Answer, Down, Record};
 use crate::policy::Durability;
-use crate::program::Effect;
-use crate::programs::By;
 use crate::room::Room;
 use crate::rooms::Rooms;
 use crate::turn::Turn;
 
+mod open;
 mod refusing;
 mod states;
 
+use open::behind;
+pub use open::{Decided, Open, RoomQueue};
 pub(crate) use refusing::log_is_full;
 use refusing::{refusal_of, refusal_of_size};
 use states::{States, stated};
 
 /// Bytes that one room gives to a commit before it is the next room's turn; a larger record goes alone.
 const SHARE_BYTES: usize = 8 * 1_024;
-/// Bytes that an answer counts for in a commit: it takes none there, and has to have some end.
-const ANSWER_BYTES: usize = 64;
-/// Bytes of an effect beside what it says.
-const EFFECT_BYTES: usize = 64;
 /// Quiet behind which the last block of a segment is proved, in milliseconds.
 const QUIET_MS: u64 = 1_000;
 /// How long posts wait for a segment before they are refused, in milliseconds.
@@ -87,129 +82,6 @@ struct Flight {
     is_begun: bool,
     /// When it began, in the turns' microseconds.
     since_us: u64,
-}
-
-/// What of a logged room waits for a commit, in order.
-#[derive(Debug, Default)]
-pub struct RoomQueue {
-    open: VecDeque<Open>,
-    /// What was taken out of it, and is not done yet.
-    in_flight: u32,
-}
-
-impl RoomQueue {
-    /// Whether nothing of the room waits.
-    pub fn is_empty(&self) -> bool {
-        self.open.is_empty() && self.in_flight == 0
-    }
-}
-
-/// What waits for its room's level.
-#[derive(Debug)]
-pub enum Open {
-    /// A post. Its room stays while it is open.
-    Post {
-        /// The message.
-        record: Record,
-        /// The client's number.
-        request: RequestId,
-        /// The message's time, milliseconds since 1970.
-        time_ms: u64,
-        /// Its key.
-        key: Option<KeyedPost>,
-        /// When its place was given, in the turns' microseconds.
-        since_us: u64,
-        /// What a program did with it.
-        decided: Option<Box<Decided>>,
-    },
-    /// What a program did where nothing has a place. Its room stays while it is open.
-    State {
-        /// That.
-        decided: Box<Decided>,
-    },
-    /// An answer.
-    Answer {
-        /// Who gets it.
-        to: Peer,
-        /// The client's number.
-        request: RequestId,
-        /// What is answered.
-        answer: Answer,
-    },
-}
-
-/// What a program did, that counts once its room's level is reached.
-#[derive(Debug, Default)]
-pub struct Decided {
-    /// The room's state behind it, where it changed.
-    pub state: Option<Bytes>,
-    /// What is done then.
-    pub effects: Vec<Effect>,
-    /// What stands for the body as it was posted, where it has a key and was edited.
-    pub sent_body_hash: Option<u64>,
-    /// Nobody posted it but the program, and nobody is answered.
-    pub is_own: bool,
-    /// It goes in the same commit as what is ahead of it.
-    pub is_behind: bool,
-    /// How many programs what it is about came through.
-    pub hop: u8,
-    /// The program; none: it did nothing beside.
-    pub by: Option<By>,
-}
-
-impl Open {
-    /// Bytes that it takes of a commit, beside its room's state.
-    fn bytes(&self) -> usize {
-        match self {
-            Open::Post { record, decided, .. } => {
-                let hash = decided.as_ref().and_then(|decided| decided.sent_body_hash).map_or(0, |_| SENT_HASH_BYTES);
-                message_bytes(record.frame.len()) + hash
-            }
-            Open::State { .. } => ANSWER_BYTES,
-            Open::Answer { .. } => ANSWER_BYTES,
-        }
-    }
-
-    /// Bytes that it takes of memory while it waits: a program's state and effects, too.
-    fn waiting_bytes(&self) -> u64 {
-        let decided = match self {
-            Open::Post { decided, .. } => decided.as_ref(),
-            Open::State { decided } => Some(decided),
-            Open::Answer { .. } => None,
-        };
-        let state = |decided: &Decided| decided.state.as_ref().map_or(0, Bytes::len);
-        let beside = decided.map_or(0, |decided| {
-            state(decided) + decided.effects.iter().map(|effect| EFFECT_BYTES + effect.body_bytes()).sum::<usize>()
-        });
-        (self.bytes() + beside) as u64
-    }
-
-    /// Whether the log has to have something of it: then its room stays, too.
-    fn is_record(&self) -> bool {
-        !matches!(self, Open::Answer { .. })
-    }
-
-    fn without_acknowledgement(self) -> Self {
-        match self {
-            Open::Answer { to, request, answer: Answer::Posted { .. } | Answer::Taken { .. } } => {
-                Open::Answer { to, request, answer: Answer::PostRefused(log_is_full()) }
-            }
-            open => open,
-        }
-    }
-
-    fn is_behind(&self) -> bool {
-        matches!(self, Open::Post { decided: Some(decided), .. } if decided.is_behind)
-    }
-
-    /// The room's state behind it, where it changed.
-    fn state(&self) -> Option<&Bytes> {
-        match self {
-            Open::Post { decided, .. } => decided.as_ref()?.state.as_ref(),
-            Open::State { decided } => decided.state.as_ref(),
-            Open::Answer { .. } => None,
-        }
-    }
 }
 
 impl Commits {
@@ -605,11 +477,6 @@ impl Rooms {
         };
         turn.lanes.send_answer(to.core, Down::Answer { to: to.connection, request, answer });
     }
-}
-
-/// What is behind the first, and goes with it.
-fn behind(open: &VecDeque<Open>) -> impl Iterator<Item = &Open> {
-    open.iter().skip(1).take_while(|open| open.is_behind())
 }
 
 /// How far a commit is to get, and what is told of it.

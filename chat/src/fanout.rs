@@ -5,7 +5,6 @@ use banter_chunk::ChunkSlice;
 use banter_protocol::event::Event;
 use banter_protocol::features::Features;
 use banter_protocol::ids::{Epoch, RequestId, RoomId, RoomName, Sequence, UserName};
-use banter_protocol::native::as_viewed;
 use banter_protocol::request::Body;
 use banter_protocol::wire::WireForm;
 
@@ -121,10 +120,7 @@ impl Sessions {
         let positions = self.append_to_runs(room, record.sequence, |form, class, out| {
             // A run is shared by readers who agreed on different things. What rooms say live all of them know; a feature
             // that tells something else needs runs of its own.
-            let written = match class {
-                None => form.write_kept(&record.frame, Features::NONE, out),
-                Some(_) => as_viewed(&record.frame, class).and_then(|f| form.write_kept(&f, Features::NONE, out)),
-            };
+            let written = form.write_kept(&record.frame, class, Features::NONE, out);
             debug_assert!(written.is_ok(), "a record is a message that this server encoded");
         });
         if record.author.core == self.own {

@@ -23,6 +23,7 @@ pub mod histogram;
 pub mod history;
 pub mod homes;
 pub mod idle;
+mod joining;
 pub mod lanes;
 pub mod latencies;
 pub mod limits;

@@ -1,9 +1,11 @@
 //! Which of the three wire forms a connection reads, and the one place that writes for each of them.
 
+use std::borrow::Cow;
+
 use crate::event::Event;
 use crate::fault::PeerFault;
 use crate::features::Features;
-use crate::native::{as_told, read_kept};
+use crate::native::{as_told, as_viewed, read_kept};
 use crate::websocket::{FrameKind, frame_header_len, write_close, write_frame_header};
 use crate::{json, native};
 
@@ -53,13 +55,21 @@ impl WireForm {
         }
     }
 
-    /// Appends what has a place in a history, given the frame that the room's core encoded, for a reader who agreed on these
-    /// features: what none of them tells is a gap of one.
+    /// Appends what has a place in a history, given the frame that the room's core encoded, for a reader of that class who agreed
+    /// on these features: what none of them tells is a gap of one.
     ///
     /// # Errors
     /// When the form needs another frame of it, and it is not valid.
-    pub fn write_kept(self, frame: &[u8], agreed: Features, out: &mut Vec<u8>) -> Result<(), PeerFault> {
-        let told = as_told(frame, agreed)?;
+    pub fn write_kept(
+        self,
+        frame: &[u8],
+        class: Option<&str>,
+        agreed: Features,
+        out: &mut Vec<u8>,
+    ) -> Result<(), PeerFault> {
+        // Without a class the next step says what the body is.
+        let shown = if class.is_some() { as_viewed(frame, class)? } else { Cow::Borrowed(frame) };
+        let told = as_told(&shown, agreed)?;
         match self {
             WireForm::Json => {
                 let kept = read_kept(&told)?;
@@ -199,7 +209,7 @@ mod tests {
             native::write_message(&message, &mut frame);
             for form in WireForm::ALL {
                 let (mut from_frame, mut from_fields) = (AHEAD.to_vec(), AHEAD.to_vec());
-                form.write_kept(&frame, Features::NONE, &mut from_frame).unwrap();
+                form.write_kept(&frame, None, Features::NONE, &mut from_frame).unwrap();
                 form.write_event(&Event::Message(message), &mut from_fields);
                 assert!(from_frame == from_fields, "{form:?} of {length} bytes");
             }
@@ -215,7 +225,7 @@ mod tests {
             native::write_kept(&kept, &mut frame);
             for form in WireForm::ALL {
                 let (mut from_frame, mut as_gap) = (AHEAD.to_vec(), AHEAD.to_vec());
-                form.write_kept(&frame, Features::NONE, &mut from_frame).unwrap();
+                form.write_kept(&frame, None, Features::NONE, &mut from_frame).unwrap();
                 form.write_event(&kept.as_gap(), &mut as_gap);
                 assert!(from_frame == as_gap, "{form:?} of {kept:?}");
             }
@@ -232,7 +242,7 @@ mod tests {
         for form in WireForm::ALL {
             let mut out = AHEAD.to_vec();
             assert_eq!(
-                (form.write_kept(&frame, Features::NONE, &mut out), &out[..]),
+                (form.write_kept(&frame, None, Features::NONE, &mut out), &out[..]),
                 (Err(PeerFault::Archive), AHEAD),
                 "{form:?}"
             );
@@ -244,7 +254,7 @@ mod tests {
         let mut pong = Vec::new();
         native::write_event(&Event::Pong { id: None }, &mut pong);
         let mut out = AHEAD.to_vec();
-        assert_eq!(WireForm::Json.write_kept(&pong, Features::NONE, &mut out), Err(PeerFault::Archive));
+        assert_eq!(WireForm::Json.write_kept(&pong, None, Features::NONE, &mut out), Err(PeerFault::Archive));
         assert_eq!(out, AHEAD);
     }
 
