@@ -1,0 +1,8 @@
+//! Several machines: the rooms are shared out to partitions, each partition is a stream of an engine that keeps every message on a
+//! majority's disks, and each partition has one owner at a time.
+//!
+//! No engine, socket, file, clock or runtime in here: asks and answers are values.
+
+#![forbid(unsafe_code)]
+
+pub mod engine;

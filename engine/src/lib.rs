@@ -1,0 +1,3 @@
+//! Speaks to the engine of a cluster.
+
+#![forbid(unsafe_code)]
