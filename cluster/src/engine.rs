@@ -56,7 +56,7 @@ pub enum ObjectKind {
 }
 
 /// What the engine is to do. Each but [`Ask::Beat`] has one answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Ask {
     /// Put a message at the end of a partition's stream, if its last one is the expected one.
     Append {

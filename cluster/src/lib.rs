@@ -5,4 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod appends;
 pub mod engine;
+pub mod entry;
+pub mod terms;

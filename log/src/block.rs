@@ -78,6 +78,12 @@ pub fn block_bytes(body_bytes: usize) -> usize {
     (HEADER_BYTES + body_bytes).next_multiple_of(PAGE_BYTES)
 }
 
+/// Bytes of a block that say something: without the zeros that fill its last page. Of what is no block all.
+pub fn used_bytes(block: &[u8]) -> usize {
+    let body_bytes = u32_at(block, 28).filter(|_| block.starts_with(MAGIC));
+    body_bytes.map_or(block.len(), |body_bytes| block.len().min(HEADER_BYTES + body_bytes as usize))
+}
+
 /// A block in the making.
 #[derive(Debug)]
 pub struct BlockWriter {
