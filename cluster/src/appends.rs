@@ -51,6 +51,8 @@ pub enum Input {
     Push(Token, Said),
     /// The engine answered.
     Engine(Answer),
+    /// Whether the partition is still this node's is to be looked at.
+    Doubt,
     /// A pause is over.
     Wake,
 }
@@ -185,6 +187,11 @@ impl Appends {
                 }
             }
             Input::Engine(answer) => self.answered(answer, out),
+            Input::Doubt if self.stage == Stage::Serving => {
+                self.doubt(out);
+                self.ask_tail(out);
+            }
+            Input::Doubt => {}
             Input::Wake if self.stage == Stage::Pausing => self.ask_tail(out),
             Input::Wake => {}
         }

@@ -104,6 +104,8 @@ pub enum Ask {
         ticket: Ticket,
         /// Its name.
         name: ObjectName,
+        /// Only if the one of that name is of that version; 0: only if there is none. None: in any case.
+        expected: Option<u64>,
         /// The object.
         bytes: Bytes,
     },
@@ -171,7 +173,7 @@ pub enum Answer {
         /// The messages that are there from the first sequence on, ascending, each with its sequence.
         messages: Option<Vec<(u64, Bytes)>>,
     },
-    /// Whether that is done: forgotten, kept or removed. `false`: nobody knows.
+    /// Whether that is done: forgotten, kept or removed. `false`: it was not expected there, or nobody knows.
     Done {
         /// As it was asked.
         ticket: Ticket,
@@ -183,13 +185,22 @@ pub enum Answer {
         /// As it was asked.
         ticket: Ticket,
         /// None of that name is there, or it could not be asked for.
-        object: Result<Option<Bytes>, Unasked>,
+        object: Result<Option<Object>, Unasked>,
     },
     /// What a node told, this one too.
     Beat {
         /// What.
         bytes: Bytes,
     },
+}
+
+/// An object as it is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Object {
+    /// Grows with each that is put in its place.
+    pub version: u64,
+    /// The object.
+    pub bytes: Bytes,
 }
 
 /// Where a stream begins and ends.
@@ -206,3 +217,53 @@ pub struct Tail {
 /// The engine did not answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Unasked;
+
+impl Ask {
+    /// The same ask with another ticket.
+    pub fn with_ticket(mut self, other: impl FnOnce(Ticket) -> Ticket) -> Self {
+        match &mut self {
+            Ask::Append { ticket, .. }
+            | Ask::Tail { ticket, .. }
+            | Ask::Read { ticket, .. }
+            | Ask::Purge { ticket, .. }
+            | Ask::Put { ticket, .. }
+            | Ask::Get { ticket, .. }
+            | Ask::Remove { ticket, .. } => *ticket = other(*ticket),
+            Ask::Beat { .. } => {}
+        }
+        self
+    }
+}
+
+impl Answer {
+    /// Whose answer it is; none: a node told it.
+    pub fn ticket(&self) -> Option<Ticket> {
+        match self {
+            Answer::Appended { ticket, .. }
+            | Answer::Refused { ticket, .. }
+            | Answer::Full { ticket }
+            | Answer::Silent { ticket }
+            | Answer::Tail { ticket, .. }
+            | Answer::Read { ticket, .. }
+            | Answer::Done { ticket, .. }
+            | Answer::Object { ticket, .. } => Some(*ticket),
+            Answer::Beat { .. } => None,
+        }
+    }
+
+    /// The same answer with another ticket.
+    pub fn with_ticket(mut self, other: Ticket) -> Self {
+        match &mut self {
+            Answer::Appended { ticket, .. }
+            | Answer::Refused { ticket, .. }
+            | Answer::Full { ticket }
+            | Answer::Silent { ticket }
+            | Answer::Tail { ticket, .. }
+            | Answer::Read { ticket, .. }
+            | Answer::Done { ticket, .. }
+            | Answer::Object { ticket, .. } => *ticket = other,
+            Answer::Beat { .. } => {}
+        }
+        self
+    }
+}

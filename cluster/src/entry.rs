@@ -17,7 +17,7 @@
 //!  claim    [ node 8 ][ run 8 ][ nonce 8 ]
 //!  segment  [ the first 68 bytes of a segment's header ]
 //!  block    [ segment 8 ][ offset 8 ][ the block, without the zeros at its end that fill its last page ]
-//!  epochs   [ blank 8 ][ lowered 8 ][ dropped 8 ]
+//!  epochs   [ blank 8 ][ lowered 8 ][ dropped 8 ][ levels 8 ]
 //!  release  [ node 8, or 0 ]
 //! ```
 //!
@@ -52,6 +52,32 @@ pub struct NodeId {
     pub name: u64,
     /// Which start of it, by chance.
     pub run: u64,
+}
+
+/// What the epochs of a partition's rooms follow from. In a stream nothing is lost by a power cut, so one blank epoch serves all levels.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct StreamEpochs {
+    /// Of a room that has nothing in the log.
+    pub blank: u64,
+    /// As in [`Epochs`].
+    pub lowered: u64,
+    /// As in [`Epochs`].
+    pub dropped: u64,
+    /// Which rooms have which level and class, as a hash; 0: it was never said.
+    pub levels: u64,
+}
+
+impl StreamEpochs {
+    /// As a catalog takes it.
+    pub fn of_catalog(&self) -> Epochs {
+        let (blank, lowered, dropped) = (Epoch(self.blank), Epoch(self.lowered), Epoch(self.dropped));
+        Epochs { blank_synced: blank, blank_written: blank, lowered, dropped }
+    }
+
+    /// The largest number that was given.
+    pub fn largest(&self) -> u64 {
+        self.blank.max(self.lowered).max(self.dropped)
+    }
 }
 
 /// Which stream an entry is of.
@@ -96,14 +122,7 @@ pub enum Said {
         bytes: Bytes,
     },
     /// What the epochs of rooms follow from, from here on.
-    Epochs {
-        /// Of a room that has nothing in the log.
-        blank: u64,
-        /// As in [`Epochs`].
-        lowered: u64,
-        /// As in [`Epochs`].
-        dropped: u64,
-    },
+    Epochs(StreamEpochs),
     /// The owner gives the partition up.
     Release {
         /// To that node, by the hash of its name; 0: to any.
@@ -154,19 +173,12 @@ impl Said {
         Said::Block { segment, offset, bytes: block.into() }
     }
 
-    /// What epochs follow from.
-    pub fn epochs(epochs: &Epochs) -> Self {
-        // In a stream nothing is lost by a power cut, and one blank epoch serves both levels.
-        let blank = epochs.blank_synced.max(epochs.blank_written).0;
-        Said::Epochs { blank, lowered: epochs.lowered.0, dropped: epochs.dropped.0 }
-    }
-
     fn kind(&self) -> u8 {
         match self {
             Said::Claim { .. } => 1,
             Said::Segment(_) => 2,
             Said::Block { .. } => 3,
-            Said::Epochs { .. } => 4,
+            Said::Epochs(_) => 4,
             Said::Release { .. } => 5,
             Said::Nothing => 6,
         }
@@ -183,8 +195,8 @@ impl Said {
                 out.put_u64_le(*offset);
                 out.put_slice(bytes);
             }
-            Said::Epochs { blank, lowered, dropped } => {
-                [*blank, *lowered, *dropped].into_iter().for_each(|number| out.put_u64_le(number));
+            Said::Epochs(StreamEpochs { blank, lowered, dropped, levels }) => {
+                [*blank, *lowered, *dropped, *levels].into_iter().for_each(|number| out.put_u64_le(number));
             }
             Said::Release { to } => out.put_u64_le(*to),
             Said::Nothing => {}
@@ -197,7 +209,10 @@ impl Said {
             (1, 24) => Said::Claim { by: NodeId { name: number(0)?, run: number(8)? }, nonce: number(16)? },
             (2, SEGMENT_BYTES) => Said::Segment(Box::new(bytes[..].try_into().ok()?)),
             (3, BLOCK_MIN..) => Said::Block { segment: number(0)?, offset: number(8)?, bytes: bytes.slice(16..) },
-            (4, 24) => Said::Epochs { blank: number(0)?, lowered: number(8)?, dropped: number(16)? },
+            (4, 32) => {
+                let (blank, lowered, dropped, levels) = (number(0)?, number(8)?, number(16)?, number(24)?);
+                Said::Epochs(StreamEpochs { blank, lowered, dropped, levels })
+            }
             (5, 8) => Said::Release { to: number(0)? },
             (6, 0) => Said::Nothing,
             _ => return None,
@@ -213,12 +228,6 @@ pub fn whole_block(bytes: &[u8]) -> Vec<u8> {
     let mut block = bytes.to_vec();
     block.resize(bytes.len().next_multiple_of(PAGE_BYTES), 0);
     block
-}
-
-/// What epochs follow from, as an entry says it.
-pub fn epochs_of(blank: u64, lowered: u64, dropped: u64) -> Epochs {
-    let (blank, lowered, dropped) = (Epoch(blank), Epoch(lowered), Epoch(dropped));
-    Epochs { blank_synced: blank, blank_written: blank, lowered, dropped }
 }
 
 impl Entry {
@@ -297,7 +306,7 @@ mod tests {
             Said::Claim { by: NodeId { name: 1, run: 2 }, nonce: 3 },
             Said::segment(&header),
             Said::Block { segment: 9, offset: 4_096, bytes: block },
-            Said::epochs(&epochs_of(7, 8, 9)),
+            Said::Epochs(StreamEpochs { blank: 7, lowered: 8, dropped: 9, levels: 10 }),
             Said::Release { to: 4 },
             Said::Nothing,
         ];

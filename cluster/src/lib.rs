@@ -6,6 +6,14 @@
 #![forbid(unsafe_code)]
 
 pub mod appends;
+pub mod cache;
+pub mod checkpoint;
 pub mod engine;
 pub mod entry;
+pub mod fetch;
+pub mod keeping;
+pub mod loading;
+pub mod object;
+pub mod partition;
+pub mod store;
 pub mod terms;

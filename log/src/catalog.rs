@@ -280,11 +280,15 @@ impl Catalog {
         self.before_holes.remove(&room);
         let mut kept = self.elsewhere.remove(&room).unwrap_or_default();
         kept.push(newest);
-        let kept_of = |known: KnownRoom| {
-            let KnownRoom { epoch, head, first, newest, far, newest_ms, depth, level } = known;
-            KeptRoom { room, epoch, head, first, newest, far, newest_ms, depth, level }
-        };
-        kept.into_iter().map(kept_of).collect()
+        kept.into_iter().map(|known| known.kept(room)).collect()
+    }
+
+    /// Every room, as a checkpoint has it.
+    pub fn kept(&self) -> impl Iterator<Item = KeptRoom> {
+        self.rooms.iter().flat_map(|(&room, newest)| {
+            let left = self.elsewhere.get(&room).into_iter().flatten();
+            left.chain([newest]).map(move |known| known.kept(room))
+        })
     }
 
     /// Adds what a sealed segment holds of a room, as its index names what is before; segments come in the order of their

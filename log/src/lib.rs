@@ -35,6 +35,7 @@ pub mod runs;
 pub mod scan;
 pub mod segment;
 pub mod state;
+pub mod walked;
 
 /// Everything in a segment starts at a multiple of this: what direct I/O asks of every disk.
 pub const PAGE_BYTES: usize = 4_096;

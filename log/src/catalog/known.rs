@@ -2,6 +2,7 @@
 
 use banter_protocol::ids::{Epoch, RoomId, Sequence};
 
+use crate::checkpoint::KeptRoom;
 use crate::index::{Entry, JUMP_PARTS, Part};
 use crate::record::Level;
 
@@ -42,6 +43,12 @@ impl KnownRoom {
         let first = if entry.kind.is_numbered() { entry.sequence } else { entry.sequence.next() };
         let (epoch, level) = (entry.epoch, entry.level);
         KnownRoom { epoch, head: first.previous(), first, newest: 0, far: 0, newest_ms: 0, depth: 0, level }
+    }
+
+    /// As a checkpoint has it.
+    pub fn kept(&self, room: RoomId) -> KeptRoom {
+        let KnownRoom { epoch, head, first, newest, far, newest_ms, depth, level } = *self;
+        KeptRoom { room, epoch, head, first, newest, far, newest_ms, depth, level }
     }
 
     /// Whether that record is the room's next.

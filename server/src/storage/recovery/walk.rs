@@ -5,16 +5,15 @@
 //! Invariant: where the blocks end is judged by bytes that were read twice, the second time past the page cache, since a start
 //! makes its judgement durable: what lies behind is never read again.
 
-use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 
 use banter_log::PAGE_BYTES;
 use banter_log::block::{Block, BlockFault, BlockPlace, Proof};
-use banter_log::index::{Chain, Entry, IndexBuilder, Opening};
+use banter_log::index::IndexBuilder;
 use banter_log::scan::{EndJudge, Ending, Scan};
 use banter_log::segment::{SegmentFault, SegmentHeader};
-use banter_protocol::ids::RoomId;
+use banter_log::walked::WalkedRooms;
 
 use super::hands::Hands;
 
@@ -65,7 +64,7 @@ pub(super) fn walk(hands: &dyn Hands, file: &File, walk: Walk, buffer: &mut Vec<
     let Walk { header, file_bytes, proof } = walk;
     let mut pieces = Pieces { hands, file, segment: header.id, file_bytes, start: 0, window: buffer, unread: None };
     pieces.window.clear();
-    let mut rooms = Rooms::default();
+    let mut rooms = WalkedRooms::default();
     let (mut place, mut doubted) = (BlockPlace::first_of(header), None);
     let end = loop {
         match next_block(&mut pieces, &mut rooms, &place) {
@@ -95,7 +94,7 @@ enum Next {
 }
 
 /// Takes the block at that place.
-fn next_block(pieces: &mut Pieces<'_>, rooms: &mut Rooms, place: &BlockPlace) -> Next {
+fn next_block(pieces: &mut Pieces<'_>, rooms: &mut WalkedRooms, place: &BlockPlace) -> Next {
     let bytes = match block_at(pieces, place) {
         Ok(bytes) => bytes,
         Err(unread) => return Next::Unread(unread),
@@ -232,31 +231,6 @@ impl Pieces<'_> {
     }
 }
 
-/// The rooms of a segment that is being walked.
-#[derive(Default)]
-struct Rooms {
-    index: IndexBuilder,
-    /// A room's id is a hash that costs more than the rest of its message.
-    ids: HashMap<Box<str>, RoomId>,
-}
-
-impl Rooms {
-    /// Takes a block's messages; `false`: one of them is none of this format.
-    fn take(&mut self, block: &Block<'_>) -> bool {
-        for (offset, record) in block.placed_records() {
-            let ids = &mut self.ids;
-            let id_of = |room: &str| match ids.get(room) {
-                Some(&id) => id,
-                None => *ids.entry(room.into()).or_insert_with(|| RoomId::of(room)),
-            };
-            let Some((entry, room)) = record.ok().and_then(|record| Entry::read(&record, id_of)) else { return false };
-            // What the room has in earlier segments is not known here.
-            self.index.add(&entry, offset, || Opening { name: room.into(), chain: Chain::default() });
-        }
-        true
-    }
-}
-
 /// The index that a segment's blocks make, and how they end, where the whole of it is in memory. A block that checks and
 /// holds what is no message of this format ends them, as damage.
 ///
@@ -264,7 +238,7 @@ impl Rooms {
 /// It is no segment.
 pub fn index_of(bytes: &[u8]) -> Result<(IndexBuilder, Ending), SegmentFault> {
     let mut scan = Scan::new(bytes)?;
-    let mut rooms = Rooms::default();
+    let mut rooms = WalkedRooms::default();
     loop {
         let offset = scan.place().offset;
         let Some(block) = scan.next() else { break };

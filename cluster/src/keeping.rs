@@ -1,0 +1,277 @@
+//! Keeps a partition's checkpoint: when so much was written since the last one that reading it would take longer than writing another,
+//! one is put, then named the newest, then the one before goes.
+//!
+//! Invariants:
+//! - A room's parts are covered in the order of its segments: of each class no segment before one that is not.
+//! - What is the newest is named only in the place of what this node knows to be there, so that one who lost the partition without
+//!   having heard so names nothing.
+//! - What a checkpoint needs of the stream is purged only behind a newer one that is named ([`Keeping::purge_to`]).
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use banter_log::catalog::{Catalog, Past};
+use banter_log::index::Part;
+use banter_log::segment::Class;
+use banter_protocol::ids::Epoch;
+use bytes::Bytes;
+
+use crate::checkpoint::{Checkpoint, CoveredSegment, Newest};
+use crate::engine::{Answer, Ask, Object, ObjectKind, ObjectName, Partition, Ticket};
+use crate::entry::{StreamEpochs, StreamId};
+use crate::object;
+use crate::store::{Stage as SegmentStage, Store, StoredSegment};
+use crate::terms::Terms;
+
+/// A checkpoint is worth writing when so many times its bytes of segments came since the last one.
+const TIMES_ITS_BYTES: u64 = 4;
+/// Or when so many segments did: each is a table more to read.
+const SEGMENTS_MAX: usize = 16;
+/// How long until what failed is tried again, in milliseconds.
+const RETRY_MS: u64 = 2_000;
+
+/// What follows.
+#[derive(Debug)]
+pub enum Out {
+    /// The engine is to do that.
+    Ask(Ask),
+    /// [`Keeping::wake`] is due in so many milliseconds.
+    WakeIn(u64),
+}
+
+/// What a checkpoint says beside rooms and segments.
+#[derive(Clone, Copy, Debug)]
+pub struct Standing {
+    /// Where a reader stands who knows all.
+    pub terms: Terms,
+    /// The largest run or epoch that was given.
+    pub number: u64,
+    /// What epochs follow from, as the stream says it.
+    pub epochs: StreamEpochs,
+}
+
+/// The machine.
+#[derive(Debug)]
+pub struct Keeping {
+    stream: StreamId,
+    /// The rooms, as of the covered segments.
+    catalog: Catalog,
+    covered: BTreeSet<u64>,
+    /// Parts of segments that are kept, and come behind one that is not.
+    behind: BTreeMap<u64, Vec<Part>>,
+    /// Segments and their bytes that were covered since the last checkpoint.
+    since: (usize, u64),
+    last_bytes: u64,
+    newest: Option<Newest>,
+    newest_version: u64,
+    /// The stream is needed from there on, by the checkpoint that is named.
+    needed_from: u64,
+    purged_to: u64,
+    tickets: u64,
+    stage: Stage,
+}
+
+#[derive(Debug)]
+enum Stage {
+    Idle,
+    /// Its pieces are being put.
+    Putting { newest: Newest, needed_from: u64, since: (usize, u64), pieces: VecDeque<Bytes>, piece: u32, ticket: Ticket },
+    /// It is being named.
+    Naming { newest: Newest, needed_from: u64, since: (usize, u64), ticket: Ticket },
+    /// Another was named: which version is there now.
+    Looking(Ticket),
+    /// What failed is tried again.
+    Pausing,
+}
+
+impl Keeping {
+    /// As a load found it; the segments that its checkpoint covers are those that are kept.
+    pub fn new(stream: StreamId, catalog: Catalog, store: &Store, found: Option<Newest>, newest_version: u64) -> Self {
+        let is_kept = |segment: &&StoredSegment| segment.stage == SegmentStage::Kept;
+        let covered = store.segments().filter(is_kept).map(|segment| segment.header.id).collect();
+        Keeping {
+            stream,
+            catalog,
+            covered,
+            behind: BTreeMap::new(),
+            since: (0, 0),
+            last_bytes: found.map_or(0, |found| found.bytes),
+            newest: found,
+            newest_version,
+            needed_from: 0,
+            purged_to: 0,
+            tickets: 0,
+            stage: Stage::Idle,
+        }
+    }
+
+    fn ticket(&mut self) -> Ticket {
+        self.tickets += 1;
+        Ticket(self.tickets)
+    }
+
+    fn name(&self, kind: ObjectKind, piece: u32) -> ObjectName {
+        ObjectName { partition: self.stream.partition, kind, piece }
+    }
+
+    /// A segment's object is kept, and its index says that.
+    pub fn kept(&mut self, segment: u64, parts: Vec<Part>, store: &Store, standing: &Standing, out: &mut Vec<Out>) {
+        self.behind.insert(segment, parts);
+        self.cover(store, standing);
+        self.begin_if_due(store, standing, out);
+    }
+
+    /// Covers what is kept, of each class up to the first that is not.
+    fn cover(&mut self, store: &Store, standing: &Standing) {
+        let headers = store.segments().map(|segment| &segment.header);
+        let (dropped, changed) = (Epoch(standing.epochs.dropped), Epoch(standing.epochs.lowered));
+        let past = Past { oldest: Catalog::oldest_of(headers), dropped, changed, ..Past::default() };
+        let mut stopped: BTreeSet<Class> = BTreeSet::new();
+        for segment in store.segments() {
+            if self.covered.contains(&segment.header.id) {
+                continue;
+            }
+            let (id, class) = (segment.header.id, segment.header.class);
+            let parts = self.behind.get(&id).filter(|_| !stopped.contains(&class));
+            let Some(parts) = parts else {
+                stopped.insert(class);
+                continue;
+            };
+            self.catalog.add_segment(segment.header, segment.parts, segment.newest_ms);
+            for part in parts {
+                self.catalog.add_any_part(&segment.header, &mut part.clone(), true, &past);
+            }
+            self.covered.insert(id);
+            self.behind.remove(&id);
+            self.since = (self.since.0 + 1, self.since.1 + segment.end_offset);
+        }
+    }
+
+    fn begin_if_due(&mut self, store: &Store, standing: &Standing, out: &mut Vec<Out>) {
+        let (segments, bytes) = self.since;
+        let is_due = segments >= SEGMENTS_MAX || (segments > 0 && bytes >= TIMES_ITS_BYTES * self.last_bytes);
+        if is_due && matches!(self.stage, Stage::Idle) {
+            self.begin(store, standing, out);
+        }
+    }
+
+    /// Puts a checkpoint of what is covered now.
+    pub fn begin(&mut self, store: &Store, standing: &Standing, out: &mut Vec<Out>) {
+        let uncovered = store.segments().filter(|segment| !self.covered.contains(&segment.header.id));
+        let first = uncovered.map(|segment| segment.began).min_by_key(|(sequence, _)| *sequence);
+        let walk = first.map_or(standing.terms, |(began, claim)| Terms {
+            through: began - 1,
+            claim: Some(claim),
+            is_alive: true,
+        });
+        let segments: Vec<CoveredSegment> =
+            store.segments().filter(|segment| self.covered.contains(&segment.header.id)).map(covered).collect();
+        let is_there = |id| store.segment(id).is_some();
+        let rooms = self.catalog.kept().filter(|room| is_there(room.newest)).collect();
+        let (number, epochs, next_segment) = (standing.number, standing.epochs, store.next_segment());
+        let checkpoint = Checkpoint { walk, number, next_segment, epochs, segments, rooms };
+        let bytes = checkpoint.write(self.stream);
+        let newest = Newest { sequence: standing.terms.through, bytes: bytes.len() as u64 };
+        let oldest = checkpoint.segments.iter().map(|segment| segment.began).min().unwrap_or(u64::MAX);
+        let needed_from = oldest.min(walk.through + 1);
+        let (pieces, ticket) = (object::cut(bytes).into(), self.ticket());
+        self.stage = Stage::Putting { newest, needed_from, since: self.since, pieces, piece: 0, ticket };
+        self.put(out);
+    }
+
+    fn put(&mut self, out: &mut Vec<Out>) {
+        let Stage::Putting { newest, pieces, piece, ticket, .. } = &self.stage else { return };
+        let name = self.name(ObjectKind::Checkpoint { sequence: newest.sequence }, *piece);
+        let Some(bytes) = pieces.front().cloned() else { return };
+        out.push(Out::Ask(Ask::Put { ticket: *ticket, name, expected: None, bytes }));
+    }
+
+    /// The engine answered.
+    pub fn engine(&mut self, answer: Answer, out: &mut Vec<Out>) {
+        match (&mut self.stage, answer) {
+            (Stage::Putting { ticket: asked, .. }, Answer::Done { ticket, is_done }) if *asked == ticket => {
+                if is_done { self.was_put(out) } else { self.pause(out) }
+            }
+            (Stage::Naming { ticket: asked, .. }, Answer::Done { ticket, is_done }) if *asked == ticket => {
+                if is_done { self.was_named(out) } else { self.look(out) }
+            }
+            (Stage::Looking(asked), Answer::Object { ticket, object }) if *asked == ticket => {
+                if let Ok(object) = object {
+                    self.newest_version = object.map_or(0, |Object { version, .. }| version);
+                }
+                self.pause(out);
+            }
+            _ => {}
+        }
+    }
+
+    fn was_put(&mut self, out: &mut Vec<Out>) {
+        let next = self.ticket();
+        let Stage::Putting { newest, needed_from, since, pieces, piece, ticket } = &mut self.stage else { return };
+        pieces.pop_front();
+        (*piece, *ticket) = (*piece + 1, next);
+        if !pieces.is_empty() {
+            return self.put(out);
+        }
+        let (newest, needed_from, since) = (*newest, *needed_from, *since);
+        self.stage = Stage::Naming { newest, needed_from, since, ticket: next };
+        let (name, expected) = (self.name(ObjectKind::Newest, 0), Some(self.newest_version));
+        out.push(Out::Ask(Ask::Put { ticket: next, name, expected, bytes: newest.write() }));
+    }
+
+    fn was_named(&mut self, out: &mut Vec<Out>) {
+        let Stage::Naming { newest, needed_from, since, .. } = self.stage else { return };
+        if let Some(before) = self.newest.filter(|before| before.sequence != newest.sequence) {
+            let (ticket, partition) = (self.ticket(), self.stream.partition);
+            let kind = ObjectKind::Checkpoint { sequence: before.sequence };
+            out.push(Out::Ask(Ask::Remove { ticket, partition, kind }));
+        }
+        (self.newest, self.last_bytes, self.needed_from) = (Some(newest), newest.bytes, needed_from);
+        self.since = (self.since.0 - since.0, self.since.1 - since.1);
+        // Which version it has is asked: the next one takes its place.
+        self.look(out);
+    }
+
+    fn look(&mut self, out: &mut Vec<Out>) {
+        let (ticket, name) = (self.ticket(), self.name(ObjectKind::Newest, 0));
+        self.stage = Stage::Looking(ticket);
+        out.push(Out::Ask(Ask::Get { ticket, name }));
+    }
+
+    fn pause(&mut self, out: &mut Vec<Out>) {
+        self.stage = Stage::Pausing;
+        out.push(Out::WakeIn(RETRY_MS));
+    }
+
+    /// A pause is over.
+    pub fn wake(&mut self, store: &Store, standing: &Standing, out: &mut Vec<Out>) {
+        if matches!(self.stage, Stage::Pausing) {
+            self.stage = Stage::Idle;
+            self.begin_if_due(store, standing, out);
+        }
+    }
+
+    /// The stream is not needed before that: by the checkpoint, nor by a segment that is there. None: nothing more goes.
+    pub fn purge_to(&mut self, store: &Store) -> Option<u64> {
+        let oldest = store.segments().map(|segment| segment.began.0).min().unwrap_or(u64::MAX);
+        let first = self.needed_from.min(oldest);
+        (first > self.purged_to && first != u64::MAX).then(|| self.purged_to = first)?;
+        Some(first)
+    }
+
+    /// A segment goes.
+    pub fn released(&mut self, segment: u64) {
+        self.behind.remove(&segment);
+        self.covered.remove(&segment);
+        self.catalog.forget_segment(segment);
+    }
+
+    /// The partition.
+    pub fn partition(&self) -> Partition {
+        self.stream.partition
+    }
+}
+
+fn covered(segment: &StoredSegment) -> CoveredSegment {
+    let StoredSegment { header, began, end_offset, newest_ms, parts, .. } = segment;
+    CoveredSegment { header: *header, began: began.0, end_offset: *end_offset, newest_ms: *newest_ms, parts: *parts }
+}

@@ -1,0 +1,482 @@
+//! One partition at one node: another node's, being claimed, being read, or served by this one.
+//!
+//! ```text
+//!  Foreign ──claim──▶ Claiming ──claimed──▶ Loading ──loaded──▶ Preparing ──▶ Open
+//!     ▲                                                                        │
+//!     └───────────────── a foreign claim, a release, a stream that is broken ──┘
+//! ```
+//!
+//! It is the disk of the partition's journal while it is open: what that asks goes to [`Store`], what it pushes to [`Appends`].
+
+use std::sync::Arc;
+
+use banter_log::index::IndexBuilder;
+use banter_log::journal::{Answer as DiskAnswer, Ask as DiskAsk, JournalParts};
+
+use crate::appends::{self, Appends, Token};
+use crate::cache::EngineCache;
+use crate::engine::{Answer, Ask, Tail, Ticket};
+use crate::entry::{NodeId, Said, StreamEpochs, StreamId};
+use crate::keeping::{self, Keeping, Standing};
+use crate::loading::{self, LoadFault, Loaded, Loading};
+use crate::store::{self, Store, StoreConfig, StoredSegment};
+use crate::terms::{TermClaim, Terms};
+
+/// What holds for every partition of a node.
+#[derive(Clone, Copy, Debug)]
+pub struct PartitionConfig {
+    /// The node.
+    pub by: NodeId,
+    /// Appends in flight at most.
+    pub appends_in_flight_max: usize,
+    /// How the stream is written.
+    pub store: StoreConfig,
+    /// What epochs follow from in a partition of which nothing was ever said.
+    pub epochs: StreamEpochs,
+    /// Which rooms have which level and class, as a hash; not 0.
+    pub levels: u64,
+    /// What a journal is made of.
+    pub journal: JournalLimits,
+}
+
+/// What a journal is made of, beside what is in the log.
+#[derive(Clone, Copy, Debug)]
+pub struct JournalLimits {
+    /// As in [`JournalParts`].
+    pub commit_bytes_max: usize,
+    /// As in [`JournalParts`].
+    pub reads_max: usize,
+    /// As in [`JournalParts`].
+    pub work_steps_max: usize,
+    /// As in [`JournalParts`].
+    pub cache_bytes_max: u64,
+}
+
+/// What happens.
+#[derive(Debug)]
+pub enum Input {
+    /// It is to be this node's.
+    Claim {
+        /// By chance.
+        nonce: u64,
+    },
+    /// Its journal asks.
+    Disk(DiskAsk),
+    /// The engine answered.
+    Engine(Answer),
+    /// Whether it is still this node's is to be looked at.
+    Doubt,
+    /// It is to be given up, to that node by the hash of its name; 0: to any. What the journal asked before is done first.
+    Release {
+        /// To whom.
+        to: u64,
+    },
+    /// A pause is over.
+    Wake,
+}
+
+/// What follows.
+#[derive(Debug)]
+pub enum Out {
+    /// The engine is to do that.
+    Ask(Ask),
+    /// It is served by this node from now on; its journal is made of that.
+    Opened(Box<JournalParts>),
+    /// The journal is told.
+    Disk(DiskAnswer),
+    /// It is not served by this node any more, or will not be.
+    Closed(Closing),
+    /// Whether it is still this node's is not known, or is known again.
+    Doubtful(bool),
+    /// An index is to be dropped where nobody waits.
+    LetGo(Arc<IndexBuilder>),
+    /// [`Input::Wake`] is due in so many milliseconds.
+    WakeIn(u64),
+}
+
+/// Why a partition is not served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Closing {
+    /// Another node claimed it.
+    Lost {
+        /// Which; 0 and 0: nobody knows.
+        by: NodeId,
+    },
+    /// It was given up.
+    Released,
+    /// Its stream is not what it should be.
+    Broken(LoadFault),
+}
+
+/// What a partition's machine is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// It is another node's, or nobody's.
+    Foreign,
+    /// It is being claimed.
+    Claiming,
+    /// Its stream is being read.
+    Loading {
+        /// Up to there.
+        through: u64,
+        /// Of so much.
+        of: u64,
+    },
+    /// It is served.
+    Open {
+        /// The term.
+        term: u64,
+        /// Whether that is in doubt.
+        is_doubtful: bool,
+    },
+    /// Its stream is not what it should be.
+    Broken,
+}
+
+/// Whose answer an answer of the engine is, by the upper bits of its ticket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    Appends = 0,
+    Loading = 1,
+    Store = 2,
+    Keeping = 3,
+    Own = 4,
+}
+
+const PURPOSE_SHIFT: u32 = 40;
+/// Tokens of this machine's own entries, apart from those of the store.
+const OWN_TOKEN: u64 = 1 << 63;
+
+/// The machine.
+#[derive(Debug)]
+pub struct Partition {
+    stream: StreamId,
+    config: PartitionConfig,
+    appends: Appends,
+    claim: TermClaim,
+    stage: Stage,
+    is_doubtful: bool,
+    /// The largest run or epoch that was given.
+    number: u64,
+    epochs: StreamEpochs,
+}
+
+#[derive(Debug)]
+enum Stage {
+    Foreign,
+    Claiming,
+    Loading(Box<Loading>),
+    /// What epochs follow from is being said, ahead of anything else.
+    Preparing(Box<Loaded>),
+    Open(Box<Open>),
+    Broken,
+}
+
+#[derive(Debug)]
+struct Open {
+    store: Store,
+    keeping: Keeping,
+}
+
+impl Partition {
+    /// Nobody's, as far as this node knows.
+    pub fn new(stream: StreamId, config: PartitionConfig) -> Self {
+        Partition {
+            stream,
+            config,
+            appends: Appends::new(stream, config.by, config.appends_in_flight_max),
+            claim: TermClaim { term: 0, by: config.by },
+            stage: Stage::Foreign,
+            is_doubtful: false,
+            number: 0,
+            epochs: config.epochs,
+        }
+    }
+
+    /// What it is doing.
+    pub fn state(&self) -> State {
+        match &self.stage {
+            Stage::Foreign => State::Foreign,
+            Stage::Claiming => State::Claiming,
+            Stage::Loading(loading) => {
+                let (through, of) = loading.progress();
+                State::Loading { through, of }
+            }
+            Stage::Preparing(_) => State::Loading { through: self.claim.term, of: self.claim.term },
+            Stage::Open(_) => State::Open { term: self.claim.term, is_doubtful: self.is_doubtful },
+            Stage::Broken => State::Broken,
+        }
+    }
+
+    /// Its segments, while it is open.
+    pub fn segments(&self) -> impl Iterator<Item = &StoredSegment> {
+        let open = if let Stage::Open(open) = &self.stage { Some(open) } else { None };
+        open.into_iter().flat_map(|open| open.store.segments())
+    }
+
+    /// Takes what happened; `unix_ms` is the time for people.
+    pub fn handle(&mut self, input: Input, unix_ms: u64, cache: &mut EngineCache, out: &mut Vec<Out>) {
+        match input {
+            Input::Claim { nonce } if matches!(self.stage, Stage::Foreign) => {
+                self.stage = Stage::Claiming;
+                self.appends(appends::Input::Claim { nonce }, unix_ms, cache, out);
+            }
+            Input::Claim { .. } => {}
+            Input::Disk(ask) => {
+                let mut follows = Vec::new();
+                if let Stage::Open(open) = &mut self.stage {
+                    open.store.disk(ask, unix_ms, cache, &mut follows);
+                }
+                self.store_outs(follows, unix_ms, cache, out);
+            }
+            Input::Engine(answer) => self.engine(answer, unix_ms, cache, out),
+            Input::Doubt => self.appends(appends::Input::Doubt, unix_ms, cache, out),
+            Input::Release { to } => {
+                let release = appends::Input::Push(Token(OWN_TOKEN), Said::Release { to });
+                self.appends(release, unix_ms, cache, out);
+            }
+            Input::Wake => self.wake(unix_ms, cache, out),
+        }
+    }
+
+    fn engine(&mut self, answer: Answer, unix_ms: u64, cache: &mut EngineCache, out: &mut Vec<Out>) {
+        let Some(Ticket(ticket)) = answer.ticket() else { return };
+        let purpose = ticket >> PURPOSE_SHIFT;
+        let answer = answer.with_ticket(Ticket(ticket & ((1 << PURPOSE_SHIFT) - 1)));
+        if purpose == Purpose::Appends as u64 {
+            return self.appends(appends::Input::Engine(answer), unix_ms, cache, out);
+        }
+        match &mut self.stage {
+            Stage::Loading(loading) if purpose == Purpose::Loading as u64 => {
+                let mut follows = Vec::new();
+                loading.engine(answer, &mut follows);
+                self.loading_outs(follows, unix_ms, cache, out);
+            }
+            Stage::Open(open) if purpose == Purpose::Store as u64 => {
+                let mut follows = Vec::new();
+                open.store.engine(answer, cache, &mut follows);
+                self.store_outs(follows, unix_ms, cache, out);
+            }
+            Stage::Open(open) if purpose == Purpose::Keeping as u64 => {
+                let mut follows = Vec::new();
+                open.keeping.engine(answer, &mut follows);
+                self.keeping_outs(follows, out);
+                self.purge(out);
+            }
+            Stage::Open(open) if purpose == Purpose::Own as u64 => {
+                if let Answer::Tail { tail: Some(Tail { bytes, .. }), .. } = answer {
+                    open.store.set_stream_bytes(bytes);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn wake(&mut self, unix_ms: u64, cache: &mut EngineCache, out: &mut Vec<Out>) {
+        self.appends(appends::Input::Wake, unix_ms, cache, out);
+        let standing = self.reader_standing();
+        match &mut self.stage {
+            Stage::Loading(loading) => {
+                let mut follows = Vec::new();
+                loading.wake(&mut follows);
+                self.loading_outs(follows, unix_ms, cache, out);
+            }
+            Stage::Open(open) => {
+                let (mut follows, mut kept) = (Vec::new(), Vec::new());
+                open.store.wake(unix_ms, cache, &mut follows);
+                open.keeping.wake(&open.store, &standing, &mut kept);
+                self.store_outs(follows, unix_ms, cache, out);
+                self.keeping_outs(kept, out);
+            }
+            _ => {}
+        }
+    }
+
+    /// Where a reader stands who knows all that is done.
+    fn reader_standing(&self) -> Standing {
+        let terms = Terms { through: self.appends.through(), claim: Some(self.claim), is_alive: true };
+        Standing { terms, number: self.number, epochs: self.epochs }
+    }
+
+    fn appends(&mut self, input: appends::Input, unix_ms: u64, cache: &mut EngineCache, out: &mut Vec<Out>) {
+        let mut follows = Vec::new();
+        self.appends.handle(input, &mut follows);
+        for follow in follows {
+            match follow {
+                appends::Out::Ask(ask) => out.push(Out::Ask(tagged(ask, Purpose::Appends))),
+                appends::Out::WakeIn(ms) => out.push(Out::WakeIn(ms)),
+                appends::Out::Claimed { term } => self.claimed(term, unix_ms, cache, out),
+                appends::Out::Done { token, sequence } => self.done(token, sequence, unix_ms, cache, out),
+                appends::Out::Full(token) => self.full(token, unix_ms, cache, out),
+                appends::Out::Doubtful => {
+                    self.is_doubtful = true;
+                    out.push(Out::Doubtful(true));
+                }
+                appends::Out::Lost { by } => self.close(Stage::Foreign, Closing::Lost { by }, out),
+                appends::Out::Broken(fault) => self.broken(fault.into(), out),
+            }
+        }
+    }
+
+    fn claimed(&mut self, term: u64, unix_ms: u64, cache: &mut EngineCache, out: &mut Vec<Out>) {
+        self.claim.term = term;
+        if std::mem::take(&mut self.is_doubtful) {
+            out.push(Out::Doubtful(false));
+        }
+        match &mut self.stage {
+            Stage::Claiming => {
+                let mut follows = Vec::new();
+                let loading = Loading::new(self.stream, self.claim, self.config.epochs, &mut follows);
+                self.stage = Stage::Loading(Box::new(loading));
+                self.loading_outs(follows, unix_ms, cache, out);
+            }
+            Stage::Open(open) => open.store.claimed(self.claim),
+            _ => {}
+        }
+    }
+
+    fn loading_outs(
+        &mut self,
+        follows: Vec<loading::Out>,
+        unix_ms: u64,
+        cache: &mut EngineCache,
+        out: &mut Vec<Out>,
+    ) {
+        for follow in follows {
+            match follow {
+                loading::Out::Ask(ask) => out.push(Out::Ask(tagged(ask, Purpose::Loading))),
+                loading::Out::WakeIn(ms) => out.push(Out::WakeIn(ms)),
+                loading::Out::Broken(fault) => self.broken(fault, out),
+                loading::Out::Loaded(loaded) => self.loaded(loaded, unix_ms, cache, out),
+            }
+        }
+    }
+
+    /// What epochs follow from is said ahead of anything else, where it is another than before.
+    fn loaded(&mut self, mut loaded: Box<Loaded>, unix_ms: u64, cache: &mut EngineCache, out: &mut Vec<Out>) {
+        (self.number, self.epochs) = (loaded.number, loaded.epochs);
+        if self.epochs.levels == self.config.levels {
+            return self.open(loaded, unix_ms, cache, out);
+        }
+        if self.epochs.levels != 0 {
+            self.number += 1;
+            self.epochs.lowered = self.number;
+        }
+        self.epochs.levels = self.config.levels;
+        loaded.epochs = self.epochs;
+        loaded.catalog.set_epochs(self.epochs.of_catalog());
+        self.stage = Stage::Preparing(loaded);
+        let said = appends::Input::Push(Token(OWN_TOKEN), Said::Epochs(self.epochs));
+        self.appends(said, unix_ms, cache, out);
+    }
+
+    fn open(&mut self, loaded: Box<Loaded>, unix_ms: u64, cache: &mut EngineCache, out: &mut Vec<Out>) {
+        let Loaded { mut catalog, covered, indexes, segments, next_segment, newest_version, checkpoint, .. } = *loaded;
+        // Nothing is written under that number before a segment says it.
+        self.number += 1;
+        let run = self.number;
+        let start_ms = catalog.runs().newest_ms().unwrap_or(0).max(unix_ms);
+        catalog.begin(start_ms);
+        let mut store = Store::new(self.stream, self.config.store, run, self.claim, segments, next_segment);
+        let keeping = Keeping::new(self.stream, covered, &store, checkpoint, newest_version);
+        let mut follows = Vec::new();
+        indexes.iter().for_each(|(&segment, index)| store.keep_index(segment, index.clone(), &mut follows));
+        self.stage = Stage::Open(Box::new(Open { store, keeping }));
+        let JournalLimits { commit_bytes_max, reads_max, work_steps_max, cache_bytes_max } = self.config.journal;
+        let parts =
+            JournalParts { run, commit_bytes_max, reads_max, work_steps_max, cache_bytes_max, catalog, indexes };
+        out.push(Out::Opened(Box::new(parts)));
+        let tail = Ask::Tail { partition: self.stream.partition, ticket: Ticket(0) };
+        out.push(Out::Ask(tagged(tail, Purpose::Own)));
+        self.store_outs(follows, unix_ms, cache, out);
+    }
+
+    fn done(&mut self, token: Token, sequence: u64, unix_ms: u64, cache: &mut EngineCache, out: &mut Vec<Out>) {
+        if token.0 & OWN_TOKEN != 0 {
+            if !self.appends.is_ours() {
+                return self.close(Stage::Foreign, Closing::Released, out);
+            }
+            if matches!(self.stage, Stage::Preparing(_))
+                && let Stage::Preparing(loaded) = std::mem::replace(&mut self.stage, Stage::Foreign)
+            {
+                self.open(loaded, unix_ms, cache, out);
+            }
+            return;
+        }
+        let mut follows = Vec::new();
+        if let Stage::Open(open) = &mut self.stage {
+            open.store.done(token, sequence, &mut follows);
+        }
+        self.store_outs(follows, unix_ms, cache, out);
+    }
+
+    fn full(&mut self, token: Token, unix_ms: u64, cache: &mut EngineCache, out: &mut Vec<Out>) {
+        let mut follows = Vec::new();
+        if let Stage::Open(open) = &mut self.stage {
+            open.store.full(token, &mut follows);
+        }
+        self.store_outs(follows, unix_ms, cache, out);
+    }
+
+    fn store_outs(&mut self, follows: Vec<store::Out>, unix_ms: u64, cache: &mut EngineCache, out: &mut Vec<Out>) {
+        for follow in follows {
+            match follow {
+                store::Out::Push(token, said) => {
+                    self.appends(appends::Input::Push(token, said), unix_ms, cache, out);
+                }
+                store::Out::Ask(ask) => out.push(Out::Ask(tagged(ask, Purpose::Store))),
+                store::Out::Disk(answer) => out.push(Out::Disk(answer)),
+                store::Out::WakeIn(ms) => out.push(Out::WakeIn(ms)),
+                store::Out::LetGo(index) => out.push(Out::LetGo(index)),
+                store::Out::Kept { segment, index } => {
+                    let standing = self.reader_standing();
+                    let mut kept = Vec::new();
+                    if let Stage::Open(open) = &mut self.stage {
+                        let Open { store, keeping } = &mut **open;
+                        let parts = index.parts().copied().collect();
+                        keeping.kept(segment, parts, store, &standing, &mut kept);
+                    }
+                    self.keeping_outs(kept, out);
+                    out.push(Out::LetGo(index));
+                }
+                store::Out::Released { segment } => {
+                    if let Stage::Open(open) = &mut self.stage {
+                        open.keeping.released(segment);
+                    }
+                    self.purge(out);
+                }
+            }
+        }
+    }
+
+    fn keeping_outs(&mut self, follows: Vec<keeping::Out>, out: &mut Vec<Out>) {
+        for follow in follows {
+            out.push(match follow {
+                keeping::Out::Ask(ask) => Out::Ask(tagged(ask, Purpose::Keeping)),
+                keeping::Out::WakeIn(ms) => Out::WakeIn(ms),
+            });
+        }
+    }
+
+    fn purge(&mut self, out: &mut Vec<Out>) {
+        let Stage::Open(open) = &mut self.stage else { return };
+        if let Some(first) = open.keeping.purge_to(&open.store) {
+            let purge = Ask::Purge { partition: self.stream.partition, ticket: Ticket(1), first };
+            out.push(Out::Ask(tagged(purge, Purpose::Own)));
+        }
+    }
+
+    fn broken(&mut self, fault: LoadFault, out: &mut Vec<Out>) {
+        self.close(Stage::Broken, Closing::Broken(fault), out);
+    }
+
+    fn close(&mut self, stage: Stage, closing: Closing, out: &mut Vec<Out>) {
+        (self.stage, self.is_doubtful) = (stage, false);
+        out.push(Out::Closed(closing));
+    }
+}
+
+/// The ask, with a ticket that says whose it is.
+fn tagged(ask: Ask, purpose: Purpose) -> Ask {
+    ask.with_ticket(|Ticket(ticket)| Ticket(ticket | (purpose as u64) << PURPOSE_SHIFT))
+}

@@ -1,0 +1,100 @@
+//! Keeps the objects of sealed segments, a piece at a time, until the engine has them.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use banter_log::index::IndexBuilder;
+use banter_log::journal::Answer as DiskAnswer;
+use banter_log::reading::{FileRange, LogFile};
+use bytes::Bytes;
+
+use super::{Out, Stage, Store};
+use crate::cache::EngineCache;
+use crate::engine::{Ask, ObjectKind, ObjectName, Ticket};
+use crate::object;
+
+/// How long until a piece is put again that may not be kept, in milliseconds.
+const PUT_RETRY_MS: u64 = 500;
+
+/// The objects on their way.
+#[derive(Debug, Default)]
+pub(super) struct Sealings {
+    sealings: BTreeMap<u64, Sealing>,
+    /// Whose piece is being put.
+    asked: BTreeMap<Ticket, u64>,
+}
+
+#[derive(Debug)]
+struct Sealing {
+    index: Arc<IndexBuilder>,
+    /// Pieces that are not kept yet, and the number of the first.
+    pieces: VecDeque<Bytes>,
+    piece: u32,
+    is_asked: bool,
+}
+
+impl Sealings {
+    /// A segment goes.
+    pub fn forget(&mut self, segment: u64) {
+        self.sealings.remove(&segment);
+    }
+}
+
+impl Store {
+    /// Makes the object of a sealed segment, which takes as long as it has rooms, and puts it.
+    pub fn keep_index(&mut self, segment: u64, index: Arc<IndexBuilder>, out: &mut Vec<Out>) {
+        let Some(stored) = self.segments.get(&segment) else { return };
+        let blocks = stored.blocks.clone().unwrap_or_default();
+        let file = index.encode(&stored.header, stored.end_offset, true);
+        let pieces = object::write(&stored.header, &blocks, &file).into();
+        self.sealings.sealings.insert(segment, Sealing { index, pieces, piece: 0, is_asked: false });
+        self.put_next(segment, out);
+    }
+
+    fn put_next(&mut self, segment: u64, out: &mut Vec<Out>) {
+        let ticket = self.ticket();
+        let partition = self.stream.partition;
+        let Some(sealing) = self.sealings.sealings.get_mut(&segment) else { return };
+        let Some(bytes) = sealing.pieces.front().cloned() else { return };
+        sealing.is_asked = true;
+        let name = ObjectName { partition, kind: ObjectKind::Index { segment }, piece: sealing.piece };
+        self.sealings.asked.insert(ticket, segment);
+        out.push(Out::Ask(Ask::Put { ticket, name, expected: None, bytes }));
+    }
+
+    pub(super) fn piece_was_put(&mut self, ticket: Ticket, is_done: bool, cache: &mut EngineCache, out: &mut Vec<Out>) {
+        let Some(segment) = self.sealings.asked.remove(&ticket) else { return };
+        let Some(sealing) = self.sealings.sealings.get_mut(&segment) else { return };
+        sealing.is_asked = false;
+        if !is_done {
+            return out.push(Out::WakeIn(PUT_RETRY_MS));
+        }
+        sealing.pieces.pop_front();
+        sealing.piece += 1;
+        if !sealing.pieces.is_empty() {
+            return self.put_next(segment, out);
+        }
+        let Some(Sealing { index, .. }) = self.sealings.sealings.remove(&segment) else { return };
+        cache.forget_object(self.stream.partition, ObjectKind::Index { segment });
+        if let Some(stored) = self.segments.get_mut(&segment) {
+            (stored.stage, stored.parts, stored.blocks) = (Stage::Kept, index.len() as u32, None);
+        }
+        out.push(Out::Disk(DiskAnswer::Indexed { segment, parts: index.len() as u32 }));
+        out.push(Out::Kept { segment, index });
+    }
+
+    pub(super) fn put_again(&mut self, out: &mut Vec<Out>) {
+        let idle = self.sealings.sealings.iter().filter(|(_, sealing)| !sealing.is_asked);
+        let idle: Vec<u64> = idle.map(|(&segment, _)| segment).collect();
+        idle.into_iter().for_each(|segment| self.put_next(segment, out));
+    }
+
+    /// The index of a kept segment is not what it should be: it is asked for anew.
+    pub(super) fn mend_index(&mut self, segment: u64, cache: &mut EngineCache, out: &mut Vec<Out>) {
+        cache.forget_object(self.stream.partition, ObjectKind::Index { segment });
+        let bytes = u64::MAX;
+        let fetch = self.fetches.add(FileRange { segment, file: LogFile::Index, offset: 0, bytes });
+        self.fetches.is_mending(fetch);
+        self.fetch_on(fetch, cache, out);
+    }
+}
