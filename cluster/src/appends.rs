@@ -53,6 +53,8 @@ pub enum Input {
     Engine(Answer),
     /// Whether the partition is still this node's is to be looked at.
     Doubt,
+    /// The same, if nothing is in flight: what is shows it anyhow. Nothing waits meanwhile.
+    Look,
     /// A pause is over.
     Wake,
 }
@@ -102,6 +104,8 @@ pub struct Appends {
     /// Sent, and not done. In a term that is over, with no ticket.
     flight: VecDeque<Flying>,
     waiting: VecDeque<(Token, Said)>,
+    /// The tail was asked for in quiet.
+    looking: Option<Ticket>,
     tickets: u64,
     pause_ms: u64,
 }
@@ -146,6 +150,7 @@ impl Appends {
             terms: Terms::default(),
             flight: VecDeque::new(),
             waiting: VecDeque::new(),
+            looking: None,
             tickets: 0,
             pause_ms: PAUSE_MS,
         }
@@ -192,6 +197,12 @@ impl Appends {
                 self.ask_tail(out);
             }
             Input::Doubt => {}
+            Input::Look if self.stage == Stage::Serving && self.flight.is_empty() && self.looking.is_none() => {
+                let ticket = self.ticket();
+                self.looking = Some(ticket);
+                out.push(Out::Ask(Ask::Tail { partition: self.stream.partition, ticket }));
+            }
+            Input::Look => {}
             Input::Wake if self.stage == Stage::Pausing => self.ask_tail(out),
             Input::Wake => {}
         }
@@ -209,6 +220,7 @@ impl Appends {
                 self.ask_tail(out);
             }
             (Stage::Serving, Answer::Full { ticket }) if self.flies(ticket) => self.full(ticket, out),
+            (_, Answer::Tail { ticket, tail }) if self.looking == Some(ticket) => self.looked(tail, out),
             (Stage::Asking(asked), Answer::Tail { ticket, tail }) if ticket == asked => self.take_tail(tail, out),
             (Stage::Reading { ticket: asked, last }, Answer::Read { ticket, messages }) if ticket == asked => {
                 self.take_read(last, messages.unwrap_or_default(), out);
@@ -221,6 +233,16 @@ impl Appends {
                 self.pause(out);
             }
             _ => {}
+        }
+    }
+
+    /// Something lies behind what is known, and nothing of this node is on its way: it is another's.
+    fn looked(&mut self, tail: Option<Tail>, out: &mut Vec<Out>) {
+        self.looking = None;
+        let is_behind = tail.is_some_and(|tail| tail.last > self.terms.through);
+        if self.stage == Stage::Serving && self.flight.is_empty() && is_behind {
+            self.doubt(out);
+            self.ask_tail(out);
         }
     }
 
@@ -333,7 +355,7 @@ impl Appends {
         let through = self.terms.through;
         for (sequence, message) in messages {
             match self.terms.take(sequence, &message, self.stream) {
-                Ok(Read::Counts { .. }) if self.terms.claim.is_some_and(|claim| claim.by == self.by) => {
+                Ok(Read::Counts { .. }) if self.has_claim() => {
                     self.front_is_done(out);
                 }
                 Ok(_) => {}
@@ -364,9 +386,16 @@ impl Appends {
     fn go_on(&mut self, out: &mut Vec<Out>) {
         match self.terms.claim {
             // An own claim whose answer was lost, or a term that holds all that was sent in it.
-            Some(TermClaim { term, .. }) if self.terms.is_alive && self.flight.is_empty() => self.serve(term, out),
+            Some(TermClaim { term, .. }) if self.has_claim() && self.terms.is_alive && self.flight.is_empty() => {
+                self.serve(term, out);
+            }
             _ => self.claim(out),
         }
+    }
+
+    /// Whether the newest claim is one of those that this wish to own the partition has made: an earlier one may have been given up.
+    fn has_claim(&self) -> bool {
+        self.terms.claim.is_some_and(|claim| (claim.by, claim.nonce) == (self.by, self.nonce))
     }
 
     fn claim(&mut self, out: &mut Vec<Out>) {
@@ -380,8 +409,11 @@ impl Appends {
         if sequence != self.terms.through + 1 {
             return self.read_to(sequence, out);
         }
-        self.terms =
-            Terms { through: sequence, claim: Some(TermClaim { term: sequence, by: self.by }), is_alive: true };
+        self.terms = Terms {
+            through: sequence,
+            claim: Some(TermClaim { term: sequence, by: self.by, nonce: self.nonce }),
+            is_alive: true,
+        };
         self.serve(sequence, out);
     }
 
@@ -402,8 +434,15 @@ impl Appends {
         out.push(Out::Lost { by });
     }
 
+    /// The partition is given up without a word.
+    pub fn abandon(&mut self) {
+        if self.is_ours() {
+            self.give_up();
+        }
+    }
+
     fn give_up(&mut self) {
-        self.stage = Stage::Foreign;
+        (self.stage, self.looking) = (Stage::Foreign, None);
         self.flight.clear();
         self.waiting.clear();
     }

@@ -3,14 +3,14 @@
 //!
 //! ```text
 //!  [ magic "BNCK" 4 ][ format version 1: 2 ][ partition 2 ][ cluster 8 ]
-//!  [ through 8 ][ claim 8 ][ its node 8 ][ its run 8 ]            where the reader of the stream stands; claim 0: there is none
+//!  [ through 8 ][ claim 8 ][ its node 8 ][ its run 8 ][ its nonce 8 ]  where the reader of the stream stands; claim 0: there is none
 //!  [ number 8 ][ next segment 8 ]                                 the largest run or epoch that was given
 //!  [ blank 8 ][ lowered 8 ][ dropped 8 ][ levels 8 ]              what epochs follow from
 //!  [ segments 4 ][ each: header 68, began 8, end 8, newest_ms 8, parts 4 ][ rooms 8 ][ CRC-32C of all before 4 ]
 //!  [ piece of rooms ]…                                            as in a checkpoint of the local log
 //! ```
 //!
-//! A second object says which checkpoint is the newest: `[ sequence 8 ][ bytes 8 ][ CRC-32C 4 ]`.
+//! A second object says which checkpoint is the newest: `[ number 8 ][ bytes 8 ][ CRC-32C 4 ]`.
 
 use banter_log::PAGE_BYTES;
 use banter_log::checkpoint::{Covered, Head, KeptRoom, PIECE_HEAD_BYTES, PIECE_ROOMS, Pieces};
@@ -23,7 +23,7 @@ use crate::terms::{TermClaim, Terms};
 const MAGIC: &[u8; 4] = b"BNCK";
 const FORMAT_VERSION: u16 = 1;
 /// Bytes ahead of the segments.
-const HEAD_BYTES: usize = 4 + 2 + 2 + 8 + 4 * 8 + 2 * 8 + 4 * 8 + 4;
+const HEAD_BYTES: usize = 4 + 2 + 2 + 8 + 5 * 8 + 2 * 8 + 4 * 8 + 4;
 /// Bytes of a segment's header that say something.
 const HEADER_BYTES: usize = 68;
 /// Bytes of a segment.
@@ -69,10 +69,23 @@ impl Checkpoint {
         out.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
         out.extend_from_slice(&stream.partition.0.to_le_bytes());
         let claim = self.walk.claim.filter(|_| self.walk.is_alive);
-        let (term, by) = claim.map_or_else(Default::default, |claim| (claim.term, claim.by));
+        let (term, by, nonce) = claim.map_or_else(Default::default, |claim| (claim.term, claim.by, claim.nonce));
         let StreamEpochs { blank, lowered, dropped, levels } = self.epochs;
         let (number, next_segment) = (self.number, self.next_segment);
-        let numbers = [stream.cluster, self.walk.through, term, by.name, by.run, number, next_segment, blank, lowered, dropped, levels];
+        let numbers = [
+            stream.cluster,
+            self.walk.through,
+            term,
+            by.name,
+            by.run,
+            nonce,
+            number,
+            next_segment,
+            blank,
+            lowered,
+            dropped,
+            levels,
+        ];
         numbers.into_iter().for_each(|number| out.extend_from_slice(&number.to_le_bytes()));
         out.extend_from_slice(&(self.segments.len() as u32).to_le_bytes());
         for segment in &self.segments {
@@ -102,7 +115,8 @@ impl Checkpoint {
         }
         let (through, term) = (at.number()?, at.number()?);
         let by = NodeId { name: at.number()?, run: at.number()? };
-        let claim = (term != 0).then_some(TermClaim { term, by });
+        let nonce = at.number()?;
+        let claim = (term != 0).then_some(TermClaim { term, by, nonce });
         let walk = Terms { through, claim, is_alive: claim.is_some() };
         let (number, next_segment) = (at.number()?, at.number()?);
         let (blank, lowered, dropped, levels) = (at.number()?, at.number()?, at.number()?, at.number()?);
@@ -170,8 +184,8 @@ impl<'a> Cursor<'a> {
 /// Which checkpoint is the newest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Newest {
-    /// Its place in the stream, by which it is named.
-    pub sequence: u64,
+    /// Its number, by which it is named.
+    pub number: u64,
     /// Its bytes.
     pub bytes: u64,
 }
@@ -180,7 +194,7 @@ impl Newest {
     /// The object that says so.
     pub fn write(&self) -> Bytes {
         let mut out = Vec::with_capacity(20);
-        out.extend_from_slice(&self.sequence.to_le_bytes());
+        out.extend_from_slice(&self.number.to_le_bytes());
         out.extend_from_slice(&self.bytes.to_le_bytes());
         let sum = crc32c::crc32c(&out);
         out.extend_from_slice(&sum.to_le_bytes());
@@ -190,7 +204,7 @@ impl Newest {
     /// Reads it; `None` if it does not check.
     pub fn read(bytes: &[u8]) -> Option<Self> {
         let mut at = Cursor { bytes, at: 0 };
-        let newest = Newest { sequence: at.number()?, bytes: at.number()? };
+        let newest = Newest { number: at.number()?, bytes: at.number()? };
         (at.short()? == crc32c::crc32c(&bytes[..16]) && at.at == bytes.len()).then_some(newest)
     }
 }
@@ -231,7 +245,7 @@ mod tests {
         };
         let by = NodeId { name: 1, run: 2 };
         Checkpoint {
-            walk: Terms { through: 40, claim: Some(TermClaim { term: 30, by }), is_alive: true },
+            walk: Terms { through: 40, claim: Some(TermClaim { term: 30, by, nonce: 4 }), is_alive: true },
             number: 1_000,
             next_segment: 6,
             epochs: StreamEpochs { blank: 1_000, lowered: 900, dropped: 800, levels: 3 },
@@ -260,7 +274,7 @@ mod tests {
 
     #[test]
     fn the_newest_is_named_and_a_torn_name_is_none() {
-        let newest = Newest { sequence: 7, bytes: 1 << 20 };
+        let newest = Newest { number: 7, bytes: 1 << 20 };
         let bytes = newest.write();
         assert_eq!(Newest::read(&bytes), Some(newest));
         for length in 0..bytes.len() {

@@ -48,8 +48,8 @@ pub enum ObjectKind {
     },
     /// What is known of every room as of a place in the stream.
     Checkpoint {
-        /// That place.
-        sequence: u64,
+        /// Another for each that is ever made of the partition.
+        number: u64,
     },
     /// Which checkpoint is the newest.
     Newest,

@@ -107,7 +107,7 @@ pub enum Said {
     Claim {
         /// Which.
         by: NodeId,
-        /// Which of its claims, by chance.
+        /// Which of its wishes to own the partition, by chance.
         nonce: u64,
     },
     /// A segment begins.

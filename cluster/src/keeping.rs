@@ -26,6 +26,8 @@ use crate::terms::Terms;
 const TIMES_ITS_BYTES: u64 = 4;
 /// Or when so many segments did: each is a table more to read.
 const SEGMENTS_MAX: usize = 16;
+/// Bits of a checkpoint's number that say which of its owner's it is.
+const MADE_BITS: u32 = 24;
 /// How long until what failed is tried again, in milliseconds.
 const RETRY_MS: u64 = 2_000;
 
@@ -66,6 +68,9 @@ pub struct Keeping {
     /// The stream is needed from there on, by the checkpoint that is named.
     needed_from: u64,
     purged_to: u64,
+    /// The first term of this owner, and checkpoints that it made.
+    term: u64,
+    made: u64,
     tickets: u64,
     stage: Stage,
 }
@@ -74,9 +79,21 @@ pub struct Keeping {
 enum Stage {
     Idle,
     /// Its pieces are being put.
-    Putting { newest: Newest, needed_from: u64, since: (usize, u64), pieces: VecDeque<Bytes>, piece: u32, ticket: Ticket },
+    Putting {
+        newest: Newest,
+        needed_from: u64,
+        since: (usize, u64),
+        pieces: VecDeque<Bytes>,
+        piece: u32,
+        ticket: Ticket,
+    },
     /// It is being named.
-    Naming { newest: Newest, needed_from: u64, since: (usize, u64), ticket: Ticket },
+    Naming {
+        newest: Newest,
+        needed_from: u64,
+        since: (usize, u64),
+        ticket: Ticket,
+    },
     /// Another was named: which version is there now.
     Looking(Ticket),
     /// What failed is tried again.
@@ -85,7 +102,13 @@ enum Stage {
 
 impl Keeping {
     /// As a load found it; the segments that its checkpoint covers are those that are kept.
-    pub fn new(stream: StreamId, catalog: Catalog, store: &Store, found: Option<Newest>, newest_version: u64) -> Self {
+    pub fn new(
+        stream: StreamId,
+        term: u64,
+        catalog: Catalog,
+        store: &Store,
+        (found, newest_version): (Option<Newest>, u64),
+    ) -> Self {
         let is_kept = |segment: &&StoredSegment| segment.stage == SegmentStage::Kept;
         let covered = store.segments().filter(is_kept).map(|segment| segment.header.id).collect();
         Keeping {
@@ -99,6 +122,8 @@ impl Keeping {
             newest_version,
             needed_from: 0,
             purged_to: 0,
+            term,
+            made: 0,
             tickets: 0,
             stage: Stage::Idle,
         }
@@ -170,7 +195,9 @@ impl Keeping {
         let (number, epochs, next_segment) = (standing.number, standing.epochs, store.next_segment());
         let checkpoint = Checkpoint { walk, number, next_segment, epochs, segments, rooms };
         let bytes = checkpoint.write(self.stream);
-        let newest = Newest { sequence: standing.terms.through, bytes: bytes.len() as u64 };
+        self.made += 1;
+        // No two owners have the same term, and a name is used once: what is named stays what it is while it is read.
+        let newest = Newest { number: self.term << MADE_BITS | self.made, bytes: bytes.len() as u64 };
         let oldest = checkpoint.segments.iter().map(|segment| segment.began).min().unwrap_or(u64::MAX);
         let needed_from = oldest.min(walk.through + 1);
         let (pieces, ticket) = (object::cut(bytes).into(), self.ticket());
@@ -180,7 +207,7 @@ impl Keeping {
 
     fn put(&mut self, out: &mut Vec<Out>) {
         let Stage::Putting { newest, pieces, piece, ticket, .. } = &self.stage else { return };
-        let name = self.name(ObjectKind::Checkpoint { sequence: newest.sequence }, *piece);
+        let name = self.name(ObjectKind::Checkpoint { number: newest.number }, *piece);
         let Some(bytes) = pieces.front().cloned() else { return };
         out.push(Out::Ask(Ask::Put { ticket: *ticket, name, expected: None, bytes }));
     }
@@ -189,10 +216,18 @@ impl Keeping {
     pub fn engine(&mut self, answer: Answer, out: &mut Vec<Out>) {
         match (&mut self.stage, answer) {
             (Stage::Putting { ticket: asked, .. }, Answer::Done { ticket, is_done }) if *asked == ticket => {
-                if is_done { self.was_put(out) } else { self.pause(out) }
+                if is_done {
+                    self.was_put(out)
+                } else {
+                    self.pause(out)
+                }
             }
             (Stage::Naming { ticket: asked, .. }, Answer::Done { ticket, is_done }) if *asked == ticket => {
-                if is_done { self.was_named(out) } else { self.look(out) }
+                if is_done {
+                    self.was_named(out)
+                } else {
+                    self.look(out)
+                }
             }
             (Stage::Looking(asked), Answer::Object { ticket, object }) if *asked == ticket => {
                 if let Ok(object) = object {
@@ -220,9 +255,9 @@ impl Keeping {
 
     fn was_named(&mut self, out: &mut Vec<Out>) {
         let Stage::Naming { newest, needed_from, since, .. } = self.stage else { return };
-        if let Some(before) = self.newest.filter(|before| before.sequence != newest.sequence) {
+        if let Some(before) = self.newest.filter(|before| before.number != newest.number) {
             let (ticket, partition) = (self.ticket(), self.stream.partition);
-            let kind = ObjectKind::Checkpoint { sequence: before.sequence };
+            let kind = ObjectKind::Checkpoint { number: before.number };
             out.push(Out::Ask(Ask::Remove { ticket, partition, kind }));
         }
         (self.newest, self.last_bytes, self.needed_from) = (Some(newest), newest.bytes, needed_from);

@@ -13,6 +13,8 @@ pub mod entry;
 pub mod fetch;
 pub mod keeping;
 pub mod loading;
+pub mod members;
+pub mod node;
 pub mod object;
 pub mod partition;
 pub mod store;

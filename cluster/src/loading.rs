@@ -35,6 +35,8 @@ const PAUSE_MS_MAX: u64 = 500;
 const READ_MESSAGES_MAX: u32 = 256;
 /// Bytes of one read.
 const READ_BYTES_MAX: u32 = 4 << 20;
+/// How often a checkpoint that is named and not there is asked for again.
+const LOST_MAX: u32 = 8;
 /// Bytes of a checkpoint at most: above them it is none.
 const CHECKPOINT_BYTES_MAX: u64 = 4 << 30;
 
@@ -111,6 +113,8 @@ pub struct Loading {
     newest_version: u64,
     checkpoint: Option<Checkpoint>,
     found: Option<Newest>,
+    /// How often a checkpoint was named that was not there.
+    lost_count: u32,
     covered: BTreeSet<u64>,
     walks: BTreeMap<u64, Walk>,
 }
@@ -120,7 +124,11 @@ enum Stage {
     /// Which checkpoint is the newest.
     Newest(Ticket),
     /// Its pieces.
-    Pieces { newest: Newest, pieces: Vec<Option<Bytes>>, asked: BTreeMap<Ticket, u32> },
+    Pieces {
+        newest: Newest,
+        pieces: Vec<Option<Bytes>>,
+        asked: BTreeMap<Ticket, u32>,
+    },
     Walking(Ticket),
     Pausing(Again),
     Ended,
@@ -158,6 +166,7 @@ impl Loading {
             newest_version: 0,
             checkpoint: None,
             found: None,
+            lost_count: 0,
             covered: BTreeSet::new(),
             walks: BTreeMap::new(),
         };
@@ -215,15 +224,14 @@ impl Loading {
         let Ok(object) = object else { return self.pause(Again::Newest, out) };
         self.newest_version = object.as_ref().map_or(0, |object| object.version);
         let newest = object.and_then(|object| Newest::read(&object.bytes));
-        // One that was made behind this claim is of an owner that came later: this one will be told so.
-        let newest = newest.filter(|newest| newest.sequence < self.claim.term && newest.bytes <= CHECKPOINT_BYTES_MAX);
+        let newest = newest.filter(|newest| newest.bytes <= CHECKPOINT_BYTES_MAX);
         let Some(newest) = newest else { return self.walk_on(out) };
         let count = newest.bytes.div_ceil(PIECE_BYTES as u64) as u32;
         let mut asked = BTreeMap::new();
         for piece in 0..count {
             let ticket = self.ticket();
             asked.insert(ticket, piece);
-            let kind = ObjectKind::Checkpoint { sequence: newest.sequence };
+            let kind = ObjectKind::Checkpoint { number: newest.number };
             out.push(Out::Ask(Ask::Get { ticket, name: ObjectName { partition: self.stream.partition, kind, piece } }));
         }
         self.stage = Stage::Pieces { newest, pieces: vec![None; count as usize], asked };
@@ -234,7 +242,11 @@ impl Loading {
         let Some(piece) = asked.remove(&ticket) else { return };
         match object {
             Ok(Some(object)) => pieces[piece as usize] = Some(object.bytes),
-            // A newer one took its place, or it is lost: which is the newest says it.
+            // A newer one took its place meanwhile, or it is lost.
+            Ok(None) if self.lost_count < LOST_MAX => {
+                self.lost_count += 1;
+                return self.pause(Again::Newest, out);
+            }
             Ok(None) => return self.walk_on(out),
             Err(Unasked) => return self.pause(Again::Newest, out),
         }
@@ -247,6 +259,7 @@ impl Loading {
         });
         let is_whole = bytes.len() as u64 == newest.bytes;
         let found = Checkpoint::read(&bytes, self.stream).filter(|_| is_whole);
+        // One that was made behind this claim is of an owner that came later: this one will be told so.
         if let Some(found) = found.filter(|found| found.walk.through < self.claim.term) {
             self.terms = found.walk;
             (self.epochs, self.next_segment) = (found.epochs, self.next_segment.max(found.next_segment));
@@ -411,6 +424,6 @@ fn add_walked(
 
 fn kept(segment: &CoveredSegment) -> StoredSegment {
     let CoveredSegment { header, began, end_offset, newest_ms, parts } = *segment;
-    let began = (began, TermClaim { term: 0, by: Default::default() });
+    let began = (began, TermClaim { term: 0, by: Default::default(), nonce: 0 });
     StoredSegment { header, began, blocks: None, end_offset, newest_ms, parts, stage: SegmentStage::Kept }
 }

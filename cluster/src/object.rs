@@ -167,7 +167,10 @@ mod tests {
         }
         assert_eq!(Head::read(&object, &SegmentHeader { nonce: 98, ..SEGMENT }), None);
         for length in 0..head.index_at() {
-            assert_eq!(Head::read(&object[..length], &SEGMENT).and_then(|head| head.read_blocks(&object[..length])), None);
+            assert_eq!(
+                Head::read(&object[..length], &SEGMENT).and_then(|head| head.read_blocks(&object[..length])),
+                None
+            );
         }
     }
 

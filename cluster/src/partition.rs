@@ -64,13 +64,17 @@ pub enum Input {
     Disk(DiskAsk),
     /// The engine answered.
     Engine(Answer),
-    /// Whether it is still this node's is to be looked at.
+    /// Whether it is still this node's is to be looked at, ahead of anything else.
     Doubt,
+    /// The same, if nothing is under way that would show it anyhow.
+    Look,
     /// It is to be given up, to that node by the hash of its name; 0: to any. What the journal asked before is done first.
     Release {
         /// To whom.
         to: u64,
     },
+    /// It is given up without a word: nobody would hear one.
+    Abandon,
     /// A pause is over.
     Wake,
 }
@@ -80,8 +84,13 @@ pub enum Input {
 pub enum Out {
     /// The engine is to do that.
     Ask(Ask),
-    /// It is served by this node from now on; its journal is made of that.
-    Opened(Box<JournalParts>),
+    /// It is served by this node from now on.
+    Opened {
+        /// Its journal is made of that.
+        parts: Box<JournalParts>,
+        /// Messages of its stream that were read for it.
+        read: u64,
+    },
     /// The journal is told.
     Disk(DiskAnswer),
     /// It is not served by this node any more, or will not be.
@@ -129,11 +138,13 @@ pub enum State {
         /// Whether that is in doubt.
         is_doubtful: bool,
     },
+    /// It is being given up.
+    Releasing,
     /// Its stream is not what it should be.
     Broken,
 }
 
-/// Whose answer an answer of the engine is, by the upper bits of its ticket.
+/// Whose answer an answer of the engine is, by its ticket: `[ partition 8 ][ purpose 3 ][ generation 5 ][ of that machine 48 ]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Purpose {
     Appends = 0,
@@ -143,7 +154,10 @@ enum Purpose {
     Own = 4,
 }
 
-const PURPOSE_SHIFT: u32 = 40;
+const PURPOSE_SHIFT: u32 = 53;
+/// Bits of a ticket that say which of the machine's lives it is of: an answer to what was asked in an earlier one is nobody's.
+const GENERATION_SHIFT: u32 = 48;
+const GENERATIONS: u64 = 32;
 /// Tokens of this machine's own entries, apart from those of the store.
 const OWN_TOKEN: u64 = 1 << 63;
 
@@ -156,6 +170,8 @@ pub struct Partition {
     claim: TermClaim,
     stage: Stage,
     is_doubtful: bool,
+    is_releasing: bool,
+    generation: u64,
     /// The largest run or epoch that was given.
     number: u64,
     epochs: StreamEpochs,
@@ -185,9 +201,11 @@ impl Partition {
             stream,
             config,
             appends: Appends::new(stream, config.by, config.appends_in_flight_max),
-            claim: TermClaim { term: 0, by: config.by },
+            claim: TermClaim { term: 0, by: config.by, nonce: 0 },
             stage: Stage::Foreign,
             is_doubtful: false,
+            is_releasing: false,
+            generation: 0,
             number: 0,
             epochs: config.epochs,
         }
@@ -197,6 +215,7 @@ impl Partition {
     pub fn state(&self) -> State {
         match &self.stage {
             Stage::Foreign => State::Foreign,
+            _ if self.is_releasing => State::Releasing,
             Stage::Claiming => State::Claiming,
             Stage::Loading(loading) => {
                 let (through, of) = loading.progress();
@@ -218,7 +237,8 @@ impl Partition {
     pub fn handle(&mut self, input: Input, unix_ms: u64, cache: &mut EngineCache, out: &mut Vec<Out>) {
         match input {
             Input::Claim { nonce } if matches!(self.stage, Stage::Foreign) => {
-                self.stage = Stage::Claiming;
+                (self.stage, self.claim.nonce) = (Stage::Claiming, nonce);
+                self.generation = (self.generation + 1) % GENERATIONS;
                 self.appends(appends::Input::Claim { nonce }, unix_ms, cache, out);
             }
             Input::Claim { .. } => {}
@@ -231,18 +251,32 @@ impl Partition {
             }
             Input::Engine(answer) => self.engine(answer, unix_ms, cache, out),
             Input::Doubt => self.appends(appends::Input::Doubt, unix_ms, cache, out),
+            Input::Look => self.appends(appends::Input::Look, unix_ms, cache, out),
+            Input::Release { .. } if self.is_releasing || !self.appends.is_ours() => {}
             Input::Release { to } => {
+                self.is_releasing = true;
                 let release = appends::Input::Push(Token(OWN_TOKEN), Said::Release { to });
                 self.appends(release, unix_ms, cache, out);
             }
+            Input::Abandon => self.abandon(out),
             Input::Wake => self.wake(unix_ms, cache, out),
+        }
+    }
+
+    fn abandon(&mut self, out: &mut Vec<Out>) {
+        self.appends.abandon();
+        if !matches!(self.stage, Stage::Foreign | Stage::Broken) {
+            self.close(Stage::Foreign, Closing::Released, out);
         }
     }
 
     fn engine(&mut self, answer: Answer, unix_ms: u64, cache: &mut EngineCache, out: &mut Vec<Out>) {
         let Some(Ticket(ticket)) = answer.ticket() else { return };
+        if (ticket >> GENERATION_SHIFT) % GENERATIONS != self.generation {
+            return;
+        }
         let purpose = ticket >> PURPOSE_SHIFT;
-        let answer = answer.with_ticket(Ticket(ticket & ((1 << PURPOSE_SHIFT) - 1)));
+        let answer = answer.with_ticket(Ticket(ticket & ((1 << GENERATION_SHIFT) - 1)));
         if purpose == Purpose::Appends as u64 {
             return self.appends(appends::Input::Engine(answer), unix_ms, cache, out);
         }
@@ -303,7 +337,7 @@ impl Partition {
         self.appends.handle(input, &mut follows);
         for follow in follows {
             match follow {
-                appends::Out::Ask(ask) => out.push(Out::Ask(tagged(ask, Purpose::Appends))),
+                appends::Out::Ask(ask) => out.push(Out::Ask(self.tagged(ask, Purpose::Appends))),
                 appends::Out::WakeIn(ms) => out.push(Out::WakeIn(ms)),
                 appends::Out::Claimed { term } => self.claimed(term, unix_ms, cache, out),
                 appends::Out::Done { token, sequence } => self.done(token, sequence, unix_ms, cache, out),
@@ -335,16 +369,10 @@ impl Partition {
         }
     }
 
-    fn loading_outs(
-        &mut self,
-        follows: Vec<loading::Out>,
-        unix_ms: u64,
-        cache: &mut EngineCache,
-        out: &mut Vec<Out>,
-    ) {
+    fn loading_outs(&mut self, follows: Vec<loading::Out>, unix_ms: u64, cache: &mut EngineCache, out: &mut Vec<Out>) {
         for follow in follows {
             match follow {
-                loading::Out::Ask(ask) => out.push(Out::Ask(tagged(ask, Purpose::Loading))),
+                loading::Out::Ask(ask) => out.push(Out::Ask(self.tagged(ask, Purpose::Loading))),
                 loading::Out::WakeIn(ms) => out.push(Out::WakeIn(ms)),
                 loading::Out::Broken(fault) => self.broken(fault, out),
                 loading::Out::Loaded(loaded) => self.loaded(loaded, unix_ms, cache, out),
@@ -371,23 +399,25 @@ impl Partition {
     }
 
     fn open(&mut self, loaded: Box<Loaded>, unix_ms: u64, cache: &mut EngineCache, out: &mut Vec<Out>) {
-        let Loaded { mut catalog, covered, indexes, segments, next_segment, newest_version, checkpoint, .. } = *loaded;
+        let Loaded {
+            mut catalog, covered, indexes, segments, next_segment, newest_version, checkpoint, walked, ..
+        } = *loaded;
         // Nothing is written under that number before a segment says it.
         self.number += 1;
         let run = self.number;
         let start_ms = catalog.runs().newest_ms().unwrap_or(0).max(unix_ms);
         catalog.begin(start_ms);
         let mut store = Store::new(self.stream, self.config.store, run, self.claim, segments, next_segment);
-        let keeping = Keeping::new(self.stream, covered, &store, checkpoint, newest_version);
+        let keeping = Keeping::new(self.stream, self.claim.term, covered, &store, (checkpoint, newest_version));
         let mut follows = Vec::new();
         indexes.iter().for_each(|(&segment, index)| store.keep_index(segment, index.clone(), &mut follows));
         self.stage = Stage::Open(Box::new(Open { store, keeping }));
         let JournalLimits { commit_bytes_max, reads_max, work_steps_max, cache_bytes_max } = self.config.journal;
         let parts =
             JournalParts { run, commit_bytes_max, reads_max, work_steps_max, cache_bytes_max, catalog, indexes };
-        out.push(Out::Opened(Box::new(parts)));
+        out.push(Out::Opened { parts: Box::new(parts), read: walked });
         let tail = Ask::Tail { partition: self.stream.partition, ticket: Ticket(0) };
-        out.push(Out::Ask(tagged(tail, Purpose::Own)));
+        out.push(Out::Ask(self.tagged(tail, Purpose::Own)));
         self.store_outs(follows, unix_ms, cache, out);
     }
 
@@ -424,7 +454,7 @@ impl Partition {
                 store::Out::Push(token, said) => {
                     self.appends(appends::Input::Push(token, said), unix_ms, cache, out);
                 }
-                store::Out::Ask(ask) => out.push(Out::Ask(tagged(ask, Purpose::Store))),
+                store::Out::Ask(ask) => out.push(Out::Ask(self.tagged(ask, Purpose::Store))),
                 store::Out::Disk(answer) => out.push(Out::Disk(answer)),
                 store::Out::WakeIn(ms) => out.push(Out::WakeIn(ms)),
                 store::Out::LetGo(index) => out.push(Out::LetGo(index)),
@@ -452,7 +482,7 @@ impl Partition {
     fn keeping_outs(&mut self, follows: Vec<keeping::Out>, out: &mut Vec<Out>) {
         for follow in follows {
             out.push(match follow {
-                keeping::Out::Ask(ask) => Out::Ask(tagged(ask, Purpose::Keeping)),
+                keeping::Out::Ask(ask) => Out::Ask(self.tagged(ask, Purpose::Keeping)),
                 keeping::Out::WakeIn(ms) => Out::WakeIn(ms),
             });
         }
@@ -462,7 +492,7 @@ impl Partition {
         let Stage::Open(open) = &mut self.stage else { return };
         if let Some(first) = open.keeping.purge_to(&open.store) {
             let purge = Ask::Purge { partition: self.stream.partition, ticket: Ticket(1), first };
-            out.push(Out::Ask(tagged(purge, Purpose::Own)));
+            out.push(Out::Ask(self.tagged(purge, Purpose::Own)));
         }
     }
 
@@ -471,12 +501,13 @@ impl Partition {
     }
 
     fn close(&mut self, stage: Stage, closing: Closing, out: &mut Vec<Out>) {
-        (self.stage, self.is_doubtful) = (stage, false);
+        (self.stage, self.is_doubtful, self.is_releasing) = (stage, false, false);
         out.push(Out::Closed(closing));
     }
-}
 
-/// The ask, with a ticket that says whose it is.
-fn tagged(ask: Ask, purpose: Purpose) -> Ask {
-    ask.with_ticket(|Ticket(ticket)| Ticket(ticket | (purpose as u64) << PURPOSE_SHIFT))
+    /// The ask, with a ticket that says whose it is.
+    fn tagged(&self, ask: Ask, purpose: Purpose) -> Ask {
+        let tag = (purpose as u64) << PURPOSE_SHIFT | self.generation << GENERATION_SHIFT;
+        ask.with_ticket(|Ticket(ticket)| Ticket(ticket | tag))
+    }
 }

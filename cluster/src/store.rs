@@ -199,7 +199,9 @@ impl Store {
     pub fn disk(&mut self, ask: DiskAsk, unix_ms: u64, cache: &mut EngineCache, out: &mut Vec<Out>) {
         match ask {
             DiskAsk::Prepare { class, .. } => self.prepare(class, unix_ms, out),
-            DiskAsk::Append { segment, offset, block, wanted, .. } => self.append(segment.id, offset, block, wanted, out),
+            DiskAsk::Append { segment, offset, block, wanted, .. } => {
+                self.append(segment.id, offset, block, wanted, out)
+            }
             DiskAsk::Seal { end, index, newest_ms, .. } => self.seal(end, index, newest_ms, out),
             DiskAsk::Read(range) => self.read(range, cache, out),
             DiskAsk::MendIndex { segment } => self.mend_index(segment, cache, out),

@@ -31,6 +31,8 @@ pub struct TermClaim {
     pub term: u64,
     /// Whose it is.
     pub by: NodeId,
+    /// Which of that node's wishes to own the partition it came from.
+    pub nonce: u64,
 }
 
 /// What an entry counts as.
@@ -91,8 +93,8 @@ impl Terms {
     }
 
     fn judge(&mut self, entry: Entry) -> Read {
-        if let Said::Claim { by, .. } = entry.said {
-            let claim = TermClaim { term: self.through, by };
+        if let Said::Claim { by, nonce } = entry.said {
+            let claim = TermClaim { term: self.through, by, nonce };
             (self.claim, self.is_alive) = (Some(claim), true);
             return Read::Claimed(claim);
         }
@@ -144,7 +146,7 @@ mod tests {
 
     #[test]
     fn a_reader_goes_on_where_it_stood() {
-        let mut terms = Terms { through: 40, claim: Some(TermClaim { term: 38, by: ANN }), is_alive: true };
+        let mut terms = Terms { through: 40, claim: Some(TermClaim { term: 38, by: ANN, nonce: 0 }), is_alive: true };
         let read = terms.take(41, &nothing(38, 2).write(STREAM), STREAM);
         assert_eq!(read, Ok(Read::Counts { number: 2, said: Said::Nothing }));
     }
