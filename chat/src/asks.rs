@@ -16,7 +16,7 @@ use banter_protocol::request::{Ask, Body, FetchFrom, Request};
 use bytes::Bytes;
 
 use crate::access::{Access, must_have};
-use crate::address::{ConnectionId, SubscriptionId, core_of};
+use crate::address::{ConnectionId, SubscriptionId};
 use crate::audience::Class;
 use crate::guests::has_no_token;
 use crate::local_room::LocalRoom;
@@ -275,7 +275,7 @@ impl Sessions {
         let (room, author) = (RoomId::of(room), self.peer_of(slot));
         self.opens_post(slot);
         let parcel = Up::Refuse { room, author, request: id, refusal: Box::new(refusal) };
-        self.send_up_to(slot, core_of(room, self.cores), parcel, turn);
+        self.send_up_to(slot, self.placement.core_of(room), parcel, turn);
         Ok(())
     }
 
@@ -424,11 +424,11 @@ impl Sessions {
             });
         }
         let id = RoomId::of(name.as_str());
-        let (rooms, cores) = (&mut self.rooms, self.cores);
+        let (rooms, placement) = (&mut self.rooms, self.placement);
         let room = *self
             .room_by_id
             .entry(id)
-            .or_insert_with(|| rooms.insert(LocalRoom::new(id, name.clone(), core_of(id, cores))) as u32);
+            .or_insert_with(|| rooms.insert(LocalRoom::new(id, name.clone(), placement.core_of(id))) as u32);
         let place = self.rooms[room as usize].subscriptions.len() as u32;
         let subscription = self.subscriptions.insert(Subscription {
             connection: slot as u32,

@@ -21,7 +21,7 @@ use rustc_hash::FxHashMap;
 use slab::Slab;
 
 use crate::access::{Access, Ends};
-use crate::address::{ConnectionId, Core, Now, Peer, core_of};
+use crate::address::{ConnectionId, Core, Now, Peer, Placement};
 use crate::catching::Tickets;
 use crate::fanout::SIGNALS_A_TURN;
 use crate::latencies::PageSource;
@@ -48,7 +48,7 @@ const SWEEP_INTERVAL_MS: u64 = 500;
 /// The connections of one core, and the rooms that they read.
 pub struct Sessions {
     pub(crate) own: Core,
-    pub(crate) cores: u16,
+    pub(crate) placement: Placement,
     pub(crate) limits: Limits,
     pub(crate) welcome: Welcome,
     pub(crate) access: Access,
@@ -154,11 +154,11 @@ impl Actions {
 
 impl Sessions {
     /// No connections yet.
-    pub fn new(own: Core, cores: u16, limits: Limits, welcome: Welcome, access: Access) -> Self {
+    pub fn new(own: Core, placement: Placement, limits: Limits, welcome: Welcome, access: Access) -> Self {
         let idle_ms = u64::from(limits.idle_timeout_ms);
         Sessions {
             own,
-            cores,
+            placement,
             limits,
             welcome,
             access,
@@ -184,7 +184,7 @@ impl Sessions {
             is_walking: false,
             is_turn_of_walked: false,
             scratch: Vec::new(),
-            paused_by_lane: (0..cores).map(|_| VecDeque::new()).collect(),
+            paused_by_lane: (0..placement.cores()).map(|_| VecDeque::new()).collect(),
             tickets: Default::default(),
             joins: 0,
             sweep_due_ms: 0,
@@ -336,7 +336,7 @@ impl Sessions {
         turn: &mut Turn<'_>,
         parcel: impl FnOnce(banter_protocol::ids::RoomName) -> Up,
     ) {
-        let owner = core_of(RoomId::of(room.as_str()), self.cores);
+        let owner = self.placement.core_of(RoomId::of(room.as_str()));
         self.send_up_to(slot, owner, parcel(room.clone()), turn);
     }
 
