@@ -41,6 +41,9 @@ impl Sessions {
     /// Takes a request. The caller has seen that the connection is read ([`Sessions::is_read`]).
     pub fn request(&mut self, connection: ConnectionId, request: &Request<'_>, turn: &mut Turn<'_>) {
         let Some(slot) = self.slot_of(connection) else { return };
+        if self.is_sent_away(slot, request.id, turn) {
+            return;
+        }
         let stage = self.connections[slot].stage;
         let result = match (&request.ask, stage) {
             (Ask::Hello { user, token, features }, Stage::Opened) => {
@@ -60,7 +63,7 @@ impl Sessions {
     /// Answers a text or frame that was whole and no request.
     pub fn bad_request(&mut self, connection: ConnectionId, fault: RequestFault, turn: &mut Turn<'_>) {
         let Some(slot) = self.slot_of(connection) else { return };
-        if self.connections[slot].is_open() {
+        if !self.is_sent_away(slot, fault.id, turn) && self.connections[slot].is_open() {
             self.refuse(slot, fault.id, &Refusal::new(ErrorCode::BadRequest, fault.message), turn);
             self.pause_if_heavy(slot, turn);
         }
@@ -205,6 +208,7 @@ impl Sessions {
             expires_in_ms,
         });
         session.user = Some(user);
+        self.tell_nodes(slot);
         self.mark_ready(slot);
         self.come_home(slot, turn);
     }

@@ -109,7 +109,7 @@ impl Rooms {
         }
     }
 
-    /// Some rooms whose logs are closed leave memory. Called where no room has fresh messages.
+    /// Some rooms whose logs are closed leave memory. Called where no room has fresh messages, so that none is kept from its readers.
     pub(crate) fn tend_closing(&mut self, turn: &mut Turn<'_>) {
         turn.counters.steps += self.forget_closed(PLACES_A_TURN) as u64;
     }
@@ -119,6 +119,9 @@ impl Rooms {
         let end = from.saturating_add(places_max).min(self.slots.capacity());
         for slot in from..end {
             if self.is_closed(slot) {
+                if !self.slots[slot].fresh.is_empty() {
+                    self.dirty.retain(|&dirty| dirty != slot);
+                }
                 self.forget_room(slot);
             }
         }

@@ -51,6 +51,7 @@ pub mod room_state;
 mod room_tokens;
 pub mod rooms;
 pub mod run;
+pub mod serving;
 pub mod session;
 pub mod sessions;
 pub mod shard;

@@ -34,6 +34,7 @@ use crate::proving::Proving;
 use crate::rates::Rates;
 use crate::room_tokens::RoomTokens;
 use crate::rooms::page_bytes_max;
+use crate::serving::Service;
 use crate::session::{ReadState, Session, Stage, Subscription};
 use crate::table::Table;
 use crate::timers::Timers;
@@ -95,6 +96,7 @@ pub struct Sessions {
     pub(crate) open_count: usize,
     /// Those of them that came in as guests.
     pub(crate) guests: u32,
+    pub(crate) service: Service,
     pub(crate) draining: bool,
     pub(crate) drained_cores: u16,
     /// Connections from here on are still to be told that the server stops.
@@ -194,6 +196,7 @@ impl Sessions {
             unread: Timers::new(READ_RETRY_AFTER_MS),
             open_count: 0,
             guests: 0,
+            service: Service::default(),
             draining: false,
             drained_cores: 0,
             untold_from: None,
@@ -494,6 +497,7 @@ impl Sessions {
         self.ask_unread(turn);
         self.sweep_runs(turn);
         self.go_on_draining(turn);
+        self.send_away_some(turn);
         turn.counters.guests = self.guests.into();
         turn.counters.run_bytes = self.run_bytes;
         turn.counters.outbox_bytes = self.outbox_bytes;
@@ -508,6 +512,7 @@ impl Sessions {
             || self.sweep.is_some()
             || self.sweeps_left > 0
             || self.orders.is_busy()
+            || self.service.is_busy()
             || self.untold_from.is_some()
             || self.unended_from.is_some()
     }

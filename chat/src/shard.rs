@@ -36,6 +36,7 @@ use crate::programming::ProgramNote;
 use crate::programs::ProgramSet;
 use crate::proving::Proved;
 use crate::rooms::{Rooms, RoomsParts};
+use crate::serving::Serving;
 use crate::sessions::{Actions, Sessions, Welcome};
 use crate::turn::Turn;
 
@@ -315,6 +316,17 @@ impl Shard {
     /// Whether the server is to be asked for more epochs: once each time that half of them are given.
     pub fn asks_for_epochs(&mut self) -> bool {
         self.rooms.asks_for_epochs()
+    }
+
+    /// This machine of a cluster serves from here on, as it does from the start, or does not: then everybody is sent to others, in
+    /// this turn and the next ones, and whoever comes at once.
+    pub fn set_serving(&mut self, serving: Serving) {
+        self.sessions.set_serving(serving);
+    }
+
+    /// Who comes in is told of these nodes of the cluster, behind `welcome`; of none from the start.
+    pub fn set_nodes(&mut self, nodes: &[String]) {
+        self.sessions.set_nodes(nodes);
     }
 
     /// Other epochs from here on, which nobody has given or passed: from `first` on, and below `end`.
