@@ -132,6 +132,11 @@ impl Logs {
         self.journals.get_mut(log.index())?.as_deref_mut()
     }
 
+    /// Whether there is one for each partition.
+    pub(crate) fn are_partitions(&self) -> bool {
+        self.partitions.is_some()
+    }
+
     /// The log of a server of its own.
     pub fn local(&self) -> Option<&Journal> {
         self.get(LogId::LOCAL).filter(|_| self.partitions.is_none())

@@ -150,6 +150,10 @@ impl Rooms {
             return self.send_unread(ask, turn);
         }
         let Some(&slot) = self.by_id.get(&room) else {
+            if self.logs.are_partitions() {
+                // Or its log was closed and opened meanwhile, and the connection is about to end.
+                return self.send_unread(ask, turn);
+            }
             // Its reader left, and the room was forgotten. The connection still waits for the page.
             let nothing = empty_page(after, after.next(), after);
             return self.send_page(ask, nothing, turn);

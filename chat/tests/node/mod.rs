@@ -14,7 +14,7 @@ use banter_chat::sessions::{Actions, Welcome};
 use banter_chat::shard::{Input, Shard, ShardConfig};
 use banter_log::catalog::Catalog;
 use banter_log::journal::{Answer, Ask as DiskAsk, JournalParts};
-use banter_protocol::event::Event;
+use banter_protocol::event::{Event, Message};
 use banter_protocol::features::{FeatureNames, KNOWN};
 use banter_protocol::frame::{Frame, Frames};
 use banter_protocol::ids::{Epoch, RoomId};
@@ -52,6 +52,8 @@ pub struct Node {
     /// Who was ended: slot, code and reason.
     pub ended: Vec<(u32, u16, String)>,
     pub run: u64,
+    /// What each place of each room holds, as it was told: never two things.
+    pub places: BTreeMap<(String, u64, u64), String>,
     /// The times of what was posted.
     pub times_ms: Vec<u64>,
 }
@@ -87,6 +89,7 @@ impl Node {
             heard: BTreeMap::new(),
             ended: Vec::new(),
             run: 1,
+            places: BTreeMap::new(),
             times_ms: Vec::new(),
         }
     }
@@ -158,7 +161,11 @@ impl Node {
     }
 
     pub fn post(&mut self, slot: u32, request: u64, room: &str, key: Option<&str>) {
-        let body = Body { format: BodyFormat::Json, bytes: b"\"said\"" };
+        self.say(slot, request, room, key, "\"said\"");
+    }
+
+    pub fn say(&mut self, slot: u32, request: u64, room: &str, key: Option<&str>, body: &str) {
+        let body = Body { format: BodyFormat::Json, bytes: body.as_bytes() };
         self.ask(slot, request, Ask::Post { room: room.into(), body, key: key.map(Into::into) });
     }
 
@@ -183,6 +190,10 @@ impl Node {
         }
         while let Some((id, sending)) = self.shard.next_send() {
             let frames = Frames(sending.bytes()).map(|frame| told(frame.expect("whole frames")));
+            for (place, body) in Frames(sending.bytes()).flatten().flat_map(places_of) {
+                let before = self.places.insert(place.clone(), body.clone());
+                assert!(before.as_ref().is_none_or(|before| *before == body), "{place:?}: {before:?} and {body}");
+            }
             self.times_ms.extend(Frames(sending.bytes()).flatten().filter_map(time_of));
             self.heard.entry(id.slot).or_default().extend(frames);
             self.sent.push(id);
@@ -229,7 +240,16 @@ impl Node {
         for _ in 0..ms / 100 {
             (self.now_ms, self.unix_ms) = (self.now_ms + 100, self.unix_ms + 100);
             self.turn();
+            let mut left = 5_000;
             while self.shard.is_busy() {
+                left -= 1;
+                if left == 0 {
+                    let rooms = self.shard.rooms();
+                    let (pages, keys, untold) =
+                        (rooms.has_pages_waiting(), rooms.has_keys_waiting(), rooms.has_untold());
+                    let (work, sessions) = (rooms.logs().has_work(), self.shard.sessions().is_busy());
+                    panic!("it never rests: {pages} {keys} {untold} {work} {sessions}");
+                }
                 self.turn();
             }
         }
@@ -242,6 +262,22 @@ impl Node {
 
 pub fn id(slot: u32) -> ConnectionId {
     ConnectionId { slot, generation: 1 }
+}
+
+/// The messages of an event: room, epoch and sequence, and the body.
+fn places_of(frame: &[u8]) -> Vec<((String, u64, u64), String)> {
+    let place = |message: Message<'_>| {
+        let body = String::from_utf8_lossy(message.body.bytes).into_owned();
+        ((message.room.to_owned(), message.epoch.0, message.sequence.0), body)
+    };
+    let (frame, _) = Frame::read(frame, u32::MAX).expect("a frame");
+    match native::read_event(frame).expect("an event") {
+        Event::Message(message) => vec![place(message)],
+        Event::Page { messages, .. } => {
+            Frames(messages).flatten().filter_map(|it| native::read_message(it).ok()).map(place).collect()
+        }
+        _ => Vec::new(),
+    }
 }
 
 fn time_of(frame: &[u8]) -> Option<u64> {
