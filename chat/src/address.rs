@@ -51,14 +51,65 @@ pub struct Now {
     pub unix_ms: u64,
 }
 
-/// Partitions of the room space; fixed, so that a partition can later move between machines.
-pub const PARTITIONS: u16 = 256;
+/// Partitions of the room space on a server of its own, and the most there may be in a cluster.
+pub const PARTITIONS_MAX: u16 = 256;
+/// The fewest there may be in a cluster.
+pub const PARTITIONS_MIN: u16 = 16;
 
-/// The core that owns a room: room → partition → core.
+/// Which core has which room: room → partition → core. A partition is the top bits of the room's id, and can move between
+/// machines as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Placement {
+    cores: u16,
+    partitions: u16,
+}
+
+impl Placement {
+    /// That of a server of its own.
+    pub fn of_one_server(cores: u16) -> Self {
+        Placement { cores: cores.max(1), partitions: PARTITIONS_MAX }
+    }
+
+    /// That of a machine of a cluster. `None`: there cannot be so many partitions.
+    pub fn in_cluster(cores: u16, partitions: u16) -> Option<Self> {
+        let is_possible = partitions.is_power_of_two() && (PARTITIONS_MIN..=PARTITIONS_MAX).contains(&partitions);
+        is_possible.then_some(Placement { cores: cores.max(1), partitions })
+    }
+
+    /// How many cores there are.
+    pub fn cores(self) -> u16 {
+        self.cores
+    }
+
+    /// How many partitions there are.
+    pub fn partitions(self) -> u16 {
+        self.partitions
+    }
+
+    /// The partition of a room.
+    pub fn partition_of(self, room: RoomId) -> u16 {
+        (room.0 >> (u128::BITS - self.partitions.trailing_zeros())) as u16
+    }
+
+    /// The core that has a partition, on the machine that owns it.
+    pub fn core_with(self, partition: u16) -> Core {
+        Core(partition % self.cores)
+    }
+
+    /// The core that owns a room, on the machine that owns its partition.
+    pub fn core_of(self, room: RoomId) -> Core {
+        self.core_with(self.partition_of(room))
+    }
+
+    /// The core that counts a user's connections: placed as a room of that name would be.
+    pub fn home_of(self, user: UserId) -> Core {
+        self.core_of(RoomId(user.0))
+    }
+}
+
+/// The core that owns a room on a server of its own.
 pub fn core_of(room: RoomId, cores: u16) -> Core {
-    let partition = (room.0 >> 120) as u16;
-    debug_assert!(partition < PARTITIONS);
-    Core(partition % cores)
+    Placement::of_one_server(cores).core_of(room)
 }
 
 /// The first 128 bits of BLAKE3 of a user's name: what a user is known by on the core that counts its connections.
@@ -70,11 +121,6 @@ impl UserId {
     pub fn of(user: &UserName) -> Self {
         UserId(RoomId::of(user.as_str()).0)
     }
-}
-
-/// The core that counts a user's connections: placed as a room of that name would be.
-pub fn home_of(user: UserId, cores: u16) -> Core {
-    core_of(RoomId(user.0), cores)
 }
 
 #[cfg(test)]
@@ -91,5 +137,25 @@ mod tests {
             let fair = 8_000 / rooms.len();
             assert!(rooms.iter().all(|&rooms| rooms > fair * 8 / 10 && rooms < fair * 12 / 10), "{cores}: {rooms:?}");
         }
+    }
+
+    #[test]
+    fn a_partition_is_the_top_bits_of_a_room_and_256_of_them_are_where_they_always_were() {
+        let room = RoomId(0xabcd << 112);
+        assert_eq!(Placement::of_one_server(7).core_of(room), Core(0xab % 7));
+        for (partitions, partition) in [(16, 0xa), (32, 0xab >> 3), (64, 0xab >> 2), (128, 0xab >> 1), (256, 0xab)] {
+            let placement = Placement::in_cluster(7, partitions).unwrap();
+            assert_eq!((placement.partition_of(room), placement.core_of(room)), (partition, Core(partition % 7)));
+            assert!(
+                placement.partition_of(RoomId(u128::MAX)) == partitions - 1 && placement.partition_of(RoomId(0)) == 0
+            );
+            assert_eq!(placement.home_of(UserId(room.0)), placement.core_of(room));
+        }
+    }
+
+    #[test]
+    fn there_are_from_16_to_256_partitions_and_a_power_of_two_of_them() {
+        assert!([0, 1, 8, 17, 100, 255, 257, 512].iter().all(|&it| Placement::in_cluster(1, it).is_none()));
+        assert_eq!(Placement::in_cluster(0, 16).unwrap().cores(), 1, "a machine has a core");
     }
 }

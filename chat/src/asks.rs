@@ -16,7 +16,7 @@ use banter_protocol::request::{Ask, Body, FetchFrom, Request};
 use bytes::Bytes;
 
 use crate::access::{Access, must_have};
-use crate::address::{ConnectionId, SubscriptionId, core_of};
+use crate::address::{ConnectionId, SubscriptionId};
 use crate::audience::Class;
 use crate::guests::has_no_token;
 use crate::local_room::LocalRoom;
@@ -41,6 +41,9 @@ impl Sessions {
     /// Takes a request. The caller has seen that the connection is read ([`Sessions::is_read`]).
     pub fn request(&mut self, connection: ConnectionId, request: &Request<'_>, turn: &mut Turn<'_>) {
         let Some(slot) = self.slot_of(connection) else { return };
+        if self.is_sent_away(slot, request.id, turn) {
+            return;
+        }
         let stage = self.connections[slot].stage;
         let result = match (&request.ask, stage) {
             (Ask::Hello { user, token, features }, Stage::Opened) => {
@@ -60,7 +63,7 @@ impl Sessions {
     /// Answers a text or frame that was whole and no request.
     pub fn bad_request(&mut self, connection: ConnectionId, fault: RequestFault, turn: &mut Turn<'_>) {
         let Some(slot) = self.slot_of(connection) else { return };
-        if self.connections[slot].is_open() {
+        if !self.is_sent_away(slot, fault.id, turn) && self.connections[slot].is_open() {
             self.refuse(slot, fault.id, &Refusal::new(ErrorCode::BadRequest, fault.message), turn);
             self.pause_if_heavy(slot, turn);
         }
@@ -205,6 +208,7 @@ impl Sessions {
             expires_in_ms,
         });
         session.user = Some(user);
+        self.tell_nodes(slot);
         self.mark_ready(slot);
         self.come_home(slot, turn);
     }
@@ -275,7 +279,7 @@ impl Sessions {
         let (room, author) = (RoomId::of(room), self.peer_of(slot));
         self.opens_post(slot);
         let parcel = Up::Refuse { room, author, request: id, refusal: Box::new(refusal) };
-        self.send_up_to(slot, core_of(room, self.cores), parcel, turn);
+        self.send_up_to(slot, self.placement.core_of(room), parcel, turn);
         Ok(())
     }
 
@@ -424,11 +428,11 @@ impl Sessions {
             });
         }
         let id = RoomId::of(name.as_str());
-        let (rooms, cores) = (&mut self.rooms, self.cores);
+        let (rooms, placement) = (&mut self.rooms, self.placement);
         let room = *self
             .room_by_id
             .entry(id)
-            .or_insert_with(|| rooms.insert(LocalRoom::new(id, name.clone(), core_of(id, cores))) as u32);
+            .or_insert_with(|| rooms.insert(LocalRoom::new(id, name.clone(), placement.core_of(id))) as u32);
         let place = self.rooms[room as usize].subscriptions.len() as u32;
         let subscription = self.subscriptions.insert(Subscription {
             connection: slot as u32,

@@ -196,6 +196,9 @@ impl Backend {
     pub fn ask(&mut self, ticket: Ticket, ask: BackendAsk, rooms: &Rooms, lanes: &mut Lanes, now_us: u64) {
         let author = Peer { core: self.own, connection: BACKEND };
         let request = Some(ticket);
+        if let Some(Err(refusal)) = ask.room().map(|room| rooms.must_be_open(RoomId::of(room.as_str()))) {
+            return self.answers.push((ticket, BackendAnswer::Answer(Answer::Refused(refusal))));
+        }
         let answer = match ask {
             BackendAsk::Post { room, user, key, body } => {
                 let ask = SayAsk { room, author, user, request, key, body, hop: 0 };
@@ -292,7 +295,7 @@ impl Rooms {
         let id = RoomId::of(name.as_str());
         let policy = self.policies.of(name.as_str());
         let level = policy.durability.level()?;
-        let catalog = self.journal()?.catalog();
+        let catalog = self.logs.of(id)?.catalog();
         let kept = catalog.room(id)?;
         Some(RoomState {
             room: name.clone(),
@@ -318,6 +321,7 @@ impl Rooms {
                 break;
             }
             let room = self.slots.get(slot).filter(|room| room.name.as_str().starts_with(prefix));
+            let room = room.filter(|room| !self.logs.is_closed_to(room.id));
             rooms.extend(room.map(|room| self.state(room, core)));
         }
         let next = next.or((end < self.slots.capacity()).then_some(end));

@@ -1,7 +1,7 @@
 //! The clock of a core's log: the wall clock for people, without its jumps.
 //!
 //! Invariants:
-//! - It never goes back, and never jumps: from one turn to the next it goes on by the time that passed, also while the
+//! - It never goes back, and never jumps but to what a log says that comes to the core ([`LogClock::raise`]): from one turn to the next it goes on by the time that passed, also while the
 //!   machine was suspended, give or take one part in [`SLEW_PARTS`], by which it comes nearer to the wall clock.
 //! - It starts at no less than the largest time in the log, so no message is older than the one before it.
 //!
@@ -19,6 +19,8 @@ pub const SLEW_PARTS: u64 = 10;
 pub struct LogClock {
     /// Where it starts, if that was said.
     start_ms: Option<u64>,
+    /// It starts at no less.
+    least_ms: u64,
     /// Its time, and the monotonic time then; none before it was read first.
     at: Option<(u64, u64)>,
     /// Monotonic milliseconds that were not enough for one of slew.
@@ -28,7 +30,7 @@ pub struct LogClock {
 impl LogClock {
     /// A clock that starts at that time when it is read first; without one, at the wall clock's.
     pub fn new(start_ms: Option<u64>) -> Self {
-        LogClock { start_ms, at: None, unslewed_ms: 0 }
+        LogClock { start_ms, least_ms: 0, at: None, unslewed_ms: 0 }
     }
 
     /// Where a clock starts: behind the largest time in the log, whatever the wall clock says.
@@ -39,7 +41,7 @@ impl LogClock {
     /// Goes on to now.
     pub fn advance(&mut self, now: Now) {
         let Some((time_ms, read_ms)) = self.at else {
-            self.at = Some((self.start_ms.unwrap_or(now.unix_ms), now.monotonic_ms));
+            self.at = Some((self.start_ms.unwrap_or(now.unix_ms).max(self.least_ms), now.monotonic_ms));
             return;
         };
         let elapsed_ms = now.monotonic_ms.saturating_sub(read_ms);
@@ -50,6 +52,13 @@ impl LogClock {
         let slowest_ms = steady_ms.saturating_sub(slew_ms_max).max(time_ms);
         let slewed_ms = now.unix_ms.clamp(slowest_ms, steady_ms.saturating_add(slew_ms_max));
         self.at = Some((slewed_ms, read_ms.max(now.monotonic_ms)));
+    }
+
+    /// Is at no less than that from here on: a log came to which times were given up to there. Of its invariants that it never
+    /// jumps does not hold here.
+    pub fn raise(&mut self, least_ms: u64) {
+        self.least_ms = self.least_ms.max(least_ms);
+        self.at = self.at.map(|(time_ms, read_ms)| (time_ms.max(least_ms), read_ms));
     }
 
     /// So much passed that the monotonic time leaves out.
@@ -110,6 +119,19 @@ mod tests {
         assert_eq!(LogClock::start_behind(None, 7), 7);
         assert_eq!(started(Some(5), 9).time_ms(), 5, "where it was told to");
         assert_eq!(started(None, 9).time_ms(), 9);
+    }
+
+    #[test]
+    fn it_is_raised_to_what_a_log_says_that_comes_later_and_never_put_back() {
+        for mut clock in [started(None, 1_000), LogClock::new(None)] {
+            clock.raise(5_000);
+            clock.raise(3_000);
+            clock.advance(Now { monotonic_ms: 60, unix_ms: 1_000, ..Now::default() });
+            assert!(clock.time_ms() >= 5_000, "{clock:?}");
+        }
+        let mut ahead = started(Some(9_000), 1_000);
+        ahead.raise(5_000);
+        assert_eq!(ahead.time_ms(), 9_000);
     }
 
     #[test]

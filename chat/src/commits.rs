@@ -6,92 +6,81 @@
 //! ```
 //!
 //! Invariants:
-//! - One commit is in flight; what comes meanwhile is the next one. A commit is of rooms of one retention class; classes
-//!   take turns.
+//! - A log has one commit in flight; what comes meanwhile is its next one. Logs wait for each other in nothing. A commit is of
+//!   rooms of one retention class; classes take turns.
 //! - The answers to one connection's posts to one room come in the order of the posts: a room has one level, and what is
 //!   open at that level is answered in order.
-//! - When a commit fails, everything behind it is refused with it, and the places are given again. A post that does not fit
+//! - When a commit fails, everything behind it in its log is refused with it, and the places are given again. A post that does not fit
 //!   what is left of a full disk takes only its own room's with it.
 //! - Rooms take turns: one that is posted to faster than the log takes it makes only itself wait.
 //! - What waits is bounded by `log_waiting_bytes_max`: above it posts are refused before they get a place, and with the
 //!   answers that wait behind them there is at most twice as much. Rooms in memory wait for nothing here, whatever the
 //!   disk does.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::ops::Bound;
+use std::collections::{BTreeSet, VecDeque};
 
-use banter_log::index::Entry;
-use banter_log::journal::{Answer as DiskAnswer, Done, Journal, Reach};
-use banter_log::key::KeyedPost;
-use banter_log::record::{Author, Level, Record as LogRecord};
-use banter_log::segment::Class;
-use slab::Slab;
+use banter_log::journal::{Answer as DiskAnswer, Done, Journal};
+use banter_log::record::Author;
 
 use crate::address::Peer;
-use crate::parcel::{Answer, Down, Record};
+use crate::logs::{LogId, Reading};
+use crate::parcel::{Answer, Down};
 use crate::policy::Durability;
-use crate::room::Room;
 use crate::rooms::Rooms;
 use crate::turn::Turn;
 
+mod gathering;
+mod holding;
 mod open;
+mod queue;
 mod refusing;
 mod states;
 
-use open::behind;
 pub use open::{Decided, Open, RoomQueue};
+use queue::LogQueue;
 pub(crate) use refusing::log_is_full;
-use refusing::{refusal_of, refusal_of_size};
-use states::{States, stated};
+use refusing::refusal_of;
 
-/// Bytes that one room gives to a commit before it is the next room's turn; a larger record goes alone.
-const SHARE_BYTES: usize = 8 * 1_024;
 /// Quiet behind which the last block of a segment is proved, in milliseconds.
 const QUIET_MS: u64 = 1_000;
 /// How long posts wait for a segment before they are refused, in milliseconds.
 const SEGMENT_WAIT_MS_MAX: u64 = 5_000;
-/// Places that an empty queue keeps.
-const PLACES_KEPT: usize = 64;
 
 /// Posts that have a place, and answers that must keep their order among them.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Commits {
     /// What waits for no disk.
     unlogged: VecDeque<(Option<usize>, Open)>,
-    /// Logged rooms whose queue holds something, in turn, by their retention class.
-    rooms: BTreeMap<Class, VecDeque<usize>>,
-    flight: Flight,
+    /// What waits for each log, by its number.
+    logs: Vec<LogQueue>,
+    /// What waits for any of them.
+    queued: usize,
     waiting_posts: u64,
     waiting_bytes: u64,
-    /// When something was committed last, in the turns' milliseconds.
-    last_ms: u64,
-    /// Classes that wait for a segment, and since when, in the turns' milliseconds.
-    waiting_since_ms: BTreeMap<Class, u64>,
-}
-
-/// The commit in flight, or what was gathered for it.
-#[derive(Debug, Default)]
-struct Flight {
-    open: VecDeque<(usize, Open)>,
-    bytes: usize,
-    /// Posts and states in it.
-    records: usize,
-    /// What rooms with a state say of it.
-    states: States,
-    class: Class,
-    is_begun: bool,
-    /// When it began, in the turns' microseconds.
-    since_us: u64,
+    /// Logs that are to be looked at, and when, in the turns' milliseconds.
+    dues: BTreeSet<(u64, LogId)>,
+    /// Milliseconds that somebody waits for a commit at most; none: as long as it takes.
+    hold_ms: Option<u64>,
 }
 
 impl Commits {
-    /// Whether nothing is open.
-    pub fn is_empty(&self) -> bool {
-        self.unlogged.is_empty() && !self.has_queued() && self.flight.open.is_empty()
+    /// Nothing open, for so many logs, whose commits take as long as they take or are waited for so long at most.
+    pub fn new(logs: usize, hold_ms: Option<u64>) -> Self {
+        Commits {
+            unlogged: VecDeque::new(),
+            // A logged room without a log waits for ever.
+            logs: (0..logs.max(1)).map(|_| LogQueue::default()).collect(),
+            queued: 0,
+            waiting_posts: 0,
+            waiting_bytes: 0,
+            dues: BTreeSet::new(),
+            hold_ms,
+        }
     }
 
-    fn has_queued(&self) -> bool {
-        self.rooms.values().any(|rooms| !rooms.is_empty())
+    /// Whether nothing is open.
+    pub fn is_empty(&self) -> bool {
+        self.unlogged.is_empty() && self.queued == 0
     }
 
     /// So many bytes wait for a room's keys to be read, and count with those that wait for a commit.
@@ -118,19 +107,14 @@ impl Commits {
     pub fn waiting(&self) -> (u64, u64) {
         (self.waiting_posts, self.waiting_bytes)
     }
-}
 
-impl Flight {
-    fn push(&mut self, slot: usize, open: Open) {
-        self.bytes += open.bytes();
-        self.records += usize::from(open.is_record());
-        self.open.push_back((slot, open));
-    }
-
-    /// Whose turn it was is remembered.
-    fn take(&mut self) -> VecDeque<(usize, Open)> {
-        let class = self.class;
-        std::mem::replace(self, Flight { class, ..Flight::default() }).open
+    /// A log is to be looked at then.
+    fn set_due(&mut self, log: LogId, due_ms: Option<u64>) {
+        let before_ms = std::mem::replace(&mut self.logs[log.index()].due_ms, due_ms);
+        if before_ms != due_ms {
+            before_ms.map(|before_ms| self.dues.remove(&(before_ms, log)));
+            self.dues.extend(due_ms.map(|due_ms| (due_ms, log)));
+        }
     }
 }
 
@@ -156,11 +140,17 @@ impl Rooms {
         }
         self.commits.waiting_bytes += open.waiting_bytes();
         self.commits.waiting_posts += u64::from(is_post);
+        self.commits.queued += 1;
         let room = &mut self.slots[slot];
+        let log = self.logs.id_of(room.id);
         if room.queue.open.is_empty() {
-            self.commits.rooms.entry(room.policy.class).or_default().push_back(slot);
+            self.commits.logs[log.index()].rooms.entry(room.policy.class).or_default().push_back(slot);
+        }
+        if let Some(since_ms) = self.commits.hold_ms.and_then(|_| open.waits_since_ms()) {
+            self.commits.logs[log.index()].arrived(since_ms, slot);
         }
         room.queue.open.push_back(open);
+        self.logs.wake(log);
     }
 
     /// Makes the open posts of rooms in memory history, and sends the answers that wait for nothing.
@@ -173,249 +163,143 @@ impl Rooms {
         }
     }
 
-    /// Begins the next commit of the log, if none is in flight. Once a turn, so that what came together goes together.
+    /// Begins the next commit of each log in which none is in flight. Once a turn, so that what came together goes together.
     pub fn begin_commit(&mut self, turn: &mut Turn<'_>) {
-        for _ in 0..self.commits.rooms.len() {
-            let is_idle = self.journal.as_ref().is_some_and(|journal| !journal.is_committing());
-            let Some(class) = self.next_class().filter(|_| is_idle && !self.commits.flight.is_begun) else { break };
-            if let Some(refusal) = self.journal.as_ref().and_then(|journal| refusal_of(journal, class)) {
-                self.refuse_class(class, &refusal, turn);
+        while let Some(&(due_ms, log)) = self.commits.dues.first().filter(|due| due.0 <= turn.now.monotonic_ms) {
+            self.commits.dues.remove(&(due_ms, log));
+            self.commits.logs[log.index()].due_ms = None;
+            self.logs.wake(log);
+        }
+        let mut looked_at = 0;
+        while let Some(&log) = self.logs.awake().get(looked_at) {
+            self.tend_held(log, turn);
+            self.begin_commit_of(log, turn);
+            self.forget_arrivals(log);
+            self.prove(log, turn);
+            self.commits.set_due(log, self.due_of(log));
+            looked_at += 1;
+        }
+    }
+
+    fn begin_commit_of(&mut self, log: LogId, turn: &mut Turn<'_>) {
+        for _ in 0..self.commits.logs[log.index()].rooms.len() {
+            let is_idle = self.logs.get(log).is_some_and(|journal| !journal.is_committing());
+            let queue = &self.commits.logs[log.index()];
+            let Some(class) = queue.next_class().filter(|_| is_idle && !queue.flight.is_begun) else { break };
+            if let Some(refusal) = self.logs.get(log).and_then(|journal| refusal_of(journal, class)) {
+                self.refuse_class(log, class, &refusal, turn);
                 continue;
             }
             loop {
-                self.gather(class, turn);
-                if self.commits.flight.records > 0 {
-                    if self.begin_gathered(turn) {
+                self.gather(log, class, turn);
+                let flight = &self.commits.logs[log.index()].flight;
+                if flight.records > 0 {
+                    if self.begin_gathered(log, turn) {
                         break;
                     }
                     continue;
                 }
                 // Answers wait for no segment; what is behind them may.
-                let is_empty = self.commits.flight.open.is_empty();
-                self.complete_flight(turn);
+                let is_empty = flight.open.is_empty();
+                self.complete_flight(log, turn);
                 if is_empty {
                     break;
                 }
             }
         }
-        self.prove(turn);
-    }
-
-    /// The class whose turn it is among those that have something queued.
-    fn next_class(&self) -> Option<Class> {
-        let queued = |(class, rooms): (&Class, &VecDeque<usize>)| (!rooms.is_empty()).then_some(*class);
-        let behind = (Bound::Excluded(self.commits.flight.class), Bound::Unbounded);
-        let next = self.commits.rooms.range(behind).find_map(queued);
-        next.or_else(|| self.commits.rooms.iter().find_map(queued))
     }
 
     /// Behind a while of quiet the last block is proved, so that damage to it is not taken for a crash's remains.
-    fn prove(&mut self, turn: &Turn<'_>) {
-        let is_quiet = turn.now.monotonic_ms >= self.commits.last_ms + QUIET_MS;
-        if let Some(journal) = &mut self.journal
-            && is_quiet
-            && !self.commits.flight.is_begun
-            && journal.has_unproved()
-        {
-            journal.prove();
+    fn prove(&mut self, log: LogId, turn: &Turn<'_>) {
+        let queue = &self.commits.logs[log.index()];
+        let is_quiet = turn.now.monotonic_ms >= queue.last_ms + QUIET_MS && !queue.flight.is_begun;
+        if is_quiet && self.logs.get(log).is_some_and(Journal::has_unproved) {
+            self.logs.get_mut(log).into_iter().for_each(Journal::prove);
         }
     }
 
-    /// When a segment's last block is to be proved, or a commit has waited too long for a segment.
+    /// When the first log has something due.
     pub(crate) fn commits_due(&self) -> Option<u64> {
-        let journal = self.journal.as_ref()?;
-        let is_quiet = !self.commits.flight.is_begun && !journal.is_committing() && journal.has_unproved();
-        let prove_ms = is_quiet.then_some(self.commits.last_ms + QUIET_MS);
-        let waits_ms = self.commits.waiting_since_ms.values().map(|since_ms| since_ms + SEGMENT_WAIT_MS_MAX);
-        prove_ms.into_iter().chain(waits_ms).min()
+        // Those that are awake may have changed since they were looked at.
+        let awake = self.logs.awake();
+        let asleep = self.commits.dues.iter().find(|(_, log)| !awake.contains(log)).map(|&(due_ms, _)| due_ms);
+        awake.iter().filter_map(|&log| self.due_of(log)).chain(asleep).min()
     }
 
-    /// Takes from the rooms' queues what one commit of that class holds.
-    fn gather(&mut self, class: Class, turn: &mut Turn<'_>) {
-        let Some(bytes_max) = self.journal.as_ref().map(|journal| journal.room(class)) else { return };
-        self.commits.flight.class = class;
-        let Some(mut rooms) = self.commits.rooms.get_mut(&class).map(std::mem::take) else { return };
-        while let Some(slot) = rooms.pop_front() {
-            let is_full = self.gather_share(slot, bytes_max, turn);
-            let queue = &mut self.slots[slot].queue.open;
-            if queue.is_empty() {
-                if queue.capacity() > PLACES_KEPT {
-                    *queue = VecDeque::new();
-                }
-            } else if is_full {
-                rooms.push_front(slot);
-                break;
-            } else {
-                rooms.push_back(slot);
-            }
-        }
-        self.commits.rooms.insert(class, rooms);
-    }
-
-    /// Takes one room's share; whether the commit holds no more.
-    fn gather_share(&mut self, slot: usize, bytes_max: usize, turn: &mut Turn<'_>) -> bool {
-        let room = &mut self.slots[slot];
-        let (queue, flight) = (&mut room.queue, &mut self.commits.flight);
-        let (mut share, mut is_first) = (0, true);
-        while let Some(open) = queue.open.front().filter(|open| share < SHARE_BYTES || open.is_behind()) {
-            let bytes = open.bytes();
-            // What a program said behind a post goes with it, and their room's state with both.
-            if !open.is_behind() {
-                let group = bytes + behind(&queue.open).map(Open::bytes).sum::<usize>();
-                let state = flight.states.added_bytes(slot, &room.name, room.program.as_deref(), &queue.open);
-                if flight.bytes > 0 && flight.bytes + flight.states.bytes() + group + state > bytes_max {
-                    return true;
-                }
-            }
-            if std::mem::take(&mut is_first) {
-                flight.states.enter(slot, &room.name, room.program.as_deref());
-            }
-            share += bytes;
-            turn.counters.steps += 1;
-            queue.in_flight += 1;
-            if let Some(open) = queue.open.pop_front() {
-                flight.states.say(slot, &room.name, open.state());
-                flight.push(slot, open);
-            }
-        }
-        false
-    }
-
-    /// Begins what was gathered, or has it wait or refused. `false`: one room's was refused, and that of others may fit.
-    fn begin_gathered(&mut self, turn: &mut Turn<'_>) -> bool {
-        let Some(journal) = self.journal.as_mut() else { return true };
-        let class = self.commits.flight.class;
-        // Answers count as some bytes too: it may ask for a little more room than it takes.
-        let bytes = self.commits.flight.bytes + self.commits.flight.states.said_bytes();
-        let carried = self.commits.flight.states.carried(&self.slots);
-        let Some(carried) = journal.make_room_with_states(class, bytes, carried) else {
-            return self.has_no_room(class, turn);
-        };
-        self.commits.waiting_since_ms.remove(&class);
-        let (slots, flight) = (&self.slots, &self.commits.flight);
-        let wanted = reach_of(slots, flight, journal);
-        let posts = flight.open.iter().filter_map(|(slot, open)| match open {
-            Open::Post { record, time_ms, key, decided, .. } => {
-                let room = &slots[*slot];
-                let level = if room.policy.durability == Durability::Synced { Level::Synced } else { Level::Written };
-                let sent_body_hash = decided.as_ref().and_then(|decided| decided.sent_body_hash);
-                let (record, entry) = logged((record, sent_body_hash), level, (room.id, room.epoch), *time_ms, *key);
-                Some((record, entry, room.name.as_str()))
-            }
-            Open::State { .. } | Open::Answer { .. } => None,
-        });
-        let is_begun = if flight.states.is_empty() {
-            journal.commit(class, posts, wanted)
-        } else {
-            let (ahead, behind) =
-                flight.states.records(slots, &flight.open, &carried, (self.clock.time_ms(), journal.catalog()));
-            let states = |states| stated(states, slots);
-            journal.commit(class, states(&ahead).chain(posts).chain(states(&behind)), wanted)
-        };
-        if is_begun {
-            turn.counters.commits += 1;
-            turn.counters.committed_bytes += flight.bytes as u64;
-            (self.commits.flight.is_begun, self.commits.flight.since_us) = (true, turn.now.monotonic_us);
-            self.commits.last_ms = turn.now.monotonic_ms;
-        }
-        true
-    }
-
-    /// What was gathered does not fit the segment, and there is no other: as much was gathered as fits, so this is one post.
-    /// `false`: it was refused with what is behind it in its room, and others may fit.
-    fn has_no_room(&mut self, class: Class, turn: &mut Turn<'_>) -> bool {
-        let Some(journal) = &self.journal else { return true };
-        if let Some(refusal) = refusal_of(journal, class) {
-            self.refuse_class(class, &refusal, turn);
-            return true;
-        }
-        let takes_smaller = journal.room(class) > 0;
-        let refusal = refusal_of_size(journal, class, self.commits.flight.bytes + self.commits.flight.states.bytes());
-        match refusal.or_else(|| self.waited_too_long(class, turn)) {
-            Some(refusal) if takes_smaller => {
-                self.refuse_gathered(&refusal, turn);
-                return false;
-            }
-            Some(refusal) => self.refuse_class(class, &refusal, turn),
-            None => self.put_back(),
-        }
-        true
-    }
-
-    /// What was gathered waits in its rooms' queues again, in its order, so that another class may go ahead.
-    fn put_back(&mut self) {
-        let class = self.commits.flight.class;
-        let rooms = self.commits.rooms.entry(class).or_default();
-        for (slot, open) in self.commits.flight.take().into_iter().rev() {
-            let queue = &mut self.slots[slot].queue;
-            queue.in_flight -= 1;
-            if queue.open.is_empty() {
-                rooms.push_front(slot);
-            }
-            queue.open.push_front(open);
-        }
+    /// When a segment's last block is to be proved, a commit has waited too long for a segment, or somebody for a commit.
+    fn due_of(&self, log: LogId) -> Option<u64> {
+        let (journal, queue) = (self.logs.get(log)?, &self.commits.logs[log.index()]);
+        let is_quiet = !queue.flight.is_begun && !journal.is_committing() && journal.has_unproved();
+        let prove_ms = is_quiet.then_some(queue.last_ms + QUIET_MS);
+        let waits_ms = queue.waiting_since_ms.values().map(|since_ms| since_ms + SEGMENT_WAIT_MS_MAX);
+        prove_ms.into_iter().chain(waits_ms).chain(self.held_due(log)).min()
     }
 
     /// Takes what the disk did.
-    pub fn disk(&mut self, answer: DiskAnswer, turn: &mut Turn<'_>) {
+    pub fn disk(&mut self, log: LogId, answer: DiskAnswer, turn: &mut Turn<'_>) {
         if let DiskAnswer::Erase(erasure) = &answer {
-            return self.erase(erasure);
+            return self.erase(log, erasure);
         }
-        let Some(journal) = &mut self.journal else { return };
+        let Some(journal) = self.logs.get_mut(log) else { return };
         let mut done = Vec::new();
         journal.handle(answer, &mut done);
-        self.take_done(done, turn);
+        self.take_done(log, done, turn);
     }
 
-    /// Does the turn's slice of the log's long work, and begins the reads that wait for their turn.
+    /// Does the turn's slice of the logs' long work, and begins the reads that wait for their turn.
     pub fn begin_reads(&mut self, turn: &mut Turn<'_>) {
-        let Some(journal) = &mut self.journal else { return };
-        turn.counters.steps += journal.work() as u64;
-        let mut done = Vec::new();
-        journal.begin_reads(&mut done);
-        self.take_done(done, turn);
+        let mut looked_at = 0;
+        while let Some(&log) = self.logs.awake().get(looked_at) {
+            looked_at += 1;
+            let Some(journal) = self.logs.get_mut(log) else { continue };
+            turn.counters.steps += journal.work() as u64;
+            let mut done = Vec::new();
+            journal.begin_reads(&mut done);
+            self.take_done(log, done, turn);
+        }
     }
 
-    fn take_done(&mut self, done: Vec<Done>, turn: &mut Turn<'_>) {
+    fn take_done(&mut self, log: LogId, done: Vec<Done>, turn: &mut Turn<'_>) {
         for done in done {
             match done {
-                Done::Committed { is_last: true, .. } => self.complete_flight(turn),
-                Done::Committed { .. } => self.complete_written(turn),
-                Done::CommitFailed => self.commit_failed(turn),
-                Done::Page { ticket, page } => self.page_read(ticket, page, turn),
+                Done::Committed { is_last: true, .. } => self.complete_flight(log, turn),
+                Done::Committed { .. } => self.complete_written(log, turn),
+                Done::CommitFailed => self.commit_failed(log, turn),
+                Done::Page { ticket, page } => self.page_read(Reading { log, ticket }, page, turn),
                 Done::Keys { ticket, keys } => {
                     if let Err(fault) = keys {
                         turn.counters.damaged_reads += 1;
-                        self.pages.faults.push(fault);
+                        self.pages.faults.push((log, fault));
                     }
-                    self.keys_read(ticket, keys.ok(), turn);
+                    self.keys_read(Reading { log, ticket }, keys.ok(), turn);
                 }
                 Done::State { ticket, state } => {
                     if let Err(fault) = &state {
                         turn.counters.damaged_reads += 1;
-                        self.pages.faults.push(*fault);
+                        self.pages.faults.push((log, *fault));
                     }
-                    self.state_read(ticket, state, turn);
+                    self.state_read(Reading { log, ticket }, state, turn);
                 }
             }
         }
     }
 
-    fn complete_flight(&mut self, turn: &mut Turn<'_>) {
-        if self.commits.flight.is_begun {
-            turn.latencies.commit.record_us(turn.now.monotonic_us.saturating_sub(self.commits.flight.since_us));
+    fn complete_flight(&mut self, log: LogId, turn: &mut Turn<'_>) {
+        self.states_are_said(log);
+        let flight = &mut self.commits.logs[log.index()].flight;
+        if flight.is_begun {
+            turn.latencies.commit.record_us(turn.now.monotonic_us.saturating_sub(flight.since_us));
         }
-        self.states_are_said();
-        for (slot, open) in self.commits.flight.take() {
+        for (slot, open) in flight.take() {
             self.complete_logged(slot, open, turn);
         }
     }
 
     /// The commit is with the kernel, and on its way to the disk: what asked no more than that is done.
-    fn complete_written(&mut self, turn: &mut Turn<'_>) {
-        for (slot, open) in std::mem::take(&mut self.commits.flight.open) {
+    fn complete_written(&mut self, log: LogId, turn: &mut Turn<'_>) {
+        for (slot, open) in std::mem::take(&mut self.commits.logs[log.index()].flight.open) {
             if self.slots[slot].policy.durability == Durability::Synced {
-                self.commits.flight.open.push_back((slot, open));
+                self.commits.logs[log.index()].flight.open.push_back((slot, open));
             } else {
                 self.complete_logged(slot, open, turn);
             }
@@ -431,6 +315,7 @@ impl Rooms {
 
     /// What becomes of it is known.
     fn no_longer_waits(&mut self, open: &Open) {
+        self.commits.queued -= 1;
         self.commits.waiting_bytes -= open.waiting_bytes();
         self.commits.waiting_posts -= u64::from(matches!(open, Open::Post { .. }));
     }
@@ -439,12 +324,12 @@ impl Rooms {
     fn complete(&mut self, slot: Option<usize>, open: Open, turn: &mut Turn<'_>) {
         let (to, request, answer) = match (open, slot) {
             (Open::Answer { to, request, answer, .. }, _) => (to, request, answer),
-            (Open::Post { .. } | Open::State { .. }, None) => return,
+            (Open::Post { .. } | Open::State { .. }, None) | (Open::Told, _) => return,
             (Open::State { decided }, Some(slot)) => {
                 self.complete_decided(slot, *decided, turn);
                 return self.queue_if_idle(slot);
             }
-            (Open::Post { record, request, time_ms, key, since_us, decided }, Some(slot)) => {
+            (Open::Post { record, request, time_ms, key, since_us, decided, is_answered }, Some(slot)) => {
                 let room = &mut self.slots[slot];
                 let latency = &mut turn.latencies.post[room.policy.durability as usize];
                 latency.record_us(turn.now.monotonic_us.saturating_sub(since_us));
@@ -472,44 +357,14 @@ impl Rooms {
                         return;
                     }
                 }
+                if is_answered {
+                    return;
+                }
                 (author, request, answer)
             }
         };
         turn.lanes.send_answer(to.core, Down::Answer { to: to.connection, request, answer });
     }
-}
-
-/// How far a commit is to get, and what is told of it.
-fn reach_of(slots: &Slab<Room>, flight: &Flight, journal: &Journal) -> Reach {
-    let (mut has_written, mut has_synced) = (false, false);
-    for (slot, _) in flight.open.iter().filter(|(_, open)| open.is_record()) {
-        let room = &slots[*slot];
-        let is_synced = room.policy.durability == Durability::Synced;
-        (has_synced, has_written) = (has_synced | is_synced, has_written | !is_synced);
-        // The first message behind one that was safer is as safe as that before anybody is told of it: otherwise a power
-        // cut could take all that says that the level went down, and its places would be given again.
-        if !is_synced && journal.catalog().room(room.id).is_some_and(|known| known.level == Level::Synced) {
-            return Reach::Synced;
-        }
-    }
-    match (has_written, has_synced) {
-        (_, false) => Reach::Written,
-        (false, true) => Reach::Synced,
-        (true, true) => Reach::WrittenThenSynced,
-    }
-}
-
-fn logged<'r>(
-    (record, sent_body_hash): (&'r Record, Option<u64>),
-    level: Level,
-    (room, epoch): (banter_protocol::ids::RoomId, banter_protocol::ids::Epoch),
-    time_ms: u64,
-    key: Option<KeyedPost>,
-) -> (LogRecord<'r>, Entry) {
-    let author = log_author(record.author);
-    let log_record = LogRecord { sent_body_hash, ..LogRecord::message(room, level, author, &record.frame) };
-    let (kind, record_bytes) = (log_record.kind, log_record.bytes() as u32);
-    (log_record, Entry { kind, room, epoch, sequence: record.sequence, time_ms, level, record_bytes, key })
 }
 
 /// A connection as the log names it.

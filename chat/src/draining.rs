@@ -50,7 +50,7 @@ impl Sessions {
     /// A core has sent its last batch; with the last core's word connections end as they are flushed.
     pub(crate) fn core_drained(&mut self) {
         self.drained_cores += 1;
-        if self.drained_cores >= self.cores {
+        if self.drained_cores >= self.placement.cores() {
             self.unended_from = Some(0);
         }
     }
@@ -58,7 +58,7 @@ impl Sessions {
     /// Whether a connection with nothing left to send is to end.
     pub(crate) fn ends_when_flushed(&self, slot: usize) -> bool {
         let session = &self.connections[slot];
-        self.drained_cores >= self.cores
+        self.drained_cores >= self.placement.cores()
             && self.untold_from.is_none()
             && session.is_open()
             && session.behind == 0

@@ -24,6 +24,11 @@ impl Epochs {
         epochs
     }
 
+    /// Others than before: from `first` on and below `end`.
+    pub fn begin(&mut self, first: Epoch, end: Epoch) {
+        *self = Epochs::new(first, self.step, end);
+    }
+
     /// The next one; `None`: until there are more.
     pub fn take(&mut self) -> Option<Epoch> {
         let epoch = self.next;
@@ -66,6 +71,14 @@ mod tests {
         assert_eq!(epochs.take(), None);
         epochs.extend(Epoch(120));
         assert_eq!(taken(&mut epochs), [110, 113, 116, 119]);
+    }
+
+    #[test]
+    fn others_begin_where_they_are_told_to_whatever_was_given_before() {
+        let mut epochs = Epochs::new(Epoch(101), 3, Epoch(110));
+        epochs.take();
+        epochs.begin(Epoch(50), Epoch(54));
+        assert_eq!(taken(&mut epochs), [50, 53]);
     }
 
     #[test]

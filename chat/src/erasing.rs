@@ -10,6 +10,7 @@ use banter_log::erasure::{Bound, Erasure};
 use banter_protocol::ids::{RoomId, Sequence};
 
 use crate::history::gap_instead;
+use crate::logs::LogId;
 use crate::rooms::Rooms;
 use crate::turn::Turn;
 
@@ -52,8 +53,8 @@ impl Erasing {
 
 impl Rooms {
     /// Something of a room of this core is to be erased: nobody is told it from now on.
-    pub(crate) fn erase(&mut self, erasure: &Erasure) {
-        let Some(journal) = &mut self.journal else { return };
+    pub(crate) fn erase(&mut self, log: LogId, erasure: &Erasure) {
+        let Some(journal) = self.logs.get_mut(log) else { return };
         let id = erasure.room_id();
         let was_known = journal.catalog().erasures().get(id, erasure.number).is_some();
         let (known, segment) = journal.erase(erasure);

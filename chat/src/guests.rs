@@ -51,7 +51,7 @@ impl Sessions {
         turn: &mut Turn<'_>,
     ) -> Result<(), Refusal> {
         // This core's share, rounded up.
-        let guests_max = self.limits.guests_max.div_ceil(self.cores.into());
+        let guests_max = self.limits.guests_max.div_ceil(self.placement.cores().into());
         let is_full = guests_max != 0 && self.guests >= guests_max;
         if is_full && turn.counters.limits.refuses(Limit::Guests, self.limits.dry_run) {
             self.refuse(slot, request, &full(), turn);

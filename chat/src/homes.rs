@@ -22,7 +22,7 @@ use std::collections::{BTreeSet, VecDeque};
 use banter_access::limit::{DryRun, Limit};
 use rustc_hash::FxHashMap;
 
-use crate::address::{Peer, UserId, home_of};
+use crate::address::{Peer, UserId};
 use crate::limits::Limits;
 use crate::parcel::{Down, HomeNews, Moved, Up};
 use crate::sessions::Sessions;
@@ -241,6 +241,6 @@ impl Sessions {
         let Some(user) = session.user.as_ref().map(UserId::of) else { return };
         session.is_at_home = moved != Moved::Went;
         let news = HomeNews { user, connection, since_us: session.since.us(), moved };
-        self.send_up_to(slot, home_of(user, self.cores), Up::Home(news), turn);
+        self.send_up_to(slot, self.placement.home_of(user), Up::Home(news), turn);
     }
 }

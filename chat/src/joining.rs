@@ -74,7 +74,7 @@ impl Rooms {
         if !room.policy.durability.is_logged() {
             return in_memory;
         }
-        let in_log = self.journal.as_ref().and_then(|journal| journal.catalog().room(room.id));
+        let in_log = self.logs.of(room.id).and_then(|journal| journal.catalog().room(room.id));
         in_log.filter(|log| log.head.next() >= in_memory).map_or(in_memory, |log| log.first.min(in_memory))
     }
 

@@ -11,6 +11,7 @@ use banter_protocol::ids::{RoomId, RoomName, Sequence};
 use rustc_hash::FxHashMap;
 
 use crate::dedupe::keys_within;
+use crate::logs::{LogId, Reading};
 use crate::pages::refuse_fetch;
 use crate::parcel::{Down, JoinAsk, Refusal, SayAsk, Up};
 use crate::room::Room;
@@ -30,8 +31,8 @@ const EXPIRY_INTERVAL_MS: u64 = 1_000;
 /// read, the post is refused.
 #[derive(Default)]
 pub(crate) struct KeysLoading {
-    /// Rooms whose window is being read, by the ticket of the reading. They are held.
-    reading: FxHashMap<u32, usize>,
+    /// Rooms whose window is being read. They are held.
+    reading: FxHashMap<Reading, usize>,
     /// Rooms whose window was read, and the keys that are still to be taken, newest first. They are held.
     taking: VecDeque<(usize, Vec<KnownKey>)>,
     /// Rooms whose window could not be read, and when it may be tried again.
@@ -82,7 +83,7 @@ impl Rooms {
             _ => return None,
         };
         if !matches!(parcel, Up::Say(_)) {
-            self.journal.as_ref()?.catalog().room(id)?;
+            self.logs.of(id)?.catalog().room(id)?;
         }
         let slot = self.room_or_new(name).ok()?;
         self.queue_if_idle(slot);
@@ -95,12 +96,13 @@ impl Rooms {
         if let Some(&slot) = self.by_id.get(&id) {
             return Ok(slot);
         }
+        self.must_be_open(id)?;
         if self.slots.len() >= self.rooms_max && !self.forget_idle_room() {
             return Err(too_many_rooms());
         }
         let policy = *self.policies.of(name.as_str());
         let level = policy.durability.level();
-        let (epoch, head) = match self.journal.as_ref().zip(level) {
+        let (epoch, head) = match self.logs.of(id).zip(level) {
             Some((journal, level)) => {
                 let catalog = journal.catalog();
                 (catalog.epoch_of(id, level, policy.class), catalog.room(id).map_or(Sequence(0), |room| room.head))
@@ -118,8 +120,9 @@ impl Rooms {
 
     /// Has the dedupe window of a room read, if the log holds something that is young enough for it.
     fn load_keys(&mut self, slot: usize) {
-        let Some(journal) = &mut self.journal else { return };
         let room = &mut self.slots[slot];
+        let log = self.logs.id_of(room.id);
+        let Some(journal) = self.logs.get_mut(log) else { return };
         let since_ms = self.clock.since_ms(self.limits.dedupe_window_ms);
         let id = room.id;
         if journal.catalog().is_younger(id, since_ms) {
@@ -127,7 +130,7 @@ impl Rooms {
             let keys_per_author_max = self.limits.dedupe_keys_per_author_max;
             let keys_max = keys_within(self.limits.dedupe_bytes_per_core_max);
             let ticket = journal.read_keys(id, KeysWant { since_ms, keys_per_author_max, keys_max });
-            self.loading.reading.insert(ticket, slot);
+            self.loading.reading.insert(Reading { log, ticket }, slot);
             self.is_used(slot);
         }
     }
@@ -141,9 +144,9 @@ impl Rooms {
     }
 
     /// The dedupe window of a room was read, or could not be.
-    pub(crate) fn keys_read(&mut self, ticket: u32, read: Option<KeysRead>, turn: &mut Turn<'_>) {
+    pub(crate) fn keys_read(&mut self, reading: Reading, read: Option<KeysRead>, turn: &mut Turn<'_>) {
         // A room is not forgotten while its window is loaded.
-        let Some(slot) = self.loading.reading.remove(&ticket) else { return };
+        let Some(slot) = self.loading.reading.remove(&reading) else { return };
         match read {
             Some(read) => {
                 self.dedupe.left_out(read.left_out);
@@ -197,8 +200,8 @@ impl Rooms {
     /// refusal of a post waits, and what else would wait is refused.
     pub(crate) fn hold(&mut self, slot: Option<usize>, parcel: Up, turn: &mut Turn<'_>) {
         let Some(slot) = slot else { return };
-        let class = self.slots[slot].policy.class;
-        let parcel = match (self.refusal_of_log(class, held_bytes(&parcel) as usize), parcel) {
+        let (log, class) = (self.logs.id_of(self.slots[slot].id), self.slots[slot].policy.class);
+        let parcel = match (self.refusal_of_log(log, class, held_bytes(&parcel) as usize), parcel) {
             (Some(refusal), Up::Post { room, author, request, .. }) => {
                 Up::Refuse { room, author, request, refusal: Box::new(refusal) }
             }
@@ -254,6 +257,12 @@ impl Rooms {
     /// Forgets the room that has been without readers the longest; those that never had a message first.
     fn forget_idle_room(&mut self) -> bool {
         let Some(slot) = self.idle_blank.first().or(self.idle_kept.first()) else { return false };
+        self.forget_room(slot);
+        true
+    }
+
+    /// The room leaves memory. Nothing of it waits for anything.
+    pub(crate) fn forget_room(&mut self, slot: usize) {
         self.is_used(slot);
         self.shares.set(&mut self.slots, slot, 0);
         self.dedupe.forget_room(slot);
@@ -261,7 +270,21 @@ impl Rooms {
         self.forget_program(slot);
         let room = self.slots.remove(slot);
         self.by_id.remove(&room.id);
-        true
+    }
+
+    /// What is read of that log for windows comes no more. The rooms that waited for it.
+    pub(crate) fn forget_keys_of(&mut self, log: LogId) -> Vec<usize> {
+        let reading = self.loading.reading.extract_if(|reading, _| reading.log == log).map(|(_, slot)| slot);
+        let mut slots: Vec<usize> = reading.collect();
+        let is_of_log = |slot: usize| self.logs.id_of(self.slots[slot].id) == log;
+        let mut taking = std::mem::take(&mut self.loading.taking);
+        taking.retain(|&(slot, _)| {
+            let goes = is_of_log(slot);
+            slots.extend(goes.then_some(slot));
+            !goes
+        });
+        self.loading.taking = taking;
+        slots
     }
 
     /// A room that nobody reads, and of which nothing is under way, may be forgotten from now on. Called wherever either
@@ -291,7 +314,7 @@ impl Rooms {
 }
 
 /// Bytes that a parcel that waits counts for.
-fn held_bytes(parcel: &Up) -> u64 {
+pub(crate) fn held_bytes(parcel: &Up) -> u64 {
     const PARCEL_BYTES: u64 = 128;
     match parcel {
         Up::Post { body, .. } => PARCEL_BYTES + body.bytes.len() as u64,

@@ -12,10 +12,12 @@ use bytes::Bytes;
 use rustc_hash::FxHashMap;
 
 use crate::access::lacks;
+use crate::closing::unavailable;
 use crate::commits::log_author;
 use crate::history::PageLimit;
 use crate::latencies::PageSource;
 use crate::loading::too_many_rooms;
+use crate::logs::{LogId, Reading};
 use crate::parcel::{Answer, CatchUp, Down, FetchAsk, Page, Refusal, Up};
 use crate::rooms::Rooms;
 use crate::turn::Turn;
@@ -53,14 +55,13 @@ struct PageJob {
 #[derive(Debug)]
 pub struct Pages {
     waiting: VecDeque<PageJob>,
-    /// By the ticket of their reading.
-    reading: FxHashMap<u32, PageJob>,
+    reading: FxHashMap<Reading, PageJob>,
     bytes_per_turn_max: usize,
     bytes_left: usize,
     /// What this turn may still serve.
     left: usize,
     /// What could not be read, for the shell to tell.
-    pub(crate) faults: Vec<ReadFault>,
+    pub(crate) faults: Vec<(LogId, ReadFault)>,
 }
 
 impl Pages {
@@ -123,7 +124,7 @@ impl Pages {
     }
 
     /// What could not be read since the last time.
-    pub fn take_faults(&mut self) -> Vec<ReadFault> {
+    pub fn take_faults(&mut self) -> Vec<(LogId, ReadFault)> {
         std::mem::take(&mut self.faults)
     }
 }
@@ -145,7 +146,14 @@ impl Rooms {
 
     fn catch_up(&mut self, ask: CatchUp, since_us: u64, turn: &mut Turn<'_>) {
         let CatchUp { room, reader, after, echo, .. } = ask;
+        if self.logs.is_closed_to(room) {
+            return self.send_unread(ask, turn);
+        }
         let Some(&slot) = self.by_id.get(&room) else {
+            if self.logs.are_partitions() {
+                // Or its log was closed and opened meanwhile, and the connection is about to end.
+                return self.send_unread(ask, turn);
+            }
             // Its reader left, and the room was forgotten. The connection still waits for the page.
             let nothing = empty_page(after, after.next(), after);
             return self.send_page(ask, nothing, turn);
@@ -175,6 +183,9 @@ impl Rooms {
     }
 
     fn fetch(&mut self, mut ask: FetchAsk, since_us: u64, turn: &mut Turn<'_>) {
+        if let Err(refusal) = self.must_be_open(RoomId::of(ask.room.as_str())) {
+            return refuse_fetch(&ask, refusal, turn);
+        }
         // It waited, and the room came meanwhile.
         if let Some(&slot) = self.by_id.get(&RoomId::of(ask.room.as_str()))
             && !ask.is_judged
@@ -190,7 +201,7 @@ impl Rooms {
         let (asker, request, messages_max, least) = (*asker, *request, *messages_max, *least);
         let id = RoomId::of(room.as_str());
         let Some(&slot) = self.by_id.get(&id) else {
-            if self.journal.as_ref().is_some_and(|journal| journal.catalog().room(id).is_some()) {
+            if self.logs.of(id).is_some_and(|journal| journal.catalog().room(id).is_some()) {
                 let answer = Answer::FetchRefused(too_many_rooms());
                 let parcel = Down::Answer { to: asker.connection, request, answer };
                 return turn.lanes.send_answer(asker.core, parcel);
@@ -262,40 +273,42 @@ impl Rooms {
 
     fn read_page(&mut self, slot: usize, want: PageWant, ask: PageAsk, since_us: u64) {
         // Only a room that the log knows has a message that memory has not.
-        let Some(journal) = &mut self.journal else { return };
+        let log = self.logs.id_of(self.slots[slot].id);
+        let Some(journal) = self.logs.get_mut(log) else { return };
         let first = want.first;
         let ticket = journal.read_page(want);
-        self.pages.reading.insert(ticket, PageJob { ask, since_us, first });
+        self.pages.reading.insert(Reading { log, ticket }, PageJob { ask, since_us, first });
         self.slots[slot].pages_read += 1;
         self.is_used(slot);
     }
 
     /// A page was read from the log.
-    pub(crate) fn page_read(&mut self, ticket: u32, page: Result<PageRead, ReadFault>, turn: &mut Turn<'_>) {
-        let Some(job) = self.pages.reading.remove(&ticket) else { return };
+    pub(crate) fn page_read(&mut self, reading: Reading, page: Result<PageRead, ReadFault>, turn: &mut Turn<'_>) {
+        let Some(job) = self.pages.reading.remove(&reading) else { return };
         // Nobody forgets a room of which something is being read.
         let Some(&slot) = self.by_id.get(&job.room()) else { return };
         self.slots[slot].pages_read -= 1;
         self.queue_if_idle(slot);
         let read = match page {
             Ok(read) => read,
-            Err(fault) => return self.page_unread(job, fault, turn),
+            Err(fault) => return self.page_unread(reading.log, job, fault, turn),
         };
         // Of what is before a place there was something when it was asked.
         if read.through < read.first && (read.first <= self.slots[slot].shown() || job.first_wanted().is_none()) {
-            let is_cutting = self.journal.as_ref().is_some_and(|journal| journal.catalog().has_cut());
+            let journal = self.logs.get(reading.log);
+            let is_cutting = journal.is_some_and(|journal| journal.catalog().has_cut());
             if is_cutting || self.first_available(slot) > job.first {
                 // It was cut before anything of it was read: there is another beginning now, or soon.
                 return self.pages.waiting.push_front(job);
             }
             // Nothing says why nothing of it is there. Whoever asked is told to come again, and nobody waits for ever.
-            let room = self.journal.as_ref().and_then(|journal| journal.catalog().room(job.room()));
+            let room = self.logs.get(reading.log).and_then(|journal| journal.catalog().room(job.room()));
             let segment = room.map_or(0, |room| room.newest_segment);
-            return self.page_unread(job, ReadFault::Unreadable { segment }, turn);
+            return self.page_unread(reading.log, job, ReadFault::Unreadable { segment }, turn);
         }
         turn.counters.log_pages += 1;
         measure(PageSource::Log, job.since_us, turn);
-        if let (Some(first), Some(journal)) = (job.first_wanted(), &mut self.journal)
+        if let (Some(first), Some(journal)) = (job.first_wanted(), self.logs.get_mut(reading.log))
             && read.first > first.max(journal.catalog().room(job.room()).map_or(Sequence(0), |room| room.first))
         {
             // The log has less of the room than was known: the segments before are gone.
@@ -337,13 +350,13 @@ impl Rooms {
 impl Rooms {
     /// A page could not be read. Where damage was proved, what is there no longer counts as kept: the reader is told of a gap,
     /// and given what is behind it. Where a read failed, everything is as it was, and is asked for again later.
-    fn page_unread(&mut self, job: PageJob, fault: ReadFault, turn: &mut Turn<'_>) {
+    fn page_unread(&mut self, log: LogId, job: PageJob, fault: ReadFault, turn: &mut Turn<'_>) {
         turn.counters.damaged_reads += 1;
-        self.pages.faults.push(fault);
+        self.pages.faults.push((log, fault));
         match (fault, job.ask) {
             (ReadFault::Damaged { first, .. }, ask) => {
                 let job = PageJob { ask, ..job };
-                if let Some(journal) = &mut self.journal {
+                if let Some(journal) = self.logs.get_mut(log) {
                     journal.catalog_mut().lose_before(job.room(), first);
                 }
                 self.pages.waiting.push_front(job);
@@ -353,9 +366,29 @@ impl Rooms {
                 refuse_fetch(&ask, unreadable(), turn)
             }
             (ReadFault::Unreadable { .. } | ReadFault::StateDamaged { .. }, PageAsk::CatchUp(ask)) => {
-                let after = ask.after;
-                let page = Page { is_unread: true, ..empty_page(after, after.next(), after) };
-                self.send_page(ask, page, turn);
+                self.send_unread(ask, turn)
+            }
+        }
+    }
+
+    /// A page is to be asked for again, later.
+    pub(crate) fn send_unread(&mut self, ask: CatchUp, turn: &mut Turn<'_>) {
+        let after = ask.after;
+        let page = Page { is_unread: true, ..empty_page(after, after.next(), after) };
+        self.send_page(ask, page, turn);
+    }
+
+    /// Pages that are read of that log come no more.
+    pub(crate) fn refuse_pages_of(&mut self, log: LogId, turn: &mut Turn<'_>) {
+        let jobs: Vec<PageJob> =
+            self.pages.reading.extract_if(|reading, _| reading.log == log).map(|(_, job)| job).collect();
+        for job in jobs {
+            if let Some(&slot) = self.by_id.get(&job.room()) {
+                self.slots[slot].pages_read -= 1;
+            }
+            match job.ask {
+                PageAsk::CatchUp(ask) => self.send_unread(ask, turn),
+                PageAsk::Fetch(ask) => refuse_fetch(&ask, unavailable(), turn),
             }
         }
     }

@@ -114,6 +114,17 @@ pub struct RoomPolicies {
 }
 
 impl RoomPolicies {
+    /// The same where the log is a cluster's: there is none that is only handed to a kernel, so that `written` is `synced`.
+    #[must_use]
+    pub fn in_cluster(mut self) -> Self {
+        for policy in self.rules.iter_mut().map(|(_, policy)| policy).chain([&mut self.otherwise]) {
+            if policy.durability == Durability::Written {
+                policy.durability = Durability::Synced;
+            }
+        }
+        self
+    }
+
     /// One level for every room, and nothing else said.
     pub fn all(durability: Durability) -> Self {
         let otherwise = RoomPolicy { durability, history_messages_max: 0, class: Class::SERVER };
@@ -154,6 +165,20 @@ mod tests {
     #[test]
     fn a_hostile_pattern_takes_no_longer_than_its_length_times_the_names() {
         assert!(!RoomPattern::new(&("*a".repeat(40) + "b")).matches(&"a".repeat(128)));
+    }
+
+    #[test]
+    fn in_a_cluster_what_is_written_is_synced_and_memory_stays_memory() {
+        for (before, after) in [
+            (Durability::Written, Durability::Synced),
+            (Durability::Synced, Durability::Synced),
+            (Durability::Memory, Durability::Memory),
+        ] {
+            let mut policies = RoomPolicies::all(before);
+            policies.rules.push((RoomPattern::new("a"), policies.otherwise));
+            let policies = policies.in_cluster();
+            assert_eq!((policies.of("a").durability, policies.of("b").durability), (after, after));
+        }
     }
 
     #[test]

@@ -26,6 +26,7 @@ use bytes::Bytes;
 use rustc_hash::FxHashMap;
 
 use crate::address::Now;
+use crate::logs::{LogId, Reading};
 use crate::parcel::Up;
 use crate::program::{Effect, Engine, Event, Fault, FaultKind, Hook, ProgramId, Verdict};
 use crate::programs::{ProgramLimits, ProgramRule, ProgramSet, Programs};
@@ -112,8 +113,8 @@ pub struct Programming {
     units_left: u32,
     /// Rooms with parcels that wait for units.
     waiting: VecDeque<usize>,
-    /// Rooms whose state is being read, by the ticket of the reading.
-    reading: FxHashMap<u32, usize>,
+    /// Rooms whose state is being read.
+    reading: FxHashMap<Reading, usize>,
     /// When which room's first timer comes due, by the log's clock.
     timers: BTreeSet<(u64, usize)>,
     /// Rooms that have or had a program, each at the place that it keeps.
@@ -256,21 +257,27 @@ impl Rooms {
 
     fn read_state(&mut self, slot: usize) {
         let room = &mut self.slots[slot];
-        let journal = self.journal.as_mut().filter(|_| room.policy.durability.is_logged());
-        let journal = journal.filter(|journal| journal.catalog().room(room.id).is_some());
+        let (id, log) = (room.id, self.logs.id_of(room.id));
+        let journal = self.logs.get_mut(log).filter(|_| room.policy.durability.is_logged());
+        let journal = journal.filter(|journal| journal.catalog().room(id).is_some());
         if let Some(kept) = room.program.as_deref_mut() {
             kept.is_known = journal.is_none();
         }
         let Some(journal) = journal else { return };
-        let ticket = journal.read_state(room.id);
+        let ticket = journal.read_state(id);
         room.held.get_or_insert_default().readings += 1;
-        self.programming.reading.insert(ticket, slot);
+        self.programming.reading.insert(Reading { log, ticket }, slot);
         self.is_used(slot);
     }
 
     /// The state of a room was read, or could not be: then its program decides nothing until it is read again.
-    pub(crate) fn state_read(&mut self, ticket: u32, read: Result<Option<StateRead>, ReadFault>, turn: &mut Turn<'_>) {
-        let Some(slot) = self.programming.reading.remove(&ticket) else { return };
+    pub(crate) fn state_read(
+        &mut self,
+        reading: Reading,
+        read: Result<Option<StateRead>, ReadFault>,
+        turn: &mut Turn<'_>,
+    ) {
+        let Some(slot) = self.programming.reading.remove(&reading) else { return };
         if let Some(kept) = self.slots[slot].program.as_deref_mut() {
             let again = |is_damaged, in_ms| Some(Unread { again_ms: turn.now.monotonic_ms + in_ms, is_damaged });
             kept.unread = match read.map(|read| read.map(|read| body_of(&read))) {
@@ -343,6 +350,13 @@ impl Rooms {
             let Some((due_ms, slot)) = due.filter(|_| self.programming.units_left > 0) else { return };
             turn.counters.steps += 1;
             self.programming.timers.remove(&(due_ms, slot));
+            if self.is_closed(slot) {
+                // It leaves memory.
+                if let Some(kept) = self.slots[slot].program.as_deref_mut() {
+                    kept.timer_ms = None;
+                }
+                continue;
+            }
             self.follow_programs(slot);
             let room = &mut self.slots[slot];
             let is_held = room.held.is_some();
@@ -419,6 +433,20 @@ impl Rooms {
         if let Some(due_ms) = due_ms {
             self.programming.timers.insert((due_ms, slot));
         }
+    }
+
+    /// What is read of that log for states comes no more, and what waits for units goes. The rooms that waited for either.
+    pub(crate) fn forget_states_of(&mut self, log: LogId) -> Vec<usize> {
+        let reading = self.programming.reading.extract_if(|reading, _| reading.log == log).map(|(_, slot)| slot);
+        let mut slots: Vec<usize> = reading.collect();
+        let (rooms, logs) = (&self.slots, &self.logs);
+        self.programming.waiting.retain(|&slot| {
+            // What it waited for may have been taken meanwhile, and the room be gone.
+            let goes = rooms.get(slot).is_some_and(|room| logs.id_of(room.id) == log);
+            slots.extend(goes.then_some(slot));
+            !goes
+        });
+        slots
     }
 
     /// The room is forgotten.

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 
 use banter_access::limit::Limit;
 use banter_access::rights::Rights;
-use banter_log::journal::{Ask, Journal, JournalParts};
+use banter_log::journal::{Ask, Journal};
 use banter_log::key::{Fingerprint, KeyedPost, KnownKey, body_hash};
 use banter_log::reading::ReadFault;
 use banter_protocol::error_code::ErrorCode;
@@ -21,9 +21,10 @@ use rustc_hash::FxHashMap;
 use slab::Slab;
 
 use crate::access::must_have;
-use crate::address::{Core, Now, Peer};
+use crate::address::{Core, Now, Peer, Placement};
 use crate::backend::{BACKEND, without_room};
 use crate::clock::LogClock;
+use crate::closing::Closing;
 use crate::commits::{Commits, Open};
 use crate::dedupe::{Dedupe, Verdict};
 use crate::epochs::Epochs;
@@ -33,6 +34,7 @@ use crate::idle::IdleList;
 use crate::lanes::Lanes;
 use crate::limits::Limits;
 use crate::loading::KeysLoading;
+use crate::logs::{LogConfig, LogId, Logs};
 use crate::pages::{PageAsk, Pages};
 use crate::parcel::{Answer, Batch, Down, OwnedBody, Record, Refusal, SayAsk, Up};
 use crate::policy::RoomPolicies;
@@ -58,13 +60,15 @@ pub struct Rooms {
     pub(crate) rooms_max: usize,
     pub(crate) slots: Slab<Room>,
     pub(crate) by_id: FxHashMap<RoomId, usize>,
-    /// The log; none where no room goes to it.
-    pub(crate) journal: Option<Journal>,
+    /// Where cores and rooms lie.
+    pub(crate) placement: Placement,
+    pub(crate) logs: Logs,
     pub(crate) commits: Commits,
     pub(crate) pages: Pages,
     pub(crate) dedupe: Dedupe,
     pub(crate) loading: KeysLoading,
     pub(crate) erasing: Erasing,
+    pub(crate) closing: Closing,
     pub(crate) programming: Programming,
     pub(crate) clock: LogClock,
     /// Rooms with fresh messages.
@@ -87,8 +91,9 @@ impl Rooms {
     /// No rooms in memory yet. Epochs count up from `first_epoch`, which no earlier run has used or passed, in steps of one
     /// more than the cores: the log's keeper counts with them, from the run's own number on, and gives what the cores leap over.
     pub fn new(parts: RoomsParts) -> Self {
-        let RoomsParts { limits, policies, post_rates, cores, first_epoch, epochs_end, journal } = parts;
-        let start_ms = journal.as_ref().and_then(|parts| parts.catalog.runs().start_ms());
+        let RoomsParts { limits, policies, post_rates, placement, first_epoch, epochs_end, logs } = parts;
+        let (cores, start_ms, hold_ms) = (placement.cores(), logs.start_ms(), logs.hold_ms());
+        let logs = Logs::new(logs, placement);
         Rooms {
             limits,
             policies,
@@ -96,12 +101,14 @@ impl Rooms {
             rooms_max: limits.rooms_max.div_ceil(u32::from(cores)) as usize,
             slots: Slab::new(),
             by_id: FxHashMap::default(),
-            journal: journal.map(Journal::new),
-            commits: Commits::default(),
+            placement,
+            commits: Commits::new(logs.count(), hold_ms),
+            logs,
             pages: Pages::new(limits.catch_up_bytes_per_turn_max),
             dedupe: Dedupe::new(limits.dedupe_keys_per_author_max, limits.dedupe_bytes_per_core_max),
             loading: KeysLoading::default(),
             erasing: Erasing::default(),
+            closing: Closing::default(),
             programming: Programming::default(),
             clock: LogClock::new(start_ms),
             dirty: Vec::new(),
@@ -119,8 +126,7 @@ impl Rooms {
 
     /// Goes by other limits.
     pub(crate) fn set_limits(&mut self, limits: Limits) {
-        let cores = self.lagged.len() as u32;
-        self.rooms_max = limits.rooms_max.div_ceil(cores) as usize;
+        self.rooms_max = limits.rooms_max.div_ceil(self.placement.cores().into()) as usize;
         self.limits = limits;
     }
 
@@ -128,6 +134,9 @@ impl Rooms {
     pub fn handle(&mut self, parcel: Up, turn: &mut Turn<'_>) {
         turn.counters.steps += 1;
         let (id, _) = parcel.room_and_peer();
+        if self.logs.is_closed_to(id) {
+            return self.take_closed(parcel, turn);
+        }
         let slot = self.by_id.get(&id).copied().or_else(|| self.load_for(&parcel, id));
         if let Some(slot) = slot.filter(|_| parcel.has_key()) {
             self.load_keys_again(slot, turn);
@@ -163,7 +172,8 @@ impl Rooms {
                 self.take_post(Post { author, user, request, key, body, hop }, slot, place, turn);
             }
             Up::Refuse { author, request, refusal, .. } => {
-                self.open(slot, Open::Answer { to: author, request, answer: Answer::PostRefused(*refusal) });
+                let (answer, since_us) = (Answer::PostRefused(*refusal), turn.now.monotonic_us);
+                self.open(slot, Open::Answer { to: author, request, answer, since_us });
             }
             Up::Join(ask) => self.join(*ask, turn),
             Up::Leave { room, leaver, user, asked } => {
@@ -209,7 +219,7 @@ impl Rooms {
     fn take_post(&mut self, post: Post, room: Option<usize>, place: Result<usize, Refusal>, turn: &mut Turn<'_>) {
         let (to, request) = (post.author, post.request);
         if let Err(answer) = self.post(post, place, turn) {
-            self.open(room, Open::Answer { to, request, answer });
+            self.open(room, Open::Answer { to, request, answer, since_us: turn.now.monotonic_us });
         }
     }
 
@@ -249,7 +259,10 @@ impl Rooms {
             }
         }
         let is_logged = room.policy.durability.is_logged();
-        if is_logged && let Some(refusal) = self.refusal_of_log(room.policy.class, post.body.bytes.len()) {
+        if is_logged
+            && let Some(refusal) =
+                self.refusal_of_log(self.logs.id_of(room.id), room.policy.class, post.body.bytes.len())
+        {
             return Err(Answer::PostRefused(refusal));
         }
         let room = &mut self.slots[slot];
@@ -290,7 +303,10 @@ impl Rooms {
         }
         let record = Record { sequence, frame: Bytes::copy_from_slice(&self.scratch), author: post.author };
         let since_us = turn.now.monotonic_us;
-        self.open(Some(slot), Open::Post { record, request: post.request, time_ms, key, since_us, decided });
+        self.open(
+            Some(slot),
+            Open::Post { record, request: post.request, time_ms, key, since_us, decided, is_answered: false },
+        );
         if let Some(user) = program_user {
             self.open_own(slot, &user, own, None, turn);
         }
@@ -446,7 +462,11 @@ impl Rooms {
 
     /// Whether something is to be answered or told that waits for nothing.
     pub fn has_untold(&self) -> bool {
-        self.commits.has_unlogged() || self.tellings.has_some() || self.erasing.has_some() || self.programming.is_busy()
+        self.commits.has_unlogged()
+            || self.tellings.has_some()
+            || self.erasing.has_some()
+            || self.closing.has_some()
+            || self.programming.is_busy()
     }
 
     /// Whether the server is to be asked for more epochs.
@@ -469,8 +489,8 @@ impl Rooms {
         self.loading.has_waiting()
     }
 
-    /// What could not be read of the log since the last time.
-    pub fn take_read_faults(&mut self) -> Vec<ReadFault> {
+    /// What could not be read of the logs since the last time.
+    pub fn take_read_faults(&mut self) -> Vec<(LogId, ReadFault)> {
         self.pages.take_faults()
     }
 
@@ -479,19 +499,24 @@ impl Rooms {
         &self.programming
     }
 
-    /// What the disk is to do; the shell takes it out.
-    pub fn disk_asks(&mut self) -> Vec<Ask> {
-        self.journal.as_mut().map(|journal| std::mem::take(journal.asks_mut())).unwrap_or_default()
+    /// What the logs' disks are to do, in the order of each log; the shell takes it out.
+    pub fn disk_asks(&mut self) -> Vec<(LogId, Ask)> {
+        self.logs.take_asks()
     }
 
-    /// Ends the log of this run. `false`: it failed, or a commit is still in flight.
+    /// Ends the logs of this run. `false`: one failed, or a commit is still in flight.
     pub fn seal_log(&mut self) -> bool {
-        self.journal.as_mut().is_none_or(Journal::end)
+        self.logs.end()
     }
 
-    /// The log, for checks from outside.
+    /// The logs, for checks from outside.
+    pub fn logs(&self) -> &Logs {
+        &self.logs
+    }
+
+    /// The log of a server of its own, for checks from outside.
     pub fn journal(&self) -> Option<&Journal> {
-        self.journal.as_ref()
+        self.logs.local()
     }
 
     /// The dedupe windows, for checks from outside.
@@ -519,14 +544,14 @@ pub struct RoomsParts {
     pub policies: RoomPolicies,
     /// How many posts a second a room takes by its name.
     pub post_rates: PostRates,
-    /// How many cores there are.
-    pub cores: u16,
+    /// Where cores and rooms lie.
+    pub placement: Placement,
     /// The first epoch to give.
     pub first_epoch: Epoch,
     /// All that are given lie below it, until it is moved.
     pub epochs_end: Epoch,
-    /// The core's log, where any room goes to it.
-    pub journal: Option<JournalParts>,
+    /// The core's logs.
+    pub logs: LogConfig,
 }
 
 /// A post on its way to its place.

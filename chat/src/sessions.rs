@@ -21,7 +21,7 @@ use rustc_hash::FxHashMap;
 use slab::Slab;
 
 use crate::access::{Access, Ends};
-use crate::address::{ConnectionId, Core, Now, Peer, core_of};
+use crate::address::{ConnectionId, Core, Now, Peer, Placement};
 use crate::catching::Tickets;
 use crate::fanout::SIGNALS_A_TURN;
 use crate::latencies::PageSource;
@@ -34,6 +34,7 @@ use crate::proving::Proving;
 use crate::rates::Rates;
 use crate::room_tokens::RoomTokens;
 use crate::rooms::page_bytes_max;
+use crate::serving::Service;
 use crate::session::{ReadState, Session, Stage, Subscription};
 use crate::table::Table;
 use crate::timers::Timers;
@@ -48,7 +49,7 @@ const SWEEP_INTERVAL_MS: u64 = 500;
 /// The connections of one core, and the rooms that they read.
 pub struct Sessions {
     pub(crate) own: Core,
-    pub(crate) cores: u16,
+    pub(crate) placement: Placement,
     pub(crate) limits: Limits,
     pub(crate) welcome: Welcome,
     pub(crate) access: Access,
@@ -95,6 +96,7 @@ pub struct Sessions {
     pub(crate) open_count: usize,
     /// Those of them that came in as guests.
     pub(crate) guests: u32,
+    pub(crate) service: Service,
     pub(crate) draining: bool,
     pub(crate) drained_cores: u16,
     /// Connections from here on are still to be told that the server stops.
@@ -154,11 +156,11 @@ impl Actions {
 
 impl Sessions {
     /// No connections yet.
-    pub fn new(own: Core, cores: u16, limits: Limits, welcome: Welcome, access: Access) -> Self {
+    pub fn new(own: Core, placement: Placement, limits: Limits, welcome: Welcome, access: Access) -> Self {
         let idle_ms = u64::from(limits.idle_timeout_ms);
         Sessions {
             own,
-            cores,
+            placement,
             limits,
             welcome,
             access,
@@ -184,7 +186,7 @@ impl Sessions {
             is_walking: false,
             is_turn_of_walked: false,
             scratch: Vec::new(),
-            paused_by_lane: (0..cores).map(|_| VecDeque::new()).collect(),
+            paused_by_lane: (0..placement.cores()).map(|_| VecDeque::new()).collect(),
             tickets: Default::default(),
             joins: 0,
             sweep_due_ms: 0,
@@ -194,6 +196,7 @@ impl Sessions {
             unread: Timers::new(READ_RETRY_AFTER_MS),
             open_count: 0,
             guests: 0,
+            service: Service::default(),
             draining: false,
             drained_cores: 0,
             untold_from: None,
@@ -336,7 +339,7 @@ impl Sessions {
         turn: &mut Turn<'_>,
         parcel: impl FnOnce(banter_protocol::ids::RoomName) -> Up,
     ) {
-        let owner = core_of(RoomId::of(room.as_str()), self.cores);
+        let owner = self.placement.core_of(RoomId::of(room.as_str()));
         self.send_up_to(slot, owner, parcel(room.clone()), turn);
     }
 
@@ -494,6 +497,7 @@ impl Sessions {
         self.ask_unread(turn);
         self.sweep_runs(turn);
         self.go_on_draining(turn);
+        self.send_away_some(turn);
         turn.counters.guests = self.guests.into();
         turn.counters.run_bytes = self.run_bytes;
         turn.counters.outbox_bytes = self.outbox_bytes;
@@ -508,6 +512,7 @@ impl Sessions {
             || self.sweep.is_some()
             || self.sweeps_left > 0
             || self.orders.is_busy()
+            || self.service.is_busy()
             || self.untold_from.is_some()
             || self.unended_from.is_some()
     }

@@ -17,7 +17,7 @@ use banter_protocol::request::Request;
 use banter_protocol::wire::WireForm;
 
 use crate::access::Access;
-use crate::address::{ConnectionId, Core, Now};
+use crate::address::{ConnectionId, Core, Now, Placement};
 use crate::backend::{Backend, BackendAnswer, BackendAsk, Ticket};
 use crate::counters::Counters;
 use crate::erasing::Begun;
@@ -26,6 +26,7 @@ use crate::homes::Homes;
 use crate::lanes::{Lanes, Outgoing};
 use crate::latencies::Latencies;
 use crate::limits::Limits;
+use crate::logs::{LogConfig, LogId};
 use crate::orders::{OrdersFull, Parting};
 use crate::parcel::{Down, Up};
 use crate::policy::RoomPolicies;
@@ -35,6 +36,7 @@ use crate::programming::ProgramNote;
 use crate::programs::ProgramSet;
 use crate::proving::Proved;
 use crate::rooms::{Rooms, RoomsParts};
+use crate::serving::Serving;
 use crate::sessions::{Actions, Sessions, Welcome};
 use crate::turn::Turn;
 
@@ -43,8 +45,8 @@ use crate::turn::Turn;
 pub struct ShardConfig {
     /// Which core it is.
     pub core: Core,
-    /// How many there are.
-    pub cores: u16,
+    /// How many there are, and which of them has which room.
+    pub placement: Placement,
     /// The server's limits.
     pub limits: Limits,
     /// What clients are told of the server.
@@ -59,8 +61,8 @@ pub struct ShardConfig {
     pub policies: RoomPolicies,
     /// How many posts a second a room takes by its name.
     pub post_rates: PostRates,
-    /// The core's log, where any room goes to it.
-    pub journal: Option<JournalParts>,
+    /// Which logs it has.
+    pub logs: LogConfig,
 }
 
 /// What happened.
@@ -118,7 +120,7 @@ impl Shard {
     pub fn new(config: ShardConfig) -> Self {
         let ShardConfig {
             core,
-            cores,
+            placement,
             limits,
             welcome,
             access,
@@ -126,13 +128,13 @@ impl Shard {
             epochs_end,
             policies,
             post_rates,
-            journal,
+            logs,
         } = config;
         Shard {
-            sessions: Sessions::new(core, cores, limits, welcome, access),
-            rooms: Rooms::new(RoomsParts { limits, policies, post_rates, cores, first_epoch, epochs_end, journal }),
+            sessions: Sessions::new(core, placement, limits, welcome, access),
+            rooms: Rooms::new(RoomsParts { limits, policies, post_rates, placement, first_epoch, epochs_end, logs }),
             homes: Homes::new(&limits),
-            lanes: Lanes::new(core, cores, limits.lane_parcels_max),
+            lanes: Lanes::new(core, placement.cores(), limits.lane_parcels_max),
             backend: Backend::new(core),
             counters: Counters::default(),
             latencies: Box::default(),
@@ -278,13 +280,13 @@ impl Shard {
         self.backend.take_answers()
     }
 
-    /// Takes what the disk did.
-    pub fn disk(&mut self, answer: DiskAnswer) {
+    /// Takes what the disk of a log did.
+    pub fn disk(&mut self, log: LogId, answer: DiskAnswer) {
         if let DiskAnswer::ForgetFrames { room } = answer {
             return self.sessions.forget_frames(room);
         }
         let turn = &mut Turn::new(self.now, &mut self.lanes, &mut self.counters, &mut self.latencies);
-        self.rooms.disk(answer, turn);
+        self.rooms.disk(log, answer, turn);
     }
 
     /// What was made of the erasures that were told since the last time.
@@ -292,8 +294,22 @@ impl Shard {
         self.rooms.take_begun()
     }
 
-    /// What the disk is to do.
-    pub fn disk_asks(&mut self) -> Vec<DiskAsk> {
+    /// A log of a partition is this core's from here on; its rooms lie where `parts` says. The core's clock is at least where
+    /// these start. What the log that was open there before asked is answered no more: an answer to it would be taken for one to
+    /// this. `false`: it is open, or none of this core's.
+    pub fn open_log(&mut self, log: LogId, parts: JournalParts) -> bool {
+        self.rooms.open_log(log, parts)
+    }
+
+    /// A log of a partition is this core's no longer: whoever waits for something of its rooms is answered `unavailable`, and its
+    /// rooms leave memory, in this turn and the next ones. It is given back, since it takes long to end: let another thread do that.
+    pub fn close_log(&mut self, log: LogId) -> Option<Box<Journal>> {
+        let turn = &mut Turn::new(self.now, &mut self.lanes, &mut self.counters, &mut self.latencies);
+        self.rooms.close_log(log, turn)
+    }
+
+    /// What the disks of the logs are to do, of each log in the order in which it asks.
+    pub fn disk_asks(&mut self) -> Vec<(LogId, DiskAsk)> {
         self.rooms.disk_asks()
     }
 
@@ -302,18 +318,34 @@ impl Shard {
         self.rooms.asks_for_epochs()
     }
 
+    /// This machine of a cluster serves from here on, as it does from the start, or does not: then everybody is sent to others, in
+    /// this turn and the next ones, and whoever comes at once.
+    pub fn set_serving(&mut self, serving: Serving) {
+        self.sessions.set_serving(serving);
+    }
+
+    /// Who comes in is told of these nodes of the cluster, behind `welcome`; of none from the start.
+    pub fn set_nodes(&mut self, nodes: &[String]) {
+        self.sessions.set_nodes(nodes);
+    }
+
+    /// Other epochs from here on, which nobody has given or passed: from `first` on, and below `end`.
+    pub fn begin_epochs(&mut self, first: Epoch, end: Epoch) {
+        self.rooms.epochs.begin(first, end);
+    }
+
     /// All epochs below that end may be given: the server has kept that.
     pub fn extend_epochs(&mut self, end: Epoch) {
         self.rooms.extend_epochs(end);
     }
 
-    /// Ends the log of this run. `false`: it failed, or a commit is still in flight.
+    /// Ends the logs of this run. `false`: one failed, or a commit is still in flight.
     pub fn seal_log(&mut self) -> bool {
         self.rooms.seal_log()
     }
 
     /// Segments that were found not to hold what they should, since the last time.
-    pub fn take_read_faults(&mut self) -> Vec<ReadFault> {
+    pub fn take_read_faults(&mut self) -> Vec<(LogId, ReadFault)> {
         self.rooms.take_read_faults()
     }
 
@@ -325,6 +357,7 @@ impl Shard {
         self.rooms.tend_programs(turn);
         // What the disk did came ahead of this: those who read live are served first.
         self.rooms.fan_out(turn);
+        self.rooms.tend_closing(turn);
         for _ in 0..LOCAL_ROUNDS_MAX {
             for _ in 0..LOCAL_PARCELS_MAX {
                 let Some(parcel) = turn.lanes.take_local_up() else { break };
@@ -369,7 +402,7 @@ impl Shard {
             || self.rooms.has_pages_waiting()
             || self.rooms.has_keys_waiting()
             || self.rooms.has_untold()
-            || self.rooms.journal().is_some_and(Journal::has_work)
+            || self.rooms.logs().has_work()
             || self.homes.is_busy()
             || self.backend.is_busy()
             || self.sessions.is_busy()

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use banter_chat::access::Access;
-use banter_chat::address::{ConnectionId, Core, Now};
+use banter_chat::address::{ConnectionId, Core, Now, Placement};
 use banter_chat::erasing::Begun;
 use banter_chat::limits::Limits;
+use banter_chat::logs::{LogConfig, LogId};
 use banter_chat::policy::{Durability, RoomPolicies};
 use banter_chat::post_rates::PostRates;
 use banter_chat::sessions::{Actions, Welcome};
@@ -52,7 +53,7 @@ impl Server {
         };
         let shard = Shard::new(ShardConfig {
             core: Core(0),
-            cores: 1,
+            placement: Placement::of_one_server(1),
             limits: Limits { idle_timeout_ms: 0, ..Limits::default() },
             welcome: Welcome { limits: String::new(), durability: "synced", features: KNOWN, run: 1 },
             access: Access::Open,
@@ -60,7 +61,7 @@ impl Server {
             epochs_end: Epoch(1 << 40),
             policies: RoomPolicies::all(durability),
             post_rates: PostRates::default(),
-            journal: Some(journal),
+            logs: LogConfig::local(journal),
         });
         let (sent, stopped, heard) = (Vec::new(), Vec::new(), BTreeMap::new());
         Server { shard, file: Vec::new(), now_ms: 7, sent, stopped, heard, is_slow: false, appends: 0 }
@@ -104,7 +105,7 @@ impl Server {
 
     fn finish_turn(&mut self) {
         self.shard.finish_turn();
-        for ask in self.shard.disk_asks() {
+        for (_, ask) in self.shard.disk_asks() {
             self.perform(ask);
         }
         while let Some((id, sending)) = self.shard.next_send() {
@@ -123,18 +124,18 @@ impl Server {
                     SegmentHeader { id, nonce: 5, core: 0, class: Class::SERVER, run: 1, made_unix_ms: 0, file_bytes };
                 self.file = header.write();
                 self.file.resize(SEGMENT_BYTES, 0);
-                self.shard.disk(Answer::Segment(header));
+                self.shard.disk(LogId::LOCAL, Answer::Segment(header));
             }
             DiskAsk::Append { offset, block, .. } => {
                 self.file[offset as usize..offset as usize + block.len()].copy_from_slice(&block);
                 self.appends += 1;
                 if !self.is_slow {
-                    self.shard.disk(Answer::Synced);
+                    self.shard.disk(LogId::LOCAL, Answer::Synced);
                 }
             }
             DiskAsk::Read(range) => {
                 let bytes = self.file[range.offset as usize..(range.offset + range.bytes) as usize].to_vec();
-                self.shard.disk(Answer::Read { range, bytes: Some(bytes) });
+                self.shard.disk(LogId::LOCAL, Answer::Read { range, bytes: Some(bytes) });
             }
             _ => {}
         }
@@ -153,8 +154,8 @@ impl Server {
         let (room, user) = (RoomName::new("lobby").unwrap(), user.map(|user| UserName::new(user).unwrap()));
         let erasure =
             Erasure { number: 1, room, user, first: Sequence(first), last: Sequence(last), bound: Bound::UNKNOWN };
-        self.shard.disk(Answer::Erase(Arc::new(erasure)));
-        self.shard.disk(Answer::ForgetFrames { room: RoomId::of("lobby") });
+        self.shard.disk(LogId::LOCAL, Answer::Erase(Arc::new(erasure)));
+        self.shard.disk(LogId::LOCAL, Answer::ForgetFrames { room: RoomId::of("lobby") });
         self.shard.take_begun()
     }
 }
@@ -256,7 +257,7 @@ fn a_message_that_is_on_its_way_to_its_readers_is_erased_and_one_that_is_committ
     server.post(1, None, "1");
     // It is history, and goes out with the end of the turn.
     server.shard.begin_turn(Now { monotonic_ms: server.now_ms, unix_ms: 1_700_000_000_000, ..Now::default() }, []);
-    server.shard.disk(Answer::Synced);
+    server.shard.disk(LogId::LOCAL, Answer::Synced);
     assert_eq!(server.erase(None, 1, u64::MAX)[0].bound.last, Sequence(1));
     server.finish_turn();
     server.rest();
@@ -267,7 +268,7 @@ fn a_message_that_is_on_its_way_to_its_readers_is_erased_and_one_that_is_committ
         Sequence(1),
         "it is in a commit, and nobody was told of it"
     );
-    server.shard.disk(Answer::Synced);
+    server.shard.disk(LogId::LOCAL, Answer::Synced);
     server.rest();
     assert_eq!(server.hear(0), ["2 2"]);
 }

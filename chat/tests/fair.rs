@@ -4,8 +4,9 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use banter_chat::access::Access;
-use banter_chat::address::{ConnectionId, Core, Now};
+use banter_chat::address::{ConnectionId, Core, Now, Placement};
 use banter_chat::limits::Limits;
+use banter_chat::logs::{LogConfig, LogId};
 use banter_chat::policy::{Durability, RoomPattern, RoomPolicies, RoomPolicy};
 use banter_chat::post_rates::PostRates;
 use banter_chat::sessions::{Actions, Welcome};
@@ -52,7 +53,7 @@ impl One {
         };
         let shard = Shard::new(ShardConfig {
             core: Core(0),
-            cores: 1,
+            placement: Placement::of_one_server(1),
             limits,
             welcome: Welcome { limits: String::new(), durability: "synced", features: KNOWN, run: 1 },
             access: Access::Open,
@@ -60,7 +61,7 @@ impl One {
             epochs_end: Epoch(1 << 40),
             policies,
             post_rates: PostRates::default(),
-            journal: Some(journal),
+            logs: LogConfig::local(journal),
         });
         let (sent, heard) = (VecDeque::new(), BTreeMap::new());
         let mut one = One { shard, now_ms: 0, sent, heard, appends: 0, connections: 0, limits };
@@ -74,7 +75,7 @@ impl One {
             made_unix_ms: 0,
             file_bytes: 1 << 30,
         };
-        one.shard.disk(Answer::Segment(header));
+        one.shard.disk(LogId::LOCAL, Answer::Segment(header));
         one
     }
 
@@ -130,7 +131,7 @@ impl One {
             self.shard.handle(id, Input::Sent);
         }
         self.shard.finish_turn();
-        self.appends += self.shard.disk_asks().iter().filter(|ask| matches!(ask, DiskAsk::Append { .. })).count();
+        self.appends += self.shard.disk_asks().iter().filter(|(_, ask)| matches!(ask, DiskAsk::Append { .. })).count();
         for _ in 0..self.limits.sends_per_turn_max {
             let Some((id, sending)) = self.shard.next_send() else { break };
             let heard = self.heard.entry(id.slot).or_default();
@@ -156,7 +157,7 @@ impl One {
     /// The disk does the append that it was asked for.
     fn append(&mut self) {
         assert_eq!(std::mem::take(&mut self.appends), 1, "appends under way");
-        self.shard.disk(Answer::Synced);
+        self.shard.disk(LogId::LOCAL, Answer::Synced);
         self.rest();
     }
 

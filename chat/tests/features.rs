@@ -2,8 +2,9 @@
 //! connection for as long as it is there.
 
 use banter_chat::access::Access;
-use banter_chat::address::{ConnectionId, Core, Now};
+use banter_chat::address::{ConnectionId, Core, Now, Placement};
 use banter_chat::limits::Limits;
+use banter_chat::logs::LogConfig;
 use banter_chat::policy::{Durability, RoomPolicies};
 use banter_chat::post_rates::PostRates;
 use banter_chat::sessions::{Actions, Welcome};
@@ -27,7 +28,7 @@ impl Server {
     fn knowing(features: Known) -> Self {
         let shard = Shard::new(ShardConfig {
             core: Core(0),
-            cores: 1,
+            placement: Placement::of_one_server(1),
             limits: Limits { idle_timeout_ms: 0, ..Limits::default() },
             welcome: Welcome { limits: "a_max 1\n".to_owned(), durability: "memory", features, run: 7 },
             access: Access::Open,
@@ -35,7 +36,7 @@ impl Server {
             epochs_end: Epoch(1 << 40),
             policies: RoomPolicies::all(Durability::Memory),
             post_rates: PostRates::default(),
-            journal: None,
+            logs: LogConfig::None,
         });
         Server { shard }
     }

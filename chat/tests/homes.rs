@@ -6,8 +6,9 @@ use std::collections::{BTreeMap, VecDeque};
 
 use banter_access::limit::{DryRun, Limit};
 use banter_chat::access::Access;
-use banter_chat::address::{ConnectionId, Core, Now, Peer, UserId, home_of};
+use banter_chat::address::{ConnectionId, Core, Now, Peer, Placement, UserId};
 use banter_chat::limits::Limits;
+use banter_chat::logs::LogConfig;
 use banter_chat::parcel::{Down, Up};
 use banter_chat::policy::{Durability, RoomPolicies};
 use banter_chat::post_rates::PostRates;
@@ -54,7 +55,7 @@ impl Cores {
         let shard = |core| {
             Shard::new(ShardConfig {
                 core: Core(core),
-                cores,
+                placement: Placement::of_one_server(cores),
                 limits,
                 welcome: Welcome { limits: String::new(), durability: "memory", features: KNOWN, run: 1 },
                 access: Access::Open,
@@ -62,7 +63,7 @@ impl Cores {
                 epochs_end: Epoch(1 << 40),
                 policies: RoomPolicies::all(Durability::Memory),
                 post_rates: PostRates::default(),
-                journal: None,
+                logs: LogConfig::None,
             })
         };
         fn lanes<T>(cores: u16) -> Vec<Vec<VecDeque<T>>> {
@@ -206,7 +207,7 @@ impl Cores {
 
 /// The core that counts a user's connections.
 fn home(user: &str, cores: usize) -> usize {
-    home_of(UserId::of(&UserName::new(user).unwrap()), cores as u16).index()
+    Placement::of_one_server(cores as u16).home_of(UserId::of(&UserName::new(user).unwrap())).index()
 }
 
 #[test]

@@ -3,8 +3,9 @@
 mod proved;
 
 use banter_access::rights::Rights;
-use banter_chat::address::{ConnectionId, Core, Now, Peer, SubscriptionId, core_of};
+use banter_chat::address::{ConnectionId, Core, Now, Peer, Placement, SubscriptionId, core_of};
 use banter_chat::limits::Limits;
+use banter_chat::logs::LogConfig;
 use banter_chat::parcel::{Answer, Down, FetchAsk, JoinAsk, OwnedBody, Up};
 use banter_chat::policy::{Durability, RoomPolicies};
 use banter_chat::post_rates::PostRates;
@@ -29,7 +30,7 @@ impl Judge {
     fn new() -> Self {
         let shard = Shard::new(ShardConfig {
             core: Core(0),
-            cores: 2,
+            placement: Placement::of_one_server(2),
             limits: Limits::default(),
             welcome: Welcome { limits: String::new(), durability: "memory", features: KNOWN, run: 1 },
             access: access(&[]),
@@ -37,7 +38,7 @@ impl Judge {
             epochs_end: Epoch(1 << 40),
             policies: RoomPolicies::all(Durability::Memory),
             post_rates: PostRates::default(),
-            journal: None,
+            logs: LogConfig::None,
         });
         let names = (0..).map(|number| format!("room-{number}"));
         let name = names.into_iter().find(|name| core_of(RoomId::of(name), 2) == Core(0)).expect("one of them");

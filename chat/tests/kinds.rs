@@ -4,8 +4,9 @@
 use std::collections::BTreeMap;
 
 use banter_chat::access::Access;
-use banter_chat::address::{ConnectionId, Core, Now};
+use banter_chat::address::{ConnectionId, Core, Now, Placement};
 use banter_chat::limits::Limits;
+use banter_chat::logs::{LogConfig, LogId};
 use banter_chat::policy::{Durability, RoomPolicies};
 use banter_chat::post_rates::PostRates;
 use banter_chat::sessions::{Actions, Welcome};
@@ -140,7 +141,7 @@ impl Server {
         };
         let mut shard = Shard::new(ShardConfig {
             core: Core(0),
-            cores: 1,
+            placement: Placement::of_one_server(1),
             limits,
             welcome: Welcome { limits: String::new(), durability: "synced", features: KNOWN, run: 2 },
             access: Access::Open,
@@ -148,7 +149,7 @@ impl Server {
             epochs_end: Epoch(1 << 40),
             policies: RoomPolicies::all(Durability::Synced),
             post_rates: PostRates::default(),
-            journal: Some(journal),
+            logs: LogConfig::local(journal),
         });
         shard.handle(CLIENT, Input::Opened { form, preface: &[] });
         let mut server = Server { shard, disk, form, sent: false, heard: Vec::new() };
@@ -169,10 +170,10 @@ impl Server {
             self.shard.handle(CLIENT, Input::Sent);
         }
         self.shard.finish_turn();
-        for ask in self.shard.disk_asks() {
+        for (_, ask) in self.shard.disk_asks() {
             if let DiskAsk::Read(range) = ask {
                 let bytes = Some(self.disk.read(range));
-                self.shard.disk(Answer::Read { range, bytes });
+                self.shard.disk(LogId::LOCAL, Answer::Read { range, bytes });
             }
         }
         while let Some((_, sending)) = self.shard.next_send() {

@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use banter_chat::access::Access;
-use banter_chat::address::{ConnectionId, Core, Now, core_of};
+use banter_chat::address::{ConnectionId, Core, Now, Placement, core_of};
 use banter_chat::limits::Limits;
+use banter_chat::logs::LogConfig;
 use banter_chat::parcel::{Down, Up};
 use banter_chat::policy::{Durability, RoomPolicies};
 use banter_chat::post_rates::PostRates;
@@ -44,7 +45,7 @@ impl Pair {
         let shard = |core| {
             Shard::new(ShardConfig {
                 core: Core(core),
-                cores: 2,
+                placement: Placement::of_one_server(2),
                 limits,
                 welcome: Welcome { limits: String::new(), durability: "memory", features: KNOWN, run: 1 },
                 access: Access::Open,
@@ -52,7 +53,7 @@ impl Pair {
                 epochs_end: Epoch(end),
                 policies: RoomPolicies::all(Durability::Memory),
                 post_rates: PostRates::default(),
-                journal: None,
+                logs: LogConfig::None,
             })
         };
         Pair {

@@ -7,6 +7,11 @@ use crate::request::Body;
 /// Users that a `members` answer lists.
 pub const MEMBERS_LISTED_MAX: usize = 100;
 
+/// Nodes that a `nodes` event names at most.
+pub const NODES_MAX: usize = 16;
+/// Bytes of a node's address at most.
+pub const NODE_BYTES_MAX: usize = 256;
+
 /// One thing that the server says.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event<'a> {
@@ -26,6 +31,11 @@ pub enum Event<'a> {
         limits: &'a str,
         /// Milliseconds until the token ends, where one was asked for.
         expires_in_ms: Option<u64>,
+    },
+    /// Which other nodes of a cluster a client may come to: behind `welcome`, or ahead of an `error` that turns it away.
+    Nodes {
+        /// Their addresses, each ended by a line feed.
+        nodes: &'a str,
     },
     /// The answer to `join`.
     Joined {

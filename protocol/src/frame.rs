@@ -105,6 +105,8 @@ frame_kinds! {
     Taken = 84,
     /// Kept in the log, and never sent: a message that some classes of readers are shown another body of.
     Viewed = 85,
+    /// Event: which other nodes there are.
+    Nodes = 86,
 }
 
 impl FrameKind {

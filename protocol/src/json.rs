@@ -368,6 +368,11 @@ pub fn write_event_to(event: &Event<'_>, agreed: Features, out: &mut Vec<u8>) {
             write_limits(limits, object.0);
             object.maybe_number("expires_in_ms", expires_in_ms).end();
         }
+        Event::Nodes { nodes } => {
+            let object = Object::event(out, "nodes").name("nodes");
+            write_list(nodes.lines(), object.0, write_text);
+            object.end();
+        }
         Event::Joined { id, room, epoch, sequence, members, durability } => Object::event(out, "joined")
             .id(id)
             .text("room", room)

@@ -199,6 +199,7 @@ pub fn write_event_to(event: &Event<'_>, agreed: Features, out: &mut Vec<u8>) {
             let welcome = archive::Welcome { id, session, user, durability, features, limits, expires_in_ms };
             write(FrameKind::Welcome, &welcome, out);
         }
+        Event::Nodes { nodes } => write(FrameKind::Nodes, &archive::Nodes { nodes }, out),
         Event::Joined { id, room, epoch, sequence, members, durability } => {
             let (epoch, sequence) = (epoch.0, sequence.0);
             write(FrameKind::Joined, &archive::Joined { id, room, durability, epoch, sequence, members }, out);
@@ -323,6 +324,7 @@ pub fn read_event(frame: Frame<'_>) -> Result<Event<'_>, PeerFault> {
                 expires_in_ms: number(&welcome.expires_in_ms),
             }
         }
+        FrameKind::Nodes => Event::Nodes { nodes: &access!(Nodes, payload).map_err(broken)?.nodes },
         FrameKind::Joined => {
             let joined = access!(Joined, payload).map_err(broken)?;
             Event::Joined {

@@ -10,8 +10,9 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use banter_access::guest::{GUEST_SEED_BYTES, GuestSeed};
-use banter_chat::address::Core;
+use banter_chat::address::{self, Core};
 use banter_chat::limits::Limits;
+use banter_chat::logs::LogConfig;
 use banter_chat::policy::{RoomPolicies, RoomPolicy};
 use banter_chat::sessions::Welcome;
 use banter_chat::shard::{Shard, ShardConfig};
@@ -495,7 +496,7 @@ fn shard_config(config: &Config, core: u16, run: Run, log: Option<&mut OpenLog>)
     let limits = told_limits(&config.limits);
     ShardConfig {
         core: Core(core),
-        cores: config.cores.len() as u16,
+        placement: address::Placement::of_one_server(config.cores.len() as u16),
         limits: config.limits,
         welcome: Welcome { limits, durability: config.durability.name(), features: KNOWN, run },
         access: config.access(guest_seed),
@@ -504,7 +505,7 @@ fn shard_config(config: &Config, core: u16, run: Run, log: Option<&mut OpenLog>)
         epochs_end: Epoch(end),
         policies: config.rooms.clone(),
         post_rates: config.post_rates.clone(),
-        journal: log.map(|log| log.journal(&config.limits, core.into())),
+        logs: log.map_or(LogConfig::None, |log| LogConfig::local(log.journal(&config.limits, core.into()))),
     }
 }
 

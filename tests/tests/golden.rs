@@ -211,6 +211,11 @@ fn event_samples() -> Vec<Sample> {
             "id=1 session=5e55 user=ann durability=memory features= limits=frame_bytes_max 65536\nconnections_max 0\n expires_in_ms=none",
         ),
         sample(
+            "nodes",
+            Event::Nodes { nodes: "10.0.0.2:7001\n10.0.0.3:7001\n" },
+            "nodes=10.0.0.2:7001\n10.0.0.3:7001\n",
+        ),
+        sample(
             "joined",
             Event::Joined { id: Some(2), room, epoch, sequence, members: 3, durability: "memory" },
             "id=2 room=lobby durability=memory epoch=4822678189205111 sequence=16909060 members=3",

@@ -25,9 +25,30 @@ pub struct RoomQueue {
     pub(super) open: VecDeque<Open>,
     /// What was taken out of it, and is not done yet.
     pub(super) in_flight: u32,
+    /// How many of the first ones nobody waits for any more (`holding.rs`).
+    pub(super) told: u32,
 }
 
 impl RoomQueue {
+    /// The first, for a commit.
+    pub(super) fn pop(&mut self) -> Option<Open> {
+        self.told = self.told.saturating_sub(1);
+        self.open.pop_front()
+    }
+
+    /// It is the first again.
+    pub(super) fn put_back(&mut self, open: Open) {
+        // What is ahead of one that was told was told too.
+        self.told += u32::from(self.told > 0 || open.waits_since_ms().is_none());
+        self.open.push_front(open);
+    }
+
+    /// All of it.
+    pub(super) fn take(&mut self) -> VecDeque<Open> {
+        self.told = 0;
+        std::mem::take(&mut self.open)
+    }
+
     /// Whether nothing of the room waits.
     pub fn is_empty(&self) -> bool {
         self.open.is_empty() && self.in_flight == 0
@@ -51,6 +72,8 @@ pub enum Open {
         since_us: u64,
         /// What a program did with it.
         decided: Option<Box<Decided>>,
+        /// It was answered that nobody knows what becomes of it.
+        is_answered: bool,
     },
     /// What a program did where nothing has a place. Its room stays while it is open.
     State {
@@ -65,7 +88,11 @@ pub enum Open {
         request: RequestId,
         /// What is answered.
         answer: Answer,
+        /// Since when it waits, in the turns' microseconds.
+        since_us: u64,
     },
+    /// An answer that was given.
+    Told,
 }
 
 /// What a program did, that counts once its room's level is reached.
@@ -95,8 +122,7 @@ impl Open {
                 let hash = decided.as_ref().and_then(|decided| decided.sent_body_hash).map_or(0, |_| SENT_HASH_BYTES);
                 message_bytes(record.frame.len()) + hash
             }
-            Open::State { .. } => ANSWER_BYTES,
-            Open::Answer { .. } => ANSWER_BYTES,
+            Open::State { .. } | Open::Answer { .. } | Open::Told => ANSWER_BYTES,
         }
     }
 
@@ -105,7 +131,7 @@ impl Open {
         let decided = match self {
             Open::Post { decided, .. } => decided.as_ref(),
             Open::State { decided } => Some(decided),
-            Open::Answer { .. } => None,
+            Open::Answer { .. } | Open::Told => None,
         };
         let state = |decided: &Decided| decided.state.as_ref().map_or(0, Bytes::len);
         let beside = decided.map_or(0, |decided| {
@@ -116,13 +142,13 @@ impl Open {
 
     /// Whether the log has to have something of it: then its room stays, too.
     pub(super) fn is_record(&self) -> bool {
-        !matches!(self, Open::Answer { .. })
+        matches!(self, Open::Post { .. } | Open::State { .. })
     }
 
     pub(super) fn without_acknowledgement(self) -> Self {
         match self {
-            Open::Answer { to, request, answer: Answer::Posted { .. } | Answer::Taken { .. } } => {
-                Open::Answer { to, request, answer: Answer::PostRefused(log_is_full()) }
+            Open::Answer { to, request, answer: Answer::Posted { .. } | Answer::Taken { .. }, since_us } => {
+                Open::Answer { to, request, answer: Answer::PostRefused(log_is_full()), since_us }
             }
             open => open,
         }
@@ -137,7 +163,7 @@ impl Open {
         match self {
             Open::Post { decided, .. } => decided.as_ref()?.state.as_ref(),
             Open::State { decided } => decided.state.as_ref(),
-            Open::Answer { .. } => None,
+            Open::Answer { .. } | Open::Told => None,
         }
     }
 }

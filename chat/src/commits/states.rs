@@ -15,7 +15,9 @@ use banter_protocol::native::State;
 use bytes::Bytes;
 use slab::Slab;
 
+use super::open::behind;
 use super::{Decided, Open};
+use crate::logs::LogId;
 use crate::parcel::{Down, OwnedBody};
 use crate::policy::Durability;
 use crate::program::Effect;
@@ -72,7 +74,7 @@ impl States {
     ) -> usize {
         let there = self.rooms.get(&slot).map(|said| said.bytes);
         let carried = || program.and_then(RoomProgram::carried).map_or(0, |state| record_bytes(name, state));
-        let said = open.iter().take(1).chain(super::behind(open)).filter_map(Open::state).last();
+        let said = open.iter().take(1).chain(behind(open)).filter_map(Open::state).last();
         let after = said.map_or_else(|| there.unwrap_or_else(carried), |state| record_bytes(name, state));
         after.saturating_sub(there.unwrap_or(0))
     }
@@ -169,8 +171,8 @@ fn record_bytes(name: &RoomName, state: &Bytes) -> usize {
 
 impl Rooms {
     /// States that were said again are on the disk.
-    pub(super) fn states_are_said(&mut self) {
-        for slot in self.commits.flight.states.said_again() {
+    pub(super) fn states_are_said(&mut self, log: LogId) {
+        for slot in self.commits.logs[log.index()].flight.states.said_again() {
             if let Some(kept) = self.slots[slot].program.as_deref_mut() {
                 kept.is_unsaid = false;
             }

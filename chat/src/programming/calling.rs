@@ -95,10 +95,10 @@ impl Rooms {
     }
 
     fn call_hook(&mut self, slot: usize, program: ProgramId, event: &Event<'_>, turn: &mut Turn<'_>) -> Called {
-        let state_bytes_max = self.state_bytes_max();
+        let state_bytes_max = self.state_bytes_max(slot);
         let frame_bytes_max = self.limits.frame_bytes_max as usize;
         let time_ms = self.clock.time_ms();
-        let commit_bytes_max = self.journal.as_ref().map_or(usize::MAX, Journal::commit_bytes_max);
+        let commit_bytes_max = self.logs.of(self.slots[slot].id).map_or(usize::MAX, Journal::commit_bytes_max);
         let seed = self.programming.next_seed();
         let (room, programming) = (&self.slots[slot], &mut self.programming);
         let Some(kept) = room.program.as_deref() else { return Called::NotAsked };
@@ -170,10 +170,10 @@ impl Rooms {
     }
 
     /// Bytes of a room's state at most: what is configured, as far as one state fits a commit beside a message.
-    fn state_bytes_max(&self) -> usize {
+    fn state_bytes_max(&self, slot: usize) -> usize {
         let configured = self.programming.limits.state_bytes_max as usize;
         let message_bytes_max = self.limits.frame_bytes_max as usize + FRAME_OVERHEAD_BYTES;
-        let fits = self.journal.as_ref().map(|journal| journal.state_bytes_max(message_bytes_max));
+        let fits = self.logs.of(self.slots[slot].id).map(|journal| journal.state_bytes_max(message_bytes_max));
         fits.map_or(configured, |fits| configured.min(fits.saturating_sub(STATE_OVERHEAD_BYTES)))
     }
 

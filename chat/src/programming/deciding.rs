@@ -9,7 +9,7 @@ use banter_protocol::request::Body;
 use bytes::Bytes;
 
 use super::{Called, Noted};
-use crate::address::{Core, Peer, core_of};
+use crate::address::{Core, Peer};
 use crate::backend::BACKEND;
 use crate::commits::{Decided, Open, log_is_full};
 use crate::pages::{PageAsk, refuse_fetch};
@@ -263,7 +263,7 @@ impl Rooms {
     /// Has a post said in another room, as its room's program wants it: what comes of it there is the answer.
     pub(crate) fn route_post(&self, post: Post, room: RoomName, turn: &mut Turn<'_>) -> Result<(), Answer> {
         let Post { author, user, request, key, body, hop } = post;
-        let core = core_of(RoomId::of(room.as_str()), self.lagged.len() as u16);
+        let core = self.placement.core_of(RoomId::of(room.as_str()));
         let ask = Box::new(SayAsk { room, author, user, request, key, body, hop: hop + 1 });
         if turn.lanes.try_send_up(core, || Up::Say(ask)) {
             return Ok(());
@@ -286,7 +286,7 @@ impl Rooms {
         hop: u8,
         turn: &mut Turn<'_>,
     ) -> bool {
-        let core = core_of(RoomId::of(room.as_str()), self.lagged.len() as u16);
+        let core = self.placement.core_of(RoomId::of(room.as_str()));
         let author = Peer { core: turn.lanes.own(), connection: BACKEND };
         let ask = Box::new(SayAsk { room, author, user, request: None, key: None, body, hop: hop + 1 });
         turn.lanes.try_send_up(core, || Up::Say(ask))
@@ -350,7 +350,7 @@ impl Rooms {
         native::write_message(&Message { epoch, sequence, time_ms, room, user, key: None, body }, &mut self.scratch);
         let record = Record { sequence, frame: Bytes::copy_from_slice(&self.scratch), author: Self::nobody() };
         let (request, key, since_us, decided) = (None, None, turn.now.monotonic_us, Some(decided));
-        self.open(Some(slot), Open::Post { record, request, time_ms, key, since_us, decided });
+        self.open(Some(slot), Open::Post { record, request, time_ms, key, since_us, decided, is_answered: false });
     }
 }
 

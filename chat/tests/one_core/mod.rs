@@ -5,8 +5,9 @@
 use std::collections::BTreeMap;
 
 use banter_chat::access::Access;
-use banter_chat::address::{ConnectionId, Core, Now};
+use banter_chat::address::{ConnectionId, Core, Now, Placement};
 use banter_chat::limits::Limits;
+use banter_chat::logs::{LogConfig, LogId};
 use banter_chat::policy::{Durability, RoomPolicies};
 use banter_chat::post_rates::PostRates;
 use banter_chat::sessions::{Actions, Welcome};
@@ -174,7 +175,7 @@ impl Server {
         };
         let shard = Shard::new(ShardConfig {
             core: Core(0),
-            cores: 1,
+            placement: Placement::of_one_server(1),
             limits,
             welcome: Welcome { limits: String::new(), durability: "synced", features: KNOWN, run },
             access: Access::Open,
@@ -182,7 +183,7 @@ impl Server {
             epochs_end: Epoch(1 << 40),
             policies: policies.clone(),
             post_rates: PostRates::default(),
-            journal: Some(journal),
+            logs: LogConfig::local(journal),
         });
         let (sent, heard) = (Vec::new(), Vec::new());
         let mut server = Server {
@@ -271,7 +272,7 @@ impl Server {
             self.perform(ask);
         }
         self.shard.finish_turn();
-        for ask in self.shard.disk_asks() {
+        for (_, ask) in self.shard.disk_asks() {
             self.perform(ask);
         }
         while let Some((id, sending)) = self.shard.next_send() {
@@ -291,7 +292,7 @@ impl Server {
             return self.disk.kept.push(ask);
         }
         for answer in self.disk.perform(ask, self.run, self.unix_ms) {
-            self.shard.disk(answer);
+            self.shard.disk(LogId::LOCAL, answer);
         }
     }
 

@@ -14,8 +14,9 @@ use banter_access::proof::Proof;
 use banter_access::rights::Rights;
 use banter_access::token::{Rules, judge};
 use banter_chat::access::{Access, TokenAccess};
-use banter_chat::address::{ConnectionId, Core, Now};
+use banter_chat::address::{ConnectionId, Core, Now, Placement};
 use banter_chat::limits::Limits;
+use banter_chat::logs::LogConfig;
 use banter_chat::policy::{Durability, RoomPolicies};
 use banter_chat::post_rates::PostRates;
 use banter_chat::proving::{NotProved, Proved, Proving};
@@ -87,7 +88,7 @@ impl Server {
         let limits = Limits { idle_timeout_ms: 0, joins_per_second_max: 0, ..limits };
         let shard = Shard::new(ShardConfig {
             core: Core(0),
-            cores: 1,
+            placement: Placement::of_one_server(1),
             limits,
             welcome: Welcome { limits: String::new(), durability: "memory", features: KNOWN, run: 1 },
             access,
@@ -95,7 +96,7 @@ impl Server {
             epochs_end: Epoch(1 << 40),
             policies: RoomPolicies::all(Durability::Memory),
             post_rates: PostRates::default(),
-            journal: None,
+            logs: LogConfig::None,
         });
         Server { shard, now_ms: 0, heard: BTreeMap::new() }
     }

@@ -374,6 +374,10 @@ fn every_event_is_written_as_documented() {
             r#"{"type":"members","room":"r","count":0,"users":[]}"#,
         ),
         (
+            Event::Nodes { nodes: "chat-2.example.org\n[::1]:7001\n" },
+            r#"{"type":"nodes","nodes":["chat-2.example.org","[::1]:7001"]}"#,
+        ),
+        (
             Event::Taken { id: Some(6), room: "r", reply: Some(b"[1]") },
             r#"{"type":"taken","id":6,"room":"r","reply":[1]}"#,
         ),

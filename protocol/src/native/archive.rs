@@ -108,6 +108,13 @@ pub struct Welcome<'a> {
 }
 
 #[derive(Archive, Serialize)]
+pub struct Nodes<'a> {
+    /// Addresses, each ended by a line feed.
+    #[rkyv(with = InlineAsBox)]
+    pub nodes: &'a str,
+}
+
+#[derive(Archive, Serialize)]
 pub struct Joined<'a> {
     pub id: Option<u64>,
     #[rkyv(with = InlineAsBox)]

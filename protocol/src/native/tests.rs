@@ -70,6 +70,8 @@ fn events(id: RequestId, page: &[u8]) -> Vec<Event<'_>> {
             limits: "",
             expires_in_ms: Some(5),
         },
+        Event::Nodes { nodes: "10.0.0.1:7001\n[::1]:7001\n" },
+        Event::Nodes { nodes: "" },
         Event::Joined { id, room, epoch, sequence, members: 3, durability: "synced" },
         Event::Posted { id, room, epoch, sequence, time_ms: 11, duplicate: false },
         Event::Posted { id, room, epoch, sequence, time_ms: 0, duplicate: true },

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use banter_chat::address::{Core, Now};
 use banter_chat::histogram::Histogram;
 use banter_chat::limits::Limits;
+use banter_chat::logs::LogId;
 use banter_chat::proving::{NotProved, Proved, Proving};
 use banter_chat::shard::Shard;
 use banter_log::reading::ReadFault;
@@ -402,7 +403,7 @@ impl Pump {
             NetEvent::Closed(slot) => connections.closed(slot),
             NetEvent::Appended(appended) => {
                 if let Some(disk) = &self.disk {
-                    shard.disk(disk.appended(appended));
+                    shard.disk(LogId::LOCAL, disk.appended(appended));
                 }
             }
             NetEvent::AcceptFailed(error) => {
@@ -420,17 +421,17 @@ impl Pump {
     fn take_disk(&mut self) {
         let Some(disk) = &mut self.disk else { return };
         for answer in disk.take_answers() {
-            self.shard.disk(answer);
+            self.shard.disk(LogId::LOCAL, answer);
         }
     }
 
     fn ask_disk(&mut self) {
         let Some(disk) = &mut self.disk else { return };
-        for ask in self.shard.disk_asks() {
+        for (_, ask) in self.shard.disk_asks() {
             disk.take(ask, &mut self.net);
         }
         self.shard.take_begun().into_iter().for_each(|begun| disk.begun(begun));
-        for fault in self.shard.take_read_faults() {
+        for (_, fault) in self.shard.take_read_faults() {
             match fault {
                 ReadFault::Damaged { segment, .. } => tracing::error!(
                     segment,

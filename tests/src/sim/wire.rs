@@ -216,6 +216,7 @@ fn from_frame(frame: Frame<'_>) -> Heard {
         }
         Event::Taken { id, room, reply: None } => Heard::Taken { id, room: room.to_owned() },
         Event::Taken { .. } => panic!("no program replies"),
+        Event::Nodes { .. } => panic!("a server of its own has no other nodes"),
         Event::Left { id, room } => Heard::Left { id, room: room.to_owned() },
         Event::Pong { id } => Heard::Pong { id },
         Event::Message(message) => Heard::Message(said(&message)),

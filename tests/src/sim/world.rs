@@ -9,7 +9,8 @@ mod retention;
 
 use std::collections::VecDeque;
 
-use banter_chat::address::{ConnectionId, Core, Now};
+use banter_chat::address::{ConnectionId, Core, Now, Placement};
+use banter_chat::logs::{LogConfig, LogId};
 use banter_chat::parcel::{Down, Up};
 use banter_chat::sessions::Welcome;
 use banter_chat::shard::{Input, Shard, ShardConfig};
@@ -154,7 +155,7 @@ impl World {
         let shard = |(core, catalog)| {
             Shard::new(ShardConfig {
                 core: Core(core),
-                cores,
+                placement: Placement::of_one_server(cores),
                 limits,
                 welcome: Welcome { limits: "a 1\n".to_owned(), durability: "memory", features: KNOWN, run },
                 access: access.clone(),
@@ -162,7 +163,7 @@ impl World {
                 epochs_end,
                 policies: self.profile.policies.clone(),
                 post_rates: self.profile.post_rates.clone(),
-                journal: has_log.then(|| parts(catalog)),
+                logs: if has_log { LogConfig::local(parts(catalog)) } else { LogConfig::None },
             })
         };
         let shards = (0..cores).zip(catalogs).map(shard);
@@ -328,10 +329,10 @@ impl World {
         self.disk.keep_time(self.now_ms - self.started_ms, now.unix_ms);
         self.take_events(own);
         for answer in std::mem::take(&mut self.cores[own].of_keeper) {
-            self.cores[own].shard.disk(answer);
+            self.cores[own].shard.disk(LogId::LOCAL, answer);
         }
         for answer in self.disk.work(own, self.turn, &mut self.chance, &mut self.seen) {
-            self.cores[own].shard.disk(answer);
+            self.cores[own].shard.disk(LogId::LOCAL, answer);
         }
         for &other in &others {
             while let Some(parcel) = self.down[other][own].take(self.turn) {
@@ -349,7 +350,7 @@ impl World {
         if self.has_log_work(own) {
             self.seen.saw("log work over several turns");
         }
-        let asks = self.cores[own].shard.disk_asks();
+        let asks: Vec<_> = self.cores[own].shard.disk_asks().into_iter().map(|(_, ask)| ask).collect();
         if self.plan.verbose {
             asks.iter().for_each(|ask| tell_ask(own, ask));
         }

@@ -284,8 +284,10 @@ pub async fn signal(
     caller.must(ApiRights::POST, Some(room.as_str()))?;
     let (user, body) = (user_name(&said.user)?, body_of(said.body, said.body_base64)?);
     check_size(&plane, &room, &user, &body)?;
-    plane.cores.ask_room(BackendAsk::Signal { room, user, body }).await?;
-    Ok(StatusCode::ACCEPTED)
+    match plane.cores.ask_room(BackendAsk::Signal { room, user, body }).await? {
+        BackendAnswer::Told => Ok(StatusCode::ACCEPTED),
+        other => Err(refused(other)),
+    }
 }
 
 /// A part of a room's history, ascending.
@@ -352,6 +354,7 @@ pub async fn room(
     let name = room.as_str().to_owned();
     match plane.cores.ask_room(BackendAsk::Room(room)).await? {
         BackendAnswer::Room(Some(state)) => Ok(Json(state.into())),
+        other @ BackendAnswer::Answer(_) => Err(refused(other).in_room(&name)),
         _ => Err(ApiFault::of(StatusCode::NOT_FOUND, "not_found", "there is no such room").in_room(&name)),
     }
 }

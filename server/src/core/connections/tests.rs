@@ -3,8 +3,9 @@
 use std::net::{IpAddr, Ipv4Addr, TcpListener};
 
 use banter_chat::access::Access;
-use banter_chat::address::Now;
+use banter_chat::address::{Now, Placement};
 use banter_chat::limits::Limits;
+use banter_chat::logs::LogConfig;
 use banter_chat::policy::{Durability, RoomPolicies};
 use banter_chat::post_rates::PostRates;
 use banter_chat::sessions::Welcome;
@@ -50,7 +51,7 @@ impl Rig {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let shard = Shard::new(ShardConfig {
             core: Core(0),
-            cores: 1,
+            placement: Placement::of_one_server(1),
             limits,
             welcome: Welcome { limits: String::new(), durability: "memory", features: KNOWN, run: 1 },
             access: Access::Open,
@@ -58,7 +59,7 @@ impl Rig {
             epochs_end: Epoch(1 << 40),
             policies: RoomPolicies::all(Durability::Memory),
             post_rates: PostRates::default(),
-            journal: None,
+            logs: LogConfig::None,
         });
         let limits = ConnectionLimits::of(&limits, entrance, &Arc::default());
         Rig {

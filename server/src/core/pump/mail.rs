@@ -1,6 +1,7 @@
 //! What comes to a core by mail from the other threads: questions, orders, verdicts on tokens, what the log's keeper did.
 
 use banter_access::revocation::Subject;
+use banter_chat::logs::LogId;
 use banter_chat::orders::Parting;
 use banter_chat::proving::{NotProved, Proved};
 use banter_log::journal::{Answer, Journal, LogPlaces};
@@ -58,12 +59,12 @@ impl Pump {
                     if let (Some(disk), Answer::Rewritten { segment }) = (&mut self.disk, &answer) {
                         disk.rewritten(*segment);
                     }
-                    self.shard.disk(answer);
+                    self.shard.disk(LogId::LOCAL, answer);
                 }
                 ToCore::LogSegment(header, file) => {
                     if let Some(disk) = &mut self.disk {
                         disk.ready(header.id, file);
-                        self.shard.disk(Answer::Segment(header));
+                        self.shard.disk(LogId::LOCAL, Answer::Segment(header));
                     }
                 }
             }

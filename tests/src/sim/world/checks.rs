@@ -181,7 +181,7 @@ impl World {
 
     /// What a reader came upon: damage only where there is some, and what could not be read where a read or an index failed.
     pub(super) fn check_read_faults(&mut self, own: usize) {
-        for fault in self.cores[own].shard.take_read_faults() {
+        for (_, fault) in self.cores[own].shard.take_read_faults() {
             if self.plan.verbose {
                 println!("    core {own} came upon {fault:?}");
             }

@@ -260,7 +260,7 @@ impl World {
         assert!(self.cores.iter().all(|core| core.shard.is_drained()), "a stopping server has an end");
         let is_sealed = self.cores.iter_mut().map(|core| core.shard.seal_log()).fold(true, |all, sealed| all & sealed);
         for core in 0..self.cores.len() {
-            let asks = self.cores[core].shard.disk_asks();
+            let asks: Vec<_> = self.cores[core].shard.disk_asks().into_iter().map(|(_, ask)| ask).collect();
             self.disk.ask(core, asks, self.turn, &mut self.chance);
         }
         while !self.disk.is_idle() {
