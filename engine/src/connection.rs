@@ -51,6 +51,11 @@ impl Connection {
         &self.names
     }
 
+    /// The name of the server that it leads to, or led to last.
+    pub fn server_name(&self) -> String {
+        self.client.server_info().server_name
+    }
+
     /// Asks JetStream one thing, and reads its answer.
     ///
     /// # Errors

@@ -11,9 +11,11 @@ use serde::Deserialize;
 use crate::connection::{ApiFault, Connection};
 use crate::stream_config::{Difference, Founding, Shape, StreamConfig, is_partition_count};
 
-/// What a stream that is not there is refused with.
+/// What a new stream is refused with where its servers have no room.
 const NO_ROOM_ON_SERVERS: [u64; 2] = [10_005, 10_047];
 const NO_CLUSTER: u64 = 10_074;
+/// How long a server that keeps a stream may say nothing to the stream's leader.
+const PEER_SILENT_MAX_NANOSECONDS: u64 = 5_000_000_000;
 /// Pages of the list of streams that are asked for at most: 256 streams are on each.
 const PAGES_MAX: usize = 8;
 
@@ -114,6 +116,16 @@ pub struct Peer {
     /// How many of the leader's entries it lacks.
     #[serde(default)]
     pub lag: u64,
+    /// How long ago the leader last heard of it, in nanoseconds. A leader calls a server that stopped current for ten more seconds.
+    #[serde(default)]
+    pub active: u64,
+}
+
+impl Peer {
+    /// Whether it has missed several of its signs of life, of which each second brings one.
+    pub fn is_silent(&self) -> bool {
+        self.active > PEER_SILENT_MAX_NANOSECONDS
+    }
 }
 
 /// A stream, as its leader tells of it.

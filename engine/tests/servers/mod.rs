@@ -8,17 +8,18 @@ use std::fmt::Write as _;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use banter_cluster::engine::{Answer, Ask, Partition, Ticket};
 use banter_engine::streams::{self, Progress};
-use banter_engine::{Engine, EngineConfig, Founding, Shape};
+use banter_engine::{Connection, Engine, EngineConfig, Founding, Shape};
 use bytes::Bytes;
 use tempfile::TempDir;
 
 /// How long anything that must come is waited for.
 pub const PATIENCE: Duration = Duration::from_secs(30);
-const POLL: Duration = Duration::from_millis(20);
+pub const POLL: Duration = Duration::from_millis(20);
 
 pub const FOUNDING: Founding = Founding { cluster_id: 0xBA27_E800_0000_0001, partitions: 16, blank_epoch: 77 };
 pub const SHAPE: Shape = Shape { replicas: 3, stream_bytes_max: 8 << 20, index_bytes_max: 8 << 20 };
@@ -50,6 +51,12 @@ pub struct Servers {
 }
 
 impl Servers {
+    /// Three that all tests of a program share, each with a cluster of its own name; no test may stop them.
+    pub fn shared() -> Option<&'static Servers> {
+        static SHARED: OnceLock<Option<Servers>> = OnceLock::new();
+        SHARED.get_or_init(Servers::start).as_ref()
+    }
+
     /// Three of them as one cluster; none, and a word why, if there is no binary.
     pub fn start() -> Option<Servers> {
         Servers::start_with(&[USUAL; 3])
@@ -146,7 +153,7 @@ impl Servers {
         let processes: Vec<_> = processes.map(|process| process.id().to_string()).collect();
         let watchdog = Command::new("sh")
             .arg("-c")
-            .arg(format!("cat >/dev/null; kill -9 {}", processes.join(" ")))
+            .arg(format!("cat >/dev/null; kill -9 {}; rm -rf '{}'", processes.join(" "), self.folder.path().display()))
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -226,6 +233,22 @@ pub fn get(port: u16, path: &str) -> String {
     told
 }
 
+/// Waits until that is so.
+pub async fn until(mut is_so: impl AsyncFnMut() -> bool) {
+    let begun = Instant::now();
+    while !is_so().await {
+        assert!(begun.elapsed() < PATIENCE, "it is not so after {PATIENCE:?}");
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+/// Asks JetStream what the engine never asks.
+pub async fn request(servers: &Servers, subject: &str, body: Bytes) {
+    let client = async_nats::connect(&servers.config("any").servers).await.unwrap();
+    let answer = client.request(format!("$JS.API.{subject}"), body).await.unwrap();
+    assert!(!answer.payload.windows(7).any(|part| part == b"\"error\""), "{:?}", answer.payload);
+}
+
 /// An engine, and what it answers.
 pub struct Asker {
     pub engine: Engine,
@@ -253,6 +276,11 @@ impl Asker {
 
     pub fn ticket(&mut self) -> Ticket {
         self.newest += 1;
+        Ticket(self.newest)
+    }
+
+    /// The ticket of the newest ask.
+    pub fn newest(&self) -> Ticket {
         Ticket(self.newest)
     }
 
