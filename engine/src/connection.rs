@@ -160,8 +160,11 @@ async fn options(
         .event_callback(move |event| {
             let told = told.clone();
             async move {
-                if matches!(event, Event::Disconnected | Event::Closed) {
-                    told.send_modify(|losses| *losses += 1);
+                match event {
+                    Event::Disconnected | Event::Closed => told.send_modify(|losses| *losses += 1),
+                    // Most of all, that this user may not speak of these subjects: an ask then has no answer.
+                    Event::ServerError(error) => tracing::warn!("the engine's server says: {error}"),
+                    _ => {}
                 }
             }
         });

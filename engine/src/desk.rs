@@ -29,7 +29,7 @@ use crate::limits::{
 };
 use crate::names::Names;
 use crate::unasked::unasked;
-use crate::waiting::{Reading, Waiting, Wanted};
+use crate::waiting::{Made, Purge, Reading, Waiting, Wanted};
 
 /// An ask, and when it was asked.
 pub(crate) type Asked = (Ask, Instant);
@@ -143,8 +143,9 @@ impl Desk {
                 self.enqueue(ticket, at + READ_MAX, wanted, outbound(subject, body.into()));
             }
             Ask::Purge { partition, ticket, first } => {
-                let body = format!(r#"{{"seq":{first}}}"#);
-                self.forget(ticket, at, &self.names.stream(partition), body);
+                let subject = format!("$JS.API.STREAM.INFO.{}", self.names.stream(partition));
+                let wanted = Wanted::Ends { partition, first };
+                self.enqueue(ticket, at + OBJECT_MAX, wanted, outbound(subject, Bytes::new()));
             }
             Ask::Put { ticket, name, bytes } => {
                 let message = outbound(self.names.object(name), bytes);
@@ -158,15 +159,15 @@ impl Desk {
             }
             Ask::Remove { ticket, partition, kind } => {
                 let body = format!(r#"{{"filter":"{}"}}"#, self.names.all_pieces(partition, kind));
-                self.forget(ticket, at, &self.names.index_stream(), body);
+                self.forget(ticket, at + OBJECT_MAX, &self.names.index_stream(), body);
             }
             Ask::Beat { bytes } => self.outbox.push_back((None, outbound(self.names.beat(), bytes))),
         }
     }
 
-    fn forget(&mut self, ticket: Ticket, at: Instant, stream: &str, body: String) {
+    fn forget(&mut self, ticket: Ticket, deadline: Instant, stream: &str, body: String) {
         let message = outbound(format!("$JS.API.STREAM.PURGE.{stream}"), body.into());
-        self.enqueue(ticket, at + OBJECT_MAX, Wanted::Forget, message);
+        self.enqueue(ticket, deadline, Wanted::Forget, message);
     }
 
     fn enqueue(&mut self, ticket: Ticket, deadline: Instant, wanted: Wanted, mut message: OutboundMessage) {
@@ -193,8 +194,13 @@ impl Desk {
 
     fn on_reply(&mut self, message: Message) {
         let number = message.subject.rsplit('.').next().and_then(|number| number.parse().ok());
-        let answer = number.and_then(|number| self.waiting.on_reply(number, message));
-        self.answer(answer);
+        match number.and_then(|number| self.waiting.on_reply(number, message)) {
+            Some(Made::Answer(answer)) => self.answer(Some(answer)),
+            Some(Made::Purge(Purge { ticket, deadline, partition, first })) => {
+                self.forget(ticket, deadline, &self.names.stream(partition), format!(r#"{{"seq":{first}}}"#));
+            }
+            None => {}
+        }
         self.begin_reads();
     }
 

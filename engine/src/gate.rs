@@ -11,158 +11,28 @@
 //!
 //! All that is wrong is told at once.
 
-use std::collections::BTreeMap;
+mod alike;
+mod fault;
 
 use banter_cluster::engine::Partition;
 
 use crate::connection::Connection;
 use crate::health::{self, Health};
-use crate::monitoring::{JetStreamState, MonitoringFault, ServerState};
+use crate::monitoring::{JetStreamState, ServerState};
 use crate::names::Names;
-use crate::stream_config::{Difference, Shape, StreamConfig};
-use crate::streams::{Description, Peer, StreamState};
+use crate::stream_config::StreamConfig;
+use crate::streams::Description;
+
+pub use fault::GateFault;
+
+use alike::{Alike, Behind};
 
 /// From this one on, proposals are fenced by the leader's term; before it, an append of a deposed leader may be taken.
-const VERSION_MIN: (u64, u64) = (2, 15);
+pub(crate) const VERSION_MIN: (u64, u64) = (2, 15);
 /// Copies of each stream at least: with three, one server may be lost with its disk.
-const REPLICAS_MIN: u8 = 3;
+pub(crate) const REPLICAS_MIN: u8 = 3;
 /// Bytes of a message around what we append: the header with the expected sequence, 64 with the longest number.
 const HEADER_BYTES_MAX: u64 = 128;
-
-/// Why the engine is not proved.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub enum GateFault {
-    /// A server cannot be looked at.
-    #[error(transparent)]
-    Monitoring(#[from] MonitoringFault),
-    /// Two addresses lead to one server.
-    #[error("engine_monitoring {url} and {other} lead to one server, {server}: name each server once")]
-    SameServer {
-        /// The address.
-        url: String,
-        /// The other.
-        other: String,
-        /// The server.
-        server: String,
-    },
-    /// Some servers are not looked at.
-    #[error(
-        "engine_monitoring names {named} servers and JetStream has {servers}: name each of them, as http://host:8222"
-    )]
-    ServerCount {
-        /// Different servers that were named.
-        named: usize,
-        /// How many there are.
-        servers: usize,
-    },
-    /// It is a server of elsewhere.
-    #[error("the server at {url} is of NATS cluster {found:?} and not of {wanted:?}: name the servers of one cluster")]
-    OtherCluster {
-        /// The address.
-        url: String,
-        /// Its cluster.
-        found: String,
-        /// The others'.
-        wanted: String,
-    },
-    /// We are connected to none of them.
-    #[error(
-        "the server that we are connected to is none of engine_monitoring: name the servers of one cluster in both"
-    )]
-    Elsewhere,
-    /// It is older than what was tried.
-    #[error("server {server} has version {version}, and {}.{} is the first one whose appends are safe: update nats-server", VERSION_MIN.0, VERSION_MIN.1)]
-    Version {
-        /// The server.
-        server: String,
-        /// Its version.
-        version: String,
-    },
-    /// It keeps nothing.
-    #[error(
-        "server {server} has JetStream turned off: add `jetstream {{ … }}` to its configuration; if it is there, its disk was full or \
-         failed, so make room and start the server again"
-    )]
-    JetStreamOff {
-        /// The server.
-        server: String,
-    },
-    /// It acknowledges what is not on its disk.
-    #[error(
-        "server {server} acknowledges messages before they are on its disk, and loses them with its power: set `jetstream {{ \
-         sync_interval: always }}` and start it again"
-    )]
-    NotSynced {
-        /// The server.
-        server: String,
-    },
-    /// Our messages do not fit.
-    #[error(
-        "server {server} takes messages of {found} bytes and we need {wanted}: raise its max_payload, or lower append_bytes_max"
-    )]
-    Payload {
-        /// The server.
-        server: String,
-        /// What it takes.
-        found: u64,
-        /// What we need.
-        wanted: u64,
-    },
-    /// Nobody leads.
-    #[error("JetStream has no leader: start more than half of its servers, and wait until they have found each other")]
-    NoLeader,
-    /// A server is gone or behind.
-    #[error(
-        "server {server} is {} for {}: start it, and wait until it has caught up; never take a server out (peer-remove) while another is down",
-        if *.is_offline { "gone" } else { "behind" }, .of.join(", ")
-    )]
-    Peer {
-        /// The server.
-        server: String,
-        /// Whether it is gone.
-        is_offline: bool,
-        /// For what: JetStream itself, or so many streams.
-        of: Vec<String>,
-    },
-    /// The streams are not there.
-    #[error("{0}")]
-    Streams(String),
-    /// A stream is told of by nobody.
-    #[error(
-        "{streams} of the cluster's streams are missing or have no leader, first {first}: start the servers; if it was never there, run `banter cluster init` again"
-    )]
-    NoStream {
-        /// The first one.
-        first: String,
-        /// How many.
-        streams: usize,
-    },
-    /// A stream has too few copies.
-    #[error(
-        "stream {first} has {replicas} replicas, as have {streams} in all, and needs {REPLICAS_MIN}: `nats stream edit {first} --replicas {REPLICAS_MIN}`"
-    )]
-    Replicas {
-        /// The first one.
-        first: String,
-        /// How many copies.
-        replicas: u8,
-        /// How many streams.
-        streams: usize,
-    },
-    /// A stream is not as we make it.
-    #[error(
-        "stream {first} has {} = {} and should have {}, as {streams} in all: `nats stream edit {first}`, or make a new cluster",
-        .difference.key, .difference.found, .difference.wanted
-    )]
-    Differs {
-        /// The first one.
-        first: String,
-        /// What of it.
-        difference: Difference,
-        /// How many streams.
-        streams: usize,
-    },
-}
 
 /// Looks at the engine, and says what keeps it from being proved: nothing, if it is. `append_bytes_max` is the longest message that is
 /// to be appended. The health tells what the cluster is, also where it is not proved.
@@ -222,14 +92,18 @@ fn judge_cluster(health: &Health, servers: &[(&str, &ServerState)], faults: &mut
         faults.push(GateFault::Elsewhere);
     }
     let metas = || servers.iter().filter_map(|(_, server)| Some((server, server.jetstream.as_ref()?.meta.as_ref()?)));
-    let size = metas().map(|(_, meta)| meta.cluster_size).max().unwrap_or(1);
-    if health.servers.len() < size || (all_told && servers.len() != size) {
+    // Where all have it turned off, nobody knows how many they are.
+    let is_alone = servers.iter().all(|(_, server)| server.jetstream.is_some());
+    let size = metas().map(|(_, meta)| meta.cluster_size).max().or(is_alone.then_some(1));
+    if let Some(size) = size
+        && (health.servers.len() < size || (all_told && servers.len() != size))
+    {
         faults.push(GateFault::ServerCount { named: servers.len(), servers: size });
     }
     match metas().find(|(server, meta)| meta.leader == server.name) {
         Some((_, meta)) => meta.replicas.iter().for_each(|peer| behind.on_peer(peer, "JetStream")),
         // One that cannot be looked at may lead, and is told of already.
-        None if all_told && size > 1 => faults.push(GateFault::NoLeader),
+        None if all_told && size > Some(1) => faults.push(GateFault::NoLeader),
         None => {}
     }
 }
@@ -262,7 +136,7 @@ fn judge_streams(names: &Names, description: &Description, faults: &mut Vec<Gate
     for (number, stream) in (0..).zip(&description.partitions) {
         let partition = Partition(number);
         match stream {
-            None => alike.absent.push(names.stream(partition)),
+            None => alike.on_absent(names.stream(partition)),
             Some(stream) => alike.on_stream(stream, behind, |shape| {
                 StreamConfig::partition(names, partition, description.founding, shape)
             }),
@@ -271,80 +145,168 @@ fn judge_streams(names: &Names, description: &Description, faults: &mut Vec<Gate
     faults.extend(alike.faults());
 }
 
-/// What is wrong with streams: of many that are alike, the first is named.
-#[derive(Default)]
-struct Alike {
-    absent: Vec<String>,
-    replicas: BTreeMap<u8, Vec<String>>,
-    differences: Vec<(Difference, Vec<String>)>,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::ClusterName;
+    use crate::monitoring::{Meta, MonitoringFault};
+    use crate::stream_config::{Founding, Shape};
+    use crate::streams::{Peer, StreamState};
 
-impl Alike {
-    fn on_stream(&mut self, stream: &StreamState, behind: &mut Behind, made: impl FnOnce(Shape) -> StreamConfig) {
-        let config = &stream.config;
-        if config.num_replicas < REPLICAS_MIN {
-            self.replicas.entry(config.num_replicas).or_default().push(config.name.clone());
-        }
-        // How large it is, and how many keep it, is chosen by whoever makes it; that it has an end at all is not.
-        let bytes_max = u64::try_from(config.max_bytes).ok().filter(|bytes| *bytes > 0).unwrap_or(1);
-        let shape = Shape { replicas: config.num_replicas, stream_bytes_max: bytes_max, index_bytes_max: bytes_max };
-        for difference in config.differences(&made(shape)) {
-            self.on_difference(difference, &config.name);
-        }
-        let is_led = stream.leader.is_some() || config.num_replicas == 1;
-        if !is_led || stream.peers.len() + 1 < usize::from(config.num_replicas) {
-            self.absent.push(config.name.clone());
-        }
-        stream.peers.iter().for_each(|peer| behind.on_peer(peer, &config.name));
+    const FOUNDING: Founding = Founding { cluster_id: 1, partitions: 16, blank_epoch: 2 };
+    const SHAPE: Shape = Shape { replicas: 3, stream_bytes_max: 1 << 20, index_bytes_max: 1 << 20 };
+
+    fn peer(name: &str) -> Peer {
+        Peer { name: name.to_owned(), current: true, offline: false, lag: 0, active: 1 }
     }
 
-    fn on_difference(&mut self, difference: Difference, stream: &str) {
-        // The subjects differ from stream to stream, so theirs are named one by one.
-        match self.differences.iter_mut().find(|(known, _)| *known == difference) {
-            Some((_, streams)) => streams.push(stream.to_owned()),
-            None => self.differences.push((difference, vec![stream.to_owned()])),
-        }
-    }
-
-    fn faults(self) -> Vec<GateFault> {
-        let mut faults = Vec::new();
-        if let Some(first) = self.absent.first() {
-            faults.push(GateFault::NoStream { first: first.clone(), streams: self.absent.len() });
-        }
-        for (replicas, streams) in self.replicas {
-            let first = streams.first().cloned().unwrap_or_default();
-            faults.push(GateFault::Replicas { first, replicas, streams: streams.len() });
-        }
-        for (difference, streams) in self.differences {
-            let first = streams.first().cloned().unwrap_or_default();
-            faults.push(GateFault::Differs { first, difference, streams: streams.len() });
-        }
-        faults
-    }
-}
-
-/// Servers that are gone or behind, and for what.
-#[derive(Default)]
-struct Behind {
-    servers: BTreeMap<(String, bool), Vec<String>>,
-}
-
-impl Behind {
-    fn on_peer(&mut self, peer: &Peer, of: &str) {
-        if peer.offline || !peer.current || peer.is_silent() {
-            let gone = peer.offline || peer.is_silent();
-            self.servers.entry((peer.name.clone(), gone)).or_default().push(of.to_owned());
+    fn server(number: usize) -> ServerState {
+        let meta = Meta {
+            leader: "s0".to_owned(),
+            replicas: [1, 2].map(|peer_of| peer(&format!("s{peer_of}"))).into(),
+            cluster_size: 3,
+        };
+        ServerState {
+            id: format!("N{number}"),
+            name: format!("s{number}"),
+            version: "2.15.1".to_owned(),
+            cluster: "chat".to_owned(),
+            payload_bytes_max: 1 << 20,
+            jetstream: Some(JetStreamState {
+                is_always_synced: true,
+                stored_bytes: 0,
+                stored_bytes_max: 1,
+                meta: Some(meta),
+            }),
         }
     }
 
-    fn faults(self) -> impl Iterator<Item = GateFault> {
-        self.servers.into_iter().map(|((server, is_offline), mut of)| {
-            if of.len() > 3 {
-                let more = of.len() - 2;
-                of.truncate(2);
-                of.push(format!("{more} more"));
-            }
-            GateFault::Peer { server, is_offline, of }
-        })
+    fn names() -> Names {
+        Names::new(ClusterName::new("c").unwrap())
+    }
+
+    fn well() -> Health {
+        let stream = |config| StreamState {
+            config,
+            messages: 0,
+            bytes: 0,
+            last: 0,
+            leader: Some("s1".to_owned()),
+            peers: vec![peer("s0"), peer("s2")],
+        };
+        let partitions = (0..FOUNDING.partitions)
+            .map(|number| Some(stream(StreamConfig::partition(&names(), Partition(number), FOUNDING, SHAPE))));
+        Health {
+            servers: (0..3).map(|number| (format!("http://s{number}:8222"), Ok(server(number)))).collect(),
+            connected_to: "N2".to_owned(),
+            streams: Ok(Description {
+                founding: FOUNDING,
+                index: stream(StreamConfig::index(&names(), FOUNDING, SHAPE)),
+                partitions: partitions.collect(),
+            }),
+        }
+    }
+
+    /// What is told of an engine that is well but for that.
+    fn told(change: impl FnOnce(&mut Health)) -> String {
+        let mut health = well();
+        change(&mut health);
+        let faults = judge(&names(), &health, 256 << 10);
+        faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+    }
+
+    fn of(health: &mut Health, number: usize) -> &mut ServerState {
+        health.servers[number].1.as_mut().unwrap()
+    }
+
+    fn jetstream(health: &mut Health, number: usize) -> &mut JetStreamState {
+        of(health, number).jetstream.as_mut().unwrap()
+    }
+
+    fn streams(health: &mut Health) -> &mut Description {
+        health.streams.as_mut().unwrap()
+    }
+
+    #[test]
+    fn an_engine_that_is_well_has_no_fault() {
+        assert_eq!(told(|_| ()), "");
+        assert_eq!(told(|health| of(health, 1).version = "2.16.0-RC.1".to_owned()), "");
+        assert_eq!(told(|health| of(health, 1).version = "3.0.0".to_owned()), "");
+        // Only the leader's view of the others counts.
+        assert_eq!(told(|health| jetstream(health, 1).meta.as_mut().unwrap().replicas[0].current = false), "");
+    }
+
+    #[test]
+    fn each_thing_that_is_wrong_is_told_alone_with_its_cure() {
+        for version in ["2.14.9", "1.99", "", "new"] {
+            let told = told(|health| of(health, 1).version = version.to_owned());
+            assert!(told.starts_with("server s1 has version") && told.ends_with("update nats-server"), "{told}");
+        }
+        let told_of_sync = told(|health| jetstream(health, 2).is_always_synced = false);
+        assert!(
+            told_of_sync.contains("s2") && told_of_sync.contains("`jetstream { sync_interval: always }`"),
+            "{told_of_sync}"
+        );
+        let told_of_off = told(|health| of(health, 2).jetstream = None);
+        assert!(
+            told_of_off.starts_with("server s2 has JetStream turned off") && told_of_off.contains("make room"),
+            "{told_of_off}"
+        );
+        let told_of_payload = told(|health| of(health, 0).payload_bytes_max = 256 << 10);
+        assert!(told_of_payload.contains("262144 bytes and we need 262272"), "{told_of_payload}");
+        let told_of_cluster = told(|health| of(health, 2).cluster = "other".to_owned());
+        assert!(told_of_cluster.contains("NATS cluster \"other\" and not of \"chat\""), "{told_of_cluster}");
+        let told_of_elsewhere = told(|health| health.connected_to = "N9".to_owned());
+        assert!(told_of_elsewhere.contains("none of engine_monitoring"), "{told_of_elsewhere}");
+        let told_of_count = told(|health| drop(health.servers.remove(0)));
+        assert!(told_of_count.starts_with("engine_monitoring names 2 servers and JetStream has 3"), "{told_of_count}");
+        let told_of_leader =
+            told(|health| (0..3).for_each(|number| jetstream(health, number).meta.as_mut().unwrap().leader.clear()));
+        assert!(told_of_leader.starts_with("JetStream has no leader"), "{told_of_leader}");
+    }
+
+    #[test]
+    fn of_many_streams_with_one_fault_the_first_is_named() {
+        let told_of_peer = told(|health| {
+            streams(health).partitions.iter_mut().flatten().for_each(|stream| stream.peers[1].offline = true);
+        });
+        assert!(
+            told_of_peer.starts_with("server s2 is gone for BANTER_c_000, BANTER_c_001, 14 more: start it"),
+            "{told_of_peer}"
+        );
+        let told_of_silence = told(|health| streams(health).index.peers[0].active = 6_000_000_000);
+        assert!(told_of_silence.starts_with("server s0 is gone for BANTER_c_index"), "{told_of_silence}");
+        let told_of_lag = told(|health| jetstream(health, 0).meta.as_mut().unwrap().replicas[0].current = false);
+        assert!(told_of_lag.starts_with("server s1 is behind for JetStream"), "{told_of_lag}");
+        let told_of_absence = told(|health| {
+            let partitions = &mut streams(health).partitions;
+            partitions[3] = None;
+            partitions[4].as_mut().unwrap().leader = None;
+            partitions[5].as_mut().unwrap().peers.pop();
+        });
+        assert!(
+            told_of_absence.starts_with("3 of the cluster's streams are missing or have no leader, first BANTER_c_003"),
+            "{told_of_absence}"
+        );
+        let told_of_delete = told(|health| {
+            streams(health).partitions.iter_mut().flatten().for_each(|stream| stream.config.deny_delete = false);
+        });
+        assert!(
+            told_of_delete
+                .starts_with("stream BANTER_c_000 has deny_delete = false and should have true, as 16 in all"),
+            "{told_of_delete}"
+        );
+    }
+
+    #[test]
+    fn an_engine_that_is_gone_has_no_fault_that_is_not_one() {
+        let mut health = well();
+        for (url, told) in &mut health.servers {
+            *told = Err(MonitoringFault::Silent { url: url.clone(), why: "connection refused".to_owned() });
+        }
+        assert_eq!(judge(&names(), &health, 1).len(), 3);
+        // As when all disks were full.
+        let told_of_disks = told(|health| (0..3).for_each(|number| of(health, number).jetstream = None));
+        assert_eq!(told_of_disks.lines().count(), 3, "{told_of_disks}");
     }
 }

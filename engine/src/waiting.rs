@@ -8,7 +8,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use async_nats::Message;
-use banter_cluster::engine::{Answer, Ticket, Unasked};
+use banter_cluster::engine::{Answer, Partition, Tail, Ticket, Unasked};
 use bytes::Bytes;
 use tokio::time::Instant;
 
@@ -31,6 +31,13 @@ pub(crate) enum Wanted {
         /// In that stream.
         stream: String,
     },
+    /// A stream's ends, to forget what lies before that sequence.
+    Ends {
+        /// Whose stream.
+        partition: Partition,
+        /// The first that stays.
+        first: u64,
+    },
     /// Whether something was forgotten.
     Forget,
     /// An object.
@@ -44,6 +51,28 @@ pub(crate) struct Reading {
     pub(crate) from: u64,
     /// What came, ascending.
     pub(crate) messages: Vec<(u64, Bytes)>,
+}
+
+/// What a reply makes.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Made {
+    /// An answer.
+    Answer(Answer),
+    /// What lies before that sequence is there, and may be forgotten.
+    Purge(Purge),
+}
+
+/// A purge that is safe: see [`safe_purge`].
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Purge {
+    /// For the answer.
+    pub(crate) ticket: Ticket,
+    /// When it is given up.
+    pub(crate) deadline: Instant,
+    /// Whose stream.
+    pub(crate) partition: Partition,
+    /// The first that stays.
+    pub(crate) first: u64,
 }
 
 #[derive(Debug)]
@@ -94,8 +123,8 @@ impl Waiting {
         self.deadlines.first().map(|(deadline, _)| *deadline)
     }
 
-    /// A reply came; the answer that it makes.
-    pub(crate) fn on_reply(&mut self, number: u64, message: Message) -> Option<Answer> {
+    /// A reply came; what it makes.
+    pub(crate) fn on_reply(&mut self, number: u64, message: Message) -> Option<Made> {
         let sent = self.sent.get_mut(&number)?;
         if let Wanted::Read(reading) = &mut sent.wanted
             && !reading.on_part(replies::part(message.clone()))
@@ -103,7 +132,7 @@ impl Waiting {
             return None;
         }
         let sent = self.remove(number)?;
-        Some(answer(sent, message))
+        Some(made(sent, message))
     }
 
     /// The answer of an ask that could not be sent.
@@ -168,15 +197,30 @@ impl Reading {
     }
 }
 
-fn answer(sent: Sent, message: Message) -> Answer {
+fn made(sent: Sent, message: Message) -> Made {
     let ticket = sent.ticket;
-    match sent.wanted {
+    Made::Answer(match sent.wanted {
+        Wanted::Ends { partition, first } => {
+            let purge = Purge { ticket, deadline: sent.deadline, partition, first };
+            return safe_purge(purge, replies::tail(&message));
+        }
         Wanted::Append { stream } => replies::append(ticket, &stream, &message),
         Wanted::Tail => Answer::Tail { ticket, tail: replies::tail(&message) },
         Wanted::Read(reading) => read(ticket, reading, replies::part(message) != Part::Unread),
         Wanted::Put { stream } => replies::put(ticket, &stream, &message),
         Wanted::Forget => Answer::Done { ticket, is_done: replies::is_done(&message) },
         Wanted::Object => Answer::Object { ticket, object: replies::object(message).ok_or(Unasked) },
+    })
+}
+
+/// A stream that is purged up to a sequence which it has not reached yet jumps there: its next message lies at that sequence, and
+/// the ones between are missing for ever. So the ends are looked at first; they only grow.
+fn safe_purge(purge: Purge, tail: Option<Tail>) -> Made {
+    let done = |is_done| Made::Answer(Answer::Done { ticket: purge.ticket, is_done });
+    match tail {
+        Some(tail) if purge.first <= tail.first => done(true),
+        Some(tail) if purge.first <= tail.last.saturating_add(1) => Made::Purge(purge),
+        Some(_) | None => done(false),
     }
 }
 
@@ -186,7 +230,9 @@ fn unanswered(sent: Sent) -> Answer {
         Wanted::Append { .. } => Answer::Silent { ticket: sent.ticket },
         Wanted::Tail => Answer::Tail { ticket: sent.ticket, tail: None },
         Wanted::Read(reading) => read(sent.ticket, reading, false),
-        Wanted::Put { .. } | Wanted::Forget => Answer::Done { ticket: sent.ticket, is_done: false },
+        Wanted::Put { .. } | Wanted::Ends { .. } | Wanted::Forget => {
+            Answer::Done { ticket: sent.ticket, is_done: false }
+        }
         Wanted::Object => Answer::Object { ticket: sent.ticket, object: Err(Unasked) },
     }
 }
@@ -195,4 +241,113 @@ fn unanswered(sent: Sent) -> Answer {
 fn read(ticket: Ticket, reading: Reading, is_ended: bool) -> Answer {
     let messages = (is_ended || !reading.messages.is_empty()).then_some(reading.messages);
     Answer::Read { ticket, messages }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use async_nats::{HeaderMap, StatusCode, Subject};
+
+    use super::*;
+
+    const TICKET: Ticket = Ticket(7);
+
+    fn said(payload: &str, status: Option<u16>, headers: &[(&'static str, u64)]) -> Message {
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.insert(*name, value.to_string());
+        }
+        Message {
+            subject: Subject::from_static("_INBOX.a.1"),
+            reply: None,
+            payload: Bytes::copy_from_slice(payload.as_bytes()),
+            headers: Some(map),
+            status: status.map(|status| StatusCode::from_u16(status).unwrap()),
+            description: None,
+            length: 0,
+        }
+    }
+
+    fn held(sequence: u64, before: u64) -> Message {
+        said("x", None, &[("Nats-Sequence", sequence), ("Nats-Last-Sequence", before)])
+    }
+
+    fn reading(waiting: &mut Waiting, from: u64) -> u64 {
+        waiting.insert(TICKET, Instant::now(), Wanted::Read(Reading { from, messages: Vec::new() }))
+    }
+
+    /// What a read gives of these replies and its end.
+    fn read_of(from: u64, replies: &[(u64, u64)], end: Message) -> Option<Vec<u64>> {
+        let mut waiting = Waiting::default();
+        let number = reading(&mut waiting, from);
+        for (sequence, before) in replies {
+            assert_eq!(waiting.on_reply(number, held(*sequence, *before)), None);
+        }
+        let Some(Made::Answer(Answer::Read { ticket: TICKET, messages })) = waiting.on_reply(number, end) else {
+            panic!("no answer")
+        };
+        assert_eq!((waiting.count(), waiting.reads(), waiting.next_deadline()), (0, 0, None));
+        messages.map(|messages| messages.into_iter().map(|(sequence, _)| sequence).collect())
+    }
+
+    #[test]
+    fn a_lost_reply_cuts_a_read_off_and_a_hole_of_the_stream_does_not() {
+        let end = || said("", Some(204), &[("Nats-Last-Sequence", 9)]);
+        assert_eq!(read_of(5, &[(5, 0), (6, 5), (7, 6)], end()), Some(vec![5, 6, 7]));
+        assert_eq!(read_of(5, &[(5, 0), (7, 6), (8, 7)], end()), Some(vec![5]), "6 was lost on its way");
+        assert_eq!(read_of(5, &[(6, 5), (7, 6)], end()), Some(vec![]), "the first was lost on its way");
+        assert_eq!(read_of(5, &[(5, 0), (8, 5)], end()), Some(vec![5, 8]), "the stream has no 6 and no 7");
+        assert_eq!(read_of(5, &[(4, 0), (5, 4)], end()), Some(vec![]), "what was not asked for");
+        assert_eq!(read_of(5, &[(5, 0), (5, 5)], end()), Some(vec![5]));
+        assert_eq!(read_of(5, &[], said("", Some(404), &[])), Some(vec![]));
+        assert_eq!(read_of(5, &[], said("", Some(503), &[])), None);
+        assert_eq!(read_of(5, &[(5, 0)], said("", Some(503), &[])), Some(vec![5]));
+    }
+
+    #[test]
+    fn every_ask_has_one_answer_whichever_comes_first() {
+        let now = Instant::now();
+        let mut waiting = Waiting::default();
+        let append = |waiting: &mut Waiting, ticket, deadline| {
+            waiting.insert(Ticket(ticket), deadline, Wanted::Append { stream: "S".to_owned() })
+        };
+        let ack = || said(r#"{"stream":"S","seq":5}"#, None, &[]);
+        let first = append(&mut waiting, 1, now + Duration::from_secs(2));
+        let second = append(&mut waiting, 2, now + Duration::from_secs(1));
+        let third = append(&mut waiting, 3, now + Duration::from_secs(3));
+        assert_eq!(waiting.next_deadline(), Some(now + Duration::from_secs(1)));
+        assert_eq!(waiting.on_time(now), None);
+        assert_eq!(waiting.on_time(now + Duration::from_secs(1)), Some(Answer::Silent { ticket: Ticket(2) }));
+        assert_eq!(waiting.on_reply(second, ack()), None, "too late");
+        let appended = Made::Answer(Answer::Appended { ticket: Ticket(1), sequence: 5 });
+        assert_eq!(waiting.on_reply(first, ack()), Some(appended));
+        assert_eq!(waiting.on_reply(first, ack()), None, "twice");
+        let fourth = append(&mut waiting, 4, now);
+        let lost = [Answer::Silent { ticket: Ticket(3) }, Answer::Silent { ticket: Ticket(4) }];
+        assert_eq!(waiting.on_loss(), lost);
+        assert_eq!((waiting.on_reply(third, ack()), waiting.on_unsent(fourth), waiting.count()), (None, None, 0));
+        assert_eq!(waiting.on_time(now + Duration::from_secs(9)), None);
+    }
+
+    #[test]
+    fn a_purge_never_reaches_beyond_the_tail() {
+        let purged = |first, tail| {
+            let purge = Purge { ticket: TICKET, deadline: Instant::now(), partition: Partition(1), first };
+            match safe_purge(purge, tail) {
+                Made::Purge(purge) => Some(purge.first),
+                Made::Answer(Answer::Done { ticket: TICKET, is_done: true }) => None,
+                other => panic!("{other:?}"),
+            }
+        };
+        let tail = Some(Tail { first: 5, last: 9, bytes: 1 });
+        assert_eq!(purged(5, tail), None, "nothing lies before it");
+        assert_eq!(purged(6, tail), Some(6));
+        assert_eq!(purged(10, tail), Some(10), "all of it");
+        for (first, tail) in [(11, tail), (u64::MAX, tail), (1, None)] {
+            let purge = Purge { ticket: TICKET, deadline: Instant::now(), partition: Partition(1), first };
+            let refused = Made::Answer(Answer::Done { ticket: TICKET, is_done: false });
+            assert_eq!(safe_purge(purge, tail), refused);
+        }
+    }
 }

@@ -83,6 +83,8 @@ async fn a_read_gives_what_is_stored_within_its_bounds() {
     assert!(matches!(purged, Answer::Done { is_done: true, .. }), "{purged:?}");
     let tail = asker.ask(|ticket| Ask::Tail { partition: PARTITION, ticket }).await;
     assert!(matches!(tail, Answer::Tail { tail: Some(Tail { first: 6, last: 10, .. }), .. }), "{tail:?}");
+    let beyond = asker.ask(|ticket| Ask::Purge { partition: PARTITION, ticket, first: 12 }).await;
+    assert!(matches!(beyond, Answer::Done { is_done: false, .. }), "{beyond:?}");
     assert_eq!(asker.append(PARTITION, 10, "on").await, Answer::Appended { ticket: asker.newest(), sequence: 11 });
     // Any of the servers may answer, and one that is late still has what was purged.
     let read = sequences(asker.read(PARTITION, 6, 100, 1 << 20).await);

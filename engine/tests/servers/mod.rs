@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use banter_cluster::engine::{Answer, Ask, Partition, Ticket};
 use banter_engine::streams::{self, Progress};
-use banter_engine::{Connection, Engine, EngineConfig, Founding, Shape};
+use banter_engine::{Engine, EngineConfig, Founding, Shape};
 use bytes::Bytes;
 use tempfile::TempDir;
 
