@@ -14,9 +14,9 @@ pub const RETRY_AFTER_MAX: Duration = Duration::from_millis(500);
 pub const ASKS_MAX: usize = 4_096;
 /// What the client library holds for the socket at most, in messages; see [`crate::Engine`] on what may be sent late.
 pub const OUTBOX_MESSAGES_MAX: usize = 16;
-/// Replies and beats that the library holds for us at most, of each; it drops what is above, which is an ask without an answer.
-/// They are taken as soon as the thread comes to it.
-pub const INBOX_MESSAGES_MAX: usize = 8_192;
+/// Replies and beats that the library holds for us at most, of each: what all asks make that may wait at once. They are taken as soon
+/// as the thread comes to it; what is above is dropped, and an ask that it belonged to has an answer that says so.
+pub const INBOX_MESSAGES_MAX: usize = ASKS_MAX + READS_MAX * (READ_MESSAGES_MAX as usize + 1);
 /// Answers that wait to be taken while a beat is still put behind them; above it a beat is dropped, and the next one tells as much.
 pub const BEATS_BEHIND_MAX: usize = 1_024;
 /// How long a stream's ends are waited for.
@@ -25,9 +25,10 @@ pub const TAIL_MAX: Duration = Duration::from_secs(1);
 pub const READ_MAX: Duration = Duration::from_secs(2);
 /// Bytes that one read asks for at most.
 pub const READ_BYTES_MAX: u32 = 8 << 20;
-/// Messages that one read asks for at most. With [`READS_MAX`] reads under way their replies fit in [`INBOX_MESSAGES_MAX`].
+/// Messages that one read asks for at most.
 pub const READ_MESSAGES_MAX: u32 = 256;
-/// Reads that are under way at most; the others wait for their turn, and their time runs meanwhile.
+/// Reads that are under way at most; the others wait for their turn, and their time runs meanwhile. So what reads hold is bounded too:
+/// this many times [`READ_BYTES_MAX`], and a message more of each.
 pub const READS_MAX: usize = 16;
 /// How long putting, finding or removing an object, and forgetting the beginning of a stream, is waited for.
 pub const OBJECT_MAX: Duration = Duration::from_secs(5);
@@ -37,5 +38,3 @@ pub const CARE_MAX: Duration = Duration::from_secs(10);
 pub const MONITORING_MAX: Duration = Duration::from_secs(3);
 /// Bytes of what a server's monitoring address says, at most.
 pub const MONITORING_BYTES_MAX: usize = 1 << 20;
-
-const _: () = assert!(READS_MAX * (READ_MESSAGES_MAX as usize + 1) + ASKS_MAX <= INBOX_MESSAGES_MAX + 512);

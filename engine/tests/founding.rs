@@ -64,7 +64,7 @@ async fn streams_that_do_not_fit_on_the_servers_are_refused_with_the_cure() {
 #[tokio::test]
 async fn a_server_alone_cannot_keep_three_copies_and_a_user_is_asked_for() {
     const USERS: &str = "authorization { user: ann, password: \"p@ss\" }";
-    let Some(servers) = Servers::start_with(&[Odd { users: USERS, ..USUAL }]) else { return };
+    let Some(servers) = Servers::start_with(&[Odd { more: USERS.to_owned(), ..USUAL }]) else { return };
     let mut config = servers.config("alone");
     let refused = Connection::open(&config).await.unwrap_err();
     assert!(matches!(refused, banter_engine::EngineFault::Refused { .. }), "{refused}");

@@ -32,6 +32,13 @@ async fn a_proved_engine_has_no_fault_until_a_server_or_an_address_is_missing() 
     let connection = founded(&servers, "proved", SHAPE).await;
     let all = servers.monitoring();
     until_proved(&connection, &all).await;
+    let (health, _) = prove(&connection, &all, APPEND_BYTES_MAX).await;
+    for (_, server) in &health.servers {
+        let server = server.as_ref().unwrap();
+        let jetstream = server.jetstream.as_ref().unwrap();
+        assert_eq!((&*server.version, &*server.cluster, jetstream.is_always_synced), ("2.15.1", "tests", true));
+    }
+    assert_eq!(health.streams.unwrap().founding, FOUNDING);
 
     let found = faults(&connection, &all[..2]).await;
     assert!(found.contains(&GateFault::ServerCount { named: 2, servers: 3 }), "{found:?}");

@@ -25,14 +25,15 @@ pub const FOUNDING: Founding = Founding { cluster_id: 0xBA27_E800_0000_0001, par
 pub const SHAPE: Shape = Shape { replicas: 3, stream_bytes_max: 8 << 20, index_bytes_max: 8 << 20 };
 
 /// What of a server's configuration a test changes.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub struct Odd {
     pub sync: &'static str,
     pub max_payload_bytes: usize,
-    pub users: &'static str,
+    /// Further lines.
+    pub more: String,
 }
 
-pub const USUAL: Odd = Odd { sync: "always", max_payload_bytes: 1 << 20, users: "" };
+pub const USUAL: Odd = Odd { sync: "always", max_payload_bytes: 1 << 20, more: String::new() };
 
 pub struct Server {
     pub port: u16,
@@ -193,7 +194,7 @@ fn config(
     let mut text = format!(
         "server_name: s{index}\nlisten: 127.0.0.1:{port}\nhttp: 127.0.0.1:{monitoring_port}\nmax_payload: {}\n\
          jetstream {{ store_dir: {store:?}, sync_interval: {}, max_file_store: 4GB }}\n{}\n",
-        odd.max_payload_bytes, odd.sync, odd.users
+        odd.max_payload_bytes, odd.sync, odd.more
     );
     if routes.len() > 1 {
         let _ = writeln!(text, "cluster {{ name: tests, listen: 127.0.0.1:{route}, routes: [{}] }}", routes.join(", "));
