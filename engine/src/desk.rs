@@ -109,7 +109,7 @@ impl Desk {
 
     fn on_ask(&mut self, asked: Asked) {
         // Nothing is put into a queue for a connection that is not there: it would be sent late, and be of no use.
-        let is_full = self.waiting.count() + self.reads.len() >= ASKS_MAX;
+        let is_full = self.waiting.count() + self.reads.len() >= ASKS_MAX || self.outbox.len() >= ASKS_MAX;
         if is_full || self.client.connection_state() != State::Connected {
             self.answer(unasked(&asked.0));
         } else if matches!(asked.0, Ask::Read { .. }) && self.waiting.reads() >= READS_MAX {
@@ -178,18 +178,13 @@ impl Desk {
 
     /// Hands one message to the library, which has said that it has a place for it.
     fn send(&mut self, sender: &mut Client) {
-        while let Some((number, message)) = self.outbox.pop_front() {
-            // Its time ran out in here: it must not be sent any more.
-            if number.is_some_and(|number| !self.waiting.contains(number)) {
-                continue;
-            }
-            let Err(error) = sender.start_send_unpin(message) else { return };
-            let answer = number.and_then(|number| match error.kind() {
-                PublishErrorKind::MaxPayloadExceeded => self.waiting.on_too_long(number),
-                PublishErrorKind::InvalidSubject | PublishErrorKind::Send => self.waiting.on_unsent(number),
-            });
-            return self.answer(answer);
-        }
+        let Some((number, message)) = self.outbox.pop_front() else { return };
+        let Err(error) = sender.start_send_unpin(message) else { return };
+        let answer = number.and_then(|number| match error.kind() {
+            PublishErrorKind::MaxPayloadExceeded => self.waiting.on_too_long(number),
+            PublishErrorKind::InvalidSubject | PublishErrorKind::Send => self.waiting.on_unsent(number),
+        });
+        self.answer(answer);
     }
 
     fn on_reply(&mut self, message: Message) {
@@ -226,6 +221,9 @@ impl Desk {
         while let Some(answer) = self.waiting.on_time(now) {
             self.answer(Some(answer));
         }
+        // What was given up must not be sent any more, nor kept in here for as long as a server takes nothing.
+        let waiting = &self.waiting;
+        self.outbox.retain(|(number, _)| number.is_none_or(|number| waiting.contains(number)));
         while self.reads.front().is_some_and(|(_, at)| *at + READ_MAX <= now) {
             let late = self.reads.pop_front();
             self.answer(late.and_then(|(ask, _)| unasked(&ask)));

@@ -52,9 +52,14 @@ async fn appends_that_do_not_wait_for_each_other_keep_their_order() {
         }
     }
     for partition in partitions {
-        let messages = asker.read(partition, 1, 200, 1 << 20).await.unwrap();
         let wanted: Vec<_> = (0..100_u64).map(|expected| (expected + 1, Bytes::from(expected.to_string()))).collect();
-        assert_eq!(messages, wanted);
+        // Any of the servers may answer, and one may be late, but never wrong.
+        servers::until(async || {
+            let messages = asker.read(partition, 1, 200, 1 << 20).await.unwrap();
+            assert!(wanted.starts_with(&messages));
+            messages.len() == wanted.len()
+        })
+        .await;
     }
 }
 
@@ -69,6 +74,7 @@ async fn a_read_gives_what_is_stored_within_its_bounds() {
     let sequences = |messages: Option<Vec<(u64, Bytes)>>| -> Vec<u64> {
         messages.unwrap().into_iter().map(|(sequence, _)| sequence).collect()
     };
+    servers::until_current(&asker, PARTITION, 10).await;
     assert_eq!(sequences(asker.read(PARTITION, 1, 3, 1 << 20).await), [1, 2, 3]);
     assert_eq!(sequences(asker.read(PARTITION, 4, 1, 1 << 20).await), [4]);
     assert_eq!(sequences(asker.read(PARTITION, 8, 100, 1 << 20).await), [8, 9, 10]);
@@ -103,11 +109,17 @@ async fn many_reads_at_once_are_all_answered() {
         let ticket = asker.ticket();
         asker.engine.ask(Ask::Read { partition: PARTITION, ticket, from: 1, messages_max: 7, bytes_max: 1 << 20 });
     }
+    let mut given = 0;
     for _ in 0..100 {
         let Answer::Read { messages: Some(messages), .. } = asker.next().await else { panic!("no answer to a read") };
-        assert_eq!(messages.len(), 7);
-        assert!(messages.iter().all(|(_, bytes)| bytes.len() == 60_000));
+        assert!(messages.len() <= 7);
+        assert!(
+            messages.iter().zip(1..).all(|((sequence, bytes), wanted)| *sequence == wanted && bytes.len() == 60_000)
+        );
+        given += messages.len();
     }
+    // One of the three servers may be late.
+    assert!(given >= 300, "{given}");
 }
 
 #[tokio::test]

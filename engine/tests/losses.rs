@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use banter_cluster::engine::{Answer, Ask, Partition};
 use banter_engine::{EngineConfig, EngineFault};
-use servers::{Asker, Servers};
+use bytes::Bytes;
+use servers::{Asker, SHAPE, Servers};
 
 const PARTITION: Partition = Partition(7);
 /// Beyond an ask's own limit, for a machine that does other things too.
@@ -15,7 +16,7 @@ const SLACK: Duration = Duration::from_millis(700);
 #[tokio::test]
 async fn asks_of_a_connection_that_is_lost_are_answered_soon_and_later_ones_work_again() {
     let Some(mut servers) = Servers::start() else { return };
-    let mut asker = Asker::with_streams(&servers, "lost").await;
+    let mut asker = Asker::with(usual(&servers, "lost"), SHAPE).await;
     let mut last = asker.append_at_last(PARTITION, 0, "a").await;
     for round in 0..2 {
         let connected = connected_to(&asker, &servers);
@@ -41,14 +42,18 @@ async fn asks_of_a_connection_that_is_lost_are_answered_soon_and_later_ones_work
         }
         servers.wait_until_ready();
     }
-    let messages = asker.read(PARTITION, 1, 100, 1 << 20).await.unwrap();
-    assert!(messages.iter().zip(1..).all(|((sequence, _), wanted)| *sequence == wanted));
+    servers::until(async || {
+        let messages = asker.read(PARTITION, 1, 100, 1 << 20).await.unwrap_or_default();
+        assert!(messages.iter().zip(1..).all(|((sequence, _), wanted)| *sequence == wanted));
+        messages.last().is_some_and(|(sequence, _)| *sequence >= last)
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn while_no_server_is_there_every_ask_is_answered_at_once() {
     let Some(mut servers) = Servers::start() else { return };
-    let mut asker = Asker::with_streams(&servers, "gone").await;
+    let mut asker = Asker::with(usual(&servers, "gone"), SHAPE).await;
     let last = asker.append_at_last(PARTITION, 0, "a").await;
     for index in 0..3 {
         servers.kill(index);
@@ -102,6 +107,88 @@ async fn a_first_connection_does_not_wait_for_ever_and_says_what_to_do() {
     assert!(matches!(fault, EngineFault::CertificateAuthority { .. }), "{fault}");
     let fault = connect(&["nats://a"], |config| config.credentials = Some("/nowhere.creds".into())).await;
     assert!(matches!(fault, EngineFault::Credentials { .. }), "{fault}");
+}
+
+/// What became of appends while servers died: what was acknowledged lies there, and what was refused does not.
+#[derive(Default)]
+struct Ledger {
+    appended: Vec<(u64, u64)>,
+    refused: Vec<u64>,
+    silent: usize,
+    last: u64,
+}
+
+impl Ledger {
+    fn on_answer(&mut self, answer: &Answer) {
+        match *answer {
+            Answer::Appended { ticket, sequence } => self.appended.push((ticket.0, sequence)),
+            Answer::Refused { ticket, last } => {
+                self.refused.push(ticket.0);
+                self.last = last;
+            }
+            Answer::Silent { .. } => self.silent += 1,
+            ref other => panic!("{other:?}"),
+        }
+    }
+
+    fn check(&self, messages: &[(u64, Bytes)]) {
+        let text_at = |sequence: u64| messages[usize::try_from(sequence).unwrap() - 1].1.clone();
+        for (ticket, sequence) in &self.appended {
+            assert_eq!(text_at(*sequence), Bytes::from(ticket.to_string()), "at {sequence}");
+        }
+        for ticket in &self.refused {
+            let text = Bytes::from(ticket.to_string());
+            assert!(messages.iter().all(|(_, bytes)| *bytes != text), "{ticket} was refused and is there");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_acknowledged_while_servers_die_lies_there_and_what_is_refused_does_not() {
+    let Some(mut servers) = Servers::start() else { return };
+    let mut asker = Asker::with(usual(&servers, "ledger"), SHAPE).await;
+    let mut ledger = Ledger::default();
+    for round in 0..60 {
+        // The server that we speak to, amid what is under way.
+        let victim = (round % 30 == 15).then(|| connected_to(&asker, &servers));
+        let last = ledger.last;
+        for ahead in 0..4 {
+            let text = asker.newest().0 + 1;
+            asker.send_append(PARTITION, last + ahead, text.to_string());
+        }
+        if let Some(victim) = victim {
+            tokio::task::yield_now().await;
+            servers.kill(victim);
+        }
+        for _ in 0..4 {
+            ledger.on_answer(&asker.next().await);
+        }
+        if let Some(victim) = victim {
+            servers.run(victim);
+            servers.wait_until_ready();
+        }
+        ledger.last = asker.last_soon(PARTITION).await;
+    }
+    let last = asker.append_at_last(PARTITION, ledger.last, "end").await;
+    let mut messages = Vec::new();
+    servers::until(async || {
+        let from = u64::try_from(messages.len()).unwrap() + 1;
+        messages.extend(asker.read(PARTITION, from, 256, 1 << 20).await.unwrap_or_default());
+        u64::try_from(messages.len()).unwrap() >= last
+    })
+    .await;
+    assert!(
+        ledger.silent > 0 && ledger.appended.len() > 100,
+        "{} silent, {} appended",
+        ledger.silent,
+        ledger.appended.len()
+    );
+    ledger.check(&messages);
+}
+
+/// With the patience that a server has.
+fn usual(servers: &Servers, cluster: &str) -> EngineConfig {
+    EngineConfig { append_timeout_ms: 500, ..servers.config(cluster) }
 }
 
 fn connected_to(asker: &Asker, servers: &Servers) -> usize {

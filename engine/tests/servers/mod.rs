@@ -86,7 +86,8 @@ impl Servers {
 
     pub fn config(&self, cluster: &str) -> EngineConfig {
         let addresses = self.all.iter().map(|server| format!("nats://127.0.0.1:{}", server.port));
-        EngineConfig::new(cluster, addresses.collect())
+        // Longer than usual, for a machine whose disk does other things too.
+        EngineConfig { append_timeout_ms: 5_000, ..EngineConfig::new(cluster, addresses.collect()) }
     }
 
     pub fn monitoring(&self) -> Vec<String> {
@@ -243,6 +244,17 @@ pub async fn until(mut is_so: impl AsyncFnMut() -> bool) {
     }
 }
 
+/// Waits until each server has the stream up to that sequence, as its leader sees it.
+pub async fn until_current(asker: &Asker, partition: Partition, last: u64) {
+    let stream = asker.engine.connection().names().stream(partition);
+    until(async || {
+        let described = streams::describe(asker.engine.connection()).await.unwrap();
+        let state = described.partitions.into_iter().flatten().find(|state| state.config.name == stream).unwrap();
+        state.last == last && state.peers.iter().all(|peer| peer.current && peer.lag == 0)
+    })
+    .await;
+}
+
 /// Asks JetStream what the engine never asks.
 pub async fn request(servers: &Servers, subject: &str, body: Bytes) {
     let client = async_nats::connect(&servers.config("any").servers).await.unwrap();
@@ -264,7 +276,11 @@ impl Asker {
     }
 
     pub async fn with_streams_of(servers: &Servers, cluster: &str, shape: Shape) -> Asker {
-        let asker = Asker::connect(servers.config(cluster)).await;
+        Asker::with(servers.config(cluster), shape).await
+    }
+
+    pub async fn with(config: EngineConfig, shape: Shape) -> Asker {
+        let asker = Asker::connect(config).await;
         streams::init(asker.engine.connection(), FOUNDING, shape, |_: Progress| ()).await.unwrap();
         asker
     }
@@ -324,6 +340,20 @@ impl Asker {
                 other => panic!("{other:?}"),
             }
         }
+    }
+
+    /// The last sequence that a stream's leader tells, as soon as it has one.
+    pub async fn last_soon(&mut self, partition: Partition) -> u64 {
+        let mut last = None;
+        until(async || {
+            let Answer::Tail { tail, .. } = self.ask(|ticket| Ask::Tail { partition, ticket }).await else {
+                return false;
+            };
+            last = tail.map(|tail| tail.last);
+            last.is_some()
+        })
+        .await;
+        last.unwrap()
     }
 
     pub async fn read(
