@@ -86,7 +86,7 @@ pub enum Ask {
         from: u64,
         /// Messages at most.
         messages_max: u32,
-        /// Bytes at most, but for a first message that is longer.
+        /// Bytes to stop at: the message that reaches them is the last one.
         bytes_max: u32,
     },
     /// Forget a partition's messages before that sequence.
@@ -146,7 +146,7 @@ pub enum Answer {
     Refused {
         /// As it was asked.
         ticket: Ticket,
-        /// The stream's last sequence.
+        /// The stream's last sequence, with the appends that are still under way: what lies there may not be readable yet, or never be.
         last: u64,
     },
     /// It is not stored by this ask: the stream holds as much as it may.

@@ -35,7 +35,8 @@ const PAUSE_MS_MAX: u64 = 500;
 const READ_MESSAGES_MAX: u32 = 256;
 /// Bytes of one read.
 const READ_BYTES_MAX: u32 = 4 << 20;
-/// How often a checkpoint that is named and not there is asked for again.
+/// How often it is looked again where a checkpoint is named that is not there, or what it needs of the stream is not: one of the
+/// engine's servers may be late.
 const LOST_MAX: u32 = 8;
 /// Bytes of a checkpoint at most: above them it is none.
 const CHECKPOINT_BYTES_MAX: u64 = 4 << 30;
@@ -106,6 +107,8 @@ pub struct Loading {
     pause_ms: u64,
     terms: Terms,
     walked: u64,
+    /// Of a partition of which nothing was ever said.
+    first_epochs: StreamEpochs,
     epochs: StreamEpochs,
     number: u64,
     next_segment: u64,
@@ -113,7 +116,7 @@ pub struct Loading {
     newest_version: u64,
     checkpoint: Option<Checkpoint>,
     found: Option<Newest>,
-    /// How often a checkpoint was named that was not there.
+    /// How often that was.
     lost_count: u32,
     covered: BTreeSet<u64>,
     walks: BTreeMap<u64, Walk>,
@@ -152,7 +155,13 @@ struct Walk {
 impl Loading {
     /// Begins, for a node whose claim lies there; `epochs` are those of a partition of which nothing was ever said.
     pub fn new(stream: StreamId, claim: TermClaim, epochs: StreamEpochs, out: &mut Vec<Out>) -> Self {
-        let mut loading = Loading {
+        let mut loading = Loading::at(stream, claim, epochs);
+        loading.ask_newest(out);
+        loading
+    }
+
+    fn at(stream: StreamId, claim: TermClaim, epochs: StreamEpochs) -> Self {
+        Loading {
             stream,
             claim,
             stage: Stage::Ended,
@@ -160,6 +169,7 @@ impl Loading {
             pause_ms: PAUSE_MS,
             terms: Terms::behind(0),
             walked: 0,
+            first_epochs: epochs,
             epochs,
             number: epochs.largest(),
             next_segment: 1,
@@ -169,9 +179,7 @@ impl Loading {
             lost_count: 0,
             covered: BTreeSet::new(),
             walks: BTreeMap::new(),
-        };
-        loading.ask_newest(out);
-        loading
+        }
     }
 
     /// How far the stream was read, and up to where it is read.
@@ -218,6 +226,13 @@ impl Loading {
         self.stage = Stage::Pausing(again);
         out.push(Out::WakeIn(self.pause_ms));
         self.pause_ms = (self.pause_ms * 2).min(PAUSE_MS_MAX);
+    }
+
+    /// From what is named the newest by then.
+    fn begin_anew(&mut self, out: &mut Vec<Out>) {
+        let Loading { stream, claim, first_epochs, lost_count, tickets, pause_ms, .. } = *self;
+        *self = Loading { lost_count, tickets, pause_ms, ..Loading::at(stream, claim, first_epochs) };
+        self.pause(Again::Newest, out);
     }
 
     fn take_newest(&mut self, object: Result<Option<Object>, Unasked>, out: &mut Vec<Out>) {
@@ -296,9 +311,17 @@ impl Loading {
         self.pause_ms = PAUSE_MS;
         let term = self.claim.term;
         for (sequence, message) in messages.into_iter().take_while(|(sequence, _)| *sequence < term) {
-            if let Err(fault) = self.take(sequence, &message) {
-                self.stage = Stage::Ended;
-                return out.push(Out::Broken(fault));
+            match self.take(sequence, &message) {
+                Ok(()) => {}
+                // Behind a checkpoint of a while ago the stream may be purged.
+                Err(LoadFault::Stream(StreamFault::Missing { .. })) if self.lost_count < LOST_MAX => {
+                    self.lost_count += 1;
+                    return self.begin_anew(out);
+                }
+                Err(fault) => {
+                    self.stage = Stage::Ended;
+                    return out.push(Out::Broken(fault));
+                }
             }
         }
         self.walk_on(out);

@@ -59,6 +59,8 @@ pub struct Engine {
     pub chance: Chance,
     streams: Vec<Stream>,
     objects: BTreeMap<ObjectName, Object>,
+    /// What was there before, as a server has it that is late.
+    objects_before: BTreeMap<ObjectName, Option<Object>>,
     versions: u64,
     /// What comes to the engine, by when.
     coming: BTreeMap<(u64, u64), (usize, Ask)>,
@@ -83,6 +85,7 @@ impl Engine {
             chance: Chance::new(seed),
             streams: (0..streams).map(|_| Stream { first: 1, ..Stream::default() }).collect(),
             objects: BTreeMap::new(),
+            objects_before: BTreeMap::new(),
             versions: 0,
             coming: BTreeMap::new(),
             going: BTreeMap::new(),
@@ -274,18 +277,25 @@ impl Engine {
                 let is_done = expected.is_none_or(|expected| expected == there);
                 if is_done {
                     self.versions += 1;
-                    self.objects.insert(name, Object { version: self.versions, bytes });
+                    let before = self.objects.insert(name, Object { version: self.versions, bytes });
+                    self.objects_before.insert(name, before);
                 }
                 let is_told = !self.chance.is_per_mille(self.faults.lost_answer);
                 self.go(node, Answer::Done { ticket, is_done: is_done && is_told }, 1);
             }
             Ask::Get { ticket, name } => {
                 let fails = self.chance.is_per_mille(self.faults.nothing);
-                let object = if fails { Err(Unasked) } else { Ok(self.objects.get(&name).cloned()) };
+                let is_stale = self.chance.is_per_mille(self.faults.stale);
+                let before = self.objects_before.get(&name).filter(|_| is_stale);
+                let there = before.map_or_else(|| self.objects.get(&name).cloned(), Clone::clone);
+                let object = if fails { Err(Unasked) } else { Ok(there) };
                 self.go(node, Answer::Object { ticket, object }, 1);
             }
             Ask::Remove { ticket, partition, kind } => {
-                self.objects.retain(|name, _| (name.partition, name.kind) != (partition, kind));
+                let is_gone = |name: &ObjectName| (name.partition, name.kind) == (partition, kind);
+                for (name, object) in self.objects.extract_if(.., |name, _| is_gone(name)) {
+                    self.objects_before.insert(name, Some(object));
+                }
                 self.go(node, Answer::Done { ticket, is_done: true }, 1);
             }
             Ask::Beat { bytes } => {
