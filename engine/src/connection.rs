@@ -62,8 +62,12 @@ impl Connection {
     /// Nothing came, or it is not what was asked for, or it refuses.
     pub(crate) async fn api<T: DeserializeOwned>(&self, subject: &str, body: Bytes) -> Result<T, ApiFault> {
         let request = async_nats::Request::new().payload(body).timeout(Some(CARE_MAX));
-        let message = self.client.send_request(format!("$JS.API.{subject}"), request).await;
-        let message = message.map_err(|error| ApiFault::Silent(error.to_string()))?;
+        let request = self.client.send_request(format!("$JS.API.{subject}"), request);
+        // The library bounds the wait for the answer, and not the one for its own queue.
+        let message = match tokio::time::timeout(CARE_MAX, request).await {
+            Ok(message) => message.map_err(|error| ApiFault::Silent(error.to_string()))?,
+            Err(_) => return Err(ApiFault::Silent(format!("nothing came within {} s", CARE_MAX.as_secs()))),
+        };
         read(&message.payload)
     }
 }
