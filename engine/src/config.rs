@@ -9,6 +9,9 @@ use crate::fault::EngineFault;
 const CLUSTER_NAME_LENGTH_MAX: usize = 32;
 
 /// What an [`crate::Engine`] is told.
+///
+/// Its user has to be allowed to publish to `banter.<cluster>.>` and `$JS.API.>`, and to subscribe to `banter.<cluster>.beat` and
+/// `_INBOX.>`; what is not allowed has no answer, and the server's word on it is logged.
 #[derive(Clone, Debug)]
 pub struct EngineConfig {
     /// The cluster's name: several clusters may live in one engine.

@@ -11,7 +11,9 @@ use tokio::sync::watch;
 
 use crate::config::{ClusterName, EngineConfig};
 use crate::fault::EngineFault;
-use crate::limits::{CARE_MAX, INBOX_MESSAGES_MAX, OUTBOX_MESSAGES_MAX, RETRY_AFTER_MAX, SIGN_EVERY, TRY_MAX};
+use crate::limits::{
+    CARE_MAX, CARE_TRIES, INBOX_MESSAGES_MAX, OUTBOX_MESSAGES_MAX, RETRY_AFTER_MAX, SIGN_EVERY, TRY_MAX,
+};
 use crate::names::Names;
 
 /// A connection to the servers, which is made again whenever it is lost.
@@ -56,15 +58,23 @@ impl Connection {
         self.client.server_info().server_name
     }
 
-    /// Asks JetStream one thing, and reads its answer.
+    /// Asks JetStream one thing, and reads its answer. It may be asked twice, and has to be such that this is the same as once.
     ///
     /// # Errors
     /// Nothing came, or it is not what was asked for, or it refuses.
     pub(crate) async fn api<T: DeserializeOwned>(&self, subject: &str, body: Bytes) -> Result<T, ApiFault> {
-        let request = async_nats::Request::new().payload(body).timeout(Some(CARE_MAX));
-        let message = self.client.send_request(format!("$JS.API.{subject}"), request).await;
-        let message = message.map_err(|error| ApiFault::Silent(error.to_string()))?;
-        read(&message.payload)
+        let subject = format!("$JS.API.{subject}");
+        for _ in 0..CARE_TRIES {
+            let request = async_nats::Request::new().payload(body.clone()).timeout(None);
+            let request = self.client.send_request(subject.clone(), request);
+            // The library bounds the wait for the answer, and not the one for its own queue.
+            if let Ok(message) = tokio::time::timeout(CARE_MAX, request).await {
+                let message = message.map_err(|error| ApiFault::Silent(error.to_string()))?;
+                return read(&message.payload);
+            }
+        }
+        let waited = CARE_MAX * u32::try_from(CARE_TRIES).unwrap_or(u32::MAX);
+        Err(ApiFault::Silent(format!("nothing came within {} s", waited.as_secs())))
     }
 }
 
@@ -96,7 +106,7 @@ pub(crate) struct ApiError {
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum ApiFault {
     /// Nothing came.
-    #[error("JetStream does not answer ({0}): is it on in every server, and are more than half of them up?")]
+    #[error("JetStream does not answer ({0}): turn it on in every server, and start more than half of them")]
     Silent(String),
     /// It is not what was asked for.
     #[error("JetStream's answer cannot be read: {0}")]

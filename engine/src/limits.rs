@@ -32,8 +32,11 @@ pub const READ_MESSAGES_MAX: u32 = 256;
 pub const READS_MAX: usize = 16;
 /// How long putting, finding or removing an object, and forgetting the beginning of a stream, is waited for.
 pub const OBJECT_MAX: Duration = Duration::from_secs(5);
-/// How long one answer about streams and servers is waited for: making a stream takes an election.
-pub const CARE_MAX: Duration = Duration::from_secs(10);
+/// How long an answer about streams and servers is waited for, until it is asked once more: making a stream takes an election, and a
+/// list of streams some of which nobody leads comes after 4 s.
+pub const CARE_MAX: Duration = Duration::from_secs(5);
+/// How often it is asked: whoever leads JetStream answers, and nobody says so while they elect one.
+pub const CARE_TRIES: usize = 2;
 /// How long a server's monitoring address is waited for.
 pub const MONITORING_MAX: Duration = Duration::from_secs(3);
 /// Bytes of what a server's monitoring address says, at most.

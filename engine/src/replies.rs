@@ -109,9 +109,9 @@ pub(crate) fn is_done(message: &Message) -> bool {
     serde_json::from_slice::<Success>(&message.payload).is_ok_and(|read| read.success)
 }
 
-/// The number that a header holds.
+/// The number that a header holds. A message keeps the headers that it was put with, and the server's stand behind them.
 fn number(message: &Message, header: &str) -> Option<u64> {
-    message.headers.as_ref()?.get(header)?.as_str().parse().ok()
+    message.headers.as_ref()?.get_last(header)?.as_str().parse().ok()
 }
 
 fn status(message: &Message) -> Option<u16> {
@@ -245,6 +245,9 @@ mod tests {
         assert_eq!(part(message), Part::Message { sequence: 5, before: 4, bytes: Bytes::from_static(b"x") });
         assert_eq!(part(said("", Some(204), &[("Nats-Last-Sequence", "5")])), Part::End { last: 5 });
         assert_eq!(part(said("", Some(404), &[])), Part::Nothing);
+        let mut forged = said("x", None, &[("Nats-Sequence", "9"), ("Nats-Last-Sequence", "4")]);
+        forged.headers.as_mut().unwrap().append("Nats-Sequence", "5");
+        assert!(matches!(part(forged), Part::Message { sequence: 5, .. }), "what whoever put it wrote is not believed");
         for (status, headers) in
             [(Some(503), vec![]), (Some(408), vec![]), (None, vec![("Nats-Sequence", "x")]), (Some(204), vec![])]
         {

@@ -28,7 +28,7 @@ async fn until_proved(connection: &Connection, monitoring: &[String]) {
 
 #[tokio::test]
 async fn a_proved_engine_has_no_fault_until_a_server_or_an_address_is_missing() {
-    let Some(mut servers) = Servers::start() else { return };
+    let Some(servers) = Servers::start() else { return };
     let connection = founded(&servers, "proved", SHAPE).await;
     let all = servers.monitoring();
     until_proved(&connection, &all).await;
@@ -57,10 +57,7 @@ async fn a_proved_engine_has_no_fault_until_a_server_or_an_address_is_missing() 
         told.contains(&format!("{} does not answer", all[stopped])) && told.contains("start that server"),
         "{told}"
     );
-    servers.signal(stopped, "-CONT");
-    until_proved(&connection, &all).await;
-
-    servers.kill(stopped);
+    // And the leaders of the streams miss it, sooner or later.
     servers::until(async || {
         let found = faults(&connection, &all).await;
         found.iter().any(|fault| {
