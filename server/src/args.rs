@@ -265,6 +265,7 @@ impl Flags {
             rooms: Vec::new(),
             auth: None,
             admin: None,
+            cluster: None,
             programs: Vec::new(),
             program_limits: None,
             accept_corruption: self.accept_corruption,

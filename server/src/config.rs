@@ -9,6 +9,7 @@
 mod admin;
 mod auth;
 mod changes;
+mod cluster;
 mod cores;
 mod fault;
 mod file;
@@ -39,6 +40,7 @@ use crate::core::doorway::UpgradeRule;
 pub use admin::Admin;
 pub use auth::{Auth, LIFETIME_HOURS_LARGEST, TokenAuth};
 pub use changes::{Change, Changes, LIVE_LIMITS, merge};
+pub use cluster::Cluster;
 pub use cores::CoreChoice;
 pub use fault::{ConfigFault, Place, Table};
 pub use logging::{LogFormat, log_filter, parse_log};
@@ -178,6 +180,8 @@ pub struct Config {
     pub auth: Auth,
     /// The backend's interface, if there is one.
     pub admin: Option<Admin>,
+    /// Which cluster it is a node of, if it is of one.
+    pub cluster: Option<Cluster>,
     /// What `[[rooms]]` lets users do who have proved who they are.
     pub room_rights: RoomDefaults,
     /// How many posts a second rooms take, by the entries of `[[rooms]]`.
@@ -219,6 +223,7 @@ impl Config {
         }
         out.push_str(&self.auth.to_toml());
         out.extend(self.admin.as_ref().map(Admin::to_toml));
+        out.extend(self.cluster.as_ref().map(Cluster::to_toml));
         for (pattern, policy) in &self.rooms.rules {
             out.push_str(&rooms::entry(pattern, policy, &self.room_rights, &self.post_rates));
         }
@@ -329,6 +334,8 @@ pub struct Settings {
     pub auth: Option<Given<Auth>>,
     /// `[admin]`. No flag says one.
     pub admin: Option<Given<Admin>>,
+    /// `[cluster]`. No flag says one.
+    pub cluster: Option<Given<Cluster>>,
     /// `[[programs]]`, in the order of the file. No flag says one.
     pub programs: Vec<ProgramEntry>,
     /// `[program_limits]`. No flag says one.
@@ -370,6 +377,7 @@ impl Settings {
             limits,
             auth: self.auth.or(lower.auth),
             admin: self.admin.or(lower.admin),
+            cluster: self.cluster.or(lower.cluster),
             rooms: if self.rooms.is_empty() { lower.rooms } else { self.rooms },
             programs: if self.programs.is_empty() { lower.programs } else { self.programs },
             program_limits: self.program_limits.or(lower.program_limits),
@@ -413,6 +421,7 @@ impl Settings {
             post_rates: rooms::post_rates(&self.rooms),
             auth,
             admin: self.admin.map(|admin| admin.value),
+            cluster: self.cluster.map(|cluster| cluster.value),
             programs: self.programs,
             program_limits: take(self.program_limits, ProgramLimits::default()).0,
             accept_corruption: self.accept_corruption,

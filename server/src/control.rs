@@ -26,6 +26,7 @@ use banter_protocol::ids::Epoch;
 use flume::{Receiver, RecvTimeoutError, Sender};
 use signal_hook::consts::{SIGHUP, SIGTERM};
 
+use crate::cluster::OfCluster;
 use crate::core::desk::Asked;
 use crate::core::mesh::Bell;
 use crate::metrics::{CoreReport, ServerState};
@@ -42,6 +43,8 @@ pub use survey::{ANSWER_MAX_MS, AnswerTo, Asker, Question, Standing, Surveyed};
 
 /// Milliseconds beyond the drain's own bound, for the cores to end it.
 const DRAIN_SLACK_MS: u64 = 2_000;
+/// Milliseconds that the node of a cluster has to give up what it owns, more than it takes for itself.
+const GIVE_UP_MAX_MS: u64 = 5_000;
 /// Milliseconds from the word to stop to the end of every core: twice what a core waits for a commit in flight.
 const STOP_MAX_MS: u64 = 4_000;
 
@@ -71,6 +74,8 @@ pub enum ToControl {
         /// Whether the next start finds its log sealed.
         is_log_sealed: bool,
     },
+    /// The node of the cluster owns nothing any more, or could not wait until it did.
+    GivenUp,
     /// The operating system tells the server something.
     Signal(i32),
     /// A stop takes at most so long from now on.
@@ -110,6 +115,8 @@ pub enum ToCore {
         /// Who wants to know.
         reply: Reply<LogPlaces>,
     },
+    /// What becomes of the partitions of a cluster that this core has.
+    Cluster(OfCluster),
     /// What the log's keeper did.
     Log(Answer),
     /// A segment is ready.
@@ -163,8 +170,17 @@ enum CoreStage {
 enum Stage {
     Starting,
     Serving,
-    Draining { until_ms: u64 },
-    Stopping { until_ms: u64 },
+    /// The node of a cluster gives up what it owns, ahead of all else: another one takes over meanwhile.
+    GivingUp {
+        signal: i32,
+        until_ms: u64,
+    },
+    Draining {
+        until_ms: u64,
+    },
+    Stopping {
+        until_ms: u64,
+    },
     Over,
 }
 
@@ -182,6 +198,8 @@ pub struct Control {
     reload: Option<ReloadDesk>,
     feeds: Arc<FeedState>,
     drain_timeout_ms: u64,
+    /// Has the node of a cluster give up what it owns.
+    give_up: Option<Box<dyn FnOnce() + Send>>,
 }
 
 impl Control {
@@ -191,7 +209,7 @@ impl Control {
         let survey = Survey::new(links.clone(), server);
         let cores = links.into_iter().map(|link| CoreState { link, stage: CoreStage::Starting }).collect();
         let (stage, epochs) = (Stage::Starting, EpochDesk::default());
-        Control { cores, stage, survey, epochs, reload: None, feeds, drain_timeout_ms }
+        Control { cores, stage, survey, epochs, reload: None, feeds, drain_timeout_ms, give_up: None }
     }
 
     /// Cores that have given half of their epochs get more by this.
@@ -202,6 +220,11 @@ impl Control {
     /// SIGHUP asks there.
     pub fn reload_by(&mut self, desk: ReloadDesk) {
         self.reload = Some(desk);
+    }
+
+    /// A stop begins with this, and goes on when [`ToControl::GivenUp`] came.
+    pub fn give_up_by(&mut self, give_up: Box<dyn FnOnce() + Send>) {
+        self.give_up = Some(give_up);
     }
 
     /// Serves until a signal came and every core has ended. `listening` is called once every core accepts, unless the
@@ -245,6 +268,11 @@ impl Control {
             // A second one is no second signal: it changes nothing.
             ToControl::Drain if matches!(self.stage, Stage::Starting | Stage::Serving) => self.stop_by(SIGTERM, now_ms),
             ToControl::Drain => {}
+            ToControl::GivenUp => {
+                if let Stage::GivingUp { signal, .. } = self.stage {
+                    self.drain(signal, now_ms);
+                }
+            }
             ToControl::DrainTimeout { drain_timeout_ms } => self.drain_timeout_ms = drain_timeout_ms,
             ToControl::Asked(asker) => self.survey.ask(asker, self.standing(), now_ms),
             ToControl::Surveyed(reply) => self.survey.ask_whole(reply, now_ms),
@@ -270,6 +298,10 @@ impl Control {
         let end = self.epochs.tick(now_ms);
         self.tell_epochs(end);
         match self.stage {
+            Stage::GivingUp { signal, until_ms } if until_ms <= now_ms => {
+                self.drain(signal, now_ms);
+                Ok(())
+            }
             Stage::Draining { until_ms } if until_ms <= now_ms => {
                 tracing::warn!("drain_timeout_ms is over: the rest is cut off");
                 self.stop(now_ms);
@@ -283,7 +315,9 @@ impl Control {
     /// When to tick at the latest.
     fn next_due(&self) -> Option<u64> {
         let stage_due = match self.stage {
-            Stage::Draining { until_ms } | Stage::Stopping { until_ms } => Some(until_ms),
+            Stage::GivingUp { until_ms, .. } | Stage::Draining { until_ms } | Stage::Stopping { until_ms } => {
+                Some(until_ms)
+            }
             Stage::Starting | Stage::Serving | Stage::Over => None,
         };
         stage_due.into_iter().chain(self.survey.next_due()).chain(self.epochs.next_due()).min()
@@ -320,22 +354,30 @@ impl Control {
     /// A signal stops the server in order, a second one at once.
     fn stop_by(&mut self, signal: i32, now_ms: u64) {
         match self.stage {
-            Stage::Starting | Stage::Serving => {
-                self.stage = Stage::Draining { until_ms: now_ms + self.drain_timeout_ms + DRAIN_SLACK_MS };
-                self.cores.iter().for_each(|core| core.link.send(ToCore::Drain));
-                self.feeds.end();
-                tracing::info!(
-                    event = "drain",
-                    signal,
-                    "stopping: newcomers are turned away, what was acknowledged is delivered"
-                );
-            }
-            Stage::Draining { .. } => {
+            Stage::Starting | Stage::Serving => match self.give_up.take() {
+                Some(give_up) => {
+                    self.stage = Stage::GivingUp { signal, until_ms: now_ms + GIVE_UP_MAX_MS };
+                    give_up();
+                }
+                None => self.drain(signal, now_ms),
+            },
+            Stage::GivingUp { .. } | Stage::Draining { .. } => {
                 tracing::warn!(signal, "a second signal: stopping at once");
                 self.stop(now_ms);
             }
             Stage::Stopping { .. } | Stage::Over => {}
         }
+    }
+
+    fn drain(&mut self, signal: i32, now_ms: u64) {
+        self.stage = Stage::Draining { until_ms: now_ms + self.drain_timeout_ms + DRAIN_SLACK_MS };
+        self.cores.iter().for_each(|core| core.link.send(ToCore::Drain));
+        self.feeds.end();
+        tracing::info!(
+            event = "drain",
+            signal,
+            "stopping: newcomers are turned away, what was acknowledged is delivered"
+        );
     }
 
     fn stop(&mut self, now_ms: u64) {
@@ -356,7 +398,9 @@ impl Control {
         match self.stage {
             Stage::Starting => Standing::Starting,
             Stage::Serving => Standing::Serving,
-            Stage::Draining { .. } | Stage::Stopping { .. } | Stage::Over => Standing::Draining,
+            Stage::GivingUp { .. } | Stage::Draining { .. } | Stage::Stopping { .. } | Stage::Over => {
+                Standing::Draining
+            }
         }
     }
 }

@@ -12,6 +12,7 @@
 //! `unsafe` is in `core/net.rs`, `core/net/buffers.rs` and `host/system.rs`.
 
 pub mod args;
+pub mod cluster;
 pub mod config;
 pub mod control;
 pub mod core;

@@ -17,6 +17,7 @@ use banter_log::journal::State;
 use banter_protocol::error_code::ErrorCode;
 use tracing_appender::non_blocking::ErrorCounter;
 
+use crate::cluster::ServingFlag;
 use crate::control::feeds::FeedState;
 use crate::control::jwks::JwksDesk;
 use crate::storage::keeper::KeeperState;
@@ -57,6 +58,8 @@ pub struct ServerState {
     pub started_unix_s: u64,
     /// The keys of an address, where nobody can come in before some were fetched.
     pub jwks_awaited: Option<JwksDesk>,
+    /// Whether this node of a cluster serves, where it is of one.
+    pub serving: Option<ServingFlag>,
 }
 
 /// What the shell of a core counts since its start.
@@ -333,7 +336,7 @@ mod tests {
     fn server_state() -> ServerState {
         let log_lines = NonBlockingBuilder::default().finish(std::io::sink()).0.error_counter();
         let (keeper, feeds) = (Arc::default(), Arc::default());
-        ServerState { keeper, feeds, log_lines, started_unix_s: 1_790_000_000, jwks_awaited: None }
+        ServerState { keeper, feeds, log_lines, started_unix_s: 1_790_000_000, jwks_awaited: None, serving: None }
     }
 
     #[test]

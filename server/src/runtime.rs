@@ -14,6 +14,7 @@ use banter_chat::address::{self, Core};
 use banter_chat::limits::Limits;
 use banter_chat::logs::LogConfig;
 use banter_chat::policy::{RoomPolicies, RoomPolicy};
+use banter_chat::serving::Serving;
 use banter_chat::sessions::Welcome;
 use banter_chat::shard::{Shard, ShardConfig};
 use banter_log::catalog::Catalog;
@@ -27,6 +28,7 @@ use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
 use rustix::net::sockopt;
 
 use crate::args::Sources;
+use crate::cluster::{ClusterFault, Hands, Joining, OfCluster, ServingFlag, ToCluster};
 use crate::config::{Auth, Config, LogFormat, told_limits};
 use crate::control::api::{self, DoorFault, Doors, Keys, Order, PlaneParts, StatusParts};
 use crate::control::auth::{self, AuthDesk, AuthFault, AuthInbox, KeySource};
@@ -91,6 +93,9 @@ pub enum RunFault {
     /// The log cannot be used.
     #[error("{0}")]
     Log(#[from] RecoveryFault),
+    /// The node cannot be one of its cluster.
+    #[error("{0}")]
+    Cluster(#[from] ClusterFault),
     /// A program of the configuration cannot run.
     #[error("{0}")]
     Programs(#[from] ProgramsFault),
@@ -115,9 +120,11 @@ impl RunFault {
     pub fn exit_code(&self) -> u8 {
         match self {
             RunFault::Host(fault) => fault.exit_code(),
-            RunFault::Log(_) | RunFault::Programs(_) | RunFault::Auth(_) | RunFault::Revocations(_) => {
-                host::EXIT_CONFIG
-            }
+            RunFault::Log(_)
+            | RunFault::Programs(_)
+            | RunFault::Auth(_)
+            | RunFault::Revocations(_)
+            | RunFault::Cluster(_) => host::EXIT_CONFIG,
             RunFault::Control(ControlFault::Core(_) | ControlFault::Hung(_)) => EXIT_CORE_FAILED,
             RunFault::Listen { .. }
             | RunFault::Door(_)
@@ -170,7 +177,10 @@ pub fn run(
         .collect::<io::Result<Vec<_>>>()
         .map_err(system("making an eventfd"))?;
     let (to_keeper, keeper_inbox) = flume::unbounded();
+    let joining = join_cluster(config, &control_inbox)?;
     let (reserved, mut log) = open_log(config, &mut epochs, unix_ms)?;
+    let place = joining.as_ref().map(|joining| joining.placement(config.cores.len() as u16)).transpose()?;
+    let placement = place.unwrap_or(address::Placement::of_one_server(config.cores.len() as u16));
     let run = Run { reserved, guest_seed: guest_seed().map_err(system("reading random bytes"))? };
     let connections_now = Arc::new(AtomicU32::new(0));
     let neighbours = lanes(&bells, config.limits.lane_parcels_max);
@@ -184,9 +194,14 @@ pub fn run(
         // Ahead of the core itself, and so of its first token.
         tell_revocations(&revocations, &link);
         tell_programs(&programs, &link)?;
+        if joining.is_some() {
+            // Nobody is served before the partitions are this node's.
+            link.send(ToCore::Cluster(OfCluster::Serving(Serving::No { nodes: Vec::new() })));
+        }
         links.push(link);
         let core = CoreParts {
-            shard: shard_config(config, index as u16, run, log.as_mut()),
+            shard: shard_config(config, index as u16, placement, run, log.as_mut()),
+            hands: joining.as_ref().map(|joining| Hands::new(joining.sender())),
             log: log.as_ref().map(|log| (log.folder.clone(), to_keeper.clone())),
             sockets_max: report.connections_max().min(SOCKETS_MAX) as u32,
             auth: (!auth_desks.is_empty()).then(|| auth_desks.remove(0)),
@@ -207,6 +222,12 @@ pub fn run(
     if let (Some(jwks), Some(slot)) = (&jwks, judge.clone()) {
         jwks.spawn(move || slot.renew()).map_err(system("starting the thread that fetches keys"))?;
     }
+    let serving = joining.as_ref().map(|_| ServingFlag::default());
+    let to_cluster = joining.as_ref().map(Joining::sender);
+    let cluster = joining
+        .zip(serving.clone())
+        .map(|(joining, serving)| joining.spawn(config, address, levels_hash(&config.rooms), links.clone(), serving));
+    let cluster = cluster.transpose()?;
     let keeper_state = Arc::new(KeeperState::default());
     let feeds = Arc::new(FeedState::default());
     let feed_log = log.as_ref().filter(|_| doors.is_some()).map(|log| log.feed(&keeper_state));
@@ -218,6 +239,7 @@ pub fn run(
         log_lines: log_lines.dropped.clone(),
         started_unix_s: unix_ms / 1_000,
         jwks_awaited: jwks.clone().filter(|_| has_no_own_keys(config)),
+        serving,
     };
     let status = StatusParts {
         config_file: sources.file().map(Path::to_owned),
@@ -245,16 +267,23 @@ pub fn run(
         let frame_bytes_max = config.limits.frame_bytes_max;
         let (cores, reload) = (links.clone(), reload_desk.clone());
         tracing::info!("backends are answered on {}", doors);
-        let (control, log, feeds) = (to_control, feed_log, feeds.clone());
-        let parts = PlaneParts { cores, keys, control, reload, revocations, frame_bytes_max, log, feeds, status };
+        let (control, log, feeds) = (to_control.clone(), feed_log, feeds.clone());
+        let parts =
+            PlaneParts { cores, placement, keys, control, reload, revocations, frame_bytes_max, log, feeds, status };
         api::spawn(parts, doors).map_err(system("starting the thread that answers backends"))?;
     }
     let mut control = Control::new(links, server, config.limits.drain_timeout_ms.into());
     control.extend_epochs_by(Box::new(move || epochs.extend()));
     control.reload_by(reload_desk);
+    if let Some(to_cluster) = to_cluster {
+        control.give_up_by(Box::new(move || _ = to_cluster.send(ToCluster::Drain(to_control))));
+    }
     // Each of its faults ends the process with the threads of all cores: they are not waited for.
     control.run(&control_inbox, || listening(address))?;
     join(threads);
+    if let Some(cluster) = cluster {
+        cluster.stop();
+    }
     let _ = to_keeper.send(ToKeeper::Stop { is_whole: control.is_log_whole() });
     if let Some(keeper) = keeper {
         let _ = keeper.join();
@@ -262,6 +291,20 @@ pub fn run(
     feeds.wait_closed();
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Reaches the engine of the cluster, where the configuration names one.
+fn join_cluster(config: &Config, control: &flume::Receiver<ToControl>) -> Result<Option<Joining>, RunFault> {
+    let Some(cluster) = &config.cluster else { return Ok(None) };
+    if storage::folder_of(&config.data).exists() {
+        tracing::warn!(
+            "{} is not used: what is acknowledged in a cluster is kept by its engine; `banter cluster import` takes it there",
+            storage::folder_of(&config.data).display()
+        );
+    }
+    let is_stop = |message| matches!(message, ToControl::Signal(signal) if signal != signal_hook::consts::SIGHUP);
+    let is_stopped = || control.try_iter().any(is_stop);
+    Ok(Some(Joining::open(config, cluster, &is_stopped)?))
 }
 
 /// The names of this run's guests are made from it.
@@ -322,7 +365,7 @@ struct OpenLog {
 /// Reads the log, if any room goes to it, and takes the numbers of this run.
 fn open_log(config: &Config, epochs: &mut EpochFile, unix_ms: u64) -> Result<(Reserved, Option<OpenLog>), RunFault> {
     let folder = storage::folder_of(&config.data);
-    if !config.rooms.has_logged() {
+    if !config.rooms.has_logged() || config.cluster.is_some() {
         let seen = if epochs.is_lost() { recovery::largest_number(&folder) } else { 0 };
         return Ok((epochs.begin(seen, unix_ms)?, None));
     }
@@ -427,6 +470,8 @@ struct CoreParts {
     tells_events: bool,
     /// The log's folder, and the end to its keeper.
     log: Option<(PathBuf, flume::Sender<ToKeeper>)>,
+    /// In a cluster its hands on the logs of its partitions.
+    hands: Option<Hands>,
     listener: TcpListener,
     neighbours: Vec<Neighbour>,
     bell: Arc<Bell>,
@@ -473,6 +518,7 @@ impl CoreParts {
             shard: Shard::new(self.shard),
             connections: if self.tells_events { connections.with_events() } else { connections },
             disk,
+            hands: self.hands,
             auth: self.auth,
             neighbours: self.neighbours,
             bell: self.bell,
@@ -491,21 +537,32 @@ struct Run {
     guest_seed: GuestSeed,
 }
 
-fn shard_config(config: &Config, core: u16, run: Run, log: Option<&mut OpenLog>) -> ShardConfig {
+fn shard_config(
+    config: &Config,
+    core: u16,
+    placement: address::Placement,
+    run: Run,
+    log: Option<&mut OpenLog>,
+) -> ShardConfig {
     let Run { reserved: Reserved { run, end }, guest_seed } = run;
     let limits = told_limits(&config.limits);
+    let (policies, logs) = match (&config.cluster, log) {
+        (Some(cluster), _) => (config.rooms.clone().in_cluster(), LogConfig::Partitions { hold_ms: cluster.hold_ms }),
+        (None, Some(log)) => (config.rooms.clone(), LogConfig::local(log.journal(&config.limits, core.into()))),
+        (None, None) => (config.rooms.clone(), LogConfig::None),
+    };
     ShardConfig {
         core: Core(core),
-        placement: address::Placement::of_one_server(config.cores.len() as u16),
+        placement,
         limits: config.limits,
-        welcome: Welcome { limits, durability: config.durability.name(), features: KNOWN, run },
+        welcome: Welcome { limits, durability: policies.otherwise.durability.name(), features: KNOWN, run },
         access: config.access(guest_seed),
         // The first of the run's epochs is for histories that turned out to be broken at its start.
         first_epoch: Epoch(run + 1 + u64::from(core)),
         epochs_end: Epoch(end),
-        policies: config.rooms.clone(),
+        policies,
         post_rates: config.post_rates.clone(),
-        logs: log.map_or(LogConfig::None, |log| LogConfig::local(log.journal(&config.limits, core.into()))),
+        logs,
     }
 }
 

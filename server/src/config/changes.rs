@@ -190,6 +190,7 @@ fn rows(config: &Config) -> Vec<Row> {
         rooms,
         auth,
         admin,
+        cluster,
         room_rights,
         post_rates,
         programs,
@@ -230,6 +231,9 @@ fn rows(config: &Config) -> Vec<Row> {
             .iter()
             .map(|limit| row(&format!("program_limits.{}", limit.name), When::Now, one(&(limit.read)(program_limits)))),
     );
+    // All of it was built into something when the node started.
+    let cluster = cluster.as_ref().map_or(Value::Nothing, |cluster| text(cluster.to_toml().trim()));
+    rows.push(row("cluster", When::Restart, cluster));
     let there = admin.as_ref().map_or(Value::Nothing, |_| one(&"[admin]"));
     rows.push(row("admin", When::Restart, there));
     rows.extend(admin.iter().flat_map(|admin| {

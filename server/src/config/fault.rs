@@ -43,6 +43,8 @@ pub enum Table {
     Auth,
     /// `[admin]`.
     Admin,
+    /// `[cluster]`.
+    Cluster,
     /// An entry of `[[admin.keys]]`.
     AdminKeys,
     /// An entry of `[[programs]]`.
@@ -62,6 +64,7 @@ impl Table {
             Table::Rooms => "[[rooms]]",
             Table::Auth => "[auth]",
             Table::Admin => "[admin]",
+            Table::Cluster => "[cluster]",
             Table::AdminKeys => "[[admin.keys]]",
             Table::Programs => "[[programs]]",
             Table::ProgramGrants => "grants",
@@ -77,6 +80,7 @@ impl Table {
             Table::Rooms => " in [[rooms]]",
             Table::Auth => " in [auth]",
             Table::Admin => " in [admin]",
+            Table::Cluster => " in [cluster]",
             Table::AdminKeys => " in [[admin.keys]]",
             Table::Programs => " in [[programs]]",
             Table::ProgramGrants => " in grants",

@@ -11,6 +11,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::admin::{ADMIN_KEYS, API_KEY_KEYS};
 use super::auth::AUTH_KEYS;
+use super::cluster::CLUSTER_KEYS;
 use super::cores::MUST_CORES;
 use super::logging::{MUST_LOG, MUST_LOG_FORMAT, parse_log_format};
 use super::programs::{GRANT_KEYS, PROGRAM_KEYS, PROGRAM_LIMITS};
@@ -21,7 +22,7 @@ use super::{
 };
 
 /// The keys outside every table.
-const TOP_KEYS: [&str; 17] = [
+const TOP_KEYS: [&str; 18] = [
     "listen",
     "data",
     "cores",
@@ -37,6 +38,7 @@ const TOP_KEYS: [&str; 17] = [
     "rooms",
     "auth",
     "admin",
+    "cluster",
     "programs",
     "program_limits",
 ];
@@ -89,6 +91,7 @@ impl Document<'_> {
                 "rooms" => settings.rooms = self.rooms(value)?,
                 "auth" => (settings.auth, origins_of_auth) = (Some(self.auth(value)?), self.auth_origins(value)?),
                 "admin" => settings.admin = Some(self.admin(value)?),
+                "cluster" => settings.cluster = Some(self.cluster(value)?),
                 "programs" => settings.programs = self.programs(value)?,
                 "program_limits" => settings.program_limits = Some(self.program_limits(value)?),
                 unknown => return Err(self.unknown_key(&key.span(), unknown, Table::Top)),
@@ -147,7 +150,7 @@ impl Document<'_> {
     }
 
     /// A list of texts that `parse` takes.
-    fn list<T>(
+    pub(super) fn list<T>(
         &self,
         key: &str,
         value: &Spanned<DeValue<'_>>,
@@ -227,6 +230,7 @@ fn hint(key: &str, table: Table) -> String {
         .chain(ROOM_KEYS.iter().map(|name| (*name, Table::Rooms)))
         .chain(AUTH_KEYS.iter().map(|name| (*name, Table::Auth)))
         .chain(ADMIN_KEYS.iter().map(|name| (*name, Table::Admin)))
+        .chain(CLUSTER_KEYS.iter().map(|name| (*name, Table::Cluster)))
         .chain(API_KEY_KEYS.iter().map(|name| (*name, Table::AdminKeys)))
         .chain(TOP_KEYS.iter().map(|name| (*name, Table::Top)))
         .chain(LIMITS.iter().map(|limit| (limit.name, Table::Limits)));
@@ -242,6 +246,7 @@ fn hint(key: &str, table: Table) -> String {
         (None, Table::Limits) => "banter --help-limits lists the known ones".to_owned(),
         (None, Table::Auth) => format!("the known ones are {}", AUTH_KEYS.join(", ")),
         (None, Table::Admin) => format!("the known ones are {}", ADMIN_KEYS.join(", ")),
+        (None, Table::Cluster) => format!("the known ones are {}", CLUSTER_KEYS.join(", ")),
         (None, Table::AdminKeys) => format!("the known ones are {}", API_KEY_KEYS.join(", ")),
         (None, Table::Programs) => format!("the known ones are {}", PROGRAM_KEYS.join(", ")),
         (None, Table::ProgramGrants) => format!("the known ones are {}", GRANT_KEYS.join(", ")),

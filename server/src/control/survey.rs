@@ -204,10 +204,20 @@ impl Survey {
         self.reports.iter().any(Option::is_none).then(|| format!("{} does not answer", self.silent()))
     }
 
+    /// A node of a cluster that stands by is well, and serves nobody.
+    fn standby(&self) -> Option<String> {
+        let serving = self.server.serving.as_ref()?;
+        (!serving.get()).then(|| "standby: another node of the cluster serves, or none yet".to_owned())
+    }
+
     fn unreadiness(&self, standing: Standing) -> Option<String> {
         match standing {
             Standing::Starting | Standing::Draining => Some(standing.name().to_owned()),
-            Standing::Serving => self.sickness().or_else(|| self.log_failure()).or_else(|| self.lack_of_keys()),
+            Standing::Serving => self
+                .sickness()
+                .or_else(|| self.log_failure())
+                .or_else(|| self.lack_of_keys())
+                .or_else(|| self.standby()),
         }
     }
 

@@ -21,6 +21,7 @@ use banter_log::reading::ReadFault;
 use glommio::io::PollableFd;
 use rustix::event::{EventfdFlags, eventfd};
 
+use crate::cluster::Hands;
 use crate::control::auth::AuthDesk;
 use crate::control::{ToControl, ToCore};
 use crate::core::connections::Connections;
@@ -56,6 +57,7 @@ pub struct Pump {
     connections: Connections,
     net: Net,
     disk: Option<Disk>,
+    hands: Option<Hands>,
     auth: Option<AuthDesk>,
     desk: Desk,
     log_follower: Option<LogFollower>,
@@ -96,6 +98,8 @@ pub struct PumpParts {
     pub net: Net,
     /// Its hands on the log, where there is one.
     pub disk: Option<Disk>,
+    /// Its hands on the logs of its partitions, in a cluster.
+    pub hands: Option<Hands>,
     /// Who judges its connections' tokens, where they are asked for.
     pub auth: Option<AuthDesk>,
     /// Its lanes.
@@ -139,14 +143,28 @@ impl Executor {
 impl Pump {
     /// At rest.
     pub fn new(parts: PumpParts) -> Self {
-        let PumpParts { core, shard, connections, net, disk, auth, neighbours, bell, inbox, control, limits, started } =
-            parts;
+        let PumpParts {
+            core,
+            shard,
+            connections,
+            net,
+            disk,
+            hands,
+            auth,
+            neighbours,
+            bell,
+            inbox,
+            control,
+            limits,
+            started,
+        } = parts;
         Pump {
             core,
             shard,
             connections,
             net,
             disk,
+            hands,
             auth,
             desk: Desk::default(),
             log_follower: None,
@@ -426,11 +444,21 @@ impl Pump {
     }
 
     fn ask_disk(&mut self) {
+        if let Some(hands) = &self.hands {
+            for (log, ask) in self.shard.disk_asks() {
+                hands.take(log, ask);
+            }
+            return self.tell_read_faults();
+        }
         let Some(disk) = &mut self.disk else { return };
         for (_, ask) in self.shard.disk_asks() {
             disk.take(ask, &mut self.net);
         }
         self.shard.take_begun().into_iter().for_each(|begun| disk.begun(begun));
+        self.tell_read_faults();
+    }
+
+    fn tell_read_faults(&mut self) {
         for (_, fault) in self.shard.take_read_faults() {
             match fault {
                 ReadFault::Damaged { segment, .. } => tracing::error!(

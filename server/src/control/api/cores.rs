@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::http::StatusCode;
 use banter_access::revocation::{Revocation, Subject};
-use banter_chat::address::{Core, core_of};
+use banter_chat::address::{Core, Placement};
 use banter_chat::backend::{BackendAnswer, BackendAsk};
 use banter_protocol::error_code::ErrorCode;
 use banter_protocol::ids::{RoomId, RoomName, UserName};
@@ -38,12 +38,13 @@ pub enum Order {
 #[derive(Clone)]
 pub struct Cores {
     links: Vec<CoreLink>,
+    placement: Placement,
 }
 
 impl Cores {
-    /// These.
-    pub fn new(links: Vec<CoreLink>) -> Self {
-        Cores { links }
+    /// These, and which of them has which room.
+    pub fn new(links: Vec<CoreLink>, placement: Placement) -> Self {
+        Cores { links, placement }
     }
 
     /// How many there are.
@@ -57,7 +58,7 @@ impl Cores {
     /// No answer came: what was asked may be done or not.
     pub async fn ask_room(&self, ask: BackendAsk) -> Result<BackendAnswer, ApiFault> {
         let room = ask.room().map_or(RoomId(0), |room| RoomId::of(room.as_str()));
-        self.ask(core_of(room, self.links.len() as u16), ask).await
+        self.ask(self.placement.core_of(room), ask).await
     }
 
     /// Asks a core.

@@ -26,6 +26,7 @@ mod seats;
 mod status;
 mod users;
 
+use banter_chat::address::Placement;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -124,6 +125,8 @@ impl Plane {
 pub struct PlaneParts {
     /// The ends to all cores.
     pub cores: Vec<CoreLink>,
+    /// Which of them has which room.
+    pub placement: Placement,
     /// Who may ask.
     pub keys: Arc<Keys>,
     /// To the control thread.
@@ -147,10 +150,11 @@ pub struct PlaneParts {
 /// # Errors
 /// No thread, or no runtime on it, could be made.
 pub fn spawn(parts: PlaneParts, doors: Doors) -> std::io::Result<JoinHandle<()>> {
-    let PlaneParts { cores, keys, control, reload, revocations, frame_bytes_max, log, feeds, status } = parts;
+    let PlaneParts { cores, placement, keys, control, reload, revocations, frame_bytes_max, log, feeds, status } =
+        parts;
     let feeds = log.map(|log| Feeds::new(log, &cores, feeds));
     let plane = Arc::new(Plane {
-        cores: Cores::new(cores),
+        cores: Cores::new(cores, placement),
         keys,
         control,
         reload,

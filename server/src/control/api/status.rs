@@ -377,7 +377,7 @@ mod tests {
         let log_lines = NonBlockingBuilder::default().finish(std::io::sink()).0.error_counter();
         let keeper = Arc::default();
         let feeds = Arc::default();
-        let server = ServerState { keeper, feeds, log_lines, started_unix_s: 1_000, jwks_awaited: None };
+        let server = ServerState { keeper, feeds, log_lines, started_unix_s: 1_000, jwks_awaited: None, serving: None };
         Surveyed { standing: Standing::Serving, unreadiness: None, cores, server }
     }
 

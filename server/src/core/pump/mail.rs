@@ -7,6 +7,7 @@ use banter_chat::proving::{NotProved, Proved};
 use banter_log::journal::{Answer, Journal, LogPlaces};
 
 use super::Pump;
+use crate::cluster::OfCluster;
 use crate::control::api::{Order, Reply};
 use crate::control::reload::CoreReload;
 use crate::control::{ToControl, ToCore};
@@ -55,6 +56,7 @@ impl Pump {
                     let _ = retired.send(Retired { core, engine });
                 }
                 ToCore::EpochsEnd(end) => self.shard.extend_epochs(end),
+                ToCore::Cluster(message) => self.take_of_cluster(message),
                 ToCore::Log(answer) => {
                     if let (Some(disk), Answer::Rewritten { segment }) = (&mut self.disk, &answer) {
                         disk.rewritten(*segment);
@@ -68,6 +70,25 @@ impl Pump {
                     }
                 }
             }
+        }
+    }
+
+    /// What becomes of the partitions of a cluster that this core has.
+    fn take_of_cluster(&mut self, message: OfCluster) {
+        let Some(hands) = &mut self.hands else { return };
+        match message {
+            OfCluster::Opened { log, opening, parts } => {
+                hands.opened(log, opening);
+                self.shard.open_log(log, *parts);
+            }
+            OfCluster::Answer(log, answer) => self.shard.disk(log, answer),
+            OfCluster::Closed(log) => {
+                let journal = self.shard.close_log(log);
+                hands.closed(log, journal);
+            }
+            OfCluster::Serving(serving) => self.shard.set_serving(serving),
+            OfCluster::Nodes(nodes) => self.shard.set_nodes(&nodes),
+            OfCluster::Epochs(first, end) => self.shard.begin_epochs(first, end),
         }
     }
 

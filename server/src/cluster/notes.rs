@@ -1,0 +1,85 @@
+//! What the server's log is told of the cluster.
+
+use std::time::{Duration, Instant};
+
+use banter_cluster::node::{Note, SteppedDown};
+
+/// Lines of one kind that are written in a row; then they are counted, until it is quiet.
+const LINES_MAX: u32 = 8;
+/// Quiet behind which lines are written again.
+const QUIET: Duration = Duration::from_secs(5);
+
+/// Writes lines, and counts those of partitions that come in crowds.
+#[derive(Debug, Default)]
+pub struct Notes {
+    lines: u32,
+    left_out: u32,
+    last: Option<Instant>,
+}
+
+impl Notes {
+    /// Something is told.
+    pub fn tell(&mut self, note: &Note) {
+        match note {
+            Note::Claims { from: Some(from) } => tracing::info!(event = "cluster_claims", "taking over from {from}"),
+            Note::Claims { from: None } => tracing::info!(event = "cluster_claims", "no node serves: taking over"),
+            Note::Serves { took_ms, read } => tracing::info!(
+                event = "cluster_serves",
+                took_ms,
+                read,
+                "this node serves: all partitions are its own, {took_ms} ms and {read} messages of the engine later"
+            ),
+            Note::StepsDown { why } => self.steps_down(*why),
+            Note::Broken { partition, fault } => tracing::error!(
+                event = "cluster_broken",
+                partition = partition.0,
+                "partition {} is not served, and its rooms answer `unavailable`: {fault}; the engine's stream is damaged: look \
+                 at its servers (`banter cluster status`), and restore the stream from a backup (`banter cluster export`)",
+                partition.0
+            ),
+            Note::Doubtful { partition } => self.crowd(|| {
+                tracing::warn!(
+                    event = "cluster_doubtful",
+                    partition = partition.0,
+                    "the engine does not answer for partition {}: its posts wait, and reading goes on",
+                    partition.0
+                );
+            }),
+            Note::Trusted { partition } => self.crowd(|| {
+                tracing::info!(event = "cluster_trusted", partition = partition.0, "partition {} goes on", partition.0);
+            }),
+        }
+    }
+
+    fn steps_down(&self, why: SteppedDown) {
+        match why {
+            SteppedDown::Lost { partition } => tracing::warn!(
+                event = "cluster_steps_down",
+                "another node has claimed partition {}: this one stands by, and its clients are sent there",
+                partition.0
+            ),
+            SteppedDown::CutOff => tracing::error!(
+                event = "cluster_steps_down",
+                "the engine cannot be reached from here: this node stands by, and its clients are sent to the others"
+            ),
+            SteppedDown::Drains => {
+                tracing::info!(event = "cluster_steps_down", "stopping: the partitions are given up")
+            }
+        }
+    }
+
+    fn crowd(&mut self, write: impl FnOnce()) {
+        if self.last.replace(Instant::now()).is_none_or(|last| last.elapsed() >= QUIET) {
+            if self.left_out > 0 {
+                tracing::info!("{} more such lines of partitions were left out", self.left_out);
+            }
+            (self.lines, self.left_out) = (0, 0);
+        }
+        if self.lines < LINES_MAX {
+            self.lines += 1;
+            write();
+        } else {
+            self.left_out += 1;
+        }
+    }
+}
