@@ -393,3 +393,39 @@ fn a_server_of_its_own_neither_opens_nor_closes_its_log() {
     server.rest();
     assert!(server.heard.contains(&"posted 1".to_owned()), "{:?}", server.heard);
 }
+
+#[test]
+fn a_program_is_not_called_for_a_timer_in_a_room_whose_log_is_closed() {
+    let (mut node, three, _) = two_open();
+    let (programs, ticks) = node::counter(1_000);
+    node.shard.set_programs(programs);
+    node.post(0, 1, &three, None);
+    node.rest();
+    node.pass(900);
+    assert_eq!(ticks.load(std::sync::atomic::Ordering::Relaxed), 0);
+    (node.now_ms, node.unix_ms) = (node.now_ms + 200, node.unix_ms + 200);
+    node.begin_turn();
+    node.shard.close_log(LogId(3));
+    node.shard.finish_turn();
+    node.pass(3_000);
+    assert_eq!(ticks.load(std::sync::atomic::Ordering::Relaxed), 0);
+    assert_eq!(node.shard.rooms().iter().count(), 1, "the room of the other partition");
+}
+
+#[test]
+fn what_waits_for_units_of_programs_is_answered_when_the_log_closes() {
+    let (mut node, three, five) = two_open();
+    node.shard.set_programs(node::counter(1).0);
+    for request in 1..=3 {
+        node.post(0, request, &three, None);
+        node.post(0, 10 + request, &five, None);
+    }
+    node.turn();
+    node.close_log(3);
+    node.rest();
+    let heard = node.hear(0);
+    assert_eq!(heard.iter().filter(|it| it.ends_with("unavailable 1000")).count(), 2, "{heard:?}");
+    assert!(heard.contains(&"1 posted 1".into()), "there were units for the first: {heard:?}");
+    assert_eq!(heard.iter().filter(|it| it.contains("posted")).count(), 4, "the other partition goes on: {heard:?}");
+    assert_eq!(node.shard.counters().log_waiting_bytes, 0);
+}

@@ -38,7 +38,8 @@ pub enum ErrorCode {
     TimedOut = 16,
     /// The token has ended.
     Expired = 17,
-    /// What would check the token cannot just now.
+    /// What would check the token cannot just now; the room has no owner just now, or nobody knows what becomes of the post; or the
+    /// node does not serve.
     Unavailable = 18,
     /// The token, its session or its user was revoked.
     Revoked = 19,

@@ -3,13 +3,19 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use banter_chat::access::Access;
 use banter_chat::address::{ConnectionId, Core, Now, Placement};
 use banter_chat::limits::Limits;
 use banter_chat::logs::{LogConfig, LogId};
-use banter_chat::policy::RoomPolicies;
+use banter_chat::policy::{RoomPattern, RoomPolicies};
 use banter_chat::post_rates::PostRates;
+use banter_chat::program::{
+    Call, Effect, Engine, Event as HeardOf, Fault, Hook, Hooks, ProgramFacts, ProgramId, Verdict,
+};
+use banter_chat::programs::{OnFault, ProgramLimits, ProgramRule, ProgramSet, Programs};
 use banter_chat::sessions::{Actions, Welcome};
 use banter_chat::shard::{Input, Shard, ShardConfig};
 use banter_log::catalog::Catalog;
@@ -17,7 +23,7 @@ use banter_log::journal::{Answer, Ask as DiskAsk, JournalParts};
 use banter_protocol::event::{Event, Message};
 use banter_protocol::features::{FeatureNames, KNOWN};
 use banter_protocol::frame::{Frame, Frames};
-use banter_protocol::ids::{Epoch, RoomId};
+use banter_protocol::ids::{Epoch, RoomId, UserName};
 use banter_protocol::native;
 use banter_protocol::request::{Ask, Body, BodyFormat, FetchFrom, JoinFrom, Request};
 use banter_protocol::wire::WireForm;
@@ -260,6 +266,54 @@ impl Node {
     }
 }
 
+/// A program of every room: counts the posts in the room's state, takes each fifth, speaks behind each seventh, and ticks a second
+/// behind each.
+pub struct Counter {
+    pub ticks: Arc<AtomicU64>,
+}
+
+impl Engine for Counter {
+    fn facts(&self, _: ProgramId) -> ProgramFacts {
+        ProgramFacts { hooks: Hooks::default().with(Hook::Post).with(Hook::Tick), version: 1 }
+    }
+
+    fn call(&mut self, _: ProgramId, call: Call<'_, '_>) -> Result<Verdict, Fault> {
+        call.spent.units = 1;
+        if let HeardOf::Tick { .. } = call.event {
+            self.ticks.fetch_add(1, Ordering::Relaxed);
+            return Ok(Verdict::Pass);
+        }
+        let before = call.state.get("posts").and_then(|json| std::str::from_utf8(json).ok()?.parse().ok());
+        let posts = before.unwrap_or(0) + 1;
+        call.state.set("posts", posts.to_string().as_bytes(), None).expect("it is small");
+        call.state.set_timer("tick", 1_000).expect("it is one");
+        if posts % 7 == 0 {
+            call.effects.push(Effect::Post(format!("\"own {posts}\"").into_bytes())).expect("it is one");
+        }
+        Ok(if posts % 5 == 0 { Verdict::Take { reply: None } } else { Verdict::Pass })
+    }
+
+    fn rest(&mut self) -> bool {
+        false
+    }
+}
+
+/// The program in every room, and how often it ticked.
+pub fn counter(units_per_turn_max: u32) -> (ProgramSet, Arc<AtomicU64>) {
+    let rule = ProgramRule {
+        pattern: RoomPattern::new("*"),
+        name: "counter".into(),
+        digest: 1,
+        on_fault: OnFault::Refuse,
+        user: UserName::new("@counter").unwrap(),
+        post_to: Vec::new(),
+    };
+    let ticks = Arc::<AtomicU64>::default();
+    let engine = Box::new(Counter { ticks: ticks.clone() });
+    let limits = ProgramLimits { units_per_turn_max, ..ProgramLimits::default() };
+    (ProgramSet { programs: Programs::new(vec![rule]), engine, limits, seed: 7 }, ticks)
+}
+
 pub fn id(slot: u32) -> ConnectionId {
     ConnectionId { slot, generation: 1 }
 }
@@ -303,6 +357,7 @@ pub fn told(frame: &[u8]) -> String {
             format!("{} {}{again}", request(id), code.as_str())
         }
         Event::Page { id, messages, .. } => format!("{} page of {}", request(id), Frames(messages).count()),
+        Event::Taken { id, .. } => format!("{} taken", request(id)),
         Event::Members { id, count, .. } => format!("{} members {count}", request(id)),
         other => format!("{other:?}"),
     }
