@@ -181,7 +181,8 @@ impl Keeping {
 
     /// Puts a checkpoint of what is covered now.
     pub fn begin(&mut self, store: &Store, standing: &Standing, out: &mut Vec<Out>) {
-        let uncovered = store.segments().filter(|segment| !self.covered.contains(&segment.header.id));
+        let there = || store.segments().filter(|segment| !segment.is_forgotten);
+        let uncovered = there().filter(|segment| !self.covered.contains(&segment.header.id));
         let first = uncovered.map(|segment| segment.began).min_by_key(|(sequence, _)| *sequence);
         let walk = first.map_or(standing.terms, |(began, claim)| Terms {
             through: began - 1,
@@ -189,8 +190,8 @@ impl Keeping {
             is_alive: true,
         });
         let segments: Vec<CoveredSegment> =
-            store.segments().filter(|segment| self.covered.contains(&segment.header.id)).map(covered).collect();
-        let is_there = |id| store.segment(id).is_some();
+            there().filter(|segment| self.covered.contains(&segment.header.id)).map(covered).collect();
+        let is_there = |id| store.segment(id).is_some_and(|segment| !segment.is_forgotten);
         let rooms = self.catalog.kept().filter(|room| is_there(room.newest)).collect();
         let (number, epochs, next_segment) = (standing.number, standing.epochs, store.next_segment());
         let checkpoint = Checkpoint { walk, number, next_segment, epochs, segments, rooms };
