@@ -16,7 +16,7 @@ mod node;
 #[cfg(feature = "cluster")]
 mod notes;
 #[cfg(feature = "cluster")]
-mod starting;
+pub(crate) mod starting;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
