@@ -354,7 +354,7 @@ impl Partition {
             Stage::Open(open) if purpose == Purpose::Keeping as u64 => {
                 let mut follows = Vec::new();
                 open.keeping.engine(answer, &mut follows);
-                self.keeping_outs(follows, out);
+                self.keeping_outs(follows, unix_ms, cache, out);
                 self.purge(out);
             }
             Stage::Open(open) if purpose == Purpose::Own as u64 => {
@@ -383,7 +383,7 @@ impl Partition {
                 open.store.wake(unix_ms, cache, &mut follows);
                 open.keeping.wake(&open.store, &standing, &mut kept);
                 self.store_outs(follows, unix_ms, cache, out);
-                self.keeping_outs(kept, out);
+                self.keeping_outs(kept, unix_ms, cache, out);
             }
             _ => {}
         }
@@ -532,7 +532,7 @@ impl Partition {
                         let parts = index.parts().copied().collect();
                         keeping.kept(segment, parts, store, &standing, &mut kept);
                     }
-                    self.keeping_outs(kept, out);
+                    self.keeping_outs(kept, unix_ms, cache, out);
                     out.push(Out::LetGo(index));
                 }
                 store::Out::Released { segment } => {
@@ -545,12 +545,13 @@ impl Partition {
         }
     }
 
-    fn keeping_outs(&mut self, follows: Vec<keeping::Out>, out: &mut Vec<Out>) {
+    fn keeping_outs(&mut self, follows: Vec<keeping::Out>, unix_ms: u64, cache: &mut EngineCache, out: &mut Vec<Out>) {
         for follow in follows {
-            out.push(match follow {
-                keeping::Out::Ask(ask) => Out::Ask(self.tagged(ask, Purpose::Keeping)),
-                keeping::Out::WakeIn(ms) => Out::WakeIn(ms),
-            });
+            match follow {
+                keeping::Out::Ask(ask) => out.push(Out::Ask(self.tagged(ask, Purpose::Keeping))),
+                keeping::Out::WakeIn(ms) => out.push(Out::WakeIn(ms)),
+                keeping::Out::Doubt => self.appends(appends::Input::Doubt, unix_ms, cache, out),
+            }
         }
     }
 
