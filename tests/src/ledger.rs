@@ -132,6 +132,10 @@ pub enum Fault {
     PostedAfterFailure,
     /// The disk failed, and posts were not refused; or nothing was written or synced that could have failed.
     NotRefused,
+    /// One place was given to two messages, by two servers that both took themselves for the room's owner.
+    TwoOwners,
+    /// A cursor was refused that is of the room's history.
+    CursorRefused,
     /// A reader was told that messages are gone which are there, or given a page that passes over some.
     FalseGap,
 }
@@ -311,6 +315,23 @@ impl Ledger {
                 self.add(Fault::ShownAndLost, format!("{shown:?}"));
             }
         }
+    }
+
+    /// Looks for places that were told of two messages, in acknowledgements or to readers, whatever the history says.
+    pub fn judge_owners(&mut self) {
+        let posted = self.posts.values().filter_map(|post| match post.answer {
+            Answer::Posted(place) => Some((post.room, place, post.id)),
+            _ => None,
+        });
+        let told = posted.chain(self.shown.iter().map(|shown| (shown.room, shown.place, shown.id)));
+        let (mut ids, mut twice) = (HashMap::new(), Vec::new());
+        for (room, place, id) in told {
+            let first = *ids.entry((room, place.epoch, place.sequence)).or_insert(id);
+            if first != id {
+                twice.push(format!("{} {place:?}: posts {first} and {id}", room_name(room)));
+            }
+        }
+        twice.into_iter().for_each(|what| self.add(Fault::TwoOwners, what));
     }
 
     /// A log failed at that time, under the load that was recorded last: whatever was sent later is not to be acknowledged.

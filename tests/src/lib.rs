@@ -15,6 +15,7 @@ pub mod ledger;
 pub mod load;
 pub mod loop_disk;
 pub mod neighbours;
+pub mod nemesis;
 pub mod power_cut;
 pub mod raw_peer;
 pub mod report;

@@ -1,11 +1,12 @@
 //! The counts that a judge of the log prints at its end, for people or as JSON.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use serde_json::json;
 
-use crate::ledger::Fault;
+use crate::ledger::{Answer, Fault, Ledger};
 
 /// What a run was about, and what it found.
 #[derive(Debug)]
@@ -37,6 +38,28 @@ pub struct Report {
 }
 
 impl Report {
+    /// Of what a ledger holds.
+    pub fn of(ledger: &Ledger, rounds: usize, restarts: &[Duration]) -> Self {
+        let answered = |wanted: fn(&Answer) -> bool| ledger.posts().filter(|post| wanted(&post.answer)).count();
+        let kinds: BTreeSet<Fault> = ledger.faults().map(|(fault, _)| *fault).collect();
+        let mut restarts_ms: Vec<u64> = restarts.iter().map(|time| time.as_millis() as u64).collect();
+        restarts_ms.sort_unstable();
+        Report {
+            seed: ledger.bodies.seed,
+            rounds,
+            sent: ledger.posts().count(),
+            acknowledged: answered(|answer| matches!(answer, Answer::Posted(_))),
+            refused: answered(|answer| matches!(answer, Answer::Refused(_))),
+            unanswered: answered(|answer| *answer == Answer::Missing),
+            shown: ledger.shown_count(),
+            faults: kinds.iter().map(|&kind| (kind, ledger.count(kind))).collect(),
+            examples: ledger.faults().take(10).map(|(kind, what)| format!("{kind:?}: {what}")).collect(),
+            restart_ms_p50: restarts_ms.get(restarts_ms.len() / 2).copied().unwrap_or(0),
+            restart_ms_max: restarts_ms.last().copied().unwrap_or(0),
+            more: Vec::new(),
+        }
+    }
+
     /// Whether nothing was found.
     pub fn is_clean(&self) -> bool {
         self.faults.is_empty()
@@ -60,6 +83,8 @@ impl Report {
             ("epochs_changed", fault(Fault::EpochChanged)),
             ("posted_after_failure", fault(Fault::PostedAfterFailure)),
             ("not_refused", fault(Fault::NotRefused)),
+            ("two_owners", fault(Fault::TwoOwners)),
+            ("cursors_refused", fault(Fault::CursorRefused)),
             ("false_gaps", fault(Fault::FalseGap)),
         ];
         let counts = counts.map(|(name, count)| (name.to_owned(), count as u64)).into_iter();

@@ -77,6 +77,9 @@ pub struct Start<'a> {
     program: Option<&'a Path>,
     clock_offset_ms: i64,
     believes_clock: bool,
+    listen: Option<SocketAddr>,
+    within: &'a [String],
+    log: Option<&'a Path>,
 }
 
 impl<'a> Start<'a> {
@@ -113,6 +116,24 @@ impl<'a> Start<'a> {
     #[must_use]
     pub fn program(self, program: &'a Path) -> Self {
         Start { program: Some(program), ..self }
+    }
+
+    /// Listening there.
+    #[must_use]
+    pub fn listen(self, listen: SocketAddr) -> Self {
+        Start { listen: Some(listen), ..self }
+    }
+
+    /// By these words, which run the program that follows them in their own place, as `nsenter` does.
+    #[must_use]
+    pub fn within(self, within: &'a [String]) -> Self {
+        Start { within, ..self }
+    }
+
+    /// Logging behind what that file has already.
+    #[must_use]
+    pub fn log(self, log: &'a Path) -> Self {
+        Start { log: Some(log), ..self }
     }
 
     /// Starts it, and kills it after that time, whatever it is doing.
@@ -164,18 +185,24 @@ impl<'a> Start<'a> {
     fn spawn(self) -> (ServerProcess, ChildStdout) {
         let folder = TempDir::new().expect("a temporary folder");
         let data = self.data.map_or_else(|| folder.path().join("data"), Path::to_owned);
-        let log = folder.path().join("log");
-        let mut command = match self.descriptors_max {
-            None => Command::new(self.program.unwrap_or_else(|| program())),
+        let log = self.log.map_or_else(|| folder.path().join("log"), Path::to_owned);
+        let mut command = match (self.descriptors_max, self.within.split_first()) {
+            (None, None) => Command::new(self.program.unwrap_or_else(|| program())),
+            (None, Some((first, others))) => {
+                let mut within = Command::new(first);
+                within.args(others).arg(self.program.unwrap_or_else(|| program()));
+                within
+            }
             // The shell lowers the hard limit, and becomes the program.
-            Some(limit) => {
+            (Some(limit), _) => {
                 let mut shell = Command::new("sh");
                 shell.args(["-c", &format!("ulimit -n {limit} && exec \"$0\" \"$@\"")]);
                 shell.arg(self.program.unwrap_or_else(|| program()));
                 shell
             }
         };
-        command.args(["--listen", "127.0.0.1:0", "--cores", &self.cores.to_string(), "--data"]).arg(&data);
+        let listen = self.listen.unwrap_or_else(|| ([127, 0, 0, 1], 0).into());
+        command.args(["--listen", &listen.to_string(), "--cores", &self.cores.to_string(), "--data"]).arg(&data);
         if self.clock_offset_ms != 0 {
             // Only a build for tests takes notice of it.
             command.env("BANTER_TEST_CLOCK_OFFSET_MS", self.clock_offset_ms.to_string());
@@ -185,10 +212,10 @@ impl<'a> Start<'a> {
             command.env("BANTER_TEST_CLOCK_BELIEVED_MS", "0");
         }
         command.args(self.flags).stdin(Stdio::null()).stdout(Stdio::piped());
-        command.stderr(File::create(&log).expect("a file in the temporary folder"));
+        command.stderr(File::options().create(true).append(true).open(&log).expect("a file for what it logs"));
         let mut child = command.spawn().expect("the server starts");
         let stdout = child.stdout.take().expect("stdout is piped");
-        (ServerProcess { child, address: ([127, 0, 0, 1], 0).into(), log, _folder: folder }, stdout)
+        (ServerProcess { child, address: listen, log, _folder: folder }, stdout)
     }
 }
 
@@ -254,6 +281,11 @@ impl ServerProcess {
     pub fn kill(&mut self) {
         self.child.kill().expect("the server is a child of this process");
         self.wait(PATIENCE);
+    }
+
+    /// Whether it has not ended.
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().expect("the server is a child of this process").is_none()
     }
 
     /// Waits for its end.

@@ -1,11 +1,10 @@
 //! A server that is started again and again on one data folder, loaded and audited: what all judges of the log share.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::audit;
-use crate::ledger::{Answer, Bodies, Fault, Ledger};
+use crate::ledger::{Bodies, Ledger};
 use crate::load::{Load, Plan};
 use crate::report::Report;
 use crate::seeded::Seeded;
@@ -153,23 +152,6 @@ impl Trial {
 
     /// What is known so far.
     pub fn report(&self) -> Report {
-        let answered = |wanted: fn(&Answer) -> bool| self.ledger.posts().filter(|post| wanted(&post.answer)).count();
-        let kinds: BTreeSet<Fault> = self.ledger.faults().map(|(fault, _)| *fault).collect();
-        let mut restarts_ms: Vec<u64> = self.restarts.iter().map(|time| time.as_millis() as u64).collect();
-        restarts_ms.sort_unstable();
-        Report {
-            seed: self.setup.seed,
-            rounds: self.rounds,
-            sent: self.ledger.posts().count(),
-            acknowledged: answered(|answer| matches!(answer, Answer::Posted(_))),
-            refused: answered(|answer| matches!(answer, Answer::Refused(_))),
-            unanswered: answered(|answer| *answer == Answer::Missing),
-            shown: self.ledger.shown_count(),
-            faults: kinds.iter().map(|&kind| (kind, self.ledger.count(kind))).collect(),
-            examples: self.ledger.faults().take(10).map(|(kind, what)| format!("{kind:?}: {what}")).collect(),
-            restart_ms_p50: restarts_ms.get(restarts_ms.len() / 2).copied().unwrap_or(0),
-            restart_ms_max: restarts_ms.last().copied().unwrap_or(0),
-            more: Vec::new(),
-        }
+        Report::of(&self.ledger, self.rounds, &self.restarts)
     }
 }

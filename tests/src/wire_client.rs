@@ -68,6 +68,19 @@ pub enum Ended {
     Eof,
     /// The connection broke.
     Broken,
+    /// Nothing came for as long as the client waits. No end of the connection yet.
+    Silence,
+}
+
+/// What came of a read by one who bears silence.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Came {
+    /// An event.
+    Event(Value),
+    /// Nothing, within the socket's read timeout.
+    Nothing,
+    /// The connection's end.
+    End(Ended),
 }
 
 impl WireClient {
@@ -83,22 +96,35 @@ impl WireClient {
     }
 
     /// The same, with these headers on the upgrade; native clients have none.
-    pub fn with_headers(mut stream: TcpStream, form: Form, headers: &[(&'static str, &str)]) -> Self {
-        stream.set_nodelay(true).expect("a socket takes no delay");
+    pub fn with_headers(stream: TcpStream, form: Form, headers: &[(&'static str, &str)]) -> Self {
         stream.set_read_timeout(Some(PATIENCE)).expect("a socket takes a timeout");
+        Self::try_over(stream, form, headers).expect("the server upgrades")
+    }
+
+    /// The same, but a server that does not go along is an answer. The stream's timeouts stay as they are.
+    ///
+    /// # Errors
+    /// What the connection or the server says.
+    pub fn try_over(
+        mut stream: TcpStream,
+        form: Form,
+        headers: &[(&'static str, &str)],
+    ) -> Result<Self, (u16, String)> {
+        stream.set_nodelay(true).expect("a socket takes no delay");
         let transport = match form {
             Form::Native => {
-                stream.write_all(&PREAMBLE).expect("the server takes bytes");
+                stream.write_all(&PREAMBLE).map_err(|error| (0, error.to_string()))?;
                 Transport::Tcp(stream, FrameReader::new(FRAME_BYTES_MAX))
             }
             Form::Json | Form::Rkyv => {
                 let asked = (form == Form::Rkyv).then_some("banter.rkyv.v1");
-                let (socket, confirmed) = upgrade_with(stream, asked, headers).expect("the server upgrades");
+                let (socket, confirmed) = upgrade_with(stream, asked, headers)?;
                 assert_eq!(confirmed.as_deref(), asked);
                 Transport::WebSocket(Box::new(socket), form)
             }
         };
-        WireClient { transport, unread: VecDeque::new(), kept: VecDeque::new(), next_id: 1, ended: None, core: None }
+        let (unread, kept) = (VecDeque::new(), VecDeque::new());
+        Ok(WireClient { transport, unread, kept, next_id: 1, ended: None, core: None })
     }
 
     /// Connects and says hello.
@@ -252,6 +278,14 @@ impl WireClient {
         self.kept.pop_front().or_else(|| self.read()).map(|text| parse(&text))
     }
 
+    /// The next event, or that none came within the socket's read timeout, or that none will.
+    pub fn next_or_silence(&mut self) -> Came {
+        match self.kept.pop_front().or_else(|| self.read_or_silence()) {
+            Some(text) => Came::Event(parse(&text)),
+            None => self.ended.clone().map_or(Came::Nothing, Came::End),
+        }
+    }
+
     /// Whether nothing comes: asks the server for a pong, and sees that nothing was ahead of it.
     pub fn has_nothing(&mut self) -> bool {
         let id = self.next_id;
@@ -282,12 +316,22 @@ impl WireClient {
 
     /// The next event from the socket; `None` when it has ended. Keep-alives are passed over.
     fn read(&mut self) -> Option<String> {
+        let text = self.read_or_silence();
+        assert!(text.is_some() || self.ended.is_some(), "nothing came within {PATIENCE:?}");
+        text
+    }
+
+    /// The same; `None` without an end when nothing came within the socket's read timeout.
+    fn read_or_silence(&mut self) -> Option<String> {
         while self.unread.is_empty() && self.ended.is_none() {
             let read = match &mut self.transport {
                 Transport::WebSocket(socket, form) => read_websocket(socket, *form, &mut self.unread),
                 Transport::Tcp(stream, reader) => read_tcp(stream, reader, &mut self.unread),
             };
-            self.ended = read.err();
+            match read {
+                Err(Ended::Silence) => return None,
+                read => self.ended = read.err(),
+            }
         }
         self.unread.pop_front()
     }
@@ -337,7 +381,7 @@ pub fn stuck_member(server: &ServerProcess) -> WireClient {
 /// Opens a WebSocket; says which subprotocol was confirmed.
 ///
 /// # Errors
-/// The status that refused it, and the answer's body.
+/// The status that refused it, and the answer's body; 0 and a word where there was no answer.
 pub fn upgrade(
     stream: TcpStream,
     subprotocol: Option<&str>,
@@ -364,7 +408,7 @@ fn upgrade_with(
             let body = response.body().clone().unwrap_or_default();
             Err((response.status().as_u16(), String::from_utf8(body).expect("text")))
         }
-        Err(error) => panic!("no upgrade: {error}"),
+        Err(error) => Err((0, error.to_string())),
     }
 }
 
@@ -425,7 +469,7 @@ fn event_text(frame: Frame<'_>) -> Option<String> {
 
 fn end_of(error: &std::io::Error) -> Ended {
     match error.kind() {
-        ErrorKind::WouldBlock | ErrorKind::TimedOut => panic!("nothing came within {PATIENCE:?}"),
+        ErrorKind::WouldBlock | ErrorKind::TimedOut => Ended::Silence,
         ErrorKind::UnexpectedEof => Ended::Eof,
         _ => Ended::Broken,
     }
