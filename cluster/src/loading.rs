@@ -121,6 +121,8 @@ pub struct Loading {
     covered: BTreeSet<u64>,
     /// Segments that nobody sees any more.
     forgotten: BTreeSet<u64>,
+    /// Segments whose beginning was not read, and the first of their blocks that was.
+    unknown: BTreeMap<u64, u64>,
     walks: BTreeMap<u64, Walk>,
 }
 
@@ -181,6 +183,7 @@ impl Loading {
             lost_count: 0,
             covered: BTreeSet::new(),
             forgotten: BTreeSet::new(),
+            unknown: BTreeMap::new(),
             walks: BTreeMap::new(),
         }
     }
@@ -370,8 +373,14 @@ impl Loading {
         if self.covered.contains(&segment) || self.forgotten.contains(&segment) {
             return Ok(());
         }
-        let walk = self.walks.get_mut(&segment).filter(|walk| walk.place.offset == offset);
-        let walk = walk.ok_or(LoadFault::Block(sequence))?;
+        let Some(walk) = self.walks.get_mut(&segment) else {
+            // It began before the walk. If it is forgotten, that is said behind its last block.
+            self.unknown.entry(segment).or_insert(sequence);
+            return Ok(());
+        };
+        if walk.place.offset != offset {
+            return Err(LoadFault::Block(sequence));
+        }
         let whole = whole_block(bytes);
         let block = Block::read_in_chain(&whole, &walk.place).ok_or(LoadFault::Block(sequence))?;
         if !walk.rooms.take(&block) {
@@ -384,6 +393,9 @@ impl Loading {
 
     /// Makes of the checkpoint and of what was walked what a journal begins with.
     fn make(&mut self) -> Result<Loaded, LoadFault> {
+        if let Some((_, &sequence)) = self.unknown.iter().find(|(segment, _)| !self.forgotten.contains(segment)) {
+            return Err(LoadFault::Block(sequence));
+        }
         let mut checkpoint = self.checkpoint.take();
         if let Some(checkpoint) = &mut checkpoint {
             checkpoint.segments.retain(|segment| !self.forgotten.contains(&segment.header.id));
