@@ -136,3 +136,109 @@ fn of_nodes(seen: &Seen, findings: &mut Vec<String>) {
 fn is_nowhere(address: &str) -> bool {
     address.parse::<std::net::SocketAddr>().is_ok_and(|address| address.ip().is_unspecified())
 }
+
+#[cfg(test)]
+mod tests {
+    use banter_cluster::engine::Partition;
+    use banter_cluster::members::Beat;
+    use banter_engine::gate::GateFault;
+    use banter_engine::streams::{Description, StreamsFault};
+    use banter_engine::{ClusterName, Founding, Names, Shape, StreamConfig};
+
+    use super::super::look::tests::{beat, heard_one};
+    use super::*;
+
+    const SHAPE: Shape = Shape { replicas: 3, stream_bytes_max: 1_000, index_bytes_max: 1_000 };
+    const FOUNDING: Founding = Founding { cluster_id: 7, partitions: 16, blank_epoch: 1 };
+
+    fn stream(config: StreamConfig) -> StreamState {
+        StreamState { config, messages: 0, bytes: 0, last: 0, leader: Some("s0".to_owned()), peers: Vec::new() }
+    }
+
+    /// A cluster that is well, with nodes that say that.
+    fn seen(beats: Vec<Beat>) -> Seen {
+        let names = Names::new(ClusterName::new("chat").unwrap());
+        let partitions = (0..FOUNDING.partitions)
+            .map(|number| Some(stream(StreamConfig::partition(&names, Partition(number), FOUNDING, SHAPE))));
+        let description = Description {
+            founding: FOUNDING,
+            index: stream(StreamConfig::index(&names, FOUNDING, SHAPE)),
+            partitions: partitions.collect(),
+        };
+        let nodes = beats.into_iter().map(heard_one).collect();
+        Seen { servers: Vec::new(), streams: Ok(description), nodes, faults: Vec::new() }
+    }
+
+    fn told(beats: Vec<Beat>, change: impl FnOnce(&mut Seen)) -> String {
+        let mut seen = seen(beats);
+        change(&mut seen);
+        of(&seen).join("\n")
+    }
+
+    fn two() -> Vec<Beat> {
+        vec![beat("ann", 1, NodeState::Serving), beat("bob", 1, NodeState::Standby)]
+    }
+
+    #[test]
+    fn a_cluster_that_is_well_has_no_finding() {
+        assert_eq!(told(two(), |_| ()), "");
+    }
+
+    #[test]
+    fn whoever_should_serve_is_told_of() {
+        for (states, says) in [
+            (&[][..], "no node was heard: start `banter`"),
+            (&[NodeState::Standby, NodeState::Standby], "no node serves, and none takes over: n0 and n1 may"),
+            (&[NodeState::Claiming, NodeState::Standby], "n0 is taking over"),
+            (&[NodeState::Serving, NodeState::Serving], "n0 and n1 think themselves the owner"),
+            (&[NodeState::Serving], "n0 is the only node"),
+            (&[NodeState::Serving, NodeState::Draining], "n0 is the only node"),
+            (&[NodeState::Draining], "every node is stopping"),
+        ] {
+            let beats = states.iter().enumerate().map(|(number, state)| beat(&format!("n{number}"), 1, *state));
+            let told = told(beats.collect(), |_| ());
+            assert!(told.contains(says), "{says}: {told}");
+        }
+    }
+
+    #[test]
+    fn what_a_node_says_of_its_partitions_comes_ahead_of_what_the_servers_say() {
+        let mut beats = two();
+        (beats[0].doubtful, beats[0].broken) = (2, 1);
+        beats[1].addresses = vec!["0.0.0.0:7878".to_owned(), "[::]:1".to_owned(), "b:7878".to_owned()];
+        let told = told(beats, |seen| {
+            seen.faults.push(GateFault::JetStreamOff { server: "s2".to_owned() });
+            seen.nodes[1].is_double = true;
+        });
+        let lines: Vec<&str> = told.lines().collect();
+        for (line, says) in lines.iter().zip([
+            "ann does not serve 1 partitions",
+            "ann serves with 2 doubtful partitions",
+            "server s2 has JetStream turned off",
+            "two nodes go by the name bob",
+            "bob has clients come back to 0.0.0.0:7878",
+            "bob has clients come back to [::]:1",
+        ]) {
+            assert!(line.starts_with(says), "{says}: {line}");
+        }
+        assert_eq!(lines.len(), 6);
+    }
+
+    #[test]
+    fn a_stream_is_told_of_before_it_is_full_and_streams_that_cannot_be_seen_are_a_fault_alone() {
+        let full = told(two(), |seen| {
+            let streams = &mut seen.streams.as_mut().unwrap().partitions;
+            streams[3].as_mut().unwrap().bytes = 799;
+            streams[4].as_mut().unwrap().bytes = 800;
+            streams[5].as_mut().unwrap().bytes = 950;
+        });
+        assert!(full.starts_with("2 of 16 partitions hold 80 % or more"), "{full}");
+        assert!(full.contains("the fullest BANTER_chat_005 95 %") && full.contains("retention_bytes"), "{full}");
+        let unseen = told(two(), |seen| {
+            let fault = StreamsFault::Missing { cluster: "chat".to_owned() };
+            seen.faults.push(GateFault::Streams(fault.to_string()));
+            seen.streams = Err(fault);
+        });
+        assert_eq!(unseen.lines().count(), 1, "{unseen}");
+    }
+}

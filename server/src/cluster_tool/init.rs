@@ -31,8 +31,7 @@ pub(super) struct InitLine {
     /// Into how many partitions rooms are shared out, for ever: a power of two from 16 to 256 [default: 64]
     #[arg(long, value_name = "N", value_parser = parse_partitions)]
     partitions: Option<u16>,
-    /// How much each partition may hold on each server: 256MiB, 1GiB; all together are set aside there [default: of half of what
-    /// the servers have left, an equal share]
+    /// How much each partition may hold on each server, like 256MiB [default: an equal share of half of what the servers have left]
     #[arg(long, value_name = "BYTES", value_parser = bytes::parse)]
     stream_bytes_max: Option<u64>,
     /// How many servers keep each stream: 3, or 5 where two may be down; 1 only with --unproved [default: 3]

@@ -144,6 +144,10 @@ pub(super) mod tests {
         }
     }
 
+    pub(in super::super) fn heard_one(beat: Beat) -> Heard {
+        Heard { beat, is_double: false, runs_before: Vec::new() }
+    }
+
     #[test]
     fn one_that_started_again_is_one_node_and_two_of_a_name_are_told_apart() {
         let spoken = |runs: &[u64]| heard(runs.iter().map(|run| beat("ann", *run, NodeState::Standby)));
