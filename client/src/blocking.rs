@@ -90,15 +90,29 @@ impl Client {
     /// # Errors
     /// When the user's name breaks the rules.
     pub fn new(address: &str, user: &str) -> Result<Self, ClientError> {
+        Self::of_cluster(&[address], user)
+    }
+
+    /// The same for the nodes of a cluster, of which one serves: some of their addresses, in the order in which they are tried. The
+    /// others are told by the cluster.
+    ///
+    /// # Errors
+    /// When the user's name breaks the rules.
+    pub fn of_cluster(addresses: &[&str], user: &str) -> Result<Self, ClientError> {
         // The standard library's hash keys come from the system's randomness.
         let seed = RandomState::new().build_hasher().finish();
-        Ok(Self::with_options(address, Options::new(UserName::new(user)?, seed)))
+        let addresses = addresses.iter().map(|address| (*address).to_owned()).collect();
+        Ok(Self::of(Options { addresses, ..Options::new(UserName::new(user)?, seed) }))
     }
 
     /// The same with settings of your own. `address` is tried ahead of the [`Options::addresses`] that stand there: the other
     /// nodes of a cluster, say.
     pub fn with_options(address: &str, mut options: Options) -> Self {
         options.addresses.insert(0, address.to_owned());
+        Self::of(options)
+    }
+
+    fn of(options: Options) -> Self {
         Client {
             session: Session::new(options),
             started: Instant::now(),
