@@ -263,6 +263,8 @@ mod tests {
         assert_eq!(logs.iter().map(|(log, _)| log).collect::<Vec<_>>(), [LogId(3)]);
         assert!(logs.take(LogId(3)).is_some() && logs.is_closed_to(room(3)) && logs.iter().next().is_none());
         assert!(logs.take(LogId(3)).is_none() && logs.take(LogId(16)).is_none());
+        logs.put(LogId(3), parts());
+        assert_eq!(logs.iter().count(), 1, "once, however often it was open");
         logs.put(LogId(16), parts());
         assert!(logs.get_mut(LogId(16)).is_none() && logs.awake().iter().all(|&log| log != LogId(16)));
     }

@@ -378,14 +378,11 @@ impl Rooms {
         self.send_page(ask, page, turn);
     }
 
-    /// Pages that are read of that log come no more.
+    /// Pages that are read of that log come no more, and its rooms leave memory.
     pub(crate) fn refuse_pages_of(&mut self, log: LogId, turn: &mut Turn<'_>) {
         let jobs: Vec<PageJob> =
             self.pages.reading.extract_if(|reading, _| reading.log == log).map(|(_, job)| job).collect();
         for job in jobs {
-            if let Some(&slot) = self.by_id.get(&job.room()) {
-                self.slots[slot].pages_read -= 1;
-            }
             match job.ask {
                 PageAsk::CatchUp(ask) => self.send_unread(ask, turn),
                 PageAsk::Fetch(ask) => refuse_fetch(&ask, unavailable(), turn),

@@ -67,8 +67,26 @@ impl Owner {
         assert!(self.shard.open_log(self.log, parts));
     }
 
+    /// So many rooms of another partition that the walk through those that leave memory takes more than a turn.
+    fn fill(&mut self) {
+        let placement = Placement::in_cluster(2, 16).unwrap();
+        let other = LogId((self.log.0 + 2) % 16);
+        let room = std::mem::replace(&mut self.log, other);
+        self.open();
+        self.log = room;
+        let of_other = |name: &String| LogId(placement.partition_of(RoomId::of(name))) == other;
+        for name in (0..).map(|number| format!("room-{number}")).filter(of_other).take(600) {
+            let Up::Join(mut ask) = self.join() else { unreachable!() };
+            ask.room = RoomName::new(&name).unwrap();
+            self.shard.take_up(Up::Join(ask));
+        }
+        self.shard.finish_turn();
+        self.shard.outgoing_mut().down.clear();
+        self.begin_turn();
+    }
+
     fn begin_turn(&mut self) {
-        self.shard.begin_turn(Now { monotonic_ms: 9, monotonic_us: 9_000, unix_ms: 1_000 }, [(Core(1), 99, 99)]);
+        self.shard.begin_turn(Now { monotonic_ms: 9, monotonic_us: 9_000, unix_ms: 1_000 }, [(Core(1), 9_999, 9_999)]);
     }
 
     fn id(&self) -> RoomId {
@@ -204,6 +222,7 @@ fn each_ask_about_a_room_without_an_owner_has_an_answer_of_its_own_kind() {
 fn who_catches_up_in_a_room_without_an_owner_is_to_ask_again_and_never_told_that_there_is_nothing() {
     let unread = [(None, Some(ErrorCode::Unavailable))];
     let mut owner = Owner::new(Durability::Synced);
+    owner.fill();
     let (join, catch_up) = (owner.join(), owner.catch_up());
     owner.shard.take_up(join);
     owner.shard.finish_turn();
@@ -225,6 +244,7 @@ fn who_catches_up_in_a_room_without_an_owner_is_to_ask_again_and_never_told_that
 fn a_page_that_waits_for_the_turns_end_is_refused_when_the_log_closes() {
     for durability in [Durability::Synced, Durability::Memory] {
         let mut owner = Owner::new(durability);
+        owner.fill();
         let (join, fetch) = (owner.join(), owner.fetch());
         owner.shard.take_up(join);
         owner.shard.finish_turn();

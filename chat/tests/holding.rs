@@ -149,6 +149,17 @@ fn a_partition_whose_disk_answers_keeps_nobody_waiting_and_looks_at_nothing_late
 }
 
 #[test]
+fn a_post_whose_commit_is_done_is_not_looked_at_when_it_would_have_waited_too_long() {
+    let (mut node, room) = hanging();
+    node.resume(3);
+    node.post(0, 1, &room, None);
+    node.rest();
+    // The last block is proved behind a second.
+    node.pass(1_100);
+    assert_eq!(node.shard.next_due().filter(|&due_ms| due_ms < node.now_ms + 60_000), None);
+}
+
+#[test]
 fn a_log_that_closes_answers_those_once_who_were_told_before() {
     let (mut node, room) = hanging();
     node.post(0, 1, &room, None);
@@ -162,6 +173,7 @@ fn a_log_that_closes_answers_those_once_who_were_told_before() {
     node.close_log(3);
     node.rest();
     assert_eq!(node.hear(0), [unavailable(3)]);
+    assert_eq!(node.shard.next_due().filter(|&due_ms| due_ms < node.now_ms + 60_000), None, "nothing of it is due");
 }
 
 #[test]

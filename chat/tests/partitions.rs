@@ -363,12 +363,13 @@ fn a_backend_is_told_that_a_room_has_no_owner() {
     node.shard.backend(9, post);
     node.rest();
     node.close_log(3);
+    node.shard.backend(1, BackendAsk::Rooms { prefix: String::new(), from: 0, rooms_max: 9 });
+    assert_eq!(node.shard.rooms().iter().count(), 1, "it is still to leave memory");
+    let listed = node.shard.take_backend_answers();
     node.rest();
     let answers = node.shard.take_backend_answers();
     assert!(answers.len() == 1 && is_refused(&answers[0].1), "{answers:?}");
-    node.shard.backend(1, BackendAsk::Rooms { prefix: String::new(), from: 0, rooms_max: 9 });
-    let answers = node.shard.take_backend_answers();
-    assert!(matches!(&answers[0].1, BackendAnswer::Rooms { rooms, .. } if rooms.is_empty()), "{answers:?}");
+    assert!(matches!(&listed[0].1, BackendAnswer::Rooms { rooms, .. } if rooms.is_empty()), "{listed:?}");
 }
 
 #[test]
@@ -428,4 +429,32 @@ fn what_waits_for_units_of_programs_is_answered_when_the_log_closes() {
     assert!(heard.contains(&"1 posted 1".into()), "there were units for the first: {heard:?}");
     assert_eq!(heard.iter().filter(|it| it.contains("posted")).count(), 4, "the other partition goes on: {heard:?}");
     assert_eq!(node.shard.counters().log_waiting_bytes, 0);
+}
+
+#[test]
+fn keys_that_are_taken_over_several_turns_are_dropped_when_the_log_closes() {
+    let (mut node, three, five) = two_open();
+    for number in 0..600_u64 {
+        node.post(0, number, &three, Some(&number.to_string()));
+    }
+    node.rest();
+    node.close_log(3);
+    node.shard.handle(node::id(0), banter_chat::shard::Input::Closed);
+    assert!(node.open_log(3));
+    node.connect(1, "ann");
+    node.join(1, &three);
+    while !node.shard.rooms().has_keys_waiting() {
+        node.turn();
+    }
+    node.close_log(3);
+    node.rest();
+    assert_eq!(node.hear(1), ["welcome", "1 unavailable 1000"]);
+    assert!(!node.shard.rooms().has_keys_waiting());
+    // The place in memory is another room's now.
+    node.join(1, &five);
+    node.rest();
+    node.hear(1);
+    node.post(1, 2, &five, Some("599"));
+    node.rest();
+    assert_eq!(node.hear(1), ["2 posted 1", "message 1"]);
 }

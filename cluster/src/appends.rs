@@ -77,7 +77,7 @@ pub enum Out {
         sequence: u64,
     },
     /// The stream has no space for that, and it was not said.
-    Full(Token),
+    Full(Token, Said),
     /// Whether the partition is still this node's is not known. [`Out::Claimed`] or [`Out::Lost`] comes.
     Doubtful,
     /// The partition is another node's, or was never this one's. What was pushed and is not done may or may not be said.
@@ -308,7 +308,7 @@ impl Appends {
     fn full(&mut self, ticket: Ticket, out: &mut Vec<Out>) {
         let Some(at) = self.flight.iter().position(|flying| flying.ticket == Some(ticket)) else { return };
         let flying = self.flight.remove(at);
-        out.extend(flying.map(|flying| Out::Full(flying.token)));
+        out.extend(flying.map(|flying| Out::Full(flying.token, flying.said)));
         if at < self.flight.len() {
             self.doubt(out);
             self.ask_tail(out);

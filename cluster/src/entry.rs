@@ -4,7 +4,7 @@
 //!  offset  size  field
 //!       0     4  magic "BNCL"
 //!       4     2  format version: 1
-//!       6     1  kind: 1 claim, 2 segment, 3 block, 4 epochs, 5 release, 6 nothing
+//!       6     1  kind: 1 claim, 2 segment, 3 block, 4 epochs, 5 release, 6 nothing, 7 forget
 //!       7     1  reserved: 0
 //!       8     8  cluster
 //!      16     8  term: the sequence of the claim that it stands behind; of a claim: 0
@@ -19,6 +19,7 @@
 //!  block    [ segment 8 ][ offset 8 ][ the block, without the zeros at its end that fill its last page ]
 //!  epochs   [ blank 8 ][ lowered 8 ][ dropped 8 ][ levels 8 ]
 //!  release  [ node 8, or 0 ]
+//!  forget   [ epochs, as above ][ segment 8 ]…
 //! ```
 //!
 //! Blocks and headers of segments are those of `banter-log`: a stream holds what a file would, so that what reads and checks the one
@@ -74,6 +75,11 @@ impl StreamEpochs {
         Epochs { blank_synced: blank, blank_written: blank, lowered, dropped }
     }
 
+    fn write(&self, out: &mut BytesMut) {
+        let StreamEpochs { blank, lowered, dropped, levels } = *self;
+        [blank, lowered, dropped, levels].into_iter().for_each(|number| out.put_u64_le(number));
+    }
+
     /// The largest number that was given.
     pub fn largest(&self) -> u64 {
         self.blank.max(self.lowered).max(self.dropped)
@@ -123,6 +129,13 @@ pub enum Said {
     },
     /// What the epochs of rooms follow from, from here on.
     Epochs(StreamEpochs),
+    /// Segments are too old, and nobody sees them from here on.
+    Forget {
+        /// What epochs follow from, from here on.
+        epochs: StreamEpochs,
+        /// The segments.
+        segments: Vec<u64>,
+    },
     /// The owner gives the partition up.
     Release {
         /// To that node, by the hash of its name; 0: to any.
@@ -181,6 +194,7 @@ impl Said {
             Said::Epochs(_) => 4,
             Said::Release { .. } => 5,
             Said::Nothing => 6,
+            Said::Forget { .. } => 7,
         }
     }
 
@@ -195,8 +209,10 @@ impl Said {
                 out.put_u64_le(*offset);
                 out.put_slice(bytes);
             }
-            Said::Epochs(StreamEpochs { blank, lowered, dropped, levels }) => {
-                [*blank, *lowered, *dropped, *levels].into_iter().for_each(|number| out.put_u64_le(number));
+            Said::Epochs(epochs) => epochs.write(out),
+            Said::Forget { epochs, segments } => {
+                epochs.write(out);
+                segments.iter().for_each(|segment| out.put_u64_le(*segment));
             }
             Said::Release { to } => out.put_u64_le(*to),
             Said::Nothing => {}
@@ -205,14 +221,19 @@ impl Said {
 
     fn read(kind: u8, bytes: &Bytes) -> Option<Self> {
         let number = |at: usize| bytes.get(at..at + 8)?.try_into().ok().map(u64::from_le_bytes);
+        let epochs = || {
+            let (blank, lowered, dropped, levels) = (number(0)?, number(8)?, number(16)?, number(24)?);
+            Some(StreamEpochs { blank, lowered, dropped, levels })
+        };
         Some(match (kind, bytes.len()) {
             (1, 24) => Said::Claim { by: NodeId { name: number(0)?, run: number(8)? }, nonce: number(16)? },
             (2, SEGMENT_BYTES) => Said::Segment(Box::new(bytes[..].try_into().ok()?)),
             (3, BLOCK_MIN..) => Said::Block { segment: number(0)?, offset: number(8)?, bytes: bytes.slice(16..) },
-            (4, 32) => {
-                let (blank, lowered, dropped, levels) = (number(0)?, number(8)?, number(16)?, number(24)?);
-                Said::Epochs(StreamEpochs { blank, lowered, dropped, levels })
-            }
+            (4, EPOCHS_BYTES) => Said::Epochs(epochs()?),
+            (7, EPOCHS_BYTES..) if bytes.len().is_multiple_of(8) => Said::Forget {
+                epochs: epochs()?,
+                segments: (EPOCHS_BYTES..bytes.len()).step_by(8).map(number).collect::<Option<_>>()?,
+            },
             (5, 8) => Said::Release { to: number(0)? },
             (6, 0) => Said::Nothing,
             _ => return None,
@@ -220,6 +241,8 @@ impl Said {
     }
 }
 
+/// Bytes of what epochs follow from.
+const EPOCHS_BYTES: usize = 32;
 /// Bytes that an entry with a block says at least.
 const BLOCK_MIN: usize = 16 + BLOCK_HEADER_BYTES;
 
@@ -309,6 +332,10 @@ mod tests {
             Said::Epochs(StreamEpochs { blank: 7, lowered: 8, dropped: 9, levels: 10 }),
             Said::Release { to: 4 },
             Said::Nothing,
+            Said::Forget {
+                epochs: StreamEpochs { blank: 7, lowered: 8, dropped: 9, levels: 10 },
+                segments: vec![3, 4],
+            },
         ];
         said.into_iter().enumerate().map(|(number, said)| Entry { term: 40, number: number as u64, said }).collect()
     }

@@ -3,8 +3,8 @@
 //!
 //! Invariants:
 //! - A room's parts are covered in the order of its segments: of each class no segment before one that is not.
-//! - What is the newest is named only in the place of what this node knows to be there, so that one who lost the partition without
-//!   having heard so names nothing.
+//! - What is the newest is named only in the place of what this node knows to be there, and never in the place of what an owner
+//!   named that came later: so one who lost the partition without having heard so takes nothing back.
 //! - What a checkpoint needs of the stream is purged only behind a newer one that is named ([`Keeping::purge_to`]).
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -36,6 +36,8 @@ const RETRY_MS: u64 = 2_000;
 pub enum Out {
     /// The engine is to do that.
     Ask(Ask),
+    /// Another node has claimed the partition, as it seems.
+    Doubt,
     /// [`Keeping::wake`] is due in so many milliseconds.
     WakeIn(u64),
 }
@@ -98,6 +100,8 @@ enum Stage {
     Looking(Ticket),
     /// What failed is tried again.
     Pausing,
+    /// Another node has claimed the partition since.
+    Outlived,
 }
 
 impl Keeping {
@@ -181,7 +185,8 @@ impl Keeping {
 
     /// Puts a checkpoint of what is covered now.
     pub fn begin(&mut self, store: &Store, standing: &Standing, out: &mut Vec<Out>) {
-        let uncovered = store.segments().filter(|segment| !self.covered.contains(&segment.header.id));
+        let there = || store.segments().filter(|segment| !segment.is_forgotten);
+        let uncovered = there().filter(|segment| !self.covered.contains(&segment.header.id));
         let first = uncovered.map(|segment| segment.began).min_by_key(|(sequence, _)| *sequence);
         let walk = first.map_or(standing.terms, |(began, claim)| Terms {
             through: began - 1,
@@ -189,8 +194,8 @@ impl Keeping {
             is_alive: true,
         });
         let segments: Vec<CoveredSegment> =
-            store.segments().filter(|segment| self.covered.contains(&segment.header.id)).map(covered).collect();
-        let is_there = |id| store.segment(id).is_some();
+            there().filter(|segment| self.covered.contains(&segment.header.id)).map(covered).collect();
+        let is_there = |id| store.segment(id).is_some_and(|segment| !segment.is_forgotten);
         let rooms = self.catalog.kept().filter(|room| is_there(room.newest)).collect();
         let (number, epochs, next_segment) = (standing.number, standing.epochs, store.next_segment());
         let checkpoint = Checkpoint { walk, number, next_segment, epochs, segments, rooms };
@@ -231,12 +236,24 @@ impl Keeping {
             }
             (Stage::Looking(asked), Answer::Object { ticket, object }) if *asked == ticket => {
                 if let Ok(object) = object {
-                    self.newest_version = object.map_or(0, |Object { version, .. }| version);
+                    self.looked(object, out);
+                } else {
+                    self.pause(out);
                 }
-                self.pause(out);
             }
             _ => {}
         }
+    }
+
+    /// What is named the newest now. One of an owner that came later is never replaced by what this one knows.
+    fn looked(&mut self, object: Option<Object>, out: &mut Vec<Out>) {
+        let newest = object.as_ref().and_then(|object| Newest::read(&object.bytes));
+        if newest.is_some_and(|newest| newest.number >> MADE_BITS > self.term) {
+            self.stage = Stage::Outlived;
+            return out.push(Out::Doubt);
+        }
+        self.newest_version = object.map_or(0, |Object { version, .. }| version);
+        self.pause(out);
     }
 
     fn was_put(&mut self, out: &mut Vec<Out>) {

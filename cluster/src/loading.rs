@@ -119,6 +119,8 @@ pub struct Loading {
     /// How often that was.
     lost_count: u32,
     covered: BTreeSet<u64>,
+    /// Segments that nobody sees any more.
+    forgotten: BTreeSet<u64>,
     walks: BTreeMap<u64, Walk>,
 }
 
@@ -178,6 +180,7 @@ impl Loading {
             found: None,
             lost_count: 0,
             covered: BTreeSet::new(),
+            forgotten: BTreeSet::new(),
             walks: BTreeMap::new(),
         }
     }
@@ -340,6 +343,14 @@ impl Loading {
                 self.epochs = epochs;
                 self.number = self.number.max(epochs.largest());
             }
+            Said::Forget { epochs, segments } => {
+                self.epochs = epochs;
+                self.number = self.number.max(epochs.largest());
+                for segment in segments {
+                    self.walks.remove(&segment);
+                    self.forgotten.insert(segment);
+                }
+            }
             Said::Claim { .. } | Said::Release { .. } | Said::Nothing => {}
         }
         Ok(())
@@ -355,7 +366,8 @@ impl Loading {
 
     fn take_block(&mut self, sequence: u64, at: (u64, u64), bytes: &[u8]) -> Result<(), LoadFault> {
         let (segment, offset) = at;
-        if self.covered.contains(&segment) {
+        // What is forgotten was sealed.
+        if self.covered.contains(&segment) || self.forgotten.contains(&segment) {
             return Ok(());
         }
         let walk = self.walks.get_mut(&segment).filter(|walk| walk.place.offset == offset);
@@ -372,7 +384,10 @@ impl Loading {
 
     /// Makes of the checkpoint and of what was walked what a journal begins with.
     fn make(&mut self) -> Result<Loaded, LoadFault> {
-        let checkpoint = self.checkpoint.take();
+        let mut checkpoint = self.checkpoint.take();
+        if let Some(checkpoint) = &mut checkpoint {
+            checkpoint.segments.retain(|segment| !self.forgotten.contains(&segment.header.id));
+        }
         let covered_segments = checkpoint.as_ref().map_or(&[][..], |found| &found.segments);
         let walks = std::mem::take(&mut self.walks);
         // A segment that was had ready and never begun holds nothing.
@@ -392,7 +407,8 @@ impl Loading {
             add_walked(&mut catalog, &header, &mut index, &past)?;
             let (newest_ms, parts) = (index.newest_ms(), index.len() as u32);
             let (blocks, stage) = (Some(blocks), SegmentStage::Sealed);
-            let stored = StoredSegment { header, began, blocks, end_offset: place.offset, newest_ms, parts, stage };
+            let (end_offset, is_forgotten) = (place.offset, false);
+            let stored = StoredSegment { header, began, blocks, end_offset, newest_ms, parts, stage, is_forgotten };
             segments.insert(header.id, stored);
             indexes.insert(header.id, Arc::new(index));
         }
@@ -448,5 +464,6 @@ fn add_walked(
 fn kept(segment: &CoveredSegment) -> StoredSegment {
     let CoveredSegment { header, began, end_offset, newest_ms, parts } = *segment;
     let began = (began, TermClaim { term: 0, by: Default::default(), nonce: 0 });
-    StoredSegment { header, began, blocks: None, end_offset, newest_ms, parts, stage: SegmentStage::Kept }
+    let (blocks, stage, is_forgotten) = (None, SegmentStage::Kept, false);
+    StoredSegment { header, began, blocks, end_offset, newest_ms, parts, stage, is_forgotten }
 }

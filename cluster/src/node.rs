@@ -21,6 +21,7 @@ use crate::entry::{NodeId, StreamId};
 use crate::loading::LoadFault;
 use crate::members::{Beat, Members, NodeState};
 use crate::partition::{self, Closing, Partition, PartitionConfig, State};
+use crate::store::StoredSegment;
 
 /// How often a node tells that it lives, in milliseconds.
 pub const BEAT_MS: u64 = 500;
@@ -74,6 +75,19 @@ pub enum Input {
     Disk(engine::Partition, DiskAsk),
     /// The engine answered.
     Engine(Answer),
+    /// Those segments of a partition are too old, the oldest of each class first.
+    Forget(engine::Partition, Vec<u64>),
+    /// A segment of a partition that is written gets too old, as in [`DiskAnswer::Retire`].
+    Retire {
+        /// The partition.
+        partition: engine::Partition,
+        /// The segment.
+        segment: u64,
+        /// If its first message is at most of that time.
+        first_ms: u64,
+        /// Also where there is no next one, if its newest message is.
+        newest_ms: u64,
+    },
     /// It is to own nothing any more. What the journals asked before is done first.
     Drain,
     /// The time has come that [`Node::next_due`] says.
@@ -229,6 +243,11 @@ impl Node {
         self.partitions.iter().map(Partition::state)
     }
 
+    /// The segments of a partition, while it is open.
+    pub fn segments(&self, partition: engine::Partition) -> impl Iterator<Item = &StoredSegment> {
+        self.partitions.get(partition.index()).into_iter().flat_map(Partition::segments)
+    }
+
     /// The nodes that were heard.
     pub fn members(&self) -> &Members {
         &self.members
@@ -244,6 +263,12 @@ impl Node {
     pub fn handle(&mut self, input: Input, now: Now, out: &mut Vec<Out>) {
         match input {
             Input::Disk(partition, ask) => self.partition(partition.0, partition::Input::Disk(ask), now, out),
+            Input::Forget(partition, segments) => {
+                self.partition(partition.0, partition::Input::Forget { segments }, now, out);
+            }
+            Input::Retire { partition, segment, first_ms, newest_ms } => {
+                self.partition(partition.0, partition::Input::Retire { segment, first_ms, newest_ms }, now, out);
+            }
             Input::Engine(Answer::Beat { bytes }) => self.heard(&bytes, now, out),
             Input::Engine(answer) => self.answered(answer, now, out),
             Input::Drain => self.drain(now, out),

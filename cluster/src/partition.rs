@@ -8,10 +8,14 @@
 //!
 //! It is the disk of the partition's journal while it is open: what that asks goes to [`Store`], what it pushes to [`Appends`].
 
+use std::ops::Bound;
 use std::sync::Arc;
 
+use banter_log::catalog::CutRooms;
 use banter_log::index::IndexBuilder;
 use banter_log::journal::{Answer as DiskAnswer, Ask as DiskAsk, JournalParts};
+
+use banter_protocol::ids::Epoch;
 
 use crate::appends::{self, Appends, Token};
 use crate::cache::EngineCache;
@@ -72,6 +76,20 @@ pub enum Input {
     Release {
         /// To whom.
         to: u64,
+    },
+    /// Those of its segments are too old, the oldest of each class first: they are forgotten.
+    Forget {
+        /// Their numbers.
+        segments: Vec<u64>,
+    },
+    /// A segment that is written gets too old, as in [`DiskAnswer::Retire`].
+    Retire {
+        /// The segment.
+        segment: u64,
+        /// If its first message is at most of that time.
+        first_ms: u64,
+        /// Also where there is no next one, if its newest message is.
+        newest_ms: u64,
     },
     /// It is given up without a word: nobody would hear one.
     Abandon,
@@ -160,6 +178,11 @@ const GENERATION_SHIFT: u32 = 48;
 const GENERATIONS: u64 = 32;
 /// Tokens of this machine's own entries, apart from those of the store.
 const OWN_TOKEN: u64 = 1 << 63;
+const RELEASE: Token = Token(OWN_TOKEN);
+const PREPARE: Token = Token(OWN_TOKEN | 1);
+const FORGET: Token = Token(OWN_TOKEN | 2);
+/// How long until an own entry is said again that found no space, in milliseconds.
+const SPACE_RETRY_MS: u64 = 1_000;
 
 /// The machine.
 #[derive(Debug)]
@@ -175,6 +198,8 @@ pub struct Partition {
     /// The largest run or epoch that was given.
     number: u64,
     epochs: StreamEpochs,
+    /// Own entries that found no space.
+    unsaid: Vec<(Token, Said)>,
 }
 
 #[derive(Debug)]
@@ -192,6 +217,8 @@ enum Stage {
 struct Open {
     store: Store,
     keeping: Keeping,
+    /// Segments that are to be forgotten, and the epochs that are being said ahead of that.
+    forgetting: Option<(Vec<u64>, StreamEpochs)>,
 }
 
 impl Partition {
@@ -208,6 +235,7 @@ impl Partition {
             generation: 0,
             number: 0,
             epochs: config.epochs,
+            unsaid: Vec::new(),
         }
     }
 
@@ -255,11 +283,43 @@ impl Partition {
             Input::Release { .. } if self.is_releasing || !self.appends.is_ours() => {}
             Input::Release { to } => {
                 self.is_releasing = true;
-                let release = appends::Input::Push(Token(OWN_TOKEN), Said::Release { to });
-                self.appends(release, unix_ms, cache, out);
+                self.push(RELEASE, Said::Release { to }, unix_ms, cache, out);
+            }
+            Input::Forget { segments } => self.forget(segments, unix_ms, cache, out),
+            Input::Retire { segment, first_ms, newest_ms } => {
+                if matches!(self.stage, Stage::Open(_)) {
+                    out.push(Out::Disk(DiskAnswer::Retire { segment, first_ms, newest_ms }));
+                }
             }
             Input::Abandon => self.abandon(out),
             Input::Wake => self.wake(unix_ms, cache, out),
+        }
+    }
+
+    fn push(&mut self, token: Token, said: Said, unix_ms: u64, cache: &mut EngineCache, out: &mut Vec<Out>) {
+        self.appends(appends::Input::Push(token, said), unix_ms, cache, out);
+    }
+
+    /// A room of which nothing is left must not go on under an epoch that it had: which ones it may have is said first.
+    fn forget(&mut self, segments: Vec<u64>, unix_ms: u64, cache: &mut EngineCache, out: &mut Vec<Out>) {
+        let Stage::Open(open) = &mut self.stage else { return };
+        if open.forgetting.is_some() || segments.is_empty() {
+            return;
+        }
+        self.number += 1;
+        let epochs = StreamEpochs { blank: self.number, dropped: self.number, ..self.epochs };
+        open.forgetting = Some((segments.clone(), epochs));
+        self.push(FORGET, Said::Forget { epochs, segments }, unix_ms, cache, out);
+    }
+
+    fn may_forget(&mut self, out: &mut Vec<Out>) {
+        let Stage::Open(open) = &mut self.stage else { return };
+        let Some((segments, epochs)) = open.forgetting.take() else { return };
+        self.epochs = epochs;
+        for segment in segments {
+            open.store.forget(segment);
+            let (rooms, blank_epoch) = (CutRooms::Unknown(Bound::Unbounded), Epoch(epochs.blank));
+            out.push(Out::Disk(DiskAnswer::Cut { segment, rooms, blank_epoch }));
         }
     }
 
@@ -294,7 +354,7 @@ impl Partition {
             Stage::Open(open) if purpose == Purpose::Keeping as u64 => {
                 let mut follows = Vec::new();
                 open.keeping.engine(answer, &mut follows);
-                self.keeping_outs(follows, out);
+                self.keeping_outs(follows, unix_ms, cache, out);
                 self.purge(out);
             }
             Stage::Open(open) if purpose == Purpose::Own as u64 => {
@@ -308,6 +368,9 @@ impl Partition {
 
     fn wake(&mut self, unix_ms: u64, cache: &mut EngineCache, out: &mut Vec<Out>) {
         self.appends(appends::Input::Wake, unix_ms, cache, out);
+        for (token, said) in std::mem::take(&mut self.unsaid) {
+            self.push(token, said, unix_ms, cache, out);
+        }
         let standing = self.reader_standing();
         match &mut self.stage {
             Stage::Loading(loading) => {
@@ -320,7 +383,7 @@ impl Partition {
                 open.store.wake(unix_ms, cache, &mut follows);
                 open.keeping.wake(&open.store, &standing, &mut kept);
                 self.store_outs(follows, unix_ms, cache, out);
-                self.keeping_outs(kept, out);
+                self.keeping_outs(kept, unix_ms, cache, out);
             }
             _ => {}
         }
@@ -341,7 +404,7 @@ impl Partition {
                 appends::Out::WakeIn(ms) => out.push(Out::WakeIn(ms)),
                 appends::Out::Claimed { term } => self.claimed(term, unix_ms, cache, out),
                 appends::Out::Done { token, sequence } => self.done(token, sequence, unix_ms, cache, out),
-                appends::Out::Full(token) => self.full(token, unix_ms, cache, out),
+                appends::Out::Full(token, said) => self.full(token, said, unix_ms, cache, out),
                 appends::Out::Doubtful => {
                     self.is_doubtful = true;
                     out.push(Out::Doubtful(true));
@@ -394,8 +457,7 @@ impl Partition {
         loaded.epochs = self.epochs;
         loaded.catalog.set_epochs(self.epochs.of_catalog());
         self.stage = Stage::Preparing(loaded);
-        let said = appends::Input::Push(Token(OWN_TOKEN), Said::Epochs(self.epochs));
-        self.appends(said, unix_ms, cache, out);
+        self.push(PREPARE, Said::Epochs(self.epochs), unix_ms, cache, out);
     }
 
     fn open(&mut self, loaded: Box<Loaded>, unix_ms: u64, cache: &mut EngineCache, out: &mut Vec<Out>) {
@@ -411,7 +473,7 @@ impl Partition {
         let keeping = Keeping::new(self.stream, self.claim.term, covered, &store, (checkpoint, newest_version));
         let mut follows = Vec::new();
         indexes.iter().for_each(|(&segment, index)| store.keep_index(segment, index.clone(), &mut follows));
-        self.stage = Stage::Open(Box::new(Open { store, keeping }));
+        self.stage = Stage::Open(Box::new(Open { store, keeping, forgetting: None }));
         let JournalLimits { commit_bytes_max, reads_max, work_steps_max, cache_bytes_max } = self.config.journal;
         let parts =
             JournalParts { run, commit_bytes_max, reads_max, work_steps_max, cache_bytes_max, catalog, indexes };
@@ -422,16 +484,16 @@ impl Partition {
     }
 
     fn done(&mut self, token: Token, sequence: u64, unix_ms: u64, cache: &mut EngineCache, out: &mut Vec<Out>) {
-        if token.0 & OWN_TOKEN != 0 {
-            if !self.appends.is_ours() {
-                return self.close(Stage::Foreign, Closing::Released, out);
+        match token {
+            RELEASE => return self.close(Stage::Foreign, Closing::Released, out),
+            FORGET => return self.may_forget(out),
+            PREPARE => {
+                if let Stage::Preparing(loaded) = std::mem::replace(&mut self.stage, Stage::Foreign) {
+                    self.open(loaded, unix_ms, cache, out);
+                }
+                return;
             }
-            if matches!(self.stage, Stage::Preparing(_))
-                && let Stage::Preparing(loaded) = std::mem::replace(&mut self.stage, Stage::Foreign)
-            {
-                self.open(loaded, unix_ms, cache, out);
-            }
-            return;
+            Token(_) => {}
         }
         let mut follows = Vec::new();
         if let Stage::Open(open) = &mut self.stage {
@@ -440,7 +502,11 @@ impl Partition {
         self.store_outs(follows, unix_ms, cache, out);
     }
 
-    fn full(&mut self, token: Token, unix_ms: u64, cache: &mut EngineCache, out: &mut Vec<Out>) {
+    fn full(&mut self, token: Token, said: Said, unix_ms: u64, cache: &mut EngineCache, out: &mut Vec<Out>) {
+        if token.0 & OWN_TOKEN != 0 {
+            self.unsaid.push((token, said));
+            return out.push(Out::WakeIn(SPACE_RETRY_MS));
+        }
         let mut follows = Vec::new();
         if let Stage::Open(open) = &mut self.stage {
             open.store.full(token, &mut follows);
@@ -462,11 +528,11 @@ impl Partition {
                     let standing = self.reader_standing();
                     let mut kept = Vec::new();
                     if let Stage::Open(open) = &mut self.stage {
-                        let Open { store, keeping } = &mut **open;
+                        let Open { store, keeping, .. } = &mut **open;
                         let parts = index.parts().copied().collect();
                         keeping.kept(segment, parts, store, &standing, &mut kept);
                     }
-                    self.keeping_outs(kept, out);
+                    self.keeping_outs(kept, unix_ms, cache, out);
                     out.push(Out::LetGo(index));
                 }
                 store::Out::Released { segment } => {
@@ -479,12 +545,13 @@ impl Partition {
         }
     }
 
-    fn keeping_outs(&mut self, follows: Vec<keeping::Out>, out: &mut Vec<Out>) {
+    fn keeping_outs(&mut self, follows: Vec<keeping::Out>, unix_ms: u64, cache: &mut EngineCache, out: &mut Vec<Out>) {
         for follow in follows {
-            out.push(match follow {
-                keeping::Out::Ask(ask) => Out::Ask(self.tagged(ask, Purpose::Keeping)),
-                keeping::Out::WakeIn(ms) => Out::WakeIn(ms),
-            });
+            match follow {
+                keeping::Out::Ask(ask) => out.push(Out::Ask(self.tagged(ask, Purpose::Keeping))),
+                keeping::Out::WakeIn(ms) => out.push(Out::WakeIn(ms)),
+                keeping::Out::Doubt => self.appends(appends::Input::Doubt, unix_ms, cache, out),
+            }
         }
     }
 
@@ -502,6 +569,7 @@ impl Partition {
 
     fn close(&mut self, stage: Stage, closing: Closing, out: &mut Vec<Out>) {
         (self.stage, self.is_doubtful, self.is_releasing) = (stage, false, false);
+        self.unsaid.clear();
         out.push(Out::Closed(closing));
     }
 

@@ -67,6 +67,8 @@ pub struct StoredSegment {
     pub parts: u32,
     /// How far it is.
     pub stage: Stage,
+    /// The stream says that nobody sees it any more.
+    pub is_forgotten: bool,
 }
 
 /// How far a segment is.
@@ -190,6 +192,13 @@ impl Store {
         self.segments.get(&id)
     }
 
+    /// The stream says that nobody sees that segment any more.
+    pub fn forget(&mut self, segment: u64) {
+        if let Some(stored) = self.segments.get_mut(&segment) {
+            stored.is_forgotten = true;
+        }
+    }
+
     /// The number of the next segment.
     pub fn next_segment(&self) -> u64 {
         self.next_segment
@@ -297,6 +306,7 @@ impl Store {
             newest_ms: 0,
             parts: 0,
             stage: Stage::Written,
+            is_forgotten: false,
         };
         self.segments.insert(header.id, stored);
         out.push(Out::Disk(DiskAnswer::Segment(header)));

@@ -3,14 +3,14 @@
 
 mod common;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use banter_cluster::engine::{Answer as EngineAnswer, Partition};
 use banter_cluster::entry::{NodeId, StreamEpochs};
 use banter_cluster::members::{NodeState, name_hash};
 use banter_cluster::node::{Input, Node, NodeConfig, Note, Now, Out};
 use banter_cluster::partition::{JournalLimits, PartitionConfig};
-use banter_cluster::store::StoreConfig;
+use banter_cluster::store::{Stage, StoreConfig};
 use banter_log::index::Entry;
 use banter_log::journal::{Done, Journal, Reach, State};
 use banter_log::reading::PageWant;
@@ -44,6 +44,8 @@ struct Truth {
     /// The last place of a room that was acknowledged.
     acknowledged: BTreeMap<usize, (u64, u64)>,
     acknowledged_count: u64,
+    /// Something was too old, and forgotten.
+    has_forgotten: bool,
 }
 
 impl Truth {
@@ -56,8 +58,9 @@ impl Truth {
         self.is_at(room, epoch, sequence, body);
         self.acknowledged_count += 1;
         let last = self.acknowledged.entry(room).or_insert((epoch, 0));
-        assert_eq!(last.0, epoch, "room {room} goes on under its epoch");
-        last.1 = last.1.max(sequence);
+        // One of which nothing is left begins anew, under a later epoch.
+        assert!(epoch == last.0 || (epoch > last.0 && self.has_forgotten), "room {room} goes on under its epoch");
+        *last = if epoch == last.0 { (epoch, last.1.max(sequence)) } else { (epoch, sequence) };
     }
 }
 
@@ -99,6 +102,7 @@ struct World {
     serves: u64,
     notes: Vec<String>,
     posts: u64,
+    forgets: bool,
 }
 
 impl World {
@@ -123,6 +127,7 @@ impl World {
             serves: 0,
             notes: Vec::new(),
             posts: 0,
+            forgets: seed % 3 == 2,
         };
         (0..nodes).for_each(|node| world.start(node));
         world
@@ -219,13 +224,17 @@ impl World {
         let epoch = journal.catalog().epoch_of(id, Level::Synced, Class::SERVER);
         let head = known.map_or(0, |known| known.head.0);
         if let Some(&(acknowledged_epoch, acknowledged)) = self.truth.acknowledged.get(&room) {
+            if epoch.0 != acknowledged_epoch && self.truth.has_forgotten {
+                assert!(epoch.0 > acknowledged_epoch || !is_owner, "an epoch that it had");
+                return Open { room, epoch, head };
+            }
+            assert_eq!(epoch.0, acknowledged_epoch);
             // One that does not know yet that it has lost the partition finds it as it was.
             assert!(
                 head >= acknowledged || !is_owner,
                 "room {room} ends at {head}, and {acknowledged} was acknowledged"
             );
-            assert_eq!(epoch.0, acknowledged_epoch);
-            assert!(known.is_none_or(|known| known.first.0 == 1), "nothing of it went");
+            assert!(known.is_none_or(|known| known.first.0 == 1) || self.truth.has_forgotten, "nothing of it went");
         }
         Open { room, epoch, head }
     }
@@ -257,13 +266,13 @@ impl World {
                 Done::Page { ticket, page } => {
                     let (room, from) = at.pages.remove(&ticket).expect("a page that was asked for");
                     let Ok(page) = page else { continue };
-                    let mut next = from;
-                    for frame in Frames(&page.messages) {
+                    // What it began with may have been forgotten meanwhile.
+                    let from = if self.truth.has_forgotten { from.max(page.first.0) } else { from };
+                    for (next, frame) in (from..).zip(Frames(&page.messages)) {
                         let message = read_message(frame.expect("a frame")).expect("a message");
                         assert_eq!(message.sequence.0, next, "a page is dense");
                         let body = std::str::from_utf8(message.body.bytes).expect("text");
                         self.truth.is_at(room, message.epoch.0, message.sequence.0, body);
-                        next += 1;
                     }
                 }
                 Done::Keys { .. } | Done::State { .. } => {}
@@ -323,7 +332,9 @@ impl World {
         let partition = partition_of(room);
         let Some(at) = self.machines[machine].partitions.get_mut(&partition) else { return };
         let Some(open) = at.rooms.iter().find(|open| open.room == room) else { return };
-        let head = at.journal.catalog().room(RoomId::of(&room_name(room))).map_or(0, |known| known.head.0);
+        let known = at.journal.catalog().room(RoomId::of(&room_name(room)));
+        let (first, head) = known.map_or((1, 0), |known| (known.first.0, known.head.0));
+        let from = from.max(first);
         if from > head {
             return;
         }
@@ -393,10 +404,27 @@ impl World {
                 let partition = self.chance.within(0, u64::from(PARTITIONS) - 1) as u16;
                 self.post(machine, partition);
             }
+            if self.forgets && self.chance.is_per_mille(2) {
+                let partition = self.chance.within(0, u64::from(PARTITIONS) - 1) as u16;
+                self.forget(machine, partition);
+            }
             if self.chance.is_per_mille(20) {
                 let (room, from) = (self.chance.within(0, ROOMS as u64 - 1) as usize, self.chance.within(1, 60));
                 self.read(machine, room, from);
             }
+        }
+    }
+
+    /// Some of the oldest segments are too old.
+    fn forget(&mut self, machine: usize, partition: u16) {
+        let Some(node) = &self.machines[machine].node else { return };
+        let sealed = node.segments(Partition(partition)).take_while(|segment| segment.stage == Stage::Kept);
+        let sealed: Vec<u64> = sealed.map(|segment| segment.header.id).collect();
+        let count = self.chance.within(1, 3) as usize;
+        let segments: Vec<u64> = sealed.into_iter().take(count).collect();
+        if !segments.is_empty() {
+            self.truth.has_forgotten = true;
+            self.tell(machine, Input::Forget(Partition(partition), segments));
         }
     }
 
@@ -481,26 +509,47 @@ impl World {
 
     fn shows(&mut self, owner: usize, room: usize) -> bool {
         let Some(&(epoch, acknowledged)) = self.truth.acknowledged.get(&room) else { return true };
-        let mut shown = Truth::default();
-        let mut next = 1;
+        let mut shown = Truth { has_forgotten: self.truth.has_forgotten, ..Truth::default() };
+        let known = self.known(owner, room);
+        if known.is_none() || known.is_some_and(|(there, ..)| there != epoch) {
+            assert!(self.truth.has_forgotten, "nothing of room {room} is left");
+            return true;
+        }
+        let mut first = known.map_or(1, |(_, first)| first);
+        assert!(first == 1 || self.truth.has_forgotten);
+        let mut next = first;
         while next <= acknowledged {
-            let before = std::mem::take(&mut self.truth);
+            let empty = Truth { has_forgotten: self.truth.has_forgotten, ..Truth::default() };
+            let before = std::mem::replace(&mut self.truth, empty);
             let is_read = self.reads_page(owner, room, next);
             shown.places.extend(std::mem::replace(&mut self.truth, before).places);
             if !is_read {
                 return false;
             }
             let is_shown = |sequence: &u64| shown.places.contains_key(&(room, epoch, *sequence));
+            // How much of it was forgotten a node learns by reading.
+            if self.truth.has_forgotten && next == first && !is_shown(&next) {
+                let of_room = shown.places.keys().filter(|(there, at, _)| (*there, *at) == (room, epoch));
+                let shown = of_room.map(|(_, _, sequence)| *sequence).find(|sequence| *sequence > next);
+                (first, next) = (shown.unwrap_or(first), shown.unwrap_or(next));
+            }
             let behind = (next..).find(|sequence| !is_shown(sequence)).unwrap_or(next);
             assert!(behind > next, "room {room}: nothing from {next} on, of {acknowledged}");
             next = behind;
         }
-        for sequence in 1..=acknowledged {
+        for sequence in first..=acknowledged {
             let place = (room, epoch, sequence);
             let known = self.truth.places.get(&place);
             assert!(known.is_none_or(|known| *known == shown.places[&place]), "{place:?} is another message now");
         }
         true
+    }
+
+    /// The epoch of a room, and its first place.
+    fn known(&self, owner: usize, room: usize) -> Option<(u64, u64)> {
+        let at = self.machines[owner].partitions.get(&partition_of(room))?;
+        let known = at.journal.catalog().room(RoomId::of(&room_name(room)))?;
+        Some((known.epoch.0, known.first.0))
     }
 
     fn reads_page(&mut self, owner: usize, room: usize, from: u64) -> bool {

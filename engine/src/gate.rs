@@ -176,6 +176,7 @@ mod tests {
                 is_always_synced: true,
                 stored_bytes: 0,
                 stored_bytes_max: 1,
+                reserved_bytes: 0,
                 meta: Some(meta),
             }),
         }

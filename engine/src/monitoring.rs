@@ -64,6 +64,8 @@ pub struct JetStreamState {
     pub stored_bytes: u64,
     /// Bytes on its disk at most.
     pub stored_bytes_max: u64,
+    /// Of them, those that its streams may grow to: a stream's size is set aside when it is made.
+    pub reserved_bytes: u64,
     /// What it knows of the servers that share JetStream; none: it is alone.
     pub meta: Option<Meta>,
 }
@@ -121,15 +123,19 @@ struct ConfigVarz {
 struct StatsVarz {
     #[serde(default)]
     storage: u64,
+    #[serde(default)]
+    reserved_storage: u64,
 }
 
 impl From<Varz> for ServerState {
     fn from(read: Varz) -> Self {
         let JetStreamVarz { config, stats, meta } = read.jetstream;
+        let (stored_bytes, reserved_bytes) = stats.map_or((0, 0), |stats| (stats.storage, stats.reserved_storage));
         let jetstream = config.map(|config| JetStreamState {
             is_always_synced: config.sync_always,
-            stored_bytes: stats.map_or(0, |stats| stats.storage),
+            stored_bytes,
             stored_bytes_max: config.max_storage,
+            reserved_bytes,
             meta: meta.filter(|meta| meta.cluster_size > 0),
         });
         ServerState {
@@ -202,9 +208,16 @@ mod tests {
             );
             serde_json::from_str::<Varz>(&json).unwrap().into()
         };
-        let always = read(r#"{"config":{"sync_interval":120000000000,"sync_always":true},"stats":{"storage":5}}"#);
+        let always = read(
+            r#"{"config":{"sync_interval":120000000000,"sync_always":true},"stats":{"storage":5,"reserved_storage":9}}"#,
+        );
         let jetstream = always.jetstream.unwrap();
-        assert!(jetstream.is_always_synced && jetstream.stored_bytes == 5 && jetstream.meta.is_none());
+        assert!(
+            jetstream.is_always_synced
+                && jetstream.stored_bytes == 5
+                && jetstream.reserved_bytes == 9
+                && jetstream.meta.is_none()
+        );
         assert!(!read(r#"{"config":{"sync_interval":120000000000}}"#).jetstream.unwrap().is_always_synced);
         assert_eq!(read("{}").jetstream, None);
     }

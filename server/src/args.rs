@@ -13,6 +13,8 @@ use clap::builder::RangedU64ValueParser;
 use clap::error::ErrorKind;
 use clap::{Arg, ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 
+#[cfg(feature = "cluster")]
+use crate::cluster_tool::ClusterLine;
 use crate::config::{
     Config, ConfigFault, CoreChoice, DEFAULT_DATA, DEFAULT_LISTEN, DEFAULT_LOG, Given, LIMITS, Place, Settings,
     parse_durability, parse_listen, parse_log,
@@ -42,6 +44,9 @@ pub enum Command {
     Init(InitTask),
     /// Check or try a program of rooms.
     Program(ProgramTask),
+    /// Make a cluster's streams, or say how a cluster is.
+    #[cfg(feature = "cluster")]
+    Cluster(Box<ClusterLine>),
     /// Write this to stdout and end.
     Print(String),
 }
@@ -107,7 +112,7 @@ impl ArgsError {
     name = "banter",
     bin_name = "banter",
     version,
-    override_usage = "banter [OPTIONS], or banter init|key|token|log|ctl|program --help",
+    override_usage = "banter [OPTIONS], or banter init|key|token|log|ctl|program|cluster --help",
     args_conflicts_with_subcommands = true,
     disable_help_subcommand = true,
     after_help = "The flags up to --log are also keys of the file. Every limit is a flag too\n\
@@ -202,6 +207,10 @@ enum Tool {
         #[command(subcommand)]
         task: ProgramTask,
     },
+    /// Makes a cluster's streams, and says how servers, nodes and partitions are
+    #[cfg(feature = "cluster")]
+    #[command(hide = true, disable_help_subcommand = true)]
+    Cluster(Box<ClusterLine>),
 }
 
 /// A limit's flag, in the order of [`LIMITS`]: its name with dashes.
@@ -232,6 +241,8 @@ fn parse_with(
         Some(Tool::Ctl(line)) => return Ok(Command::Ctl(line)),
         Some(Tool::Init(task)) => return Ok(Command::Init(task)),
         Some(Tool::Program { task }) => return Ok(Command::Program(task)),
+        #[cfg(feature = "cluster")]
+        Some(Tool::Cluster(line)) => return Ok(Command::Cluster(line)),
         None => {}
     }
     if flags.help_limits {

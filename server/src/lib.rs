@@ -6,13 +6,16 @@
 //!                                     └────▶ storage/  the log's disk (on each core) and its keeper (a thread)
 //!           └▶ log_tool/ (checks, lists, writes out or copies a log), token_tool (makes tokens and
 //!              looks at them), key_tool, init_tool (make keys, and a folder for a start), ctl_tool (speaks to a running
-//!              server), program_tool (checks and tries a program, has a server read it again)
+//!              server), program_tool (checks and tries a program, has a server read it again), cluster_tool (makes a
+//!              cluster's streams, and says how a cluster is)
 //! ```
 //!
 //! `unsafe` is in `core/net.rs`, `core/net/buffers.rs` and `host/system.rs`.
 
 pub mod args;
 pub mod cluster;
+#[cfg(feature = "cluster")]
+pub mod cluster_tool;
 pub mod config;
 pub mod control;
 pub mod core;

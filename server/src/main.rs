@@ -24,6 +24,8 @@ fn main() -> ExitCode {
         Ok(Command::Key(task)) => key_tool::run(&task),
         Ok(Command::Program(task)) => program_tool::run(&task),
         Ok(Command::Init(task)) => init_tool::run(&task),
+        #[cfg(feature = "cluster")]
+        Ok(Command::Cluster(line)) => banter_server::cluster_tool::run(&line),
         Err(error) => {
             eprintln!("banter: {error}");
             ExitCode::from(error.exit_code())

@@ -36,14 +36,13 @@ impl Open {
         }
     }
 
-    /// What whoever waits for it is told while its commit is not done. What is known for sure, in a room with that head, is said.
+    /// What whoever waits for it is told once while its commit is not done. What is known for sure, in a room with that head, is said.
     fn tell(&mut self, head: Sequence) -> Option<Told> {
         match self {
             Open::Post { is_answered, record, request, decided, .. } => {
+                *is_answered = true;
                 let is_own = decided.as_ref().is_some_and(|decided| decided.is_own);
-                let was_answered = std::mem::replace(is_answered, true);
-                let told = || (record.author, *request, Answer::PostRefused(unavailable()));
-                (!was_answered && !is_own).then(told)
+                (!is_own).then(|| (record.author, *request, Answer::PostRefused(unavailable())))
             }
             Open::Answer { .. } => match std::mem::replace(self, Open::Told) {
                 Open::Answer { to, request, answer, .. } => Some((to, request, answer.known_at(head, &unavailable()))),
@@ -90,7 +89,8 @@ impl Rooms {
         let Some(room) = self.slots.get_mut(slot) else { return true };
         let head = room.history.head();
         while let Some(open) = room.queue.open.get_mut(room.queue.told as usize) {
-            if open.waits_since_ms().is_some_and(|since_ms| since_ms > until_ms) {
+            let waits_since_ms = open.waits_since_ms();
+            if waits_since_ms.is_some_and(|since_ms| since_ms > until_ms) {
                 return true;
             }
             if *left == 0 {
@@ -98,7 +98,9 @@ impl Rooms {
             }
             *left -= 1;
             turn.counters.steps += 1;
-            send(open.tell(head), turn);
+            if waits_since_ms.is_some() {
+                send(open.tell(head), turn);
+            }
             room.queue.told += 1;
         }
         true

@@ -5,7 +5,7 @@
 //!           ◀─Answer── mail and bell ◀──┘         ▲ ◀─Answer──┘
 //! ```
 //!
-//! `node` is the thread, `starting` what is proved and read ahead of it, `notes` what the log is told of it. What is decided is the
+//! `node` is the thread, `starting` what is proved and read ahead of it, `retention` what gets too old, `notes` what the log is told of it. What is decided is the
 //! business of `banter-cluster`.
 //!
 //! Invariant: what a journal asked is done for that journal alone. Each opening of a partition has a number, which goes along with
@@ -16,7 +16,9 @@ mod node;
 #[cfg(feature = "cluster")]
 mod notes;
 #[cfg(feature = "cluster")]
-mod starting;
+mod retention;
+#[cfg(feature = "cluster")]
+pub(crate) mod starting;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -23,6 +23,7 @@ use flume::{Receiver, Sender};
 use tokio::runtime::{Builder, Runtime};
 
 use super::notes::Notes;
+use super::retention::Retention;
 use super::starting::{founding, prove, reach};
 use super::{ClusterFault, OfCluster, ServingFlag, ToCluster};
 use crate::config::{Cluster, Config};
@@ -118,6 +119,7 @@ impl Joining {
             opening: 0,
             nodes: Vec::new(),
             drain: None,
+            retention: Retention::new(config, placement.partitions()),
             notes: Notes::default(),
             began,
         };
@@ -201,6 +203,7 @@ struct Shell {
     nodes: Vec<String>,
     /// Who waits until all is given up, and until when.
     drain: Option<(Sender<ToControl>, Instant)>,
+    retention: Retention,
     notes: Notes,
     began: Instant,
 }
@@ -209,6 +212,7 @@ impl Shell {
     async fn run(mut self, answers: Receiver<Answer>, inbox: Receiver<ToCluster>) {
         loop {
             let due = self.began + Duration::from_millis(self.node.next_due());
+            let due = due.min(self.retention.look_at());
             let due = self.drain.as_ref().map_or(due, |(_, until)| due.min(*until));
             tokio::select! {
                 biased;
@@ -242,6 +246,11 @@ impl Shell {
             );
             let _ = reply.send(ToControl::GivenUp);
         }
+        if self.retention.look_at() <= Instant::now() {
+            for input in self.retention.look(&self.node, wall_clock::unix_ms()) {
+                self.tell(input);
+            }
+        }
         self.tell(Input::Tick);
     }
 
@@ -259,11 +268,13 @@ impl Shell {
             Out::Opened(partition, parts) => {
                 self.opening += 1;
                 self.openings.insert(partition.0, self.opening);
+                self.retention.opened(partition.0, &parts, &self.node, wall_clock::unix_ms());
                 let (log, opening) = (LogId(partition.0), self.opening);
                 self.tell_core_of(partition, OfCluster::Opened { log, opening, parts });
             }
             Out::Disk(partition, answer) => self.tell_core_of(partition, OfCluster::Answer(LogId(partition.0), answer)),
             Out::Closed(partition) => {
+                self.retention.closed(partition.0);
                 if self.openings.remove(&partition.0).is_some() {
                     self.tell_core_of(partition, OfCluster::Closed(LogId(partition.0)));
                 }

@@ -31,8 +31,8 @@ pub fn engine_config(cluster: &Cluster) -> EngineConfig {
 }
 
 /// Bytes of the longest message that is ever appended: a commit, or one record that is longer than any may be, with a room's state.
-pub fn append_bytes_max(config: &Config, cluster: &Cluster) -> u64 {
-    let record = u64::from(config.limits.frame_bytes_max) + STATE_BYTES_MAX as u64;
+pub fn append_bytes_max(frame_bytes_max: u32, cluster: &Cluster) -> u64 {
+    let record = u64::from(frame_bytes_max) + STATE_BYTES_MAX as u64;
     u64::from(cluster.append_bytes_max).max(record) + APPEND_HEADER_BYTES
 }
 
@@ -71,7 +71,7 @@ pub async fn prove(
     let began = Instant::now();
     let mut is_said = false;
     loop {
-        let bytes_max = append_bytes_max(config, cluster);
+        let bytes_max = append_bytes_max(config.limits.frame_bytes_max, cluster);
         let (_, faults) = gate::prove(engine.connection(), &cluster.engine_monitoring, bytes_max).await;
         if faults.is_empty() {
             return Ok(());
