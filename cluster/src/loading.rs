@@ -67,6 +67,8 @@ pub enum Out {
     Loaded(Box<Loaded>),
     /// The partition cannot be served.
     Broken(LoadFault),
+    /// An owner that came later was here, as it seems.
+    Doubt,
     /// [`Loading::wake`] is due in so many milliseconds.
     WakeIn(u64),
 }
@@ -236,6 +238,7 @@ impl Loading {
 
     /// From what is named the newest by then.
     fn begin_anew(&mut self, out: &mut Vec<Out>) {
+        out.push(Out::Doubt);
         let Loading { stream, claim, first_epochs, lost_count, tickets, pause_ms, .. } = *self;
         *self = Loading { lost_count, tickets, pause_ms, ..Loading::at(stream, claim, first_epochs) };
         self.pause(Again::Newest, out);
@@ -280,8 +283,11 @@ impl Loading {
         });
         let is_whole = bytes.len() as u64 == newest.bytes;
         let found = Checkpoint::read(&bytes, self.stream).filter(|_| is_whole);
-        // One that was made behind this claim is of an owner that came later: this one will be told so.
-        if let Some(found) = found.filter(|found| found.walk.through < self.claim.term) {
+        if found.as_ref().is_some_and(|found| found.walk.through >= self.claim.term) {
+            out.push(Out::Doubt);
+            return self.pause(Again::Newest, out);
+        }
+        if let Some(found) = found {
             self.terms = found.walk;
             (self.epochs, self.next_segment) = (found.epochs, self.next_segment.max(found.next_segment));
             self.number = self.number.max(found.number).max(found.epochs.largest());
