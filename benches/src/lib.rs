@@ -6,6 +6,7 @@ use std::io;
 use serde::Serialize;
 
 pub mod api;
+pub mod appending;
 pub mod disk;
 pub mod floor;
 pub mod history;

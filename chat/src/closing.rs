@@ -19,6 +19,7 @@ use crate::loading::held_bytes;
 use crate::logs::LogId;
 use crate::pages::refuse_fetch;
 use crate::parcel::{Answer, Down, Refusal, Up};
+use crate::proofs::refuse_join;
 use crate::rooms::Rooms;
 use crate::turn::Turn;
 
@@ -59,6 +60,7 @@ impl Rooms {
     pub(crate) fn close_log(&mut self, log: LogId, turn: &mut Turn<'_>) -> Option<Box<Journal>> {
         let journal = if self.logs.is_partition(log) { self.logs.take(log)? } else { return None };
         self.refuse_log(log, &unavailable(), turn);
+        self.refuse_unproved(log, turn);
         self.refuse_pages_of(log, turn);
         let mut held = self.forget_keys_of(log);
         held.extend(self.forget_states_of(log));
@@ -78,11 +80,7 @@ impl Rooms {
     pub(crate) fn take_closed(&mut self, parcel: Up, turn: &mut Turn<'_>) {
         let refusal = unavailable();
         let (to, request, answer) = match parcel {
-            Up::Join(ask) => {
-                let (to, subscription, request) = (ask.reader.connection, ask.subscription, ask.request);
-                let parcel = Down::JoinRefused { to, subscription, request, refusal };
-                return turn.lanes.send_answer(ask.reader.core, parcel);
-            }
+            Up::Join(ask) => return refuse_join(&ask, refusal, turn),
             Up::Post { author, request, .. } => (author, request, Answer::PostRefused(refusal)),
             Up::Say(ask) => (ask.author, ask.request, Answer::PostRefused(refusal)),
             Up::Refuse { author, request, refusal, .. } => (author, request, Answer::PostRefused(*refusal)),

@@ -266,6 +266,7 @@ impl Rooms {
                 Done::Committed { .. } => self.complete_written(log, turn),
                 Done::CommitFailed => self.commit_failed(log, turn),
                 Done::Page { ticket, page } => self.page_read(Reading { log, ticket }, page, turn),
+                Done::Proved => self.proved(log, turn),
                 Done::Keys { ticket, keys } => {
                     if let Err(fault) = keys {
                         turn.counters.damaged_reads += 1;

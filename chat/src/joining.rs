@@ -8,6 +8,7 @@ use crate::access::must_have;
 use crate::address::Peer;
 use crate::parcel::{Down, JoinAsk, Page, Refusal};
 use crate::program::{ClassName, Event};
+use crate::proofs::refuse_join;
 use crate::proving::join_needs;
 use crate::room::{MemberChange, Room};
 use crate::rooms::Rooms;
@@ -19,7 +20,12 @@ impl Rooms {
         let (to, subscription, request) = (ask.reader.connection, ask.subscription, ask.request);
         let core = ask.reader.core;
         let parcel = match self.try_join(&ask, turn) {
-            Err(refusal) => Down::JoinRefused { to, subscription, request, refusal },
+            Err(refusal) => {
+                if let Err((ask, refusal)) = self.prove_first(ask, refusal, turn) {
+                    refuse_join(&ask, refusal, turn);
+                }
+                return;
+            }
             Ok((slot, start, class)) => {
                 let page = self.first_page(slot, start, (!ask.echo).then_some(ask.reader));
                 let room = &self.slots[slot];

@@ -41,6 +41,7 @@ pub mod presence;
 pub mod program;
 pub mod programming;
 pub mod programs;
+mod proofs;
 pub mod proving;
 pub mod rates;
 mod reconnect;

@@ -42,6 +42,7 @@ use crate::post_rates::{PostRates, RoomPostRates};
 use crate::presence::Tellings;
 use crate::program::Event;
 use crate::programming::Programming;
+use crate::proofs::Proofs;
 use crate::room::Room;
 use crate::shares::Shares;
 use crate::turn::Turn;
@@ -69,6 +70,9 @@ pub struct Rooms {
     pub(crate) loading: KeysLoading,
     pub(crate) erasing: Erasing,
     pub(crate) closing: Closing,
+    pub(crate) proofs: Proofs,
+    /// What is judged now was proved to be this machine's to judge.
+    pub(crate) is_proved: bool,
     pub(crate) programming: Programming,
     pub(crate) clock: LogClock,
     /// Rooms with fresh messages.
@@ -109,6 +113,8 @@ impl Rooms {
             loading: KeysLoading::default(),
             erasing: Erasing::default(),
             closing: Closing::default(),
+            proofs: Proofs::default(),
+            is_proved: false,
             programming: Programming::default(),
             clock: LogClock::new(start_ms),
             dirty: Vec::new(),
@@ -177,6 +183,7 @@ impl Rooms {
             }
             Up::Join(ask) => self.join(*ask, turn),
             Up::Leave { room, leaver, user, asked } => {
+                self.leaves_unproved(RoomId::of(room.as_str()), leaver, turn);
                 let was_there = self.leave(slot, leaver, &user, turn);
                 if let Some(request) = asked {
                     // Not behind the answers of posts that wait for the commit: the answer of a join that follows

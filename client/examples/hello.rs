@@ -1,12 +1,13 @@
-//! Joins a room, says hello, and prints what is said there: `cargo run -p banter-client --example hello -- [ADDR]`.
+//! Joins a room, says hello, and prints what is said there: `cargo run -p banter-client --example hello -- [ADDR…]`.
 
 use std::time::Duration;
 
 use banter_client::{Client, ClientError, Event, Join, JoinFrom};
 
 fn main() -> Result<(), ClientError> {
-    let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:7878".into());
-    let mut client = Client::new(&address, "hello")?;
+    let given: Vec<String> = std::env::args().skip(1).collect();
+    let addresses = if given.is_empty() { vec!["127.0.0.1:7878"] } else { given.iter().map(String::as_str).collect() };
+    let mut client = Client::of_cluster(&addresses, "hello")?;
     client.join("lobby", Join { from: JoinFrom::Last(10), ..Join::default() })?;
 
     let posted = client.post_json("lobby", r#""hello from Rust""#, Duration::from_secs(5))?;

@@ -46,15 +46,13 @@ impl Backoff {
     }
 
     /// One more failure: how long to wait. All of the wait is random ("full jitter"), for clients that were cut off
-    /// together must not come back together.
-    pub(crate) fn fail(&mut self, random: &mut Random) -> Duration {
-        let wait = random.up_to(self.ceiling());
-        self.failures = self.failures.saturating_add(1);
-        wait
-    }
-
-    pub(crate) fn reset(&mut self) {
-        self.failures = 0;
+    /// together must not come back together. The ceiling does not go beyond `ceiling_max`, for now.
+    pub(crate) fn fail(&mut self, random: &mut Random, ceiling_max: Option<Duration>) -> Duration {
+        let ceiling = self.ceiling();
+        if ceiling_max.is_none_or(|ceiling_max| ceiling * 2 <= ceiling_max) {
+            self.failures = self.failures.saturating_add(1);
+        }
+        random.up_to(ceiling_max.map_or(ceiling, |ceiling_max| ceiling.min(ceiling_max)))
     }
 }
 
@@ -68,12 +66,21 @@ mod tests {
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
         for ceiling_ms in [100, 200, 400, 800, 1600, 3200, 5000, 5000] {
             assert_eq!(backoff.ceiling(), Duration::from_millis(ceiling_ms));
-            assert!(backoff.fail(&mut random) <= Duration::from_millis(ceiling_ms));
+            assert!(backoff.fail(&mut random, None) <= Duration::from_millis(ceiling_ms));
         }
-        (0..100).for_each(|_| assert!(backoff.fail(&mut random) <= Duration::from_secs(5)));
+        (0..100).for_each(|_| assert!(backoff.fail(&mut random, None) <= Duration::from_secs(5)));
         assert_eq!(backoff.ceiling(), Duration::from_secs(5), "a shift too far would have panicked");
-        backoff.reset();
-        assert_eq!(backoff.ceiling(), Duration::from_millis(100));
+    }
+
+    #[test]
+    fn a_ceiling_that_is_held_down_for_now_grows_on_from_there() {
+        let mut random = Random::new(7);
+        let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
+        let held = Some(Duration::from_secs(1));
+        (0..50).for_each(|_| assert!(backoff.fail(&mut random, held) <= Duration::from_millis(800)));
+        backoff.fail(&mut random, None);
+        assert_eq!(backoff.ceiling(), Duration::from_millis(1600));
+        assert!((0..50).all(|_| backoff.fail(&mut random, held) <= Duration::from_secs(1)));
     }
 
     #[test]

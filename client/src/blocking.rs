@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{TcpStream, ToSocketAddrs};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
@@ -22,8 +22,8 @@ use crate::session::{Link, Session};
 
 /// Bytes that one read takes at most; with it the events of one read are bounded.
 const READ_BYTES_MAX: usize = 64 << 10;
-/// How long opening one connection may take.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long opening one connection may take at least, whatever is left of its time.
+const CONNECT_TIMEOUT_MIN: Duration = Duration::from_millis(50);
 /// How long a write may keep the other direction waiting.
 const WRITE_PATIENCE: Duration = Duration::from_millis(50);
 
@@ -72,7 +72,6 @@ pub enum ClientError {
 #[derive(Debug)]
 pub struct Client {
     session: Session,
-    address: String,
     started: Instant,
     stream: Option<TcpStream>,
     /// Why there is none.
@@ -91,16 +90,31 @@ impl Client {
     /// # Errors
     /// When the user's name breaks the rules.
     pub fn new(address: &str, user: &str) -> Result<Self, ClientError> {
-        // The standard library's hash keys come from the system's randomness.
-        let seed = RandomState::new().build_hasher().finish();
-        Ok(Self::with_options(address, Options::new(UserName::new(user)?, seed)))
+        Self::of_cluster(&[address], user)
     }
 
-    /// The same with settings of your own.
-    pub fn with_options(address: &str, options: Options) -> Self {
+    /// The same for the nodes of a cluster, of which one serves: some of their addresses, in the order in which they are tried. The
+    /// others are told by the cluster.
+    ///
+    /// # Errors
+    /// When the user's name breaks the rules.
+    pub fn of_cluster(addresses: &[&str], user: &str) -> Result<Self, ClientError> {
+        // The standard library's hash keys come from the system's randomness.
+        let seed = RandomState::new().build_hasher().finish();
+        let addresses = addresses.iter().map(|address| (*address).to_owned()).collect();
+        Ok(Self::of(Options { addresses, ..Options::new(UserName::new(user)?, seed) }))
+    }
+
+    /// The same with settings of your own. `address` is tried ahead of the [`Options::addresses`] that stand there: the other
+    /// nodes of a cluster, say.
+    pub fn with_options(address: &str, mut options: Options) -> Self {
+        options.addresses.insert(0, address.to_owned());
+        Self::of(options)
+    }
+
+    fn of(options: Options) -> Self {
         Client {
             session: Session::new(options),
-            address: address.to_owned(),
             started: Instant::now(),
             stream: None,
             link_fault: None,
@@ -108,6 +122,16 @@ impl Client {
             buffer: vec![0; READ_BYTES_MAX].into(),
             kept: VecDeque::new(),
         }
+    }
+
+    /// Where the connection is, or the next one goes.
+    pub fn address(&self) -> &str {
+        self.session.address().unwrap_or_default()
+    }
+
+    /// The addresses that servers told of: see [`Session::nodes`].
+    pub fn nodes(&self) -> &[String] {
+        self.session.nodes()
     }
 
     /// Reads a room from now on.
@@ -310,14 +334,14 @@ impl Client {
         match self.session.poll_link(now) {
             None => {}
             Some(Link::Disconnect) => self.forget_stream(),
-            Some(Link::Connect) => match connect(&self.address) {
+            Some(Link::Connect) => match connect(self.address(), self.session.connect_timeout()) {
                 Ok(stream) => {
                     self.forget_stream();
                     self.stream = Some(stream);
                     self.link_fault = None;
                     self.session.handle_connected(self.started.elapsed());
                 }
-                Err(error) => self.lose_stream(&format!("{}: {error}", self.address)),
+                Err(error) => self.lose_stream(&format!("{}: {error}", self.address())),
             },
         }
     }
@@ -390,10 +414,17 @@ fn is_timeout(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
 }
 
-fn connect(address: &str) -> io::Result<TcpStream> {
+/// What a name stands for is tried one after another, within the time that is for all of them. Looking the name up is not
+/// bounded by it: that is the system's.
+fn connect(address: &str, timeout: Duration) -> io::Result<TcpStream> {
+    let found: Vec<SocketAddr> = address.to_socket_addrs()?.collect();
+    let deadline = Instant::now() + timeout;
     let mut last = io::Error::new(ErrorKind::NotFound, "the name has no address");
-    for address in address.to_socket_addrs()? {
-        match TcpStream::connect_timeout(&address, CONNECT_TIMEOUT) {
+    for (index, address) in found.iter().enumerate() {
+        // One that does not answer leaves the others their part.
+        let left = deadline.saturating_duration_since(Instant::now());
+        let part = (left / (found.len() - index) as u32).max(CONNECT_TIMEOUT_MIN);
+        match TcpStream::connect_timeout(address, part) {
             Ok(stream) => {
                 stream.set_nodelay(true)?;
                 stream.set_write_timeout(Some(WRITE_PATIENCE))?;

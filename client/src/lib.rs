@@ -17,12 +17,22 @@
 //!   when it is time, and [`Event::Removed`] which rooms it does not let you read any more;
 //! - reconnecting waits longer each time, at random, and never sooner than the server advised.
 //!
-//! What it does not keep: an ask for a page or for members ([`Session::fetch`], [`Session::members`]) goes out now or not
-//! at all, and is told as [`Event::Unanswered`] when the connection is lost before its answer; [`Client::fetch`] and
+//! **In a cluster** one node serves and others stand by. Give the session some of their addresses ([`Options::addresses`]); it
+//! goes on with the next where one is gone, stands by ([`ErrorCode::Unavailable`]) or sends it away, first with those that the
+//! cluster itself told of ([`Session::nodes`]), and finds a new owner about a second after it serves. Nothing else changes: rooms
+//! go on behind their cursors, each with one [`Event::Joined`] a connection as after any cut. What nobody can answer while a
+//! room has no owner is asked again in its time and not told: joins, pages, members, and posts. Every post of a session has a
+//! key, so one whose outcome was unknown is stored once. Who speaks the protocol by hand and posts without a key is told
+//! `unavailable`, and has to look into the history. A token goes to those addresses alone that you gave, and to those told by
+//! a server that has the token.
+//!
+//! What it does not keep: an ask for a page or for members ([`Session::fetch`], [`Session::members`]) goes out on this connection
+//! or not at all, and is told as [`Event::Unanswered`] when the connection is lost before its answer; [`Client::fetch`] and
 //! [`Client::members`] ask again in their time.
 
 #![forbid(unsafe_code)]
 
+mod addresses;
 mod asks;
 mod backoff;
 pub mod blocking;

@@ -10,6 +10,10 @@ use banter_protocol::request::JoinFrom;
 pub struct Options {
     /// Who this is.
     pub user: UserName,
+    /// Where the servers are (`host:port`), in the order in which they are tried: the nodes of a cluster, say. Whatever stands
+    /// here gets the token. Servers that are told of by one that has the token are tried ahead of these. None: the adapter knows
+    /// its only server by itself.
+    pub addresses: Vec<String>,
     /// Proof, where the server wants it.
     pub token: Option<String>,
     /// What the session's user knows beyond version 1 of the protocol; 64 at most, those behind them are not said. What the
@@ -34,13 +38,17 @@ pub struct Options {
     pub frame_bytes_max: u32,
     /// The ceiling of the first wait before reconnecting; it doubles with every failure.
     pub reconnect_first: Duration,
-    /// The last ceiling. A connection that held that long wipes the failures out.
+    /// The last ceiling. A connection that held that long wipes the failures out; 10 seconds where there are several addresses.
     pub reconnect_max: Duration,
     /// After `log_failed` the posts of a room wait so long, or until the next connection.
     pub log_failed_retry: Duration,
     /// From connecting to `welcome`.
     pub welcome_timeout: Duration,
-    /// Nothing heard for so long: the connection is given up. At half of it the server is asked.
+    /// The same, and before it the time to connect, where there are several addresses: how long one that does not answer keeps
+    /// the session from the next. It grows with each failure of that address, up to `welcome_timeout`.
+    pub attempt_timeout: Duration,
+    /// Nothing heard for so long: the connection is given up. At half of it the server is asked. In a cluster this is how long
+    /// a machine that vanished without a word is believed in; one whose process died is known to be gone at once.
     pub silence_timeout: Duration,
 }
 
@@ -49,6 +57,7 @@ impl Options {
     pub fn new(user: UserName, seed: u64) -> Self {
         Options {
             user,
+            addresses: Vec::new(),
             token: None,
             features: Vec::new(),
             seed,
@@ -62,6 +71,7 @@ impl Options {
             reconnect_max: Duration::from_secs(30),
             log_failed_retry: Duration::from_secs(60),
             welcome_timeout: Duration::from_secs(10),
+            attempt_timeout: Duration::from_secs(1),
             silence_timeout: Duration::from_secs(60),
         }
     }

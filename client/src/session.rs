@@ -3,7 +3,7 @@
 //! An adapter drives it. `now` is the time since any fixed start, and never goes back.
 //!
 //! ```text
-//!  loop {  poll_link      → Connect: open a TCP connection, then handle_connected; Disconnect: drop it
+//!  loop {  poll_link      → Connect: open a TCP connection to `address`, then handle_connected; Disconnect: drop it
 //!          poll_transmit  → write these bytes
 //!          poll_event     → give these to the user, before the next handle_bytes
 //!          wait for bytes or poll_timeout, then handle_bytes, handle_timeout or handle_disconnected }
@@ -15,6 +15,8 @@
 //! - A room's posts are sent in the order of their tickets. One that the server refused for a moment is overtaken by
 //!   those alone that were in flight with it, so by none where `posts_in_flight_max` is 1.
 //! - A post keeps its key until it is acknowledged or refused for good, over any number of connections.
+//! - A token is said to no server but one whose address the user gave, or one that was told by a server that has the token
+//!   (`addresses.rs`).
 //! - An ask is answered, refused, or told as unanswered, once.
 //! - What only a later server says costs no connection: its events are passed over, its codes refuse one request. Only
 //!   where that is `hello`, nothing can go on, and another connection is tried.
@@ -23,6 +25,7 @@
 
 mod asking;
 mod incoming;
+mod losing;
 mod refusals;
 mod renewing;
 #[cfg(test)]
@@ -38,8 +41,9 @@ use banter_protocol::ids::{NameFault, RequestId, RoomName};
 use banter_protocol::native;
 use banter_protocol::request::{Ask, Body, Request};
 
+use crate::addresses::Addresses;
 use crate::asks::Asks;
-use crate::backoff::{Backoff, Random};
+use crate::backoff::Random;
 use crate::event::{Event, Why};
 use crate::options::{Join, Options};
 use crate::posts::{Post, PostRefusal, Posts, Ticket};
@@ -49,7 +53,7 @@ use refusals::Refusal;
 /// What the session wants of its adapter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Link {
-    /// Open a connection, and say [`Session::handle_connected`] or [`Session::handle_disconnected`].
+    /// Open a connection to [`Session::address`], and say [`Session::handle_connected`] or [`Session::handle_disconnected`].
     Connect,
     /// Drop the connection. No answer is needed.
     Disconnect,
@@ -94,9 +98,11 @@ pub struct Session {
     key_prefix: String,
     link: LinkState,
     must_disconnect: bool,
-    backoff: Backoff,
+    addresses: Addresses,
     /// The server said `closing`: no more posts here, and the next connection not before so long after the cut.
     advised_wait: Option<Duration>,
+    /// The server said when to come back to itself; another one may be asked sooner.
+    retry_here_after: Option<Duration>,
     heard_at: Duration,
     is_pinged: bool,
     /// The server's limit, from `welcome`: a post above it would cost the connection.
@@ -120,8 +126,9 @@ impl Session {
             random,
             link: LinkState::Waiting { until: Duration::ZERO },
             must_disconnect: false,
-            backoff: Backoff::new(options.reconnect_first, options.reconnect_max),
+            addresses: Addresses::new(&options),
             advised_wait: None,
+            retry_here_after: None,
             heard_at: Duration::ZERO,
             is_pinged: false,
             server_frame_bytes_max: 0,
@@ -272,11 +279,11 @@ impl Session {
 
     /// When to call [`Session::handle_timeout`], or to ask [`Session::poll_link`], at the latest.
     pub fn poll_timeout(&self) -> Option<Duration> {
-        let hold = self.rooms.values().filter_map(|room| room.hold_until).min();
+        let hold = self.rooms.values().filter_map(|room| room.hold_until).chain(self.asks.due()).min();
         match self.link {
             LinkState::Waiting { until } => Some(until),
             LinkState::Connecting | LinkState::Ended => None,
-            LinkState::Greeting { since } => Some(since + self.options.welcome_timeout),
+            LinkState::Greeting { since } => Some(since + self.addresses.patience()),
             LinkState::Open { .. } => {
                 let silence = self.options.silence_timeout;
                 let patience = if self.is_pinged { silence } else { silence / 2 };
@@ -306,22 +313,14 @@ impl Session {
         );
     }
 
-    /// The connection is gone, or could not be opened.
-    pub fn handle_disconnected(&mut self, now: Duration, why: &str) {
-        if !matches!(self.link, LinkState::Waiting { .. } | LinkState::Ended) {
-            self.lose_link(Some(now), Why::Closed(why.to_owned()));
-            self.must_disconnect = false; // It is gone already.
-        }
-    }
-
     /// The time that [`Session::poll_timeout`] named has come, or another has; calling too often does no harm.
     pub fn handle_timeout(&mut self, now: Duration) {
         match self.link {
-            LinkState::Greeting { since } if since + self.options.welcome_timeout <= now => {
-                self.drop_link(now, Why::NoWelcome);
+            LinkState::Greeting { since } if since + self.addresses.patience() <= now => {
+                self.lose_link(Some(now), Why::NoWelcome);
             }
             LinkState::Open { .. } if self.heard_at + self.options.silence_timeout <= now => {
-                self.drop_link(now, Why::Silent);
+                self.lose_link(Some(now), Why::Silent);
             }
             LinkState::Open { .. } => {
                 if !self.is_pinged && self.heard_at + self.options.silence_timeout / 2 <= now {
@@ -329,6 +328,7 @@ impl Session {
                     self.send(None, Ask::Ping);
                 }
                 self.end_holds(now);
+                self.ask_again(now);
             }
             _ => {}
         }
@@ -392,36 +392,6 @@ impl Session {
             self.posts.mark_in_flight(name, ticket);
             self.number(Asked::Post(name.clone(), ticket));
         }
-    }
-
-    // Losing.
-
-    /// Gives the connection up, and wants another one later.
-    fn drop_link(&mut self, now: Duration, why: Why) {
-        self.lose_link(Some(now), why);
-    }
-
-    /// The connection is gone; `now` is none when there shall be no other.
-    fn lose_link(&mut self, now: Option<Duration>, why: Why) {
-        self.must_disconnect = !matches!(self.link, LinkState::Waiting { .. } | LinkState::Ended);
-        if let (LinkState::Open { since }, Some(now)) = (self.link, now)
-            && now.saturating_sub(since) >= self.options.reconnect_max
-        {
-            self.backoff.reset();
-        }
-        self.reader = FrameReader::of_events(self.options.frame_bytes_max);
-        self.outbox.clear();
-        self.asked.clear();
-        self.rooms.values_mut().for_each(Room::disconnect);
-        self.posts.take_all_back();
-        self.events.extend(self.asks.take_all().map(Event::Unanswered));
-        let advised = self.advised_wait.take().unwrap_or_default();
-        let retry = now.map(|now| (now, advised + self.backoff.fail(&mut self.random)));
-        self.link = match retry {
-            Some((now, wait)) => LinkState::Waiting { until: now + wait },
-            None => LinkState::Ended,
-        };
-        self.events.push_back(Event::Disconnected { why, retry_in: retry.map(|(_, wait)| wait) });
     }
 }
 

@@ -447,3 +447,6 @@ impl Appends {
         self.waiting.clear();
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -67,6 +67,8 @@ pub enum Out {
     Loaded(Box<Loaded>),
     /// The partition cannot be served.
     Broken(LoadFault),
+    /// An owner that came later was here, as it seems.
+    Doubt,
     /// [`Loading::wake`] is due in so many milliseconds.
     WakeIn(u64),
 }
@@ -121,6 +123,8 @@ pub struct Loading {
     covered: BTreeSet<u64>,
     /// Segments that nobody sees any more.
     forgotten: BTreeSet<u64>,
+    /// Segments whose beginning was not read, and the first of their blocks that was.
+    unknown: BTreeMap<u64, u64>,
     walks: BTreeMap<u64, Walk>,
 }
 
@@ -181,6 +185,7 @@ impl Loading {
             lost_count: 0,
             covered: BTreeSet::new(),
             forgotten: BTreeSet::new(),
+            unknown: BTreeMap::new(),
             walks: BTreeMap::new(),
         }
     }
@@ -233,6 +238,7 @@ impl Loading {
 
     /// From what is named the newest by then.
     fn begin_anew(&mut self, out: &mut Vec<Out>) {
+        out.push(Out::Doubt);
         let Loading { stream, claim, first_epochs, lost_count, tickets, pause_ms, .. } = *self;
         *self = Loading { lost_count, tickets, pause_ms, ..Loading::at(stream, claim, first_epochs) };
         self.pause(Again::Newest, out);
@@ -277,8 +283,11 @@ impl Loading {
         });
         let is_whole = bytes.len() as u64 == newest.bytes;
         let found = Checkpoint::read(&bytes, self.stream).filter(|_| is_whole);
-        // One that was made behind this claim is of an owner that came later: this one will be told so.
-        if let Some(found) = found.filter(|found| found.walk.through < self.claim.term) {
+        if found.as_ref().is_some_and(|found| found.walk.through >= self.claim.term) {
+            out.push(Out::Doubt);
+            return self.pause(Again::Newest, out);
+        }
+        if let Some(found) = found {
             self.terms = found.walk;
             (self.epochs, self.next_segment) = (found.epochs, self.next_segment.max(found.next_segment));
             self.number = self.number.max(found.number).max(found.epochs.largest());
@@ -370,8 +379,14 @@ impl Loading {
         if self.covered.contains(&segment) || self.forgotten.contains(&segment) {
             return Ok(());
         }
-        let walk = self.walks.get_mut(&segment).filter(|walk| walk.place.offset == offset);
-        let walk = walk.ok_or(LoadFault::Block(sequence))?;
+        let Some(walk) = self.walks.get_mut(&segment) else {
+            // It began before the walk. If it is forgotten, that is said behind its last block.
+            self.unknown.entry(segment).or_insert(sequence);
+            return Ok(());
+        };
+        if walk.place.offset != offset {
+            return Err(LoadFault::Block(sequence));
+        }
         let whole = whole_block(bytes);
         let block = Block::read_in_chain(&whole, &walk.place).ok_or(LoadFault::Block(sequence))?;
         if !walk.rooms.take(&block) {
@@ -384,6 +399,9 @@ impl Loading {
 
     /// Makes of the checkpoint and of what was walked what a journal begins with.
     fn make(&mut self) -> Result<Loaded, LoadFault> {
+        if let Some((_, &sequence)) = self.unknown.iter().find(|(segment, _)| !self.forgotten.contains(segment)) {
+            return Err(LoadFault::Block(sequence));
+        }
         let mut checkpoint = self.checkpoint.take();
         if let Some(checkpoint) = &mut checkpoint {
             checkpoint.segments.retain(|segment| !self.forgotten.contains(&segment.header.id));

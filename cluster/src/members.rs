@@ -37,6 +37,9 @@ pub struct Beat {
     pub broken: u16,
     /// The largest term that it owns a partition by.
     pub term: u64,
+    /// Whether the engine told it of a partition lately, as its leader does: who stands by looks.
+    #[serde(default)]
+    pub reaches_engine: bool,
     /// The version of the server.
     pub version: String,
 }
@@ -148,6 +151,11 @@ impl Members {
         self.alive(now_ms).find(|beat| beat.id() != own && beat.is_owner())
     }
 
+    /// Whether a living node stands by that the engine answers.
+    pub fn has_heir(&self, own: NodeId, now_ms: u64) -> bool {
+        self.alive(now_ms).any(|beat| beat.id() != own && beat.state == NodeState::Standby && beat.reaches_engine)
+    }
+
     /// How many living nodes are before that one when an owner is wanted. The order is the same at every node that hears the same.
     pub fn rank(&self, own: NodeId, now_ms: u64) -> usize {
         let weight = |name: u64| name_hash(&format!("{} {name}", self.cluster));
@@ -180,6 +188,7 @@ mod tests {
             doubtful: 0,
             broken: 0,
             term: 0,
+            reaches_engine: false,
             version: "0.1.0".to_owned(),
         }
     }

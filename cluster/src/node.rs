@@ -32,11 +32,18 @@ const CLAIMING_MAX: usize = 16;
 /// A node that has not heard itself over the engine for so long sends its clients away, if another may have its partitions by then,
 /// in milliseconds: longer than the engine takes to start again, so that a restart of all of it disconnects nobody.
 const CUT_OFF_MS: u64 = 15_000;
+/// A node that does not know for so long whether partitions are still its own gives them up, if one stands by whom the engine
+/// answers, in milliseconds: its own answers may be lost on their way, though all hear that it lives.
+const DOUBTFUL_MS: u64 = 10_000;
+/// For how long it counts that the engine answered one that stands by, in milliseconds.
+const REACHED_MS: u64 = 3_000;
 /// How often it looks whether partitions are still its own that it may have lost, in milliseconds.
 const DOUBT_MS: u64 = 1_000;
 
 /// Bits of a ticket below those that say which partition it is of.
 const PARTITION_SHIFT: u32 = 56;
+/// A ticket of an ask by which one that stands by looks whether the engine answers: no partition's.
+const LOOK: u64 = (1 << PARTITION_SHIFT) - 1;
 
 /// How a node is made.
 #[derive(Clone, Debug)]
@@ -166,7 +173,7 @@ pub enum SteppedDown {
         /// Which.
         partition: engine::Partition,
     },
-    /// The engine cannot be reached from here, and others may have claimed.
+    /// The engine cannot be reached from here, or its answers do not come; others may have claimed, or will.
     CutOff,
     /// It is stopping.
     Drains,
@@ -190,6 +197,10 @@ pub struct Node {
     has_rival: bool,
     /// The partition that is looked at next.
     looked_at: u16,
+    /// When the engine answered it last while it stood by.
+    reached_ms: Option<u64>,
+    /// Since when partitions are doubtful.
+    doubtful_since_ms: Option<u64>,
     /// When it heard itself last.
     heard_itself_ms: u64,
     wakes: BTreeSet<(u64, u16)>,
@@ -221,6 +232,8 @@ impl Node {
             doubt_ms: 0,
             has_rival: false,
             looked_at: 0,
+            reached_ms: None,
+            doubtful_since_ms: None,
             heard_itself_ms: now.monotonic_ms,
             wakes: BTreeSet::new(),
             unclaimed: BTreeSet::new(),
@@ -278,7 +291,13 @@ impl Node {
 
     fn answered(&mut self, answer: Answer, now: Now, out: &mut Vec<Out>) {
         let Some(Ticket(ticket)) = answer.ticket() else { return };
-        let answer = answer.with_ticket(Ticket(ticket & ((1 << PARTITION_SHIFT) - 1)));
+        if ticket & LOOK == LOOK {
+            if let Answer::Tail { tail: Some(_), .. } = answer {
+                self.reached_ms = Some(now.monotonic_ms);
+            }
+            return;
+        }
+        let answer = answer.with_ticket(Ticket(ticket & LOOK));
         self.partition((ticket >> PARTITION_SHIFT) as u16, partition::Input::Engine(answer), now, out);
     }
 
@@ -331,14 +350,14 @@ impl Node {
                 self.look_whether_all_are_open(now, out);
             }
         }
-        self.look_whether_drained(out);
+        self.look_whether_drained(now, out);
     }
 
-    fn look_whether_drained(&mut self, out: &mut Vec<Out>) {
+    fn look_whether_drained(&mut self, now: Now, out: &mut Vec<Out>) {
         let has_none = || self.partitions.iter().all(|it| matches!(it.state(), State::Foreign | State::Broken));
         if self.state == NodeState::Draining && !self.is_drained && has_none() {
             self.is_drained = true;
-            self.beat(out);
+            self.beat(now, out);
             out.push(Out::Drained);
         }
     }
@@ -352,7 +371,7 @@ impl Node {
         out.push(Out::Serve);
         let took_ms = now.monotonic_ms.saturating_sub(self.claims_since_ms);
         out.push(Out::Note(Note::Serves { took_ms, read: std::mem::take(&mut self.read) }));
-        self.beat(out);
+        self.beat(now, out);
     }
 
     fn begin_claiming(&mut self, now: Now, out: &mut Vec<Out>) {
@@ -360,7 +379,7 @@ impl Node {
         self.heard_itself_ms = now.monotonic_ms;
         self.unclaimed = (0..self.config.partitions).collect();
         out.push(Out::Note(Note::Claims { from: self.last_owner.take() }));
-        self.beat(out);
+        self.beat(now, out);
         self.claim_next(now, out);
     }
 
@@ -383,6 +402,7 @@ impl Node {
         self.state = if why == SteppedDown::Drains { NodeState::Draining } else { NodeState::Standby };
         self.ownerless_since_ms = Some(now.monotonic_ms);
         self.unclaimed.clear();
+        (self.doubtful_since_ms, self.reached_ms) = (None, None);
         out.push(Out::StandBy);
         out.push(Out::Note(Note::StepsDown { why }));
         for number in 0..self.config.partitions {
@@ -393,7 +413,7 @@ impl Node {
             };
             self.partition(number, input, now, out);
         }
-        self.beat(out);
+        self.beat(now, out);
     }
 
     fn drain(&mut self, now: Now, out: &mut Vec<Out>) {
@@ -401,11 +421,11 @@ impl Node {
             NodeState::Draining => {}
             NodeState::Standby => {
                 self.state = NodeState::Draining;
-                self.look_whether_drained(out);
+                self.look_whether_drained(now, out);
             }
             NodeState::Claiming | NodeState::Serving => {
                 self.step_down(SteppedDown::Drains, now, out);
-                self.look_whether_drained(out);
+                self.look_whether_drained(now, out);
             }
         }
     }
@@ -451,7 +471,7 @@ impl Node {
         }
         if self.beat_ms <= now.monotonic_ms {
             self.beat_ms = now.monotonic_ms + BEAT_MS;
-            self.beat(out);
+            self.beat(now, out);
             self.look_around(now, out);
         }
     }
@@ -459,10 +479,13 @@ impl Node {
     fn look_around(&mut self, now: Now, out: &mut Vec<Out>) {
         let now_ms = now.monotonic_ms;
         match self.state {
-            NodeState::Standby => self.look_for_an_owner(now, out),
+            NodeState::Standby => {
+                self.look_whether_the_engine_answers(out);
+                self.look_for_an_owner(now, out);
+            }
             NodeState::Serving | NodeState::Claiming => {
                 let silent_ms = now_ms.saturating_sub(self.heard_itself_ms);
-                if silent_ms >= CUT_OFF_MS {
+                if silent_ms >= CUT_OFF_MS || self.is_doubtful_for_long(now) {
                     self.step_down(SteppedDown::CutOff, now, out);
                 } else if silent_ms >= self.config.dead_after_ms {
                     self.doubt(now, out);
@@ -475,6 +498,28 @@ impl Node {
             NodeState::Draining => {}
         }
         self.tell_nodes(now, out);
+    }
+
+    fn look_whether_the_engine_answers(&mut self, out: &mut Vec<Out>) {
+        self.looked_at = (self.looked_at + 1) % self.config.partitions;
+        let partition = engine::Partition(self.looked_at);
+        out.push(Out::Ask(Ask::Tail { partition, ticket: Ticket(u64::from(partition.0) << PARTITION_SHIFT | LOOK) }));
+    }
+
+    /// Whether another would know better than this one does by now.
+    fn is_doubtful_for_long(&mut self, now: Now) -> bool {
+        let is_doubtful = |partition: &Partition| match partition.state() {
+            State::Open { is_doubtful, .. } => is_doubtful,
+            State::Claiming => true,
+            State::Foreign | State::Loading { .. } | State::Releasing | State::Broken => false,
+        };
+        if !self.partitions.iter().any(is_doubtful) {
+            self.doubtful_since_ms = None;
+            return false;
+        }
+        let since_ms = *self.doubtful_since_ms.get_or_insert(now.monotonic_ms);
+        let is_long = now.monotonic_ms.saturating_sub(since_ms) >= DOUBTFUL_MS;
+        is_long && self.members.has_heir(self.id, now.monotonic_ms)
     }
 
     fn look_for_an_owner(&mut self, now: Now, out: &mut Vec<Out>) {
@@ -509,7 +554,7 @@ impl Node {
         }
     }
 
-    fn beat(&mut self, out: &mut Vec<Out>) {
+    fn beat(&mut self, now: Now, out: &mut Vec<Out>) {
         let states = || self.partitions.iter().map(Partition::state);
         let count = |is: fn(State) -> bool| states().filter(|state| is(*state)).count() as u16;
         let term = |state| if let State::Open { term, .. } = state { term } else { 0 };
@@ -523,6 +568,7 @@ impl Node {
             doubtful: count(|state| matches!(state, State::Open { is_doubtful: true, .. })),
             broken: count(|state| state == State::Broken),
             term: states().map(term).max().unwrap_or(0),
+            reaches_engine: self.reached_ms.is_some_and(|at_ms| now.monotonic_ms.saturating_sub(at_ms) < REACHED_MS),
             version: self.config.version.clone(),
         };
         out.push(Out::Ask(Ask::Beat { bytes: beat.write().into() }));

@@ -437,6 +437,7 @@ impl Partition {
             match follow {
                 loading::Out::Ask(ask) => out.push(Out::Ask(self.tagged(ask, Purpose::Loading))),
                 loading::Out::WakeIn(ms) => out.push(Out::WakeIn(ms)),
+                loading::Out::Doubt => self.appends(appends::Input::Doubt, unix_ms, cache, out),
                 loading::Out::Broken(fault) => self.broken(fault, out),
                 loading::Out::Loaded(loaded) => self.loaded(loaded, unix_ms, cache, out),
             }

@@ -125,6 +125,8 @@ pub struct Store {
     pushed: BTreeMap<Token, Pushed>,
     /// Classes for whose segment there was no space.
     unprepared: Vec<Class>,
+    /// Proofs for which there was none.
+    unproved: usize,
     fetches: Fetches,
     sealings: Sealings,
     /// Bytes of the stream, as far as this node knows.
@@ -136,6 +138,7 @@ pub struct Store {
 #[derive(Debug)]
 enum Pushed {
     Segment(SegmentHeader),
+    Proof,
     Block { segment: u64, offset: u64, end_offset: u64, bytes: u64, wanted: Reach },
 }
 
@@ -160,6 +163,7 @@ impl Store {
             tickets: 0,
             pushed: BTreeMap::new(),
             unprepared: Vec::new(),
+            unproved: 0,
             fetches: Fetches::default(),
             sealings: Sealings::default(),
             stream_bytes: 0,
@@ -215,6 +219,7 @@ impl Store {
             DiskAsk::Read(range) => self.read(range, cache, out),
             DiskAsk::MendIndex { segment } => self.mend_index(segment, cache, out),
             DiskAsk::Release { segment } => self.release(segment, cache, out),
+            DiskAsk::Prove => self.prove(out),
             DiskAsk::LetGo { index } => out.push(Out::LetGo(index)),
         }
     }
@@ -255,6 +260,11 @@ impl Store {
         out.push(Out::Push(token, said));
     }
 
+    fn prove(&mut self, out: &mut Vec<Out>) {
+        let token = self.token(Pushed::Proof);
+        out.push(Out::Push(token, Said::Nothing));
+    }
+
     fn has_no_space(&mut self, class: Class, out: &mut Vec<Out>) {
         self.unprepared.push(class);
         out.push(Out::Disk(DiskAnswer::NoSpace { class }));
@@ -279,6 +289,7 @@ impl Store {
     pub fn done(&mut self, token: Token, sequence: u64, out: &mut Vec<Out>) {
         match self.pushed.remove(&token) {
             Some(Pushed::Segment(header)) => self.began(header, sequence, out),
+            Some(Pushed::Proof) => out.push(Out::Disk(DiskAnswer::Proved)),
             Some(Pushed::Block { segment, offset, end_offset, bytes, wanted }) => {
                 self.stream_bytes += bytes;
                 if let Some(stored) = self.segments.get_mut(&segment) {
@@ -317,6 +328,11 @@ impl Store {
         match self.pushed.remove(&token) {
             Some(Pushed::Segment(header)) => self.has_no_space(header.class, out),
             Some(Pushed::Block { .. }) => out.push(Out::Disk(DiskAnswer::AppendFailed { is_full: true })),
+            // Whether the stream's leader looked at more than the space nobody knows.
+            Some(Pushed::Proof) => {
+                self.unproved += 1;
+                out.push(Out::WakeIn(SPACE_RETRY_MS));
+            }
             None => {}
         }
     }
@@ -350,6 +366,9 @@ impl Store {
     pub fn wake(&mut self, unix_ms: u64, cache: &mut EngineCache, out: &mut Vec<Out>) {
         for class in std::mem::take(&mut self.unprepared) {
             self.prepare(class, unix_ms, out);
+        }
+        for _ in 0..std::mem::take(&mut self.unproved) {
+            self.prove(out);
         }
         self.put_again(out);
         self.fetch_again(cache, out);

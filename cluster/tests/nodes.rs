@@ -275,7 +275,7 @@ impl World {
                         self.truth.is_at(room, message.epoch.0, message.sequence.0, body);
                     }
                 }
-                Done::Keys { .. } | Done::State { .. } => {}
+                Done::Keys { .. } | Done::State { .. } | Done::Proved => {}
             }
         }
     }

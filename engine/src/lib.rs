@@ -16,6 +16,7 @@ mod connection;
 mod desk;
 mod fault;
 pub mod gate;
+pub mod growing;
 pub mod health;
 pub mod limits;
 pub mod monitoring;

@@ -310,12 +310,19 @@ async fn make(connection: &Connection, config: &StreamConfig) -> Result<(), Stre
     let made = connection.api::<Info>(&format!("STREAM.CREATE.{stream}"), body.into()).await;
     match made {
         Ok(info) => same(&info.config, config),
-        Err(ApiFault::Refused { code, what }) if NO_ROOM_ON_SERVERS.contains(&code) => {
-            Err(StreamsFault::NoRoom { stream, what })
-        }
         Err(ApiFault::Refused { code: NO_CLUSTER, what }) => {
             Err(StreamsFault::NoCluster { stream, replicas: config.num_replicas, what })
         }
-        Err(fault) => Err(StreamsFault::Api { doing, fault }),
+        Err(fault) => Err(refused(doing, &config.name, fault)),
+    }
+}
+
+/// Why a stream is not made, or not changed.
+pub(crate) fn refused(doing: String, stream: &str, fault: ApiFault) -> StreamsFault {
+    match fault {
+        ApiFault::Refused { code, what } if NO_ROOM_ON_SERVERS.contains(&code) => {
+            StreamsFault::NoRoom { stream: stream.to_owned(), what }
+        }
+        fault => StreamsFault::Api { doing, fault },
     }
 }

@@ -3,7 +3,7 @@
 mod servers;
 
 use banter_engine::streams::{self, Progress, StreamsFault};
-use banter_engine::{Connection, Founding, Shape};
+use banter_engine::{Connection, Founding, Shape, growing};
 use servers::{FOUNDING, Odd, SHAPE, Servers, USUAL};
 
 async fn init(
@@ -50,6 +50,37 @@ async fn streams_are_made_once_and_what_differs_is_named() {
         let fault = init(&connection, Founding { partitions, ..FOUNDING }, SHAPE).await.unwrap_err();
         assert!(matches!(fault, StreamsFault::Partitions(_)), "{fault}");
     }
+}
+
+#[tokio::test]
+async fn streams_grow_in_place_never_shrink_and_keep_what_an_operator_chose() {
+    let Some(servers) = Servers::shared() else { return };
+    let connection = Connection::open(&servers.config("growing")).await.unwrap();
+    init(&connection, FOUNDING, SHAPE).await.unwrap();
+    let described = async || streams::describe(&connection).await.unwrap();
+    // What this program does not know of a stream's configuration is an operator's.
+    let odd = described().await.partitions[3].clone().unwrap().config;
+    let mut body = serde_json::to_value(&odd).unwrap();
+    body["description"] = "ours".into();
+    servers::request(servers, &format!("STREAM.UPDATE.{}", odd.name), body.to_string().into()).await;
+
+    let larger = Shape { stream_bytes_max: 16 << 20, ..SHAPE };
+    let mut grown = 0;
+    growing::grow(&connection, &described().await, larger, |progress| grown += usize::from(progress.is_new))
+        .await
+        .unwrap();
+    assert_eq!(grown, 16);
+    let told = init(&connection, FOUNDING, larger).await.unwrap().1;
+    assert!(told.iter().all(|progress| !progress.is_new));
+    let info = servers::request(servers, &format!("STREAM.INFO.{}", odd.name), "".into()).await;
+    assert_eq!(info["config"]["description"], "ours");
+
+    growing::grow(&connection, &described().await, SHAPE, |progress| assert!(!progress.is_new)).await.unwrap();
+    let sizes = described().await.partitions.into_iter().flatten().map(|stream| stream.config.max_bytes);
+    assert!(sizes.into_iter().all(|size| size == 16 << 20));
+    let none = Shape { stream_bytes_max: 1 << 50, ..SHAPE };
+    let fault = growing::grow(&connection, &described().await, none, |_| ()).await.unwrap_err();
+    assert!(matches!(fault, StreamsFault::NoRoom { .. }), "{fault}");
 }
 
 #[tokio::test]

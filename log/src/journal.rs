@@ -326,6 +326,11 @@ impl Journal {
         self.asks.push(Ask::Append { segment, offset, block, wanted, is_behind_synced });
     }
 
+    /// Asks whether the log is this machine's alone, where another may have taken it over: [`Done::Proved`] comes, or the journal goes.
+    pub fn ask_proof(&mut self) {
+        self.asks.push(Ask::Prove);
+    }
+
     /// Whether the last block of some segment could be taken for the torn one of a crash if it were damaged: nothing says
     /// that it was on the disk.
     pub fn has_unproved(&self) -> bool {
@@ -433,6 +438,7 @@ impl Journal {
             Answer::Rewritten { segment } => self.rewritten(segment),
             Answer::Erased(erasure) => self.catalog.end_erasure(erasure.room_id(), erasure.number),
             Answer::ForgetFrames { .. } => {}
+            Answer::Proved => done.push(Done::Proved),
         }
         self.leave_wanted();
         self.tell_released();

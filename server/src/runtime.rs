@@ -298,7 +298,7 @@ fn join_cluster(config: &Config, control: &flume::Receiver<ToControl>) -> Result
     let Some(cluster) = &config.cluster else { return Ok(None) };
     if storage::folder_of(&config.data).exists() {
         tracing::warn!(
-            "{} is not used: what is acknowledged in a cluster is kept by its engine; `banter cluster import` takes it there",
+            "{} is not used: what is acknowledged in a cluster is kept by its engine, and nothing takes a log there yet",
             storage::folder_of(&config.data).display()
         );
     }

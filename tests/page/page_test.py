@@ -25,11 +25,12 @@ import threading
 import time
 from pathlib import Path
 
+import cluster_checks
+from checking import DEADLINE_S, equal, until
+
 ROOT = Path(__file__).resolve().parents[2]
 BINARY = Path(os.environ.get("BANTER_BIN", ROOT / "target/debug/banter"))
 SHOTS = os.environ.get("PAGE_SHOTS")
-DEADLINE_S = 20
-POLL_S = 0.03
 HISTORY_MESSAGES = 260  # more than the 50 of a first replay and two pages of 100
 BROWSER_FLAGS = """--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking
     --disable-component-update --disable-sync --disable-dev-shm-usage --no-proxy-server --hide-scrollbars
@@ -189,20 +190,6 @@ class Tab:
         if SHOTS:
             Path(SHOTS).mkdir(parents=True, exist_ok=True)
             (Path(SHOTS) / f"{name}.png").write_bytes(base64.b64decode(self.call("GET", "/screenshot")))
-
-
-def until(what, holds, deadline_s=DEADLINE_S):
-    """Polls until `holds()` is truthy and gives that value."""
-    deadline = time.monotonic() + deadline_s
-    while not (value := holds()):
-        if time.monotonic() > deadline:
-            raise AssertionError(f"not within {deadline_s} s: {what}")
-        time.sleep(POLL_S)
-    return value
-
-
-def equal(got, wanted, what="value"):
-    assert got == wanted, f"{what}: got {str(got)[:600]}, wanted {str(wanted)[:600]}"
 
 
 class World:
@@ -624,6 +611,7 @@ CHECKS = [
     who_is_let_in_by_a_token_is_told_why_not_any_more,
     who_opened_the_page_hands_over_a_new_token,
     who_has_no_token_comes_in_as_a_guest_and_says_nothing_twice,
+    *cluster_checks.CHECKS,
     console_stayed_clean,
 ]
 

@@ -210,9 +210,9 @@ impl Node {
         finish.into_iter().for_each(|id| self.shard.handle(id, Input::Closed));
     }
 
-    fn perform(&mut self, log: LogId, ask: DiskAsk) {
+    pub fn perform(&mut self, log: LogId, ask: DiskAsk) {
         let is_kept = match ask {
-            DiskAsk::Append { .. } => self.stalled.contains(&log),
+            DiskAsk::Append { .. } | DiskAsk::Prove => self.stalled.contains(&log),
             DiskAsk::Read(_) => self.unread.contains(&log),
             _ => false,
         };

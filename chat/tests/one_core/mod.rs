@@ -103,6 +103,7 @@ impl Disk {
                 vec![Answer::Indexed { segment: end.segment.id, parts: index.len() as u32 }]
             }
             DiskAsk::MendIndex { segment } => vec![self.mend(segment)],
+            DiskAsk::Prove => vec![Answer::Proved],
             DiskAsk::Release { .. } | DiskAsk::LetGo { .. } => Vec::new(),
             DiskAsk::Read(range) => {
                 let all = match range.file {

@@ -1,17 +1,20 @@
 //! Pages of history and lists of members: asked once, and answered, refused or told as unanswered.
 
 use std::ops::RangeInclusive;
+use std::time::Duration;
 
+use banter_protocol::error_code::ErrorCode;
 use banter_protocol::event::Event as Said;
 use banter_protocol::fault::PeerFault;
 use banter_protocol::frame::FrameReader;
 use banter_protocol::ids::{Epoch, RequestId, RoomName, Sequence};
 use banter_protocol::native::{self, Heard};
-use banter_protocol::request::{Ask, FetchFrom};
+use banter_protocol::request::FetchFrom;
 
 use super::incoming::{Lost, message_of};
+use super::refusals::Refusal;
 use super::{LinkState, Session};
-use crate::asks::{AskId, AskRefusal};
+use crate::asks::{AskId, AskRefusal, Wanted};
 use crate::event::{Event, Members, Message, Page, Why};
 
 /// Places of a page that hold no message.
@@ -24,7 +27,7 @@ impl Session {
     /// # Errors
     /// When it was not taken: a bad name, no connection, or as many asks as there may be.
     pub fn fetch(&mut self, room: &str, from: FetchFrom, limit: Option<u64>) -> Result<AskId, AskRefusal> {
-        self.ask(room, Ask::Fetch { room: room.into(), from, limit })
+        self.ask(room, Wanted::Page { from, limit })
     }
 
     /// Asks who is in a room, joined or not. [`Event::Members`] answers it, or what [`Session::fetch`] says.
@@ -32,10 +35,10 @@ impl Session {
     /// # Errors
     /// As [`Session::fetch`].
     pub fn members(&mut self, room: &str) -> Result<AskId, AskRefusal> {
-        self.ask(room, Ask::Members { room: room.into() })
+        self.ask(room, Wanted::Members)
     }
 
-    fn ask(&mut self, room: &str, ask: Ask<'_>) -> Result<AskId, AskRefusal> {
+    fn ask(&mut self, room: &str, wanted: Wanted) -> Result<AskId, AskRefusal> {
         let name = RoomName::new(room)?;
         match self.link {
             LinkState::Ended => return Err(AskRefusal::Ended),
@@ -44,9 +47,24 @@ impl Session {
         }
         let number = AskId(self.next_id);
         self.next_id += 1;
-        self.asks.add(number, name);
-        self.send(Some(number.0), ask);
+        self.send(Some(number.0), wanted.of(&name));
+        self.asks.add(number, name, wanted);
         Ok(number)
+    }
+
+    /// An ask that nobody could answer for now, since its room has no owner, waits its time; the user knows nothing of it.
+    pub(super) fn put_off_ask(&mut self, now: Duration, ask: AskId, refusal: &Refusal<'_>) -> bool {
+        let Some(retry_after) = refusal.retry_after.filter(|_| refusal.code == Some(ErrorCode::Unavailable)) else {
+            return false;
+        };
+        let jitter = self.random.up_to(self.options.reconnect_first);
+        self.asks.put_off(ask, now + retry_after + jitter)
+    }
+
+    pub(super) fn ask_again(&mut self, now: Duration) {
+        while let Some((ask, room, wanted)) = self.asks.take_due(now) {
+            self.send(Some(ask.0), wanted.of(&room));
+        }
     }
 
     pub(super) fn handle_page(&mut self, id: RequestId, epoch: Epoch, frames: &[u8], more: bool) -> Result<(), Lost> {

@@ -69,8 +69,8 @@ impl Session {
             Said::Posted { id, epoch, sequence, time_ms, duplicate, .. } => {
                 self.handle_posted(id, Cursor { epoch, sequence }, time_ms, duplicate);
             }
-            // Where else to go is not followed yet.
-            Said::Nodes { .. } => {}
+            // Behind `hello` on this connection, for nothing is heard before it: this server has the token.
+            Said::Nodes { nodes } => self.addresses.tell(nodes),
             Said::Taken { id, reply, .. } => self.handle_taken(id, reply),
             Said::Message(message) => return self.handle_message(&message),
             Said::Gap { room, epoch, from, to } => return self.handle_gap(room, epoch, from, to),

@@ -49,6 +49,10 @@ impl<'a> Refusal<'a> {
 impl Session {
     pub(super) fn handle_refusal(&mut self, now: Duration, id: RequestId, refusal: &Refusal<'_>) -> Result<(), Lost> {
         let Some(id) = id else {
+            // The node serves no longer, and sends everybody away.
+            if refusal.code == Some(ErrorCode::Unavailable) {
+                return Err(self.go_elsewhere(refusal));
+            }
             // It concerns the stream, which the server closes next.
             self.tell_refused(Refused::Session, refusal);
             // The next connection's `hello` would show what does not hold any more, or would end the user's next one, which comes
@@ -62,6 +66,7 @@ impl Session {
             Some(Asked::Post(name, ticket)) => self.handle_post_refused(now, &name, ticket, refusal),
             Some(Asked::Renew(before)) => self.handle_renewal_refused(before, refusal),
             Some(Asked::Leave) => {} // The server had taken the session out of the room already.
+            None if self.put_off_ask(now, AskId(id), refusal) => {}
             None if self.asks.remove(AskId(id)) => self.tell_refused(Refused::Ask(AskId(id)), refusal),
             None => self.tell_refused(Refused::Other, refusal),
         }
@@ -76,7 +81,12 @@ impl Session {
                 return Why::Refused;
             }
         }
-        self.advised_wait = refusal.retry_after;
+        self.go_elsewhere(refusal)
+    }
+
+    /// This connection is worth nothing; the server may say when the next one to it is.
+    fn go_elsewhere(&mut self, refusal: &Refusal<'_>) -> Lost {
+        self.retry_here_after = refusal.retry_after;
         let code = refusal.code.map_or("refused", ErrorCode::as_str);
         Why::Closed(format!("{code}: {}", refusal.message))
     }

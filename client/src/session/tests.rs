@@ -1,9 +1,11 @@
 //! The session against a fake server, both pure: cuts, lost answers, lost histories, limits.
 
 mod asking;
+mod cluster;
 mod fake;
 mod in_flight;
 mod later_server;
+mod nodes;
 mod renewing;
 
 use std::time::Duration;

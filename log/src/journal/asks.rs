@@ -104,6 +104,8 @@ pub enum Ask {
         /// The segment.
         segment: u64,
     },
+    /// Say that the log was this machine's alone behind this ask: [`Answer::Proved`] comes. Only where another may have taken it over.
+    Prove,
     /// Nobody needs this any more: drop it where nobody waits, since that takes as long as it has rooms. No answer.
     LetGo {
         /// An index that is on the disk.
@@ -130,6 +132,8 @@ pub enum Answer {
         /// For want of space, and not for a fault of the disk.
         is_full: bool,
     },
+    /// The log was this machine's alone when that was asked.
+    Proved,
     /// A read is done.
     Read {
         /// What was asked.
@@ -206,6 +210,8 @@ pub enum Done {
     },
     /// The commit failed: none of its messages may be acknowledged, and none shown.
     CommitFailed,
+    /// The log was this machine's alone when that was asked.
+    Proved,
     /// A page was read.
     Page {
         /// As it was given when the page was asked for.

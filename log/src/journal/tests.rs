@@ -31,6 +31,7 @@ fn say(asks: &[Ask]) -> Vec<String> {
         Ask::Read(range) => format!("read {}", range.segment),
         Ask::MendIndex { segment } => format!("mend {segment}"),
         Ask::Release { segment } => format!("release {segment}"),
+        Ask::Prove => "prove".to_owned(),
         Ask::LetGo { index } => format!("let go of {} parts", index.len()),
     };
     asks.iter().map(say).collect()

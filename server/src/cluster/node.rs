@@ -103,11 +103,13 @@ impl Joining {
         let began = Instant::now();
         let now = now_since(began);
         tracing::info!(
-            "node {} of cluster {}: {} partitions on the engine at {}",
+            "node {} of cluster {}: {} partitions on an engine of {} servers, by way of {}",
             node.name,
             cluster.name,
             node.partitions,
-            cluster.engine.join(", ")
+            cluster.engine.len(),
+            // Not by its address, which may hold a password.
+            engine.connection().server_name()
         );
         let shell = Shell {
             node: Node::new(node, now),

@@ -1,7 +1,8 @@
 //! What is wrong with a cluster, each with its cure: of what was seen of it, and nothing else.
 
 use banter_cluster::members::NodeState;
-use banter_engine::streams::StreamState;
+use banter_engine::gate::GateFault;
+use banter_engine::streams::{StreamState, StreamsFault};
 
 use super::bytes;
 use super::look::{Heard, Seen};
@@ -14,12 +15,34 @@ const NODES_MIN: usize = 2;
 /// What is wrong, the worst first, each with what to do.
 pub(super) fn of(seen: &Seen) -> Vec<String> {
     let mut findings = Vec::new();
-    of_owners(seen, &mut findings);
+    let is_engine_down = of_servers(seen, &mut findings);
+    // Before there is a cluster, no node can be of it.
+    if !matches!(seen.streams, Err(StreamsFault::Missing { .. })) {
+        of_owners(seen, &mut findings);
+    }
     of_partitions(seen, &mut findings);
-    findings.extend(seen.faults.iter().map(ToString::to_string));
+    // That nobody tells of the streams then is no fault of its own.
+    let follows =
+        |fault: &GateFault| matches!(fault, GateFault::Streams(_) | GateFault::NoStream { .. } | GateFault::NoLeader);
+    findings.extend(seen.faults.iter().filter(|fault| !(is_engine_down && follows(fault))).map(ToString::to_string));
     of_room(seen, &mut findings);
     of_nodes(seen, &mut findings);
     findings
+}
+
+/// Whether too few servers run for anything to be kept.
+fn of_servers(seen: &Seen, findings: &mut Vec<String>) -> bool {
+    let keep =
+        seen.servers.iter().filter(|(_, told)| told.as_ref().is_ok_and(|server| server.jetstream.is_some())).count();
+    let is_down = keep * 2 <= seen.servers.len() && !seen.servers.is_empty();
+    if is_down {
+        findings.push(format!(
+            "{keep} of {} NATS servers keep messages, and more than half have to: until then no room takes a post, nobody is closed, and \
+             nothing is lost. Start them again, each with the disk that it had",
+            seen.servers.len()
+        ));
+    }
+    is_down
 }
 
 /// The name that nodes go by.
@@ -54,20 +77,26 @@ fn of_owners(seen: &Seen, findings: &mut Vec<String>) {
     }
 }
 
+fn partitions(count: u16, kind: &str) -> String {
+    format!("{count} {kind}partition{}", if count == 1 { "" } else { "s" })
+}
+
 fn of_partitions(seen: &Seen, findings: &mut Vec<String>) {
     for Heard { beat, .. } in &seen.nodes {
         if beat.broken > 0 {
             findings.push(format!(
-                "{} does not serve {} partitions, whose streams are not what they should be: its log says which and why; look at the \
+                "{} does not serve {}, whose streams are not what they should be: its log says which and why; look at the \
                  servers' disks, and restore those streams from a backup",
-                beat.node, beat.broken
+                beat.node,
+                partitions(beat.broken, "")
             ));
         }
         if beat.doubtful > 0 {
             findings.push(format!(
-                "{} serves with {} doubtful partitions: the engine does not answer for them, their posts wait, and reading goes on; see what \
+                "{} serves with {}: the engine does not answer for them, their posts wait, and reading goes on; see what \
                  is wrong with the servers below. If nothing is and it stays so, restart the server that leads their streams",
-                beat.node, beat.doubtful
+                beat.node,
+                partitions(beat.doubtful, "doubtful ")
             ));
         }
     }
@@ -80,7 +109,7 @@ fn of_room(seen: &Seen, findings: &mut Vec<String>) {
     if let Some(fullest) = full.iter().max_by_key(|stream| percent(stream)) {
         findings.push(format!(
             "{} of {} partitions hold {FULL_PERCENT} % or more of what they may, the fullest {} {} % of {}: at 100 % their posts are refused \
-             (`log_full`). Let rooms keep less (retention_bytes or retention_hours), or give the streams more: `nats stream edit --max-bytes`",
+             (`log_full`). Let rooms keep less (retention_bytes or retention_hours), or give the streams more: `banter cluster init --stream-bytes-max`",
             full.len(),
             streams.len(),
             fullest.config.name,
@@ -90,11 +119,10 @@ fn of_room(seen: &Seen, findings: &mut Vec<String>) {
     }
     if percent(&description.index) >= FULL_PERCENT {
         findings.push(format!(
-            "the stream of indexes {} holds {} % of what it may: when it is full, taking over takes longer. Give it more: `nats stream edit \
-             {} --max-bytes`",
+            "the stream of indexes {} holds {} % of what it may: when it is full, taking over takes longer. Give it more, by a larger \
+             `banter cluster init --stream-bytes-max`",
             description.index.config.name,
             percent(&description.index),
-            description.index.config.name
         ));
     }
 }
@@ -135,4 +163,124 @@ fn of_nodes(seen: &Seen, findings: &mut Vec<String>) {
 /// An address that means every address of a host, and none from outside.
 fn is_nowhere(address: &str) -> bool {
     address.parse::<std::net::SocketAddr>().is_ok_and(|address| address.ip().is_unspecified())
+}
+
+#[cfg(test)]
+mod tests {
+    use banter_cluster::engine::Partition;
+    use banter_cluster::members::Beat;
+    use banter_engine::monitoring::MonitoringFault;
+    use banter_engine::streams::Description;
+    use banter_engine::{ClusterName, Founding, Names, Shape, StreamConfig};
+
+    use super::super::look::tests::{beat, heard_one};
+    use super::*;
+
+    const SHAPE: Shape = Shape { replicas: 3, stream_bytes_max: 1_000, index_bytes_max: 1_000 };
+    const FOUNDING: Founding = Founding { cluster_id: 7, partitions: 16, blank_epoch: 1 };
+
+    fn stream(config: StreamConfig) -> StreamState {
+        StreamState { config, messages: 0, bytes: 0, last: 0, leader: Some("s0".to_owned()), peers: Vec::new() }
+    }
+
+    /// A cluster that is well, with nodes that say that.
+    fn seen(beats: Vec<Beat>) -> Seen {
+        let names = Names::new(ClusterName::new("chat").unwrap());
+        let partitions = (0..FOUNDING.partitions)
+            .map(|number| Some(stream(StreamConfig::partition(&names, Partition(number), FOUNDING, SHAPE))));
+        let description = Description {
+            founding: FOUNDING,
+            index: stream(StreamConfig::index(&names, FOUNDING, SHAPE)),
+            partitions: partitions.collect(),
+        };
+        let nodes = beats.into_iter().map(heard_one).collect();
+        Seen { servers: Vec::new(), streams: Ok(description), nodes, faults: Vec::new() }
+    }
+
+    fn told(beats: Vec<Beat>, change: impl FnOnce(&mut Seen)) -> String {
+        let mut seen = seen(beats);
+        change(&mut seen);
+        of(&seen).join("\n")
+    }
+
+    fn two() -> Vec<Beat> {
+        vec![beat("ann", 1, NodeState::Serving), beat("bob", 1, NodeState::Standby)]
+    }
+
+    #[test]
+    fn a_cluster_that_is_well_has_no_finding() {
+        assert_eq!(told(two(), |_| ()), "");
+    }
+
+    #[test]
+    fn whoever_should_serve_is_told_of() {
+        for (states, says) in [
+            (&[][..], "no node was heard: start `banter`"),
+            (&[NodeState::Standby, NodeState::Standby], "no node serves, and none takes over: n0 and n1 may"),
+            (&[NodeState::Claiming, NodeState::Standby], "n0 is taking over"),
+            (&[NodeState::Serving, NodeState::Serving], "n0 and n1 think themselves the owner"),
+            (&[NodeState::Serving], "n0 is the only node"),
+            (&[NodeState::Serving, NodeState::Draining], "n0 is the only node"),
+            (&[NodeState::Draining], "every node is stopping"),
+        ] {
+            let beats = states.iter().enumerate().map(|(number, state)| beat(&format!("n{number}"), 1, *state));
+            let told = told(beats.collect(), |_| ());
+            assert!(told.contains(says), "{says}: {told}");
+        }
+    }
+
+    #[test]
+    fn what_a_node_says_of_its_partitions_comes_ahead_of_what_the_servers_say() {
+        let mut beats = two();
+        (beats[0].doubtful, beats[0].broken) = (2, 1);
+        beats[1].addresses = vec!["0.0.0.0:7878".to_owned(), "[::]:1".to_owned(), "b:7878".to_owned()];
+        let told = told(beats, |seen| {
+            seen.faults.push(GateFault::JetStreamOff { server: "s2".to_owned() });
+            seen.nodes[1].is_double = true;
+        });
+        let lines: Vec<&str> = told.lines().collect();
+        for (line, says) in lines.iter().zip([
+            "ann does not serve 1 partition, whose",
+            "ann serves with 2 doubtful partitions",
+            "server s2 has JetStream turned off",
+            "two nodes go by the name bob",
+            "bob has clients come back to 0.0.0.0:7878",
+            "bob has clients come back to [::]:1",
+        ]) {
+            assert!(line.starts_with(says), "{says}: {line}");
+        }
+        assert_eq!(lines.len(), 6);
+    }
+
+    #[test]
+    fn a_stream_is_told_of_before_it_is_full_and_streams_that_cannot_be_seen_are_a_fault_alone() {
+        let full = told(two(), |seen| {
+            let streams = &mut seen.streams.as_mut().unwrap().partitions;
+            streams[3].as_mut().unwrap().bytes = 799;
+            streams[4].as_mut().unwrap().bytes = 800;
+            streams[5].as_mut().unwrap().bytes = 950;
+        });
+        assert!(full.starts_with("2 of 16 partitions hold 80 % or more"), "{full}");
+        assert!(full.contains("the fullest BANTER_chat_005 95 %") && full.contains("retention_bytes"), "{full}");
+        let unseen = told(two(), |seen| {
+            let fault = StreamsFault::Missing { cluster: "chat".to_owned() };
+            seen.faults.push(GateFault::Streams(fault.to_string()));
+            seen.streams = Err(fault);
+        });
+        assert_eq!(unseen.lines().count(), 1, "{unseen}");
+    }
+    #[test]
+    fn of_an_engine_with_too_few_servers_that_is_said_first_and_what_follows_from_it_is_not() {
+        let told = told(two(), |seen| {
+            for url in ["http://a:1", "http://b:1"] {
+                let fault = MonitoringFault::Silent { url: url.to_owned(), why: "refused".to_owned() };
+                seen.faults.push(fault.clone().into());
+                seen.servers.push((url.to_owned(), Err(fault)));
+            }
+            seen.faults.push(GateFault::Streams("JetStream does not answer".to_owned()));
+        });
+        let lines: Vec<&str> = told.lines().collect();
+        assert!(lines[0].starts_with("0 of 2 NATS servers keep messages"), "{told}");
+        assert_eq!(lines.len(), 3, "{told}");
+    }
 }

@@ -4,8 +4,9 @@
 //! fit what the servers may store, or none of them is of use: the usual size is a share of what is left there, and it is looked at
 //! before the first stream is made.
 
-use banter_engine::streams::{self, Description, Progress, StreamsFault};
-use banter_engine::{Connection, Founding, Shape, health};
+use banter_engine::health::{self, Health};
+use banter_engine::streams::{self, Description, Progress, StreamState, StreamsFault};
+use banter_engine::{Connection, Founding, Shape, growing};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -31,8 +32,7 @@ pub(super) struct InitLine {
     /// Into how many partitions rooms are shared out, for ever: a power of two from 16 to 256 [default: 64]
     #[arg(long, value_name = "N", value_parser = parse_partitions)]
     partitions: Option<u16>,
-    /// How much each partition may hold on each server: 256MiB, 1GiB; all together are set aside there [default: of half of what
-    /// the servers have left, an equal share]
+    /// How much each partition may hold on each server, like 256MiB [default: an equal share of half of what the servers have left]
     #[arg(long, value_name = "BYTES", value_parser = bytes::parse)]
     stream_bytes_max: Option<u64>,
     /// How many servers keep each stream: 3, or 5 where two may be down; 1 only with --unproved [default: 3]
@@ -55,29 +55,54 @@ fn parse_replicas(text: &str) -> Result<u8, String> {
         .ok_or_else(|| "it must be 3, 5, or 1 for trials".to_owned())
 }
 
-/// Makes the streams that are not there.
+/// Makes the streams that are not there, and gives those that are as much as is asked.
 pub(super) async fn run(told: &Told, line: &InitLine) -> Result<bool, ToolFault> {
     let connection = Connection::open(&told.engine).await?;
-    let health = health::look(&connection, &told.monitoring).await;
-    let (founding, shape) = match health.streams {
-        Ok(found) => as_found(line, &found)?,
+    let Health { servers, streams: found, .. } = health::look(&connection, &told.monitoring).await;
+    let mut counts = Counts::default();
+    let (founding, shape) = match found {
+        Ok(found) => {
+            let (founding, shape) = as_found(line, &found)?;
+            counts.grown = grow(&connection, &found, shape).await?;
+            (founding, shape)
+        }
         Err(StreamsFault::Missing { .. }) => {
-            let rooms: Vec<Room> =
-                health.servers.iter().filter_map(|(_, server)| Room::of(server.as_ref().ok()?)).collect();
-            anew(line, &rooms)?
+            let rooms = servers.iter().filter_map(|(_, server)| Room::of(server.as_ref().ok()?));
+            anew(line, &rooms.collect::<Vec<_>>())?
         }
         Err(fault) => return Err(fault.into()),
     };
-    let (mut made, mut found) = (0, 0);
     let bar = bar(usize::from(founding.partitions) + 1);
     let done = streams::init(&connection, founding, shape, |Progress { is_new, ready, .. }| {
-        *(if is_new { &mut made } else { &mut found }) += 1;
+        *(if is_new { &mut counts.made } else { &mut counts.found }) += 1;
         bar.set_position(ready as u64);
     });
     let founding = done.await;
     bar.finish_and_clear();
-    say(&summary(told, founding?, shape, made, found))?;
+    say(&summary(told, founding?, shape, counts))?;
     Ok(true)
+}
+
+/// Streams, by what was done with them.
+#[derive(Clone, Copy, Default)]
+struct Counts {
+    made: usize,
+    found: usize,
+    grown: usize,
+}
+
+/// How many grew.
+async fn grow(connection: &Connection, found: &Description, shape: Shape) -> Result<usize, ToolFault> {
+    let mut grown = 0;
+    let bar = bar(found.partitions.len() + 1);
+    let done = growing::grow(connection, found, shape, |Progress { is_new, ready, .. }| {
+        grown += usize::from(is_new);
+        bar.set_position(ready as u64);
+    });
+    let done = done.await;
+    bar.finish_and_clear();
+    done?;
+    Ok(grown)
 }
 
 fn bar(streams: usize) -> ProgressBar {
@@ -86,33 +111,13 @@ fn bar(streams: usize) -> ProgressBar {
     bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
-/// A cluster that is there stays as it is: what is asked for may only say the same.
+/// A cluster that is there stays as it is, but that its streams may grow: what else is asked for may only say the same.
 fn as_found(line: &InitLine, found: &Description) -> Result<(Founding, Shape), ToolFault> {
-    let index = &found.index.config;
-    let index_bytes_max = u64::try_from(index.max_bytes).unwrap_or(0);
-    let of_partitions =
-        found.partitions.iter().flatten().find_map(|stream| u64::try_from(stream.config.max_bytes).ok());
-    // One that was broken off at once has no other stream yet.
-    let of_index = || index_bytes_max / u64::from(found.founding.partitions) * INDEX_SHARE;
-    let shape = Shape {
-        replicas: index.num_replicas,
-        stream_bytes_max: of_partitions.unwrap_or_else(of_index),
-        index_bytes_max,
-    };
+    let partitions = found.founding.partitions;
+    let replicas = found.index.config.num_replicas;
     let asked = [
-        ("--partitions", line.partitions.map(u64::from), u64::from(found.founding.partitions), "that never changes"),
-        (
-            "--replicas",
-            line.replicas.map(u64::from),
-            shape.replicas.into(),
-            "change it with `nats stream edit --replicas`",
-        ),
-        (
-            "--stream-bytes-max",
-            line.stream_bytes_max,
-            shape.stream_bytes_max,
-            "change it with `nats stream edit --max-bytes` of each stream",
-        ),
+        ("--partitions", line.partitions.map(u64::from), u64::from(partitions), "it never changes"),
+        ("--replicas", line.replicas.map(u64::from), replicas.into(), "change it with `nats stream edit --replicas`"),
     ];
     for (flag, asked, is, cure) in asked {
         if let Some(asked) = asked.filter(|asked| *asked != is) {
@@ -121,7 +126,35 @@ fn as_found(line: &InitLine, found: &Description) -> Result<(Founding, Shape), T
             return Err(ToolFault::NotMade(what));
         }
     }
-    Ok((found.founding, shape))
+    let index_bytes_max = bytes_max(&found.index);
+    let sizes = || found.partitions.iter().flatten().map(bytes_max);
+    // One that was broken off at once has no other stream yet.
+    let of_index = || index_bytes_max / u64::from(partitions) * INDEX_SHARE;
+    let largest = sizes().max().unwrap_or_else(of_index);
+    let stream_bytes_max = match line.stream_bytes_max {
+        Some(asked) if asked < largest => {
+            let what = format!(
+                "the partitions have {} already, and a stream is never made smaller here: leave --stream-bytes-max out",
+                bytes::shown(largest)
+            );
+            return Err(ToolFault::NotMade(what));
+        }
+        Some(asked) => asked,
+        None if sizes().any(|size| size != largest) => {
+            let what = format!(
+                "some partitions may hold less than others, whose {largest} bytes are the most: give all of them as much with \
+                 --stream-bytes-max {largest}"
+            );
+            return Err(ToolFault::NotMade(what));
+        }
+        None => largest,
+    };
+    let index_bytes_max = index_bytes_max.max(stream_bytes_max / INDEX_SHARE * u64::from(partitions));
+    Ok((found.founding, Shape { replicas, stream_bytes_max, index_bytes_max }))
+}
+
+fn bytes_max(stream: &StreamState) -> u64 {
+    u64::try_from(stream.config.max_bytes).unwrap_or(0)
 }
 
 /// What a server may still set aside.
@@ -179,7 +212,9 @@ fn set_aside(partitions: u16, shape: Shape) -> u64 {
 
 fn no_room(room: &Room, partitions: u16, shape: Shape, needed: u64) -> String {
     format!(
-        "{partitions} partitions of {} and their index set {} aside on each server, and {} has {} of its {} left: raise `jetstream {{          max_file_store }}` of the servers and start them again, or say a smaller --stream-bytes-max ({} at least), or fewer          --partitions",
+        "{partitions} partitions of {} and their index set {} aside on each server, and {} has {} of its {} left: raise `jetstream {{ \
+         max_file_store }}` of the servers and start them again, or say a smaller --stream-bytes-max ({} at least), or fewer \
+         --partitions",
         bytes::shown(shape.stream_bytes_max),
         bytes::shown(needed),
         room.server,
@@ -202,10 +237,13 @@ fn random() -> Result<u64, ToolFault> {
     Ok(u64::from_le_bytes(bytes))
 }
 
-fn summary(told: &Told, founding: Founding, shape: Shape, made: usize, found: usize) -> String {
+fn summary(told: &Told, founding: Founding, shape: Shape, Counts { made, found, grown }: Counts) -> String {
     let Founding { partitions, .. } = founding;
     let streams = match (made, found) {
         (made, 0) => format!("{made} streams made"),
+        (0, found) if grown > 0 => {
+            format!("{grown} of {found} streams have more room; restart the nodes, one by one, to use it")
+        }
         (0, found) => format!("all {found} streams were there already"),
         (made, found) => format!("{made} streams made, {found} were there already"),
     };
@@ -213,18 +251,26 @@ fn summary(told: &Told, founding: Founding, shape: Shape, made: usize, found: us
         1 => "1 copy: NOT SAFE, for trials".to_owned(),
         replicas => format!("{replicas} copies"),
     };
-    let flags = &told.flags;
-    format!(
-        "cluster {}: {streams}\n\
-         {partitions} partitions of {}, {copies}; a server that keeps all of them has {} set aside\n\n\
-         next:\n  \
-         banter cluster check{flags}    the servers prove that they keep what they acknowledge\n  \
-         banter --config FILE           on two machines or more, with [cluster] as in docs/cluster.md\n  \
-         banter cluster status{flags}   how all of it is, and what to do\n",
+    let head = format!(
+        "cluster {}: {streams}\n{partitions} partitions of {}, {copies}; a server that keeps all of them has {} set aside\n",
         told.engine.cluster,
         bytes::shown(shape.stream_bytes_max),
         bytes::shown(set_aside(partitions, shape)),
-    )
+    );
+    head + &next(told, made > 0)
+}
+
+/// What to do next.
+fn next(told: &Told, is_new: bool) -> String {
+    let command = |task: &str| format!("banter cluster {task}{}", told.flags);
+    let mut steps = vec![(command("status"), "how all of it is, and what to do")];
+    if is_new {
+        let start = ("banter --config FILE".to_owned(), "on two machines, with [cluster] as in docs/cluster.md");
+        steps.splice(0..0, [(command("check"), "the servers prove that they keep what they acknowledge"), start]);
+    }
+    let width = steps.iter().map(|(command, _)| command.len()).max().unwrap_or(0);
+    let steps = steps.iter().map(|(command, what)| format!("  {command:<width$}   {what}\n"));
+    format!("\nnext:\n{}", steps.collect::<String>())
 }
 
 #[cfg(test)]

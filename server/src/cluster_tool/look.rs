@@ -140,8 +140,13 @@ pub(super) mod tests {
             doubtful: 0,
             broken: 0,
             term: 3,
+            reaches_engine: false,
             version: "0.1.0".to_owned(),
         }
+    }
+
+    pub(in super::super) fn heard_one(beat: Beat) -> Heard {
+        Heard { beat, is_double: false, runs_before: Vec::new() }
     }
 
     #[test]

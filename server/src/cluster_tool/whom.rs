@@ -17,22 +17,22 @@ const CONFIG_HERE: &str = "banter.toml";
 #[derive(Clone, Debug, Args)]
 pub(super) struct Whom {
     /// A node's configuration, of which [cluster] is read [default: ./banter.toml]
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, help_heading = "Which cluster", value_name = "FILE")]
     config: Option<PathBuf>,
     /// The cluster's name
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = "Which cluster")]
     name: Option<String>,
     /// NATS servers: nats://host:4222,… or tls://host:4222,…
-    #[arg(long, global = true, value_name = "URL,…", value_delimiter = ',')]
+    #[arg(long, global = true, help_heading = "Which cluster", value_name = "URL,…", value_delimiter = ',')]
     engine: Vec<String>,
     /// The monitoring address of each: http://host:8222,…
-    #[arg(long, global = true, value_name = "URL,…", value_delimiter = ',')]
+    #[arg(long, global = true, help_heading = "Which cluster", value_name = "URL,…", value_delimiter = ',')]
     monitoring: Vec<String>,
     /// A credentials file for them
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, help_heading = "Which cluster", value_name = "FILE")]
     credentials: Option<PathBuf>,
     /// A PEM file of who signed their certificates
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, help_heading = "Which cluster", value_name = "FILE")]
     certificate_authority: Option<PathBuf>,
 }
 

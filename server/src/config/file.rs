@@ -338,6 +338,15 @@ mod tests {
     }
 
     #[test]
+    fn the_configuration_that_is_shipped_for_nodes_of_a_cluster_holds() {
+        let config = config(include_str!("../../../deploy/banter-cluster.toml")).expect("deploy/banter-cluster.toml");
+        let cluster = config.cluster.expect("a cluster");
+        assert_eq!((cluster.engine.len(), cluster.engine_monitoring.len(), cluster.unproved_engine), (3, 3, false));
+        // What it has is what nobody would have to write, but for what is a choice.
+        assert_eq!(cluster.dead_after_ms, crate::config::Cluster::default().dead_after_ms);
+    }
+
+    #[test]
     fn the_configuration_that_is_shipped_for_proxies_holds() {
         let config = config(include_str!("../../../deploy/banter.toml")).expect("deploy/banter.toml");
         assert_eq!((config.proxies.trusted.len(), config.origins.len()), (1, 1));

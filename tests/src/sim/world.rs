@@ -609,6 +609,6 @@ fn tell_ask(core: usize, ask: &Ask) {
         Ask::Seal { end, .. } => println!("    core {core} seals {} at {}", end.segment.id, end.offset),
         Ask::MendIndex { segment } => println!("    core {core} wants the index of {segment} made again"),
         Ask::Release { segment } => println!("    core {core} needs {segment} no more"),
-        Ask::Prepare { .. } | Ask::LetGo { .. } => {}
+        Ask::Prepare { .. } | Ask::LetGo { .. } | Ask::Prove => {}
     }
 }

@@ -53,7 +53,7 @@ struct FakeRoom {
 pub struct Server {
     rooms: BTreeMap<String, FakeRoom>,
     reader: Option<FrameReader>,
-    out: Vec<u8>,
+    pub out: Vec<u8>,
     /// The features of the last `hello`, and what is answered to it: names, each ended by a line feed.
     pub said_features: String,
     /// The token of the last hello.
@@ -68,6 +68,16 @@ pub struct Server {
     pub refuse_next_join: Option<(u8, Option<u64>)>,
     pub refuse_next_ask: Option<(u8, Option<u64>)>,
     pub refuse_hello: Option<u8>,
+    /// It stands by: everybody is told of these nodes, each ended by a line feed, and to go elsewhere. None: it serves.
+    pub stands_by: Option<String>,
+    /// What is told behind `welcome`.
+    pub nodes: String,
+    /// The next posts get into the history, so many of them, and nobody knows.
+    pub lose_answers: usize,
+    /// It closes the connection behind what it said.
+    pub is_closing: bool,
+    /// What those said who came: their tokens.
+    pub said_tokens: Vec<Option<String>>,
     /// Every post is refused with `log_failed`.
     pub is_log_broken: bool,
     /// Pages and lists of members are not answered.
@@ -158,13 +168,19 @@ impl Server {
         frame
     }
 
-    fn disconnect(&mut self) {
+    /// The rooms, with their histories: to where another takes over.
+    pub fn give_rooms_to(&mut self, other: &mut Server) {
+        other.rooms = std::mem::take(&mut self.rooms);
+    }
+
+    pub fn disconnect(&mut self) {
+        self.is_closing = false;
         self.reader = None;
         self.out.clear();
         self.rooms.values_mut().for_each(|room| room.has_reader = false);
     }
 
-    fn read(&mut self, mut bytes: &[u8]) {
+    pub fn read(&mut self, mut bytes: &[u8]) {
         let mut reader = self.reader.take().unwrap_or_else(|| {
             bytes = bytes.strip_prefix(&PREAMBLE).expect("the preamble comes first");
             FrameReader::new(FRAME_BYTES_MAX)
@@ -180,8 +196,20 @@ impl Server {
         self.reader = Some(reader);
     }
 
+    /// As a node that stands by answers, or one that serves no longer.
+    pub fn send_away(&mut self, id: RequestId) {
+        let nodes = self.stands_by.clone().unwrap_or_default();
+        self.send(&Said::Nodes { nodes: &nodes });
+        self.refuse(id, ErrorCode::Unavailable as u8, Some(1_000));
+        self.is_closing = true;
+    }
+
     fn answer(&mut self, id: RequestId, ask: &Ask<'_>) {
+        if let Ask::Hello { token, .. } = ask {
+            self.said_tokens.push(token.as_deref().map(str::to_owned));
+        }
         match ask {
+            _ if self.stands_by.is_some() => self.send_away(id),
             Ask::Hello { user, features, token } => match self.refuse_hello {
                 Some(number) => self.refuse(id, number, None),
                 None => {
@@ -198,6 +226,10 @@ impl Server {
                         limits,
                         expires_in_ms: None,
                     });
+                    let nodes = self.nodes.clone();
+                    if !nodes.is_empty() {
+                        self.send(&Said::Nodes { nodes: &nodes });
+                    }
                 }
             },
             Ask::Join { room, from, token, .. } => {
@@ -302,6 +334,11 @@ impl Server {
         let duplicate = known.is_some();
         if !duplicate && room.has_reader {
             self.say_again(name, sequence);
+        }
+        if self.lose_answers > 0 {
+            self.lose_answers -= 1;
+            self.refused_keys.push(key.into());
+            return self.refuse(id, ErrorCode::Unavailable as u8, Some(1_000));
         }
         let sequence = Sequence(sequence as u64);
         self.send(&Said::Posted { id, room: name, epoch, sequence, time_ms: 1, duplicate });

@@ -127,7 +127,8 @@ pub async fn feed(
     caller.must_somewhere(ApiRights::READ)?;
     let (origin, pattern) = (wanted.origin()?, wanted.pattern()?);
     let Some(feeds) = &plane.feeds else {
-        let message = "every room of this server is in memory only (durability), so there is no log to follow";
+        let message = "there is no log here to follow: this server is a node of a cluster, which has no feed yet, or every room of it is \
+                       in memory only (durability)";
         return Err(ApiFault::of(StatusCode::NOT_IMPLEMENTED, "no_log", message));
     };
     let (ending, mut reloads) = (feeds.state.endings(), plane.keys.reloads());

@@ -116,6 +116,7 @@ impl House {
             Ask::MendIndex { segment } => ToKeeper::MendIndex { core, segment },
             Ask::Append { segment, offset, block, .. } => return self.append(core, segment.id, offset, &block),
             Ask::Read(range) => panic!("nobody reads: {range:?}"),
+            Ask::Prove => panic!("nobody else has the folder"),
         };
         self.keeper.take(to_keeper);
     }
