@@ -126,6 +126,7 @@ impl Act {
             Act::Ask(Ask::MendIndex { .. }) => "mend index",
             Act::Ask(Ask::Release { .. }) => "release",
             Act::Ask(Ask::LetGo { .. }) => "let go",
+            Act::Ask(Ask::Prove) => "prove",
             Act::Sync(..) => "sync",
             Act::Answer(_) => "answer",
             Act::WriteIndex(..) => "index",
