@@ -32,6 +32,9 @@ struct Args {
     /// Banter nodes
     #[arg(long, default_value_t = 2)]
     nodes: usize,
+    /// Keep the logs, configurations and data of all servers, also where nothing is found
+    #[arg(long)]
+    keep: bool,
     /// Print the counts as JSON
     #[arg(long)]
     json: bool,
@@ -49,8 +52,9 @@ fn main() -> ExitCode {
     let time = Duration::from_secs_f64(args.minutes * 60.0);
     let length = if args.once { Length::EachOnce } else { Length::Time(time) };
     let (nodes, posts_per_second) = (args.nodes, args.posts_per_second);
-    let outcome = engine_servers::binary()
-        .and_then(|binary| run(Options { seed, length, faults, posts_per_second, nodes, binary, tells: true }));
+    let outcome = engine_servers::binary().and_then(|binary| {
+        run(Options { seed, length, faults, posts_per_second, nodes, binary, keeps: args.keep, tells: true })
+    });
     match outcome {
         Ok(mut outcome) => outcome.tell(args.json),
         Err(why) => {

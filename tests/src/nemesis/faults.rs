@@ -239,8 +239,9 @@ impl Begun {
         if cluster.chance.once_in(4) {
             servers = vec![*cluster.chance.pick(&servers)];
         }
-        self.whom = format!("n{node} and {}", names("s", &servers));
-        if cluster.shared.acks.node() == Some(node) && servers.len() > 1 {
+        let serves = cluster.shared.acks.node() == Some(node);
+        self.whom = format!("n{node}{} and {}", if serves { ", which serves," } else { "" }, names("s", &servers));
+        if serves && servers.len() > 1 {
             cluster.shared.acks.look_past(node);
         }
         for server in servers {
@@ -259,7 +260,7 @@ impl Begun {
         if self.kind == Kind::CutEngineLink {
             others = vec![*cluster.chance.pick(&others)];
         }
-        self.whom = format!("s{server}{leads} and {}", names("s", &others));
+        self.whom = format!("s{server}{leads}, and {}", names("s", &others));
         for other in others {
             self.cut(cluster, server, other);
             if self.kind != Kind::CutEngineOneWay {

@@ -90,6 +90,8 @@ pub struct Options {
     pub nodes: usize,
     /// The NATS server.
     pub binary: PathBuf,
+    /// Whether the logs, configurations and data of all servers stay, also where nothing is found.
+    pub keeps: bool,
     /// Whether to say on the terminal how it goes.
     pub tells: bool,
 }
@@ -103,7 +105,7 @@ pub fn run(options: Options) -> Result<Outcome, String> {
     let folder = std::env::temp_dir().join(format!("banter-nemesis-{}-{}", options.seed, std::process::id()));
     std::fs::create_dir_all(&folder).map_err(|error| error.to_string())?;
     let mut outcome = run_in(&options, &folder)?;
-    if outcome.is_clean() {
+    if outcome.is_clean() && !options.keeps {
         let _ = std::fs::remove_dir_all(&folder);
     } else {
         outcome.kept = Some(folder);

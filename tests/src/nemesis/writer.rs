@@ -17,6 +17,8 @@ use crate::seeded::Seeded;
 const OUTSTANDING_MAX: usize = 16;
 /// The rest behind a refusal that does not say how long.
 const RETRY: Duration = Duration::from_millis(200);
+/// A node that cannot say for so many tries what came of a post may be cut off from the engine, and another one in its place.
+const UNAVAILABLE_MAX: u32 = 2;
 
 /// What a writer is told, and what it counts.
 pub struct Shared {
@@ -61,6 +63,8 @@ struct Open {
     at: usize,
     send: Send,
     has_been_sent: bool,
+    /// How often it was answered `unavailable`.
+    unavailable: u32,
 }
 
 /// When a post was sent, or is to be.
@@ -133,7 +137,10 @@ impl Writer {
         let id = self.shared.next_id.fetch_add(1, Relaxed);
         let room = *self.chance.pick(&self.rooms);
         let (answer, sent_at) = (Answer::Missing, Instant::now());
-        self.open.insert(id, Open { at: self.written.posts.len(), send: Send::Due(sent_at), has_been_sent: false });
+        self.open.insert(
+            id,
+            Open { at: self.written.posts.len(), send: Send::Due(sent_at), has_been_sent: false, unavailable: 0 },
+        );
         let post =
             Post { id, room, writer: self.number, keyed: true, answer, repeated: false, sent_at, answered_at: None };
         self.written.posts.push(post);
@@ -176,7 +183,12 @@ impl Writer {
             Answer::Refused(code) => {
                 let rest = event["retry_after_ms"].as_u64().map_or(RETRY, Duration::from_millis);
                 open.send = Send::Due(Instant::now() + rest);
+                open.unavailable += u32::from(code == "unavailable");
                 *self.written.refused.entry(code).or_default() += 1;
+                if open.unavailable >= UNAVAILABLE_MAX {
+                    open.unavailable = 0;
+                    self.visitor.leave();
+                }
             }
             answer => {
                 let (Send::Was(sent) | Send::Due(sent)) = open.send;
