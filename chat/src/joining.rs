@@ -21,7 +21,7 @@ impl Rooms {
         let core = ask.reader.core;
         let parcel = match self.try_join(&ask, turn) {
             Err(refusal) => {
-                if let Err((ask, refusal)) = self.prove_first(ask, refusal, turn) {
+                if let Some((ask, refusal)) = self.prove_first(ask, refusal, turn) {
                     refuse_join(&ask, refusal, turn);
                 }
                 return;

@@ -39,20 +39,20 @@ struct Waiting {
 }
 
 impl Rooms {
-    /// Has a join wait that is refused for its cursor, where another machine may know better; given back: it is refused now.
+    /// Has a join wait that is refused for its cursor, where another machine may know better. Given back, it is refused now.
     pub(crate) fn prove_first(
         &mut self,
         ask: JoinAsk,
         refusal: Refusal,
         turn: &mut Turn<'_>,
-    ) -> Result<(), (JoinAsk, Refusal)> {
+    ) -> Option<(JoinAsk, Refusal)> {
         let log = self.logs.id_of(RoomId::of(ask.room.as_str()));
         let is_of_cursor = matches!(refusal.code, ErrorCode::CursorAhead | ErrorCode::WrongEpoch);
         if self.is_proved || !is_of_cursor || !self.logs.is_partition(log) || self.logs.get(log).is_none() {
-            return Err((ask, refusal));
+            return Some((ask, refusal));
         }
         if self.proofs.count >= WAITING_MAX {
-            return Err((ask, unavailable()));
+            return Some((ask, unavailable()));
         }
         turn.counters.steps += 1;
         self.proofs.count += 1;
@@ -61,7 +61,7 @@ impl Rooms {
         if waiting.asked.is_empty() {
             self.ask_proof(log);
         }
-        Ok(())
+        None
     }
 
     fn ask_proof(&mut self, log: LogId) {
