@@ -4,9 +4,9 @@
 //! writes it, and nobody else.
 //!
 //! Invariants:
-//! - A log that is looked at to be changed is in [`Logs::awake`] until its asks are taken, and longer where there is more to do
+//! - A log that is looked at to be changed is in `Logs::awake` until its asks are taken, and longer where there is more to do
 //!   by itself. So no turn walks logs in which nothing happens.
-//! - Tickets of readings are a journal's own: beside a ticket stands the log that gave it ([`Reading`]).
+//! - Tickets of readings are a journal's own: beside a ticket stands the log that gave it (`Reading`).
 
 use banter_log::journal::{Ask, Journal, JournalParts};
 use banter_protocol::ids::RoomId;
