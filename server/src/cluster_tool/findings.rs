@@ -1,6 +1,7 @@
 //! What is wrong with a cluster, each with its cure: of what was seen of it, and nothing else.
 
 use banter_cluster::members::{Beat, NodeState};
+use banter_cluster::store::RESERVED_BYTES;
 use banter_engine::gate::GateFault;
 use banter_engine::streams::{StreamState, StreamsFault};
 
@@ -127,9 +128,9 @@ fn of_room(seen: &Seen, findings: &mut Vec<String>) {
     }
 }
 
-/// How much of what it may hold a stream does, in hundredths.
+/// How much of what posts may fill of it a stream holds, in hundredths.
 pub(super) fn percent(stream: &StreamState) -> u64 {
-    let max = u64::try_from(stream.config.max_bytes).unwrap_or(0);
+    let max = u64::try_from(stream.config.max_bytes).unwrap_or(0).saturating_sub(RESERVED_BYTES);
     stream.bytes.saturating_mul(100).checked_div(max).unwrap_or(0)
 }
 
@@ -183,7 +184,7 @@ mod tests {
     use super::super::look::tests::{beat, heard_one};
     use super::*;
 
-    const SHAPE: Shape = Shape { replicas: 3, stream_bytes_max: 1_000, index_bytes_max: 1_000 };
+    const SHAPE: Shape = Shape { replicas: 3, stream_bytes_max: 1_000 + RESERVED_BYTES, index_bytes_max: 1 << 21 };
     const FOUNDING: Founding = Founding { cluster_id: 7, partitions: 16, blank_epoch: 1 };
 
     fn stream(config: StreamConfig) -> StreamState {
