@@ -1,6 +1,7 @@
 //! What is wrong with a cluster, each with its cure: of what was seen of it, and nothing else.
 
-use banter_cluster::members::NodeState;
+use banter_cluster::members::{Beat, NodeState};
+use banter_cluster::store::RESERVED_BYTES;
 use banter_engine::gate::GateFault;
 use banter_engine::streams::{StreamState, StreamsFault};
 
@@ -26,7 +27,7 @@ pub(super) fn of(seen: &Seen) -> Vec<String> {
         |fault: &GateFault| matches!(fault, GateFault::Streams(_) | GateFault::NoStream { .. } | GateFault::NoLeader);
     findings.extend(seen.faults.iter().filter(|fault| !(is_engine_down && follows(fault))).map(ToString::to_string));
     of_room(seen, &mut findings);
-    of_nodes(seen, &mut findings);
+    of_nodes(seen, is_engine_down, &mut findings);
     findings
 }
 
@@ -127,13 +128,13 @@ fn of_room(seen: &Seen, findings: &mut Vec<String>) {
     }
 }
 
-/// How much of what it may hold a stream does, in hundredths.
+/// How much of what posts may fill of it a stream holds, in hundredths.
 pub(super) fn percent(stream: &StreamState) -> u64 {
-    let max = u64::try_from(stream.config.max_bytes).unwrap_or(0);
+    let max = u64::try_from(stream.config.max_bytes).unwrap_or(0).saturating_sub(RESERVED_BYTES);
     stream.bytes.saturating_mul(100).checked_div(max).unwrap_or(0)
 }
 
-fn of_nodes(seen: &Seen, findings: &mut Vec<String>) {
+fn of_nodes(seen: &Seen, is_engine_down: bool, findings: &mut Vec<String>) {
     let staying = || seen.nodes.iter().filter(|heard| heard.beat.state != NodeState::Draining);
     if !seen.nodes.is_empty() && staying().count() < NODES_MIN {
         let names = named(&staying().collect::<Vec<_>>());
@@ -143,6 +144,14 @@ fn of_nodes(seen: &Seen, findings: &mut Vec<String>) {
                 format!("{only} is the only node: when it goes, nobody takes over; start `banter` on another machine")
             }
         });
+    }
+    let stands_cut_off = |beat: &&Beat| beat.state == NodeState::Standby && !beat.reaches_engine;
+    for beat in seen.nodes.iter().map(|heard| &heard.beat).filter(stands_cut_off).filter(|_| !is_engine_down) {
+        findings.push(format!(
+            "{} stands by, and the engine's answers do not reach it, so it would not take over: if it was not started just now, look at the \
+             network between it and the NATS servers, and at what it logs",
+            beat.node
+        ));
     }
     for heard in seen.nodes.iter().filter(|heard| heard.is_double) {
         findings.push(format!(
@@ -168,7 +177,6 @@ fn is_nowhere(address: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use banter_cluster::engine::Partition;
-    use banter_cluster::members::Beat;
     use banter_engine::monitoring::MonitoringFault;
     use banter_engine::streams::Description;
     use banter_engine::{ClusterName, Founding, Names, Shape, StreamConfig};
@@ -176,7 +184,7 @@ mod tests {
     use super::super::look::tests::{beat, heard_one};
     use super::*;
 
-    const SHAPE: Shape = Shape { replicas: 3, stream_bytes_max: 1_000, index_bytes_max: 1_000 };
+    const SHAPE: Shape = Shape { replicas: 3, stream_bytes_max: 1_000 + RESERVED_BYTES, index_bytes_max: 1 << 21 };
     const FOUNDING: Founding = Founding { cluster_id: 7, partitions: 16, blank_epoch: 1 };
 
     fn stream(config: StreamConfig) -> StreamState {
@@ -250,6 +258,17 @@ mod tests {
             assert!(line.starts_with(says), "{says}: {line}");
         }
         assert_eq!(lines.len(), 6);
+    }
+
+    #[test]
+    fn one_that_stands_by_in_vain_is_told_of() {
+        let mut beats = two();
+        beats[1].reaches_engine = false;
+        assert!(told(beats.clone(), |_| ()).starts_with("bob stands by, and the engine's answers do not reach it"));
+        // Where the engine is down that is said once.
+        let fault = MonitoringFault::Silent { url: "http://a:1".to_owned(), why: "refused".to_owned() };
+        let down = told(beats, |seen| seen.servers.push(("http://a:1".to_owned(), Err(fault))));
+        assert!(down.starts_with("0 of 1 NATS servers") && !down.contains("bob"), "{down}");
     }
 
     #[test]

@@ -140,7 +140,7 @@ pub(super) mod tests {
             doubtful: 0,
             broken: 0,
             term: 3,
-            reaches_engine: false,
+            reaches_engine: true,
             version: "0.1.0".to_owned(),
         }
     }

@@ -215,6 +215,7 @@ fn json_node(beat: &Beat) -> Value {
         "doubtful": beat.doubtful,
         "broken": beat.broken,
         "term": beat.term,
+        "reaches_engine": beat.reaches_engine,
         "version": beat.version,
         "addresses": beat.addresses,
     })
