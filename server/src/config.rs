@@ -405,6 +405,15 @@ impl Settings {
         if auth == Auth::Open && !listen.ip().is_loopback() && !self.is_open {
             return Err(ConfigFault::Open { listen, place });
         }
+        if let Some(Given { value, place }) = &self.cluster
+            && value.addresses.is_empty()
+            && listen.ip().is_unspecified()
+        {
+            let what = format!(
+                "[cluster] cannot tell clients where this node is, which listens on {listen}: say addresses = [\"chat-1.example.com:7878\"]"
+            );
+            return Err(ConfigFault::Table { place: place.clone(), what });
+        }
         Ok(Config {
             listen,
             data: take(self.data, DEFAULT_DATA.into()).0,
