@@ -279,6 +279,14 @@ mod tests {
         assert!(told_of_silence.starts_with("server s0 is gone for BANTER_c_index"), "{told_of_silence}");
         let told_of_lag = told(|health| jetstream(health, 0).meta.as_mut().unwrap().replicas[0].current = false);
         assert!(told_of_lag.starts_with("server s1 is behind for JetStream"), "{told_of_lag}");
+        let told_of_lag_of = |lag| {
+            told(|health| {
+                let peer = &mut streams(health).index.peers[0];
+                (peer.current, peer.lag) = (false, lag);
+            })
+        };
+        assert_eq!(told_of_lag_of(1), "", "what is on its way");
+        assert!(told_of_lag_of(17).starts_with("server s0 is behind for BANTER_c_index"));
         let told_of_absence = told(|health| {
             let partitions = &mut streams(health).partitions;
             partitions[3] = None;

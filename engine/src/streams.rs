@@ -16,6 +16,9 @@ const NO_ROOM_ON_SERVERS: [u64; 2] = [10_005, 10_047];
 const NO_CLUSTER: u64 = 10_074;
 /// How long a server that keeps a stream may say nothing to the stream's leader.
 const PEER_SILENT_MAX_NANOSECONDS: u64 = 5_000_000_000;
+/// Entries that may be on their way to a server: a node has four appends of a partition in flight, and an acknowledgement waits for two
+/// servers of three, so that the third is some rounds behind.
+const PEER_LAG_MAX: u64 = 16;
 /// Pages of the list of streams that are asked for at most: 256 streams are on each.
 const PAGES_MAX: usize = 8;
 
@@ -122,6 +125,17 @@ pub struct Peer {
 }
 
 impl Peer {
+    /// Whether it lacks more than what is on its way to it. One that is heard, and lacks a few entries of a stream that is being
+    /// written, is as good as current: of three servers the slowest one is seen so at many a look under load.
+    pub fn is_behind(&self) -> bool {
+        !self.current && !(1..=PEER_LAG_MAX).contains(&self.lag)
+    }
+
+    /// Whether it is there, and has what it should have.
+    pub fn is_well(&self) -> bool {
+        !self.offline && !self.is_silent() && !self.is_behind()
+    }
+
     /// Whether it has missed several of its signs of life, of which each second brings one.
     pub fn is_silent(&self) -> bool {
         self.active > PEER_SILENT_MAX_NANOSECONDS

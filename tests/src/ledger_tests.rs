@@ -149,3 +149,19 @@ fn a_time_that_goes_back_is_out_of_order() {
     ledger.take_page(0, &json!({"epoch": EPOCH, "messages": messages}));
     assert_eq!(ledger.count(Fault::Reordered), 1);
 }
+
+#[test]
+fn one_place_for_two_posts_is_found_in_acknowledgements_and_in_what_was_shown() {
+    let mut ledger = ledger();
+    ledger.record(vec![posted(1, 1), posted(2, 2)]);
+    ledger.judge_owners();
+    assert_eq!(ledger.count(Fault::TwoOwners), 0);
+    ledger.record(vec![posted(3, 2)]);
+    let place = Place { epoch: EPOCH, sequence: 1 };
+    ledger.record_shown(vec![Shown { room: 0, place, id: 1 }]);
+    ledger.record_shown(vec![Shown { room: 0, place, id: 2 }]);
+    // Of another history it is another place.
+    ledger.record_shown(vec![Shown { room: 0, place: Place { epoch: EPOCH + 1, sequence: 1 }, id: 3 }]);
+    ledger.judge_owners();
+    assert_eq!(ledger.count(Fault::TwoOwners), 2);
+}

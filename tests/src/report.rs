@@ -29,6 +29,8 @@ pub struct Report {
     pub faults: BTreeMap<Fault, usize>,
     /// The first of them, in words.
     pub examples: Vec<String>,
+    /// What is wrong beside what a ledger can find.
+    pub troubles: Vec<String>,
     /// From the start of the process to its listening, recovery included.
     pub restart_ms_p50: u64,
     /// The longest of these.
@@ -54,6 +56,7 @@ impl Report {
             shown: ledger.shown_count(),
             faults: kinds.iter().map(|&kind| (kind, ledger.count(kind))).collect(),
             examples: ledger.faults().take(10).map(|(kind, what)| format!("{kind:?}: {what}")).collect(),
+            troubles: Vec::new(),
             restart_ms_p50: restarts_ms.get(restarts_ms.len() / 2).copied().unwrap_or(0),
             restart_ms_max: restarts_ms.last().copied().unwrap_or(0),
             more: Vec::new(),
@@ -62,7 +65,7 @@ impl Report {
 
     /// Whether nothing was found.
     pub fn is_clean(&self) -> bool {
-        self.faults.is_empty()
+        self.faults.is_empty() && self.troubles.is_empty()
     }
 
     /// Every count with its name, faults with 0 too.
@@ -89,6 +92,8 @@ impl Report {
         ];
         let counts = counts.map(|(name, count)| (name.to_owned(), count as u64)).into_iter();
         let restarts = [("restart_ms_p50", self.restart_ms_p50), ("restart_ms_max", self.restart_ms_max)];
+        // Not every judge measures them.
+        let restarts = restarts.into_iter().filter(|_| self.restart_ms_max > 0);
         counts.chain(restarts.map(|(name, ms)| (name.to_owned(), ms))).chain(self.more.iter().cloned()).collect()
     }
 
@@ -96,10 +101,13 @@ impl Report {
     pub fn tell(&self, as_json: bool) -> ExitCode {
         if as_json {
             let counts: BTreeMap<String, u64> = self.counts().into_iter().collect();
-            println!("{}", json!({"seed": self.seed, "counts": counts, "examples": self.examples}));
+            println!(
+                "{}",
+                json!({"seed": self.seed, "counts": counts, "examples": self.examples, "troubles": self.troubles})
+            );
         } else {
             self.counts().iter().for_each(|(name, count)| println!("{count:>10}  {name}"));
-            self.examples.iter().for_each(|example| println!("{example}"));
+            self.examples.iter().chain(&self.troubles).for_each(|what| println!("{what}"));
             println!("{}", self.verdict());
         }
         if self.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
@@ -121,7 +129,7 @@ impl Report {
     #[track_caller]
     pub fn assert_clean(&self) {
         let _ = self.tell(false);
-        assert!(self.is_clean(), "{:#?}", self.examples);
+        assert!(self.is_clean(), "{:#?} {:#?}", self.examples, self.troubles);
     }
 }
 
@@ -141,6 +149,7 @@ mod tests {
             shown: 40,
             faults: BTreeMap::new(),
             examples: Vec::new(),
+            troubles: Vec::new(),
             restart_ms_p50: 1,
             restart_ms_max: 2,
             more: Vec::new(),

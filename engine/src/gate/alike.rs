@@ -80,7 +80,7 @@ pub(super) struct Behind {
 impl Behind {
     /// A server, as who leads `of` sees it.
     pub(super) fn on_peer(&mut self, peer: &Peer, of: &str) {
-        if peer.offline || !peer.current || peer.is_silent() {
+        if !peer.is_well() {
             let gone = peer.offline || peer.is_silent();
             self.servers.entry((peer.name.clone(), gone)).or_default().push(of.to_owned());
         }

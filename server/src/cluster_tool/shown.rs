@@ -138,7 +138,7 @@ impl<'a> Sum<'a> {
 }
 
 fn is_current(stream: &StreamState) -> bool {
-    let current = stream.peers.iter().filter(|peer| peer.current && !peer.offline && !peer.is_silent()).count();
+    let current = stream.peers.iter().filter(|peer| peer.is_well()).count();
     current + 1 >= usize::from(stream.config.num_replicas)
 }
 

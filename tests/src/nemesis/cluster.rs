@@ -8,6 +8,8 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
+
 use super::engine_servers::EngineServers;
 use super::network::{Network, run};
 use super::nodes::{CLUSTER, Nodes};
@@ -19,6 +21,10 @@ use crate::server_process::{holds_within, program};
 const PARTITIONS: usize = 16;
 /// How long anything may take behind the end of a fault, elections and all. Longer is found to be a fault of the cluster.
 pub const BACK_MAX: Duration = Duration::from_secs(90);
+/// A server of the engine that is behind for so long does not catch up by itself.
+const CATCH_UP_MAX: Duration = Duration::from_secs(40);
+/// With that a node ends that found the engine unproved.
+const UNPROVED: i32 = 78;
 /// The line that says how it goes is written that often.
 const LINE_EVERY: Duration = Duration::from_millis(250);
 
@@ -51,6 +57,10 @@ pub struct Cluster {
     pub troubles: Vec<String>,
     /// How long `banter cluster status` took to find nothing wrong, behind each fault.
     pub well: Vec<Duration>,
+    /// Servers of the engine that were started again, since they did not catch up by themselves.
+    pub not_caught_up: u64,
+    /// Starts of nodes that ended, since the engine did not prove itself in time.
+    pub unproved: u64,
     folder: PathBuf,
     line: Option<Line>,
 }
@@ -71,7 +81,9 @@ impl Cluster {
         let engine = EngineServers::new(&network, binary, size.servers, folder, disk_bytes, size.has_disks)?;
         let nodes = Nodes::new(&network, &engine, size.nodes, folder)?;
         let (chance, troubles, well, folder) = (Seeded::new(0), Vec::new(), Vec::new(), folder.to_owned());
-        let mut cluster = Cluster { nodes, engine, network, shared, chance, troubles, well, folder, line: None };
+        let (not_caught_up, unproved, line) = (0, 0, None);
+        let mut cluster =
+            Cluster { nodes, engine, network, shared, chance, troubles, well, not_caught_up, unproved, folder, line };
         (0..size.servers).for_each(|server| cluster.engine.start(&cluster.network, server));
         if !holds_within(BACK_MAX, || cluster.engine.are_one()) {
             return Err(format!("the servers of the engine did not find each other within {BACK_MAX:?}"));
@@ -110,10 +122,7 @@ impl Cluster {
             if rooms.is_empty() && readers.is_empty() {
                 return true;
             }
-            if let Some(node) = self.nodes.ended().first() {
-                self.troubles.push(format!("n{node} ended by itself"));
-                return false;
-            }
+            self.supervise();
             self.rest(Duration::from_millis(20));
         }
         let (rooms, readers) = self.shared.acks.waiting(since);
@@ -125,16 +134,45 @@ impl Cluster {
         false
     }
 
-    /// Waits until `banter cluster status` finds nothing wrong, which is what an operator would wait for.
+    /// Waits until `banter cluster status` finds nothing wrong, and does meanwhile what an operator would: a server of the
+    /// engine that does not catch up by itself, which is a known fault of it, is started again.
     pub fn wait_until_well(&mut self) -> bool {
-        let (began, timeout) = (Instant::now(), format!("{}s", BACK_MAX.as_secs()));
-        let (is_well, said) = self.status(&timeout);
-        if is_well {
-            self.well.push(began.elapsed());
-        } else {
-            self.troubles.push(format!("`banter cluster status` still finds something behind {BACK_MAX:?}:\n{said}"));
+        let began = Instant::now();
+        let timeout = format!("{}s", CATCH_UP_MAX.as_secs());
+        loop {
+            let (is_well, said) = self.status(&timeout);
+            if is_well {
+                self.well.push(began.elapsed());
+                return true;
+            }
+            if began.elapsed() > BACK_MAX {
+                let what = format!("`banter cluster status` still finds something behind {BACK_MAX:?}:\n{said}");
+                self.troubles.push(what);
+                return false;
+            }
+            for server in
+                (0..self.engine.count()).filter(|server| said.contains(&format!("- server s{server} is behind")))
+            {
+                self.say(&format!("  s{server} does not catch up: it is started again"));
+                self.not_caught_up += 1;
+                self.engine.signal(server, Signal::TERM);
+                self.engine.wait_for_end(server);
+                self.engine.start(&self.network, server);
+            }
         }
-        is_well
+    }
+
+    /// Starts nodes again as their supervisor would, that found the engine unproved and ended.
+    fn supervise(&mut self) {
+        while let Some((node, code)) = self.nodes.take_ended() {
+            if code == UNPROVED {
+                self.say(&format!("  n{node} found the engine unproved, and is started again"));
+                self.unproved += 1;
+            } else {
+                self.troubles.push(format!("n{node} ended by itself with {code}"));
+            }
+            self.nodes.start(&self.network, node);
+        }
     }
 
     /// What `banter cluster status` says, and whether all is well.
@@ -148,7 +186,10 @@ impl Cluster {
         let status = loop {
             match child.try_wait().expect("a child") {
                 Some(status) => break status,
-                None => self.rest(Duration::from_millis(20)),
+                None => {
+                    self.supervise();
+                    self.rest(Duration::from_millis(20));
+                }
             }
         };
         (status.success(), std::fs::read_to_string(said).unwrap_or_default())

@@ -105,7 +105,7 @@ pub fn run(options: Options) -> Result<Outcome, String> {
     let folder = std::env::temp_dir().join(format!("banter-nemesis-{}-{}", options.seed, std::process::id()));
     std::fs::create_dir_all(&folder).map_err(|error| error.to_string())?;
     let mut outcome = run_in(&options, &folder)?;
-    if outcome.is_clean() && !options.keeps {
+    if outcome.report.is_clean() && !options.keeps {
         let _ = std::fs::remove_dir_all(&folder);
     } else {
         outcome.kept = Some(folder);
@@ -137,12 +137,13 @@ fn run_in(options: &Options, folder: &Path) -> Result<Outcome, String> {
         cluster.tell_how_it_goes();
     }
     let mut clients = Clients::start(options, &cluster);
-    let is_served = cluster.wait_until_served();
+    let is_served = cluster.wait_until_served() && cluster.wait_until_well();
     let rounds = if is_served { all_rounds(options, &faults, &mut cluster) } else { Vec::new() };
     let ledger = clients.end(options, &mut cluster);
     let mut report = Report::of(&ledger, rounds.len(), &[]);
     report.more = more(&clients, &cluster, &rounds);
-    Ok(Outcome { report, rounds, troubles: cluster.troubles.clone(), kept: None, left_out })
+    report.troubles.clone_from(&cluster.troubles);
+    Ok(Outcome { report, rounds, kept: None, left_out })
 }
 
 /// Fault for fault, until it is time or the cluster does not come back.
@@ -347,5 +348,7 @@ fn more(clients: &Clients, cluster: &Cluster, rounds: &[Round]) -> Vec<(String, 
     }
     let (p50, max) = p50_and_max_ms(cluster.well.iter().copied());
     more.extend([("status_well_ms_p50".to_owned(), p50), ("status_well_ms_max".to_owned(), max)]);
+    more.push(("servers_not_caught_up".to_owned(), cluster.not_caught_up));
+    more.push(("starts_unproved".to_owned(), cluster.unproved));
     more
 }

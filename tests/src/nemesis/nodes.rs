@@ -86,10 +86,18 @@ impl Nodes {
         (0..self.all.len()).filter(|&node| self.all[node].process.is_some() && !self.all[node].is_halted).collect()
     }
 
-    /// Those that ended although nobody told them to.
-    pub fn ended(&mut self) -> Vec<usize> {
-        let has_ended = |node: &mut Node| node.process.as_mut().is_some_and(|process| !process.is_running());
-        self.all.iter_mut().enumerate().filter_map(|(number, node)| has_ended(node).then_some(number)).collect()
+    /// One that ended although nobody told it to, and its exit code.
+    pub fn take_ended(&mut self) -> Option<(usize, i32)> {
+        for (number, node) in self.all.iter_mut().enumerate() {
+            if let Some(process) = &mut node.process
+                && !process.is_running()
+            {
+                let code = process.wait(PATIENCE).code().unwrap_or(-1);
+                node.process = None;
+                return Some((number, code));
+            }
+        }
+        None
     }
 
     /// Sends one a signal.

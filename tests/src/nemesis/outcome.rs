@@ -25,8 +25,6 @@ pub struct Outcome {
     pub report: Report,
     /// All rounds.
     pub rounds: Vec<Round>,
-    /// What is wrong beside that: a cluster that did not come back, a server that ended by itself.
-    pub troubles: Vec<String>,
     /// The logs, configurations and data of all servers, where something was found.
     pub kept: Option<PathBuf>,
     /// What of the run was asked for, and could not be tried here.
@@ -34,11 +32,6 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// Whether nothing was found.
-    pub fn is_clean(&self) -> bool {
-        self.report.is_clean() && self.troubles.is_empty()
-    }
-
     /// Prints it, and gives the program's end: a failure unless it is clean.
     pub fn tell(&mut self, as_json: bool) -> ExitCode {
         let rows = self.rows();
@@ -60,18 +53,17 @@ impl Outcome {
         }
         let end = self.report.tell(as_json);
         self.left_out.iter().for_each(|what| eprintln!("NOT TRIED: {what}"));
-        self.troubles.iter().for_each(|what| eprintln!("FAILED: {what}"));
         if let Some(kept) = &self.kept {
             eprintln!("what all servers logged: {}; again: --seed {}", kept.display(), self.report.seed);
         }
-        if self.is_clean() { end } else { ExitCode::FAILURE }
+        end
     }
 
     /// Prints it, and panics unless it is clean.
     #[track_caller]
     pub fn assert_clean(&mut self) {
         let _ = self.tell(false);
-        assert!(self.is_clean(), "{:#?} {:#?}", self.report.examples, self.troubles);
+        self.report.assert_clean();
     }
 
     fn rows(&self) -> BTreeMap<String, Row> {
