@@ -235,7 +235,8 @@ fn parse_path(text: &str) -> Result<PathBuf, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{config, fault};
+    use super::super::Settings;
+    use super::super::tests::{config, fault, settings};
 
     const LEAST: &str = "[cluster]\nname = 'chat'\nengine = ['nats://a:4222']\nengine_monitoring = ['http://a:8222']\n";
 
@@ -268,6 +269,10 @@ mod tests {
         ] {
             assert!(fault(text).contains(says), "{text}: {}", fault(text));
         }
+        let everywhere = format!("listen = '0.0.0.0:1'\n{LEAST}");
+        let settings = Settings { is_open: true, ..settings(&everywhere).unwrap() };
+        let nowhere = settings.resolve(&[0]).unwrap_err().to_string();
+        assert!(nowhere.contains("cannot tell clients where this node is"), "{nowhere}");
         for key in
             ["append_bytes_max", "append_timeout_ms", "dead_after_ms", "hold_ms", "segment_bytes", "engine_cache_bytes"]
         {
