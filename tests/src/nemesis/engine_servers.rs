@@ -69,7 +69,7 @@ impl EngineServers {
         let routes: Vec<_> = (0..count).map(|host| format!("nats://{}:{}", network.address(host), PORTS[1])).collect();
         let mut all = Vec::new();
         for host in 0..count {
-            let disk = if has_disks { Some(LoopDisk::make(2 * disk_bytes >> 20)?) } else { None };
+            let disk = if has_disks { Some(LoopDisk::make((2 * disk_bytes) >> 20)?) } else { None };
             let store = match &disk {
                 Some(disk) => disk.folder().join("store"),
                 None => folder.join(format!("store-{host}")),
@@ -215,8 +215,8 @@ impl EngineServers {
         let leader = self.running().into_iter().find_map(|index| {
             let told = get(self.addresses[index], "/jsz?accounts=true&streams=true");
             let told: Value = serde_json::from_str(told.split_once("\r\n\r\n")?.1).ok()?;
-            let streams = told["account_details"][0]["stream_detail"].as_array()?.iter();
-            let stream = streams.filter(|found| found["name"] == stream).next()?;
+            let mut streams = told["account_details"][0]["stream_detail"].as_array()?.iter();
+            let stream = streams.find(|found| found["name"] == stream)?;
             Some(stream["cluster"]["leader"].as_str()?.to_owned())
         })?;
         leader.strip_prefix('s')?.parse().ok()
