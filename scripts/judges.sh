@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Has every judge of docs/faults.md try the server, one after another, and prints what each found as a table:
 #   scripts/judges.sh [--share PERCENT]
-# PERCENT (100) of the rounds that docs/faults.md names: about 40 minutes for all of them. Needs root, /dev/fuse, mkfs.ext4 and loop
+# PERCENT (100) of the rounds that docs/faults.md names: about an hour for all of them. Needs root, /dev/fuse, mkfs.ext4 and loop
 # devices; a judge that has not got what it needs says SKIPPED in its line. Fails if one found anything.
 set -uo pipefail
 cd "$(dirname "$0")/.."
@@ -44,4 +44,5 @@ judge "writes, syncs, power" target/release/disk-faults --rounds "$(rounds 100)"
 judge "reads" target/release/disk-faults --rounds "$(rounds 100)" --failing-reads
 judge "the device below ext4" target/release/disk-faults --rounds "$(rounds 100)" --file-system ext4
 judge "power of an ext4" target/release/power-cut --rounds "$(rounds 100)"
+judge "a whole cluster" scripts/nemesis.sh "$(rounds 20)"
 exit "$failed"

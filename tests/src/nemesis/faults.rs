@@ -144,16 +144,18 @@ impl Begun {
     pub fn begin(kind: Kind, cluster: &mut Cluster) -> Self {
         let (from, to) = kind.lasts_ms();
         let lasts = Duration::from_millis((from + cluster.chance.below(to - from)) as u64);
-        let mut begun = Begun { kind, whom: String::new(), lasts, mends: Vec::new() };
+        let mut begun = Begun { kind, whom: "nobody, for none of them runs,".to_owned(), lasts, mends: Vec::new() };
         match kind {
-            Kind::NodeKill | Kind::NodeHalt | Kind::NodeStop => begun.harm_node(cluster),
-            Kind::EngineKill | Kind::EngineHalt | Kind::EngineStop | Kind::EngineLameDuck => begun.harm_server(cluster),
-            Kind::EngineTwoDown => begun.harm_servers(cluster, cluster.engine.count() - 1),
-            Kind::EngineAllDown => begun.harm_servers(cluster, cluster.engine.count()),
-            Kind::CutNode | Kind::CutNodeOut | Kind::CutNodeIn => begun.harm_links_of_node(cluster),
-            Kind::CutEngine | Kind::CutEngineOneWay | Kind::CutEngineLink => begun.harm_links_of_engine(cluster),
-            Kind::PowerCut | Kind::PowerCutAll | Kind::DiskFull => begun.harm_disks(cluster),
-            Kind::Rolling => begun.harm_all_in_turn(cluster),
+            Kind::NodeKill | Kind::NodeHalt | Kind::NodeStop => begun.strike_node(cluster),
+            Kind::EngineKill | Kind::EngineHalt | Kind::EngineStop | Kind::EngineLameDuck => {
+                begun.strike_server(cluster)
+            }
+            Kind::EngineTwoDown => begun.strike_servers(cluster, cluster.engine.count() - 1),
+            Kind::EngineAllDown => begun.strike_servers(cluster, cluster.engine.count()),
+            Kind::CutNode | Kind::CutNodeOut | Kind::CutNodeIn => begun.strike_links_of_node(cluster),
+            Kind::CutEngine | Kind::CutEngineOneWay | Kind::CutEngineLink => begun.strike_links_of_engine(cluster),
+            Kind::PowerCut | Kind::PowerCutAll | Kind::DiskFull => begun.strike_disks(cluster),
+            Kind::Rolling => begun.strike_all_in_turn(cluster),
         }
         begun
     }
@@ -176,7 +178,7 @@ impl Begun {
         }
     }
 
-    fn harm_node(&mut self, cluster: &mut Cluster) {
+    fn strike_node(&mut self, cluster: &mut Cluster) {
         let Some(node) = cluster.any_node() else { return };
         let serves = cluster.shared.acks.node() == Some(node);
         self.whom = format!("n{node}{}", if serves { ", which serves" } else { "" });
@@ -200,7 +202,7 @@ impl Begun {
         self.mends.push(Mend::StartNode(node));
     }
 
-    fn harm_server(&mut self, cluster: &mut Cluster) {
+    fn strike_server(&mut self, cluster: &mut Cluster) {
         let Some((server, leads)) = cluster.any_leader() else { return };
         self.whom = format!("s{server}{leads}");
         let signal = match self.kind {
@@ -220,7 +222,7 @@ impl Begun {
         self.mends.push(Mend::StartServer(server));
     }
 
-    fn harm_servers(&mut self, cluster: &mut Cluster, count: usize) {
+    fn strike_servers(&mut self, cluster: &mut Cluster, count: usize) {
         let first = cluster.chance.below(cluster.engine.count());
         let servers: Vec<usize> = (first..first + count).map(|server| server % cluster.engine.count()).collect();
         self.whom = names("s", &servers);
@@ -231,7 +233,7 @@ impl Begun {
         }
     }
 
-    fn harm_links_of_node(&mut self, cluster: &mut Cluster) {
+    fn strike_links_of_node(&mut self, cluster: &mut Cluster) {
         let Some(node) = cluster.any_node() else { return };
         let host = cluster.nodes.host(node);
         let mut servers: Vec<usize> = (0..cluster.engine.count()).collect();
@@ -254,7 +256,7 @@ impl Begun {
         }
     }
 
-    fn harm_links_of_engine(&mut self, cluster: &mut Cluster) {
+    fn strike_links_of_engine(&mut self, cluster: &mut Cluster) {
         let Some((server, leads)) = cluster.any_leader() else { return };
         let mut others: Vec<usize> = (0..cluster.engine.count()).filter(|other| *other != server).collect();
         if self.kind == Kind::CutEngineLink {
@@ -274,7 +276,7 @@ impl Begun {
         self.mends.push(Mend::Link(from, to));
     }
 
-    fn harm_disks(&mut self, cluster: &mut Cluster) {
+    fn strike_disks(&mut self, cluster: &mut Cluster) {
         let all: Vec<usize> = (0..cluster.engine.count()).collect();
         let one = cluster.any_leader().map_or(0, |(server, _)| server);
         let servers = if self.kind == Kind::PowerCutAll { all } else { vec![one] };
@@ -289,7 +291,7 @@ impl Begun {
     }
 
     /// As an operator would: in order, and the next when the one before is back.
-    fn harm_all_in_turn(&mut self, cluster: &mut Cluster) {
+    fn strike_all_in_turn(&mut self, cluster: &mut Cluster) {
         self.whom = "all".to_owned();
         for node in cluster.nodes.running() {
             cluster.nodes.signal(node, Signal::TERM);

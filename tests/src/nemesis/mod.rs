@@ -38,6 +38,7 @@ use writer::{Shared, Writer, Written};
 
 use crate::audit;
 use crate::ledger::{Bodies, Ledger, room_name, writer_name};
+use crate::loop_disk::LoopDisk;
 use crate::report::Report;
 use crate::seeded::Seeded;
 use crate::server_process::{holds_within, program};
@@ -59,6 +60,8 @@ const POST_BYTES: u64 = 600;
 const PARTITION_SHARE: u64 = 4;
 /// The least that a partition may hold.
 const STREAM_BYTES_MIN: u64 = 32 << 20;
+/// A disk that is made to see whether there can be any.
+const PROBE_MIB: u64 = 16;
 /// The rest between two rounds, in milliseconds.
 const CALM_MS: (usize, usize) = (300, 1_500);
 /// The second fault of a pair begins so much later, at most.
@@ -117,17 +120,22 @@ fn run_in(options: &Options, folder: &Path) -> Result<Outcome, String> {
     let acks = Acks::new(ROOMS, READERS);
     let (stop, abandon, next_id) = (AtomicBool::new(false), AtomicBool::new(false), AtomicU64::new(1));
     let shared = Arc::new(Shared { stop, abandon, next_id, acks });
-    let has_disks = options.faults.iter().any(|kind| kind.is_of_disks());
+    let (mut faults, mut left_out) = (options.faults.clone(), Vec::new());
+    if faults.iter().any(|kind| kind.is_of_disks())
+        && let Err(lack) = LoopDisk::make(PROBE_MIB)
+    {
+        left_out.push(format!("power cuts and full disks, since there is no ext4 on a loop device here: {lack}"));
+        faults.retain(|kind| !kind.is_of_disks());
+    }
+    let has_disks = faults.iter().any(|kind| kind.is_of_disks());
     let seconds = match options.length {
         Length::Time(time) => time.as_secs(),
-        Length::EachOnce => options.faults.len() as u64 * 60,
+        Length::EachOnce => faults.len() as u64 * 60,
     };
     let bytes = u64::from(options.posts_per_second) * seconds * POST_BYTES / PARTITION_SHARE;
     let stream_bytes_max = bytes.max(STREAM_BYTES_MIN);
     let size = Size { nodes: options.nodes, servers: SERVERS, stream_bytes_max, has_disks };
     let mut cluster = Cluster::start(size, options.binary.clone(), folder, Arc::clone(&shared))?;
-    let mut faults = options.faults.clone();
-    let mut left_out = Vec::new();
     if let Some(lack) = cluster.network.lack() {
         left_out.push(format!("cuts of links, since all servers are on loopback: {lack}"));
         faults.retain(|kind| !kind.cuts_links());
