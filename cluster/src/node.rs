@@ -530,6 +530,8 @@ impl Node {
         }
         // Who does not hear itself hears nobody, and would claim in vain.
         if now_ms.saturating_sub(self.heard_itself_ms) >= self.config.dead_after_ms {
+            // An engine that comes back is heard by all at once: the ranks count from then on, or all would claim together.
+            self.ownerless_since_ms = self.ownerless_since_ms.map(|_| now_ms);
             return;
         }
         let is_seen = self.ownerless_since_ms.is_none();
@@ -537,7 +539,8 @@ impl Node {
         let rank_ms = self.members.rank(self.id, now_ms) as u64 * RANK_MS;
         // One that has not seen an owner go may only not have heard it yet.
         let listens_ms = if is_seen || self.has_seen_an_owner() { 0 } else { self.config.dead_after_ms };
-        if now_ms.saturating_sub(since_ms) >= rank_ms.max(listens_ms) {
+        // Behind the listening, and not within it: those who began to listen together would claim together.
+        if now_ms.saturating_sub(since_ms) >= listens_ms + rank_ms {
             self.begin_claiming(now, out);
         }
     }
