@@ -283,7 +283,8 @@ impl Asker {
 
     pub async fn with(config: EngineConfig, shape: Shape) -> Asker {
         let asker = Asker::connect(config).await;
-        streams::init(asker.engine.connection(), FOUNDING, shape, |_: Progress| ()).await.unwrap();
+        // A server that has just started may be offline to the one that places the streams.
+        until(async || streams::init(asker.engine.connection(), FOUNDING, shape, |_: Progress| ()).await.is_ok()).await;
         asker
     }
 
