@@ -237,7 +237,7 @@ impl Ask {
 
 impl Answer {
     /// Whose answer it is; none: a node told it.
-    pub fn ticket(&self) -> Option<Ticket> {
+    pub fn ticket_mut(&mut self) -> Option<&mut Ticket> {
         match self {
             Answer::Appended { ticket, .. }
             | Answer::Refused { ticket, .. }
@@ -246,24 +246,8 @@ impl Answer {
             | Answer::Tail { ticket, .. }
             | Answer::Read { ticket, .. }
             | Answer::Done { ticket, .. }
-            | Answer::Object { ticket, .. } => Some(*ticket),
+            | Answer::Object { ticket, .. } => Some(ticket),
             Answer::Beat { .. } => None,
         }
-    }
-
-    /// The same answer with another ticket.
-    pub fn with_ticket(mut self, other: Ticket) -> Self {
-        match &mut self {
-            Answer::Appended { ticket, .. }
-            | Answer::Refused { ticket, .. }
-            | Answer::Full { ticket }
-            | Answer::Silent { ticket }
-            | Answer::Tail { ticket, .. }
-            | Answer::Read { ticket, .. }
-            | Answer::Done { ticket, .. }
-            | Answer::Object { ticket, .. } => *ticket = other,
-            Answer::Beat { .. } => {}
-        }
-        self
     }
 }

@@ -118,7 +118,7 @@ pub struct Loading {
     newest_version: u64,
     checkpoint: Option<Checkpoint>,
     found: Option<Newest>,
-    /// How often that was.
+    /// How often what a checkpoint needs was not there.
     lost_count: u32,
     covered: BTreeSet<u64>,
     /// Segments that nobody sees any more.

@@ -289,15 +289,15 @@ impl Node {
         }
     }
 
-    fn answered(&mut self, answer: Answer, now: Now, out: &mut Vec<Out>) {
-        let Some(Ticket(ticket)) = answer.ticket() else { return };
+    fn answered(&mut self, mut answer: Answer, now: Now, out: &mut Vec<Out>) {
+        let Some(&mut Ticket(ticket)) = answer.ticket_mut() else { return };
         if ticket & LOOK == LOOK {
             if let Answer::Tail { tail: Some(_), .. } = answer {
                 self.reached_ms = Some(now.monotonic_ms);
             }
             return;
         }
-        let answer = answer.with_ticket(Ticket(ticket & LOOK));
+        answer.ticket_mut().into_iter().for_each(|own| own.0 = ticket & LOOK);
         self.partition((ticket >> PARTITION_SHIFT) as u16, partition::Input::Engine(answer), now, out);
     }
 

@@ -30,6 +30,8 @@ const BLOCK_BYTES: usize = 12;
 const MAGIC: &[u8; 4] = b"BNIX";
 const FORMAT_VERSION: u16 = 1;
 const SUM_AT: usize = 36;
+/// How many times longer than its segment an index is never: some four times is the most that the shortest posts make.
+const INDEX_TIMES_MAX: u64 = 16;
 
 /// Where a segment's blocks lie: the offset of each in the segment, and its sequence in the stream, ascending.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -54,7 +56,8 @@ pub struct Head {
 }
 
 impl Head {
-    /// Reads the head of the object of that segment.
+    /// Reads the head of the object of that segment. One that promises more blocks than it has pages, or an index that is longer than
+    /// any can be, is none: nothing is asked for by its word.
     pub fn read(bytes: &[u8], segment: &SegmentHeader) -> Option<Self> {
         let number = |at: usize| Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?));
         let is_ours = bytes.starts_with(MAGIC)
@@ -62,7 +65,10 @@ impl Head {
             && number(8)? == segment.id
             && number(16)? == segment.nonce;
         let blocks = u32::from_le_bytes(bytes.get(24..28)?.try_into().ok()?);
-        (is_ours && bytes.len() >= HEAD_BYTES).then_some(Head { blocks, index_bytes: number(28)? })
+        let index_bytes = number(28)?;
+        let is_possible = u64::from(blocks) <= segment.file_bytes / PAGE_BYTES as u64
+            && index_bytes <= segment.file_bytes.saturating_mul(INDEX_TIMES_MAX);
+        (is_ours && is_possible && bytes.len() >= HEAD_BYTES).then_some(Head { blocks, index_bytes })
     }
 
     /// Where its index begins in the object.
@@ -172,6 +178,20 @@ mod tests {
                 None
             );
         }
+    }
+
+    #[test]
+    fn a_head_that_promises_what_cannot_be_is_none() {
+        let object = write(&SEGMENT, &blocks(), &[3; 100]).concat();
+        assert!(Head::read(&object, &SEGMENT).is_some());
+        let with = |at: usize, number: &[u8]| {
+            let mut other = object.clone();
+            other[at..at + number.len()].copy_from_slice(number);
+            Head::read(&other, &SEGMENT)
+        };
+        assert_eq!(with(24, &u32::MAX.to_le_bytes()), None);
+        assert_eq!(with(28, &(INDEX_TIMES_MAX * SEGMENT.file_bytes + 1).to_le_bytes()), None);
+        assert!(with(28, &(INDEX_TIMES_MAX * SEGMENT.file_bytes).to_le_bytes()).is_some());
     }
 
     #[test]

@@ -330,13 +330,14 @@ impl Partition {
         }
     }
 
-    fn engine(&mut self, answer: Answer, unix_ms: u64, cache: &mut EngineCache, out: &mut Vec<Out>) {
-        let Some(Ticket(ticket)) = answer.ticket() else { return };
+    fn engine(&mut self, mut answer: Answer, unix_ms: u64, cache: &mut EngineCache, out: &mut Vec<Out>) {
+        let Some(Ticket(own)) = answer.ticket_mut() else { return };
+        let ticket = *own;
         if (ticket >> GENERATION_SHIFT) % GENERATIONS != self.generation {
             return;
         }
         let purpose = ticket >> PURPOSE_SHIFT;
-        let answer = answer.with_ticket(Ticket(ticket & ((1 << GENERATION_SHIFT) - 1)));
+        *own = ticket & ((1 << GENERATION_SHIFT) - 1);
         if purpose == Purpose::Appends as u64 {
             return self.appends(appends::Input::Engine(answer), unix_ms, cache, out);
         }

@@ -98,7 +98,8 @@ impl Terms {
             (self.claim, self.is_alive) = (Some(claim), true);
             return Read::Claimed(claim);
         }
-        let is_next = |claim: TermClaim| entry.term == claim.term && entry.number == self.through - claim.term - 1;
+        let number = |claim: TermClaim| self.through.checked_sub(claim.term)?.checked_sub(1);
+        let is_next = |claim: TermClaim| entry.term == claim.term && Some(entry.number) == number(claim);
         self.is_alive = self.is_alive && self.claim.is_some_and(is_next);
         if self.is_alive { Read::Counts { number: entry.number, said: entry.said } } else { Read::Void }
     }

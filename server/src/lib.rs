@@ -23,6 +23,7 @@ pub mod ctl_tool;
 pub mod host;
 pub mod init_tool;
 pub mod key_tool;
+pub mod listening;
 pub mod log_lines;
 pub mod log_tool;
 pub mod metrics;

@@ -1,4 +1,4 @@
-//! From a configuration to running cores, and back: listeners, lanes, threads, signals.
+//! From a configuration to running cores, and back: lanes, threads, signals.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -25,7 +25,6 @@ use banter_log::segment::Class;
 use banter_protocol::features::KNOWN;
 use banter_protocol::ids::Epoch;
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
-use rustix::net::sockopt;
 
 use crate::args::Sources;
 use crate::cluster::{ClusterFault, Hands, Joining, OfCluster, ServingFlag, ToCluster};
@@ -41,7 +40,8 @@ use crate::core::connections::{ConnectionLimits, Connections};
 use crate::core::mesh::{Bell, Neighbour, lanes};
 use crate::core::net::Net;
 use crate::core::pump::{Pump, PumpParts};
-use crate::host::{self, EpochFile, KILLED_PAUSE, KILLED_WAIT_MAX, Reserved};
+use crate::host::{self, EpochFile, Reserved};
+use crate::listening::{ListenFault, listen};
 use crate::log_lines::LogLines;
 use crate::metrics::ServerState;
 use crate::programs::{NewPrograms, ProgramBook, ProgramsFault};
@@ -54,8 +54,6 @@ use crate::storage::ledger::LedgerFile;
 use crate::storage::recovery::{self, KnownSegment, Opening, Recovered, RecoveryFault};
 use crate::wall_clock;
 
-/// Connections that may wait in the kernel for a core to take them.
-const BACKLOG: i32 = 4_096;
 /// Sockets of one core at most, whatever the descriptor limit: the kernel's own bound on a ring's table.
 const SOCKETS_MAX: u64 = 1 << 20;
 /// Bytes of buffers for direct I/O that glommio keeps for a core.
@@ -72,15 +70,8 @@ pub enum RunFault {
     #[error("{0}")]
     Host(#[from] host::HostFault),
     /// The address cannot be listened on.
-    #[error("cannot listen on {address}: {error}{hint}")]
-    Listen {
-        /// The address.
-        address: SocketAddr,
-        /// What the kernel says.
-        error: io::Error,
-        /// How to mend it.
-        hint: &'static str,
-    },
+    #[error("{0}")]
+    Listen(#[from] ListenFault),
     /// Tokens cannot be judged.
     #[error("{0}")]
     Auth(#[from] AuthFault),
@@ -126,7 +117,7 @@ impl RunFault {
             | RunFault::Revocations(_)
             | RunFault::Cluster(_) => host::EXIT_CONFIG,
             RunFault::Control(ControlFault::Core(_) | ControlFault::Hung(_)) => EXIT_CORE_FAILED,
-            RunFault::Listen { .. }
+            RunFault::Listen(_)
             | RunFault::Door(_)
             | RunFault::Core(_)
             | RunFault::System { .. }
@@ -564,56 +555,6 @@ fn shard_config(
         post_rates: config.post_rates.clone(),
         logs,
     }
-}
-
-/// One listener for each core on one address: the kernel spreads connections over them.
-fn listen(address: SocketAddr, cores: usize) -> Result<(SocketAddr, Vec<TcpListener>), RunFault> {
-    let fault = |error: io::Error| {
-        let hint = match error.kind() {
-            io::ErrorKind::AddrInUse => ": another program has it; stop that one, or choose another with --listen",
-            io::ErrorKind::PermissionDenied => ": ports below 1024 need a right; choose another with --listen",
-            io::ErrorKind::AddrNotAvailable => ": no interface of this host has that address",
-            _ => "",
-        };
-        RunFault::Listen { address, error, hint }
-    };
-    // Sharing the port is for the cores of this server: a first listener that does not share finds another server's.
-    let first = bind_when_free(address).map_err(fault)?;
-    let address = first.local_addr().map_err(fault)?;
-    drop(first);
-    let listeners = (0..cores).map(|_| bind(address, true)).collect::<io::Result<Vec<_>>>().map_err(fault)?;
-    Ok((address, listeners))
-}
-
-/// A server that was killed a moment ago has its port until the kernel has ended what was under way in its rings.
-fn bind_when_free(address: SocketAddr) -> io::Result<TcpListener> {
-    let until = Instant::now() + KILLED_WAIT_MAX;
-    loop {
-        match bind(address, false) {
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < until => {
-                std::thread::sleep(KILLED_PAUSE);
-            }
-            bound => return bound,
-        }
-    }
-}
-
-/// A listener whose connections send small frames at once.
-fn bind(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
-    let family = rustix::net::AddressFamily::from_raw(match address {
-        SocketAddr::V4(_) => libc::AF_INET as u16,
-        SocketAddr::V6(_) => libc::AF_INET6 as u16,
-    });
-    let flags = rustix::net::SocketFlags::CLOEXEC;
-    let socket = rustix::net::socket_with(family, rustix::net::SocketType::STREAM, flags, None)?;
-    sockopt::set_socket_reuseaddr(&socket, true)?;
-    sockopt::set_socket_reuseport(&socket, shared)?;
-    sockopt::set_tcp_nodelay(&socket, true)?;
-    rustix::net::bind(&socket, &address)?;
-    if shared {
-        rustix::net::listen(&socket, BACKLOG)?;
-    }
-    Ok(TcpListener::from(socket))
 }
 
 fn hear_signals(control: flume::Sender<ToControl>) -> io::Result<()> {
