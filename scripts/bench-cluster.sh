@@ -15,7 +15,7 @@ BIN=target/release
 NATS="$(scripts/nats.sh)"
 WORK="$(mktemp -d)"
 PIDS=()
-trap 'kill "${PIDS[@]}" 2>/dev/null || true; wait 2>/dev/null || true; rm -rf "$WORK"' EXIT
+trap 'kill ${SERVER:-} "${PIDS[@]}" 2>/dev/null || true; wait 2>/dev/null || true; rm -rf "$WORK"' EXIT
 
 ENGINE=()
 MONITORING=()
@@ -38,13 +38,15 @@ cat >"$WORK/cluster.toml" <<CONF
 listen = "127.0.0.1:17878"
 data = "$WORK/data"
 cores = [0]
+[limits]
+posts_per_second_max = 0
 [cluster]
 name = "chat"
 engine = [$(printf '"%s", ' "${ENGINE[@]}")]
 engine_monitoring = [$(printf '"%s", ' "${MONITORING[@]}")]
 CONF
 for _ in $(seq 60); do
-  "$BIN/banter" cluster init --config "$WORK/cluster.toml" --stream-bytes-max 134217728 >"$WORK/init.log" 2>&1 && break
+  "$BIN/banter" cluster init --config "$WORK/cluster.toml" --partitions 16 --stream-bytes-max 1GiB >"$WORK/init.log" 2>&1 && break
   sleep 1
 done
 
@@ -62,16 +64,23 @@ start() { # start FLAGS…: a server on CPU 0, ready
 stop() { kill "$SERVER" && wait "$SERVER" 2>/dev/null || true; }
 
 core_ticks() { # CPU time of the server's core, in clock ticks
+  local task
   for task in /proc/"$SERVER"/task/*; do
-    [ "$(cat "$task/comm")" = core-0 ] && awk '{print $14 + $15}' "$task/stat"
-  done
+    if [[ "$(cat "$task/comm")" == core-0* ]]; then awk '{print $14 + $15}' "$task/stat"; fi
+  done | awk '{sum += $1} END {print sum + 0}'
 }
 
-load() { # load NAME ARGS…: the load's JSON, and the core's CPU time beside it
-  local name="$1" before
+log_totals() { # what the core's log has taken so far: bytes, posts
+  curl -s http://127.0.0.1:17878/metrics |
+    awk '/^banter_committed_bytes_total/ {bytes += $2} /^banter_posts_total/ {posts += $2} END {print bytes + 0, posts + 0}'
+}
+
+load() { # load NAME ARGS…: the load's JSON, and beside it the core's CPU time and the log's bytes a post
+  local name="$1" before totals
   shift
-  before="$(core_ticks)"
+  before="$(core_ticks)" totals="$(log_totals)"
   "$BIN/banter-loadgen" "$@" --server 127.0.0.1:17878 --cpu 1 --json >"$name.json"
+  echo "$totals $(log_totals)" | awk '{print ($3 - $1) / ($4 - $2)}' >"$name.bytes"
   echo $(($(core_ticks) - before)) >"$name.ticks"
 }
 
@@ -88,16 +97,15 @@ for round in $(seq "$ROUNDS"); do
   done
   start --config "$WORK/cluster.toml"
   load "$out.cluster-lone" pingpong --duration "$SECONDS_MEASURED"
-  load "$out.cluster-one-room" fanout --rooms 1 --members 1 --outstanding 2000 --complete ack --duration "$SECONDS_MEASURED"
+  load "$out.cluster-one-room" fanout --rooms 1 --members 16 --publishers 16 --outstanding 500 --complete ack --duration "$SECONDS_MEASURED"
   load "$out.cluster-rooms" fanout --rooms 64 --members 2 --outstanding 4 --complete ack --duration "$SECONDS_MEASURED"
   stop
   rm -rf "$WORK/local"
-  start --listen 127.0.0.1:17878 --data "$WORK/local" --cores 0,
+  start --listen 127.0.0.1:17878 --data "$WORK/local" --cores 0, --posts-per-second-max 0
   load "$out.local-lone" pingpong --duration "$SECONDS_MEASURED"
   load "$out.local-rooms" fanout --rooms 64 --members 2 --outstanding 4 --complete ack --duration "$SECONDS_MEASURED"
   stop
   echo "round $round of $ROUNDS is done" >&2
 done
-KEPT="${KEPT:-}"
-[ -z "$KEPT" ] || cp "$WORK"/round-* "$KEPT"/
-ls "$WORK"
+[ -z "${KEPT:-}" ] || cp "$WORK"/round-* "$KEPT"/
+python3 scripts/bench_cluster.py "$WORK" "$ROUNDS"

@@ -46,10 +46,13 @@ pub fn core_counts() -> &'static [usize] {
     if cores > 1 { &[1, 2] } else { &[1] }
 }
 
-/// The path of the program, which is built by the first call.
+/// The path of the program, which is built by the first call; or what `BANTER_BIN` names, as it is.
 pub fn program() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     PROGRAM.get_or_init(|| {
+        if let Some(built) = std::env::var_os("BANTER_BIN") {
+            return built.into();
+        }
         let own = std::env::current_exe().expect("a test has a path");
         // target/PROFILE/deps/own is a test, target/PROFILE/own a program.
         let mut folder = own.parent().expect("cargo's folders").to_owned();
