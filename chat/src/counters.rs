@@ -12,6 +12,10 @@ pub struct Counters {
     pub duplicate_posts: u64,
     /// Messages handed to a socket for a subscription.
     pub deliveries: u64,
+    /// Times that a room's messages began to wait for company.
+    pub waits: u64,
+    /// The share of its time that the core is busy now, in thousandths.
+    pub busy_permille: u64,
     /// Signals taken from members.
     pub signals: u64,
     /// Signals that readers lost that were behind, and that a full lane or a turn's budget lost.

@@ -10,6 +10,7 @@ use banter_protocol::wire::WireForm;
 
 use crate::address::{ConnectionId, Peer, SubscriptionId};
 use crate::audience::ByAudience;
+use crate::pacing::Came;
 use crate::parcel::{Batch, Down, OwnedBody, Page, Record, Refusal};
 use crate::policy::Durability;
 use crate::program::ClassName;
@@ -49,7 +50,7 @@ impl Sessions {
     pub fn take_down(&mut self, parcel: Down, turn: &mut Turn<'_>) {
         turn.counters.steps += 1;
         match parcel {
-            Down::Messages { room, since_us, batch } => self.messages(room, since_us, &batch),
+            Down::Messages { room, since_us, batch } => self.messages(room, since_us, &batch, turn),
             Down::Answer { to, request, answer } => self.answer(to, request, answer, turn),
             Down::Joined {
                 to,
@@ -92,8 +93,9 @@ impl Sessions {
         }
     }
 
-    fn messages(&mut self, id: RoomId, since_us: u64, batch: &Batch) {
+    fn messages(&mut self, id: RoomId, since_us: u64, batch: &Batch, turn: &mut Turn<'_>) {
         let Some(&room) = self.room_by_id.get(&id) else { return };
+        let mut bytes = 0;
         for record in batch.records() {
             let Some(head) = self.rooms[room as usize].head else { return };
             if record.sequence <= head {
@@ -104,14 +106,28 @@ impl Sessions {
                 self.advance(room, record.sequence.previous());
             }
             self.append(room, record);
+            bytes += record.frame.len() as u32;
         }
         self.rooms[room as usize].new_since_us.get_or_insert(since_us);
-        self.has_new_frames(room);
+        self.has_new_frames(room, bytes, turn);
     }
 
-    fn has_new_frames(&mut self, room: u32) {
+    /// So many bytes of frames came to a room: they go to its readers, or wait for company.
+    fn has_new_frames(&mut self, room: u32, bytes: u32, turn: &mut Turn<'_>) {
         self.sweep_later(room);
-        self.mark_dirty(room);
+        let here = &mut self.rooms[room as usize];
+        let is_tight = self.run_bytes > self.limits.run_bytes_per_core_max;
+        // A room whose readers are being looked at has company there.
+        if here.is_dirty || is_tight || self.draining {
+            self.pacing.goes(&mut here.pace, room);
+            return self.mark_dirty(room);
+        }
+        let (readers, was_waiting) = (here.live_count(), here.pace.is_waiting());
+        let came = Came { room, bytes, readers, now_ms: turn.now.monotonic_ms };
+        if !self.pacing.waits(here.name.as_str(), &mut here.pace, came) {
+            return self.mark_dirty(room);
+        }
+        turn.counters.waits += u64::from(!was_waiting);
     }
 
     /// Adds a message to the run of every form that somebody live reads, encoded once for each.
@@ -339,10 +355,11 @@ impl Sessions {
         let body = Body { format: body.format, bytes: &body.bytes };
         let event = Event::Signal { room: name.as_str(), user: user.as_str(), body };
         let positions = self.append_to_runs(room, head, |form, _, out| form.write_event(&event, out));
+        let bytes = body.bytes.len() as u32;
         if author.core == self.own {
             self.spare_author(room, author, (head, head), &positions, |_| false);
         }
-        self.has_new_frames(room);
+        self.has_new_frames(room, bytes, turn);
     }
 
     /// A signal for the connections of one user that read the room: each gets it by itself, ahead of what waits in the run.

@@ -32,6 +32,7 @@ mod loading;
 pub mod local_room;
 pub mod logs;
 pub mod orders;
+pub mod pacing;
 pub mod pages;
 pub mod parcel;
 pub mod people;

@@ -5,6 +5,8 @@
 
 use banter_access::limit::DryRun;
 
+use crate::pacing::DELIVERY_DELAY_MS_LARGEST;
+
 /// What a server allows itself and its peers. `0` means "none" where the field says so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -67,6 +69,10 @@ pub struct Limits {
     /// Sends that one turn of a core begins; what is left over goes out in the next, and small rooms first. A send takes
     /// some 4 µs, so that whoever else wants something of the core waits for some 100 µs.
     pub sends_per_turn_max: u32,
+    /// Milliseconds that a room's messages wait for company at most, while the core is under pressure; 0 = never.
+    pub delivery_delay_ms_max: u32,
+    /// Microseconds that a core looks for something to do before it sleeps, while its waits are short; 0 = never.
+    pub idle_spin_us_max: u32,
     /// Messages that one `fetch` may ask for.
     pub fetch_messages_max: u32,
     /// Messages that a room in `memory` keeps for resume, catch-up and `fetch`; 0 = as many as the next limit allows.
@@ -140,6 +146,8 @@ impl Default for Limits {
             presence_interval_ms: 1_000,
             presence_delay_ms_max: 100,
             sends_per_turn_max: 24,
+            delivery_delay_ms_max: 20,
+            idle_spin_us_max: 50,
             fetch_messages_max: 1_000,
             history_messages_max: 0,
             history_bytes_per_core_max: 256 * 1024 * 1024,
@@ -204,6 +212,8 @@ impl Limits {
         within("held_bytes_max", self.held_bytes_max.into(), 128 * 1024, 1 << 30)?;
         within("requests_per_turn_max", self.requests_per_turn_max.into(), 1, u16::MAX.into())?;
         within("sends_per_turn_max", self.sends_per_turn_max.into(), 1, 1 << 20)?;
+        within("delivery_delay_ms_max", self.delivery_delay_ms_max.into(), 0, DELIVERY_DELAY_MS_LARGEST.into())?;
+        within("idle_spin_us_max", self.idle_spin_us_max.into(), 0, 1_000)?;
         // A page holds at least one whole message, and an outbox at least a page.
         within("outbox_bytes_max", self.outbox_bytes_max.into(), u64::from(self.frame_bytes_max) * 2, 1 << 30)?;
         within("presence_interval_ms", self.presence_interval_ms.into(), 10, 600_000)?;

@@ -5,6 +5,7 @@ use banter_protocol::wire::WireForm;
 
 use crate::address::Core;
 use crate::audience::{Audience, Class};
+use crate::pacing::RoomPace;
 use crate::program::ClassName;
 use crate::run::Run;
 use crate::telling::Telling;
@@ -34,6 +35,8 @@ pub struct LocalRoom {
     pub round: Round,
     /// When the oldest message that not all of them were looked at for became history, in the turns' microseconds.
     pub new_since_us: Option<u64>,
+    /// How what comes waits for company.
+    pub pace: RoomPace,
     /// What its newest telling says, until all of them were looked at.
     pub telling: Option<Box<Telling>>,
     /// How often it was told who came and went; wraps.
@@ -84,6 +87,7 @@ impl LocalRoom {
             is_dirty: false,
             round: Round::default(),
             new_since_us: None,
+            pace: RoomPace::default(),
             telling: None,
             tellings: 0,
             is_swept: false,

@@ -28,6 +28,7 @@ use crate::latencies::PageSource;
 use crate::limits::Limits;
 use crate::local_room::LocalRoom;
 use crate::orders::Orders;
+use crate::pacing::{DeliveryDelays, Pacing};
 use crate::pages::READ_RETRY_AFTER_MS;
 use crate::parcel::{Refusal, Up};
 use crate::proving::Proving;
@@ -67,6 +68,8 @@ pub struct Sessions {
     pub(crate) room_by_id: FxHashMap<RoomId, u32>,
     /// Rooms with something new.
     pub(crate) dirty: Dirty,
+    /// Rooms with something new that waits for company.
+    pub(crate) pacing: Pacing,
     /// Rooms whose runs hold frames.
     pub(crate) swept: VecDeque<RoomId>,
     /// How many of them are still to be looked through this time.
@@ -84,6 +87,8 @@ pub struct Sessions {
     pub(crate) walked: VecDeque<ConnectionId>,
     pub(crate) is_walking: bool,
     is_turn_of_walked: bool,
+    /// Sends that this turn still gives to readers ahead of answers.
+    pub(crate) readers_first: usize,
     pub(crate) scratch: Vec<u8>,
     pub(crate) paused_by_lane: Vec<VecDeque<ConnectionId>>,
     pub(crate) tickets: [Tickets; PageSource::ALL.len()],
@@ -157,6 +162,7 @@ impl Actions {
 impl Sessions {
     /// No connections yet.
     pub fn new(own: Core, placement: Placement, limits: Limits, welcome: Welcome, access: Access) -> Self {
+        let pacing = Pacing::new(DeliveryDelays::new(Vec::new(), limits.delivery_delay_ms_max));
         let idle_ms = u64::from(limits.idle_timeout_ms);
         Sessions {
             own,
@@ -173,6 +179,7 @@ impl Sessions {
             rooms: Slab::new(),
             room_by_id: FxHashMap::default(),
             dirty: Dirty::default(),
+            pacing,
             swept: VecDeque::new(),
             sweeps_left: 0,
             sweep: None,
@@ -185,6 +192,7 @@ impl Sessions {
             walked: VecDeque::new(),
             is_walking: false,
             is_turn_of_walked: false,
+            readers_first: 0,
             scratch: Vec::new(),
             paused_by_lane: (0..placement.cores()).map(|_| VecDeque::new()).collect(),
             tickets: Default::default(),
@@ -384,6 +392,7 @@ impl Sessions {
         let is_dirty = room.is_dirty;
         self.run_bytes -= before - room.run_bytes();
         if room.subscriptions.is_empty() {
+            self.pacing.goes(&mut room.pace, removed.room);
             let room = self.rooms.remove(removed.room as usize);
             self.run_bytes -= room.run_bytes();
             self.room_by_id.remove(&room.id);
@@ -418,6 +427,10 @@ impl Sessions {
 
     /// The next connection that may have something to send.
     pub(crate) fn next_ready(&mut self) -> Option<ConnectionId> {
+        if self.readers_first > 0 {
+            self.readers_first -= 1;
+            return self.walked.pop_front().or_else(|| self.ready.pop_front());
+        }
         self.is_turn_of_walked = !self.is_turn_of_walked;
         if self.is_turn_of_walked {
             self.walked.pop_front().or_else(|| self.ready.pop_front())
@@ -491,6 +504,7 @@ impl Sessions {
             self.sweep_due_ms = now_ms + SWEEP_INTERVAL_MS;
         }
         self.now = turn.now;
+        self.end_waits(now_ms);
         self.follow_orders(turn);
         self.end_expired(turn);
         self.end_room_tokens(turn);
@@ -499,6 +513,7 @@ impl Sessions {
         self.go_on_draining(turn);
         self.send_away_some(turn);
         turn.counters.guests = self.guests.into();
+        turn.counters.busy_permille = self.pacing.busy_permille().into();
         turn.counters.run_bytes = self.run_bytes;
         turn.counters.outbox_bytes = self.outbox_bytes;
         turn.counters.paused_connections = self.paused;
@@ -507,6 +522,7 @@ impl Sessions {
     /// Whether there is more to do in the next turn, without any input.
     pub fn is_busy(&self) -> bool {
         self.has_dirty()
+            || self.pacing.due(self.now.monotonic_ms).is_some()
             || !self.ready.is_empty()
             || !self.walked.is_empty()
             || self.sweep.is_some()
@@ -521,7 +537,10 @@ impl Sessions {
     pub fn next_due(&self) -> Option<u64> {
         let sweep = (!self.swept.is_empty()).then_some(self.sweep_due_ms);
         let idle = self.idle.as_ref().and_then(Timers::next_due);
-        [sweep, idle, self.closing.next_due(), self.unread.next_due(), self.next_end()].into_iter().flatten().min()
+        [sweep, idle, self.closing.next_due(), self.unread.next_due(), self.next_end(), self.pacing.next_due()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     fn check_idle(&mut self, id: ConnectionId, turn: &mut Turn<'_>) {

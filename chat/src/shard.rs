@@ -28,6 +28,7 @@ use crate::latencies::Latencies;
 use crate::limits::Limits;
 use crate::logs::{LogConfig, LogId};
 use crate::orders::{OrdersFull, Parting};
+use crate::pacing::DeliveryDelays;
 use crate::parcel::{Down, Up};
 use crate::policy::RoomPolicies;
 use crate::post_rates::PostRates;
@@ -217,6 +218,16 @@ impl Shard {
     /// Rooms take so many posts a second from here on, also those that are there.
     pub fn set_post_rates(&mut self, post_rates: PostRates) {
         self.rooms.post_rates.set(post_rates);
+    }
+
+    /// Deliveries of rooms may wait so long from here on.
+    pub fn set_delivery_delays(&mut self, delays: DeliveryDelays) {
+        self.sessions.pacing.set_delays(delays);
+    }
+
+    /// The share of its time that the core is busy, in thousandths: what lets deliveries wait for company.
+    pub fn set_busy(&mut self, permille: u32) {
+        self.sessions.pacing.set_busy(permille);
     }
 
     /// Other programs from here on. The engine before is given back, which takes its time to end: let another thread do that.

@@ -23,6 +23,8 @@ use crate::turn::Turn;
 const SKIPS_MAX: usize = 64;
 /// Sends that one room is given before it is the next room's turn.
 const SLICE_SENDS: usize = 8;
+/// Sends of a turn that readers have ahead of answers, so that of a small room nobody waits for its author's answer.
+const READERS_FIRST: usize = 4;
 /// Subscriptions that one turn looks at, with something to send or not.
 const LOOKS_A_TURN: usize = 4_096;
 
@@ -78,13 +80,28 @@ impl Sessions {
         }
     }
 
+    /// Rooms whose messages waited for company as long as they may: their readers are looked at.
+    pub(crate) fn end_waits(&mut self, now_ms: u64) {
+        for _ in 0..LOOKS_A_TURN {
+            let Some(room) = self.pacing.due(now_ms) else { return };
+            self.end_wait(room);
+        }
+    }
+
+    fn end_wait(&mut self, room: u32) {
+        if let Some(here) = self.rooms.get_mut(room as usize) {
+            self.pacing.goes(&mut here.pace, room);
+            self.mark_dirty(room);
+        }
+    }
+
     /// Puts subscriptions with something new into the lists of their connections. Once a turn, so that what came together
     /// is sent together.
     pub fn walk(&mut self, turn: &mut Turn<'_>) {
         let sends_max = self.limits.sends_per_turn_max as usize;
         let share = sends_max.saturating_sub(self.ready.len()).max(sends_max.div_ceil(2));
         let mut sends = share.saturating_sub(self.walked.len());
-        self.is_walking = true;
+        (self.is_walking, self.readers_first) = (true, READERS_FIRST);
         let mut looks = LOOKS_A_TURN;
         while sends > 0
             && looks > 0

@@ -415,3 +415,68 @@ fn signals_leave_room_in_the_lanes_for_messages() {
     assert_eq!(one.shard.counters().batches_lagged, 0);
     assert!(one.shard.counters().signals_dropped > 0);
 }
+
+/// A core under all pressure there is, with a room of so many readers, the first of whom is returned.
+fn pressed(limits: Limits, readers: u32) -> (One, ConnectionId) {
+    let mut one = One::new(limits);
+    let members: Vec<_> = (0..readers).map(|number| one.member(&format!("user-{number}"), "memory")).collect();
+    one.shard.set_busy(1_000);
+    members.iter().for_each(|&id| drop(one.hear(id)));
+    (one, members[0])
+}
+
+/// The turn in which the next message reaches another reader than its author.
+fn turns_until_delivered(one: &mut One, reader: ConnectionId) -> u64 {
+    let is_message = |heard: &String| heard.starts_with("message");
+    (1..1_000).find(|_| one.turn() > 0 && one.hear(reader).iter().any(is_message)).expect("it comes")
+}
+
+#[test]
+fn under_pressure_messages_wait_for_company_and_no_longer_than_they_may() {
+    let (mut one, ann) = pressed(Limits { delivery_delay_ms_max: 20, ..quiet() }, 10);
+    let bob = ConnectionId { slot: 1, generation: 1 };
+    one.post(ann, 7, "memory", 100);
+    one.turn();
+    assert_eq!(one.hear(ann), ["7 posted 1"], "an answer waits for nobody");
+    for _ in 1..20 {
+        one.turn();
+        assert_eq!(one.hear(bob), [""; 0]);
+    }
+    one.post(ann, 8, "memory", 100);
+    // Its turn is the one in which the first is due; both go in one send.
+    let sends = one.shard.counters().waits;
+    one.rest();
+    assert_eq!((one.hear(bob).join(", "), sends), ("message 1, message 2".to_owned(), 1));
+}
+
+#[test]
+fn a_core_with_time_to_spare_a_small_room_and_a_room_without_a_delay_send_at_once() {
+    let paced = Limits { delivery_delay_ms_max: 20, ..quiet() };
+    let bob = ConnectionId { slot: 1, generation: 1 };
+    for (limits, readers, busy_permille) in
+        [(paced, 10, 200), (paced, 7, 1_000), (Limits { delivery_delay_ms_max: 0, ..paced }, 10, 1_000)]
+    {
+        let (mut one, ann) = pressed(limits, readers);
+        one.shard.set_busy(busy_permille);
+        one.post(ann, 7, "memory", 100);
+        assert_eq!(turns_until_delivered(&mut one, bob), 1, "{readers} readers, busy {busy_permille}");
+        assert_eq!(one.shard.counters().waits, 0);
+    }
+}
+
+#[test]
+fn a_room_that_is_left_by_all_while_its_messages_wait_leaves_nothing_behind() {
+    let (mut one, ann) = pressed(Limits { delivery_delay_ms_max: 20, ..quiet() }, 8);
+    one.post(ann, 7, "memory", 100);
+    one.turn();
+    for slot in 0..8 {
+        one.ask(ConnectionId { slot, generation: 1 }, 9, Ask::Leave { room: "memory".into() });
+    }
+    one.rest();
+    assert!(one.shard.next_due().is_none_or(|due_ms| due_ms > one.now_ms + 20));
+    // Its place is another room's now.
+    let eve = one.member("eve", "memory of eve");
+    one.post(eve, 1, "memory of eve", 100);
+    one.rest();
+    assert_eq!(one.hear(eve), ["1 posted 1", "message 1"]);
+}

@@ -28,6 +28,7 @@ use banter_access::guest::GuestSeed;
 use banter_access::limit::{DryRun, Limit};
 use banter_chat::access::{Access, TokenAccess};
 use banter_chat::limits::Limits;
+use banter_chat::pacing::DeliveryDelays;
 use banter_chat::policy::{Durability, RoomPolicies, RoomPolicy};
 use banter_chat::post_rates::PostRates;
 use banter_chat::programs::ProgramLimits;
@@ -116,6 +117,8 @@ limit_table! {
     presence_interval_ms: u32 = "MS", "between two counts-only presence events of a room";
     presence_delay_ms_max: u32 = "MS", "comings and goings wait to be told together";
     sends_per_turn_max: u32 = "COUNT", "sends one turn of a core begins";
+    delivery_delay_ms_max: u32 = "MS", "messages wait for company under pressure; 0 = never";
+    idle_spin_us_max: u32 = "US", "a core looks for work ahead of a sleep; 0 = never";
     fetch_messages_max: u32 = "COUNT", "messages one fetch may ask for";
     history_messages_max: u32 = "COUNT", "messages a room in memory keeps; 0 = no own limit";
     history_bytes_per_core_max: u64 = "BYTES", "history one core keeps in memory over all its rooms";
@@ -186,6 +189,8 @@ pub struct Config {
     pub room_rights: RoomDefaults,
     /// How many posts a second rooms take, by the entries of `[[rooms]]`.
     pub post_rates: PostRates,
+    /// How long deliveries of rooms may wait for company.
+    pub delivery_delays: DeliveryDelays,
     /// Which rooms have a program.
     pub programs: Vec<ProgramEntry>,
     /// What programs may take.
@@ -225,7 +230,7 @@ impl Config {
         out.extend(self.admin.as_ref().map(Admin::to_toml));
         out.extend(self.cluster.as_ref().map(Cluster::to_toml));
         for (pattern, policy) in &self.rooms.rules {
-            out.push_str(&rooms::entry(pattern, policy, &self.room_rights, &self.post_rates));
+            out.push_str(&rooms::entry(pattern, policy, self));
         }
         out.push_str(&programs::limits_to_toml(&self.program_limits));
         out.extend(self.programs.iter().map(ProgramEntry::to_toml));
@@ -428,6 +433,7 @@ impl Settings {
             rooms: rooms::policies(&self.rooms, otherwise),
             room_rights: rooms::rights(&self.rooms, &auth)?,
             post_rates: rooms::post_rates(&self.rooms),
+            delivery_delays: rooms::delivery_delays(&self.rooms, limits.delivery_delay_ms_max),
             auth,
             admin: self.admin.map(|admin| admin.value),
             cluster: self.cluster.map(|cluster| cluster.value),

@@ -67,8 +67,10 @@ pub struct ServerState {
 pub struct ShellCounters {
     /// Turns of the pump.
     pub turns: u64,
-    /// Times that the core waited for something to do.
+    /// Times that the core slept until there was something to do.
     pub sleeps: u64,
+    /// Times that it looked for something to do ahead of that.
+    pub looks: u64,
     /// Bytes received.
     pub bytes_received: u64,
     /// Bytes handed to sends.
@@ -113,6 +115,12 @@ const METRICS: &[Metric] = &[
     ("banter_posts_total", "counter", "Posts that got a place.", |core| core.counters.posts),
     ("banter_duplicate_posts_total", "counter", "Posts whose key was known.", |core| core.counters.duplicate_posts),
     ("banter_deliveries_total", "counter", "Messages sent, for each subscription.", |core| core.counters.deliveries),
+    ("banter_delivery_waits_total", "counter", "Times that messages of a room began to wait for company.", |core| {
+        core.counters.waits
+    }),
+    ("banter_busy_permille", "gauge", "Share of its time that the core is busy, in thousandths.", |core| {
+        core.counters.busy_permille
+    }),
     ("banter_signals_total", "counter", "Signals taken.", |core| core.counters.signals),
     ("banter_signals_dropped_total", "counter", "Signals lost to a full outbox or lane.", |core| {
         core.counters.signals_dropped
@@ -168,7 +176,12 @@ const METRICS: &[Metric] = &[
     }),
     ("banter_lane_parcels", "gauge", "Parcels on their way to other cores.", |core| core.lane_parcels),
     ("banter_turns_total", "counter", "Turns of the pump.", |core| core.shell.turns),
-    ("banter_sleeps_total", "counter", "Times that the core waited for something to do.", |core| core.shell.sleeps),
+    ("banter_sleeps_total", "counter", "Times that the core slept until there was something to do.", |core| {
+        core.shell.sleeps
+    }),
+    ("banter_looks_total", "counter", "Times that the core looked for something to do ahead of a sleep.", |core| {
+        core.shell.looks
+    }),
     ("banter_bytes_received_total", "counter", "Bytes received.", |core| core.shell.bytes_received),
     ("banter_bytes_sent_total", "counter", "Bytes sent.", |core| core.shell.bytes_sent),
     ("banter_sends_total", "counter", "Sends.", |core| core.shell.sends),

@@ -13,6 +13,7 @@ use banter_access::guest::{GUEST_SEED_BYTES, GuestSeed};
 use banter_chat::address::{self, Core};
 use banter_chat::limits::Limits;
 use banter_chat::logs::LogConfig;
+use banter_chat::pacing::DeliveryDelays;
 use banter_chat::policy::{RoomPolicies, RoomPolicy};
 use banter_chat::serving::Serving;
 use banter_chat::sessions::Welcome;
@@ -192,6 +193,7 @@ pub fn run(
         links.push(link);
         let core = CoreParts {
             shard: shard_config(config, index as u16, placement, run, log.as_mut()),
+            delivery_delays: config.delivery_delays.clone(),
             hands: joining.as_ref().map(|joining| Hands::new(joining.sender())),
             log: log.as_ref().map(|log| (log.folder.clone(), to_keeper.clone())),
             sockets_max: report.connections_max().min(SOCKETS_MAX) as u32,
@@ -454,6 +456,7 @@ impl OpenLog {
 /// What one core's thread is given.
 struct CoreParts {
     shard: ShardConfig,
+    delivery_delays: DeliveryDelays,
     sockets_max: u32,
     auth: Option<AuthDesk>,
     limits: ConnectionLimits,
@@ -502,11 +505,13 @@ impl CoreParts {
         let core = self.shard.core;
         let limits = self.shard.limits;
         let connections = Connections::new(core, self.limits, self.control.clone());
+        let mut shard = Shard::new(self.shard);
+        shard.set_delivery_delays(self.delivery_delays);
         let disk = self.log.map(|(folder, keeper)| Disk::new(core, folder, self.bell.clone(), keeper));
         Ok(Pump::new(PumpParts {
             core,
             net: Net::new(self.listener, self.sockets_max, Some(self.bell.clone()))?,
-            shard: Shard::new(self.shard),
+            shard,
             connections: if self.tells_events { connections.with_events() } else { connections },
             disk,
             hands: self.hands,

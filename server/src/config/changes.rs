@@ -11,14 +11,13 @@ use banter_access::pattern::Pattern;
 use banter_access::rights::Rights;
 use banter_chat::limits::Limits;
 use banter_chat::policy::{RoomPattern, RoomPolicies, RoomPolicy};
-use banter_chat::post_rates::PostRates;
 
 use super::programs::PROGRAM_LIMITS;
 use super::{Admin, Auth, Config, LIMITS, ProgramEntry};
 
 /// Limits that are looked at each time they are needed, so that another value holds from there. All others were built into
 /// something when the server started: a table, a queue of deadlines, a file.
-pub const LIVE_LIMITS: [&str; 21] = [
+pub const LIVE_LIMITS: [&str; 23] = [
     "connections_max",
     "connections_unproved_max",
     "guests_max",
@@ -38,6 +37,8 @@ pub const LIVE_LIMITS: [&str; 21] = [
     "requests_per_turn_max",
     "presence_members_max",
     "sends_per_turn_max",
+    "delivery_delay_ms_max",
+    "idle_spin_us_max",
     "fetch_messages_max",
     "drain_timeout_ms",
 ];
@@ -114,6 +115,7 @@ pub fn merge(old: &Config, read: Config) -> (Config, Changes) {
         proxies: read.proxies,
         log: read.log,
         post_rates: read.post_rates,
+        delivery_delays: read.delivery_delays,
         programs: read.programs,
         program_limits: read.program_limits,
         limits: live_limits(&old.limits, &read.limits),
@@ -193,6 +195,7 @@ fn rows(config: &Config) -> Vec<Row> {
         cluster,
         room_rights,
         post_rates,
+        delivery_delays,
         programs,
         program_limits,
         accept_corruption: _,
@@ -215,7 +218,12 @@ fn rows(config: &Config) -> Vec<Row> {
         row("rooms", When::Restart, Value::List(policies(rooms))),
         row("rooms.users", When::Now, Value::List(rights(room_rights, "users", |given| given.users))),
         row("rooms.guests", When::Now, Value::List(rights(room_rights, "guests", |given| given.guests))),
-        row("rooms.posts_per_second_max", When::Now, Value::List(rates(post_rates))),
+        row("rooms.posts_per_second_max", When::Now, Value::List(numbers("posts_per_second_max", post_rates.rules()))),
+        row(
+            "rooms.delivery_delay_ms_max",
+            When::Now,
+            Value::List(numbers("delivery_delay_ms_max", delivery_delays.rules())),
+        ),
     ];
     rows.extend(LIMITS.iter().map(|limit| {
         let when = if LIVE_LIMITS.contains(&limit.name) { When::Now } else { When::Restart };
@@ -283,11 +291,10 @@ fn api_keys(keys: &[ApiKey]) -> Vec<String> {
 }
 
 /// An entry each.
-fn rates(rates: &PostRates) -> Vec<String> {
-    let entry = |(pattern, rate): &(RoomPattern, u32)| {
-        format!("{{ match = {:?}, posts_per_second_max = {rate} }}", pattern.as_str())
-    };
-    rates.rules().iter().map(entry).collect()
+fn numbers(key: &str, rules: &[(RoomPattern, u32)]) -> Vec<String> {
+    let entry =
+        |(pattern, number): &(RoomPattern, u32)| format!("{{ match = {:?}, {key} = {number} }}", pattern.as_str());
+    rules.iter().map(entry).collect()
 }
 
 /// An entry each, up to the last one that gives some: one that gives none keeps its rooms from those behind it.

@@ -6,6 +6,7 @@
 use banter_access::grants::{RoomDefault, RoomDefaults};
 use banter_access::pattern::Pattern;
 use banter_access::rights::Rights;
+use banter_chat::pacing::{DELIVERY_DELAY_MS_LARGEST, DeliveryDelays};
 use banter_chat::policy::{Durability, RoomPattern, RoomPolicies, RoomPolicy};
 use banter_chat::post_rates::PostRates;
 use banter_log::segment::Class;
@@ -15,7 +16,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::auth::Auth;
 use super::file::Document;
-use super::{ConfigFault, MUST_DURABILITY, Place, Table, parse_durability};
+use super::{Config, ConfigFault, MUST_DURABILITY, Place, Table, parse_durability};
 
 /// Entries of `[[rooms]]` at most: a room that appears is held against each of them in turn.
 pub const ROOM_RULES_MAX: usize = 1_000;
@@ -23,7 +24,7 @@ pub const ROOM_RULES_MAX: usize = 1_000;
 const HISTORY_MESSAGES_LARGEST: u64 = 1 << 30;
 
 /// The keys of an entry.
-pub(super) const ROOM_KEYS: [&str; 8] = [
+pub(super) const ROOM_KEYS: [&str; 9] = [
     "match",
     "durability",
     "history_messages_max",
@@ -32,6 +33,7 @@ pub(super) const ROOM_KEYS: [&str; 8] = [
     "users",
     "guests",
     "posts_per_second_max",
+    "delivery_delay_ms_max",
 ];
 
 const MUST_RIGHTS: &str = "must be a list of rights, like [\"member\"] or [\"read\", \"history\"]";
@@ -61,6 +63,8 @@ pub struct RoomRule {
     pub guests: Option<Rights>,
     /// `posts_per_second_max`; 0 = no limit.
     pub posts_per_second_max: u32,
+    /// `delivery_delay_ms_max`; 0 = never.
+    pub delivery_delay_ms_max: Option<u32>,
 }
 
 impl RoomRule {
@@ -91,13 +95,16 @@ pub(super) fn post_rates(rules: &[RoomRule]) -> PostRates {
     PostRates::new(rules.iter().map(|rule| (rule.pattern.clone(), rule.posts_per_second_max)).collect())
 }
 
-/// A policy as the entry that says it.
-pub(super) fn entry(
-    pattern: &RoomPattern,
-    policy: &RoomPolicy,
-    rights: &RoomDefaults,
-    post_rates: &PostRates,
-) -> String {
+/// How long deliveries of rooms may wait for company, over what holds where no entry says it.
+pub(super) fn delivery_delays(rules: &[RoomRule], otherwise_ms: u32) -> DeliveryDelays {
+    let delay_ms = |rule: &RoomRule| rule.delivery_delay_ms_max.unwrap_or(otherwise_ms);
+    let rules = rules.iter().map(|rule| (rule.pattern.clone(), delay_ms(rule))).collect();
+    DeliveryDelays::new(rules, otherwise_ms)
+}
+
+/// A policy of that configuration as the entry that says it.
+pub(super) fn entry(pattern: &RoomPattern, policy: &RoomPolicy, config: &Config) -> String {
+    let Config { room_rights: rights, post_rates, delivery_delays, .. } = config;
     let given = rights.entries.iter().find(|(given, _)| given.as_str() == pattern.as_str());
     let given = given.map(|(_, given)| *given).unwrap_or_default();
     let list = |key: &str, rights: Rights| {
@@ -106,9 +113,10 @@ pub(super) fn entry(
     };
     let (users, guests) = (list("users", given.users), list("guests", given.guests));
     let rate = post_rates.rules().iter().find(|(rated, _)| rated == pattern).map_or(0, |(_, rate)| *rate);
+    let delay_ms = delivery_delays.of_pattern(pattern);
     format!(
         "\n[[rooms]]\nmatch = {}\ndurability = \"{}\"\nhistory_messages_max = {}\nretention_bytes = {}\n\
-         retention_hours = {}\nposts_per_second_max = {rate}\n{users}{guests}",
+         retention_hours = {}\nposts_per_second_max = {rate}\ndelivery_delay_ms_max = {delay_ms}\n{users}{guests}",
         toml::Value::from(pattern.as_str()),
         policy.durability.name(),
         policy.history_messages_max,
@@ -152,6 +160,7 @@ impl Document<'_> {
             users: None,
             guests: None,
             posts_per_second_max: 0,
+            delivery_delay_ms_max: None,
         };
         for (key, value) in table {
             match key.get_ref().as_ref() {
@@ -171,6 +180,10 @@ impl Document<'_> {
                 "guests" => rule.guests = Some(self.rights("guests", value)?),
                 "posts_per_second_max" => {
                     rule.posts_per_second_max = small("posts_per_second_max", value, u32::MAX.into())?;
+                }
+                "delivery_delay_ms_max" => {
+                    let given = small("delivery_delay_ms_max", value, DELIVERY_DELAY_MS_LARGEST.into())?;
+                    rule.delivery_delay_ms_max = Some(given);
                 }
                 unknown => return Err(self.unknown_key(&key.span(), unknown, Table::Rooms)),
             }
@@ -308,7 +321,7 @@ mod tests {
         assert!(fault("[[rooms]]\nretention_hour = 1").ends_with("did you mean \"retention_hours\"?"));
         assert!(fault("[[rooms]]\nzzz = 1").ends_with(
             "the known ones are match, durability, history_messages_max, \
-             retention_bytes, retention_hours, users, guests, posts_per_second_max"
+             retention_bytes, retention_hours, users, guests, posts_per_second_max, delivery_delay_ms_max"
         ));
         assert!(fault("match = 'a'").ends_with("did you mean \"match\" in [[rooms]]?"));
     }

@@ -19,6 +19,7 @@ use banter_access::guest::GuestSeed;
 use banter_chat::access::Access;
 use banter_chat::address::Core;
 use banter_chat::limits::Limits;
+use banter_chat::pacing::DeliveryDelays;
 use banter_chat::post_rates::PostRates;
 use banter_chat::programs::ProgramSet;
 use flume::{Receiver, Sender};
@@ -108,6 +109,8 @@ pub struct CoreReload {
     pub access: Access,
     /// How many posts a second rooms take.
     pub post_rates: PostRates,
+    /// How long deliveries of rooms may wait.
+    pub delivery_delays: DeliveryDelays,
     /// To be told once the core goes by them.
     pub taken: Sender<Core>,
 }
@@ -271,8 +274,8 @@ impl Reload {
         let (taken, takes) = flume::bounded(self.cores.len());
         let (limits, told_limits) = (config.limits, told_limits(&config.limits));
         let (entrance, access) = (config.entrance(), config.access(self.guest_seed));
-        let post_rates = config.post_rates.clone();
-        let reload = CoreReload { limits, told_limits, entrance, access, post_rates, taken };
+        let (post_rates, delivery_delays) = (config.post_rates.clone(), config.delivery_delays.clone());
+        let reload = CoreReload { limits, told_limits, entrance, access, post_rates, delivery_delays, taken };
         self.cores.iter().for_each(|core| core.send(ToCore::Reload(Box::new(reload.clone()))));
         drop(reload);
         let deadline = Instant::now() + TAKEN_MAX;

@@ -13,6 +13,7 @@ pub mod desk;
 pub mod doorway;
 pub mod events;
 pub mod http;
+pub mod idling;
 pub mod mesh;
 pub mod net;
 pub mod pump;

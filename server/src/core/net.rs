@@ -94,6 +94,7 @@ pub struct Net {
     timeout: Box<Timespec>,
     /// Sockets whose receives ended in this turn.
     unarmed: Vec<u32>,
+    /// Those that were looked at and not taken.
     completions: Vec<(u64, i32, u32)>,
 }
 
@@ -416,7 +417,7 @@ impl Net {
 
     /// Whether there is something to reap, or the kernel waits for a submit to hand it over.
     pub fn is_busy(&mut self) -> bool {
-        !self.ring.completion().is_empty() || has_work(&self.ring.submission())
+        !self.completions.is_empty() || !self.ring.completion().is_empty() || has_work(&self.ring.submission())
     }
 
     /// Whether the bell's executor is woken by completions: only while the core sleeps there.
@@ -433,6 +434,29 @@ impl Net {
             self.complete(user_data, result, flags, events);
         }
         self.completions = completions;
+    }
+
+    /// Takes what happened since the last time, if it is nothing but sends that went out whole; otherwise all of it is left for
+    /// [`Net::reap`].
+    pub fn reap_sent(&mut self, events: &mut Vec<NetEvent>) {
+        let mut completions = std::mem::take(&mut self.completions);
+        completions.extend(self.ring.completion().map(|entry| (entry.user_data(), entry.result(), entry.flags())));
+        if completions.iter().all(|&(user_data, result, _)| self.is_whole_send(user_data, result)) {
+            for (user_data, result, flags) in completions.drain(..) {
+                self.complete(user_data, result, flags, events);
+            }
+        }
+        self.completions = completions;
+    }
+
+    fn is_whole_send(&self, user_data: u64, result: i32) -> bool {
+        let slot = user_data as u32;
+        if user_data != Operation::Send.user_data(slot) {
+            return false;
+        }
+        let Some(socket) = self.sockets.get(slot as usize) else { return false };
+        let rest = socket.sending.as_ref().map(|sending| sending.bytes().len() - socket.sent_bytes as usize);
+        !socket.is_closing && !socket.is_waiting && rest.is_some_and(|rest| usize::try_from(result) == Ok(rest))
     }
 
     fn complete(&mut self, user_data: u64, result: i32, flags: u32, events: &mut Vec<NetEvent>) {

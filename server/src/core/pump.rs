@@ -1,8 +1,8 @@
 //! One core at work: turns of completions, requests, parcels and sends, and sleep in between.
 //!
 //! A turn: reap completions → read frames → shard → drain lanes → commit and fan out → one send a connection that has
-//! something → one submit. A core with nothing to do sleeps in the kernel, in the same call that submits; the other cores
-//! wake it through its [`Bell`]. While the log is read, on glommio's ring, it sleeps there.
+//! something → one submit. Sends that went out whole are no reason for another turn. A core with nothing to do looks for
+//! something for a moment ([`Idling`]), and then sleeps in the kernel; the other cores wake it through its [`Bell`]. While the log is read, on glommio's ring, it sleeps there.
 
 mod mail;
 
@@ -26,6 +26,7 @@ use crate::control::auth::AuthDesk;
 use crate::control::{ToControl, ToCore};
 use crate::core::connections::Connections;
 use crate::core::desk::Desk;
+use crate::core::idling::Idling;
 use crate::core::mesh::{Bell, Neighbour, Sleep};
 use crate::core::net::pace::{ACCEPTS_AT_REST, AcceptPace};
 use crate::core::net::{Net, NetEvent};
@@ -71,6 +72,7 @@ pub struct Pump {
     suspended: Suspended,
     now: Now,
     turns: Histogram,
+    idling: Idling,
     /// The host's clock at the turn's beginning.
     elapsed: Duration,
     accept_pace: AcceptPace,
@@ -179,6 +181,7 @@ impl Pump {
             now: Now::default(),
             elapsed: Duration::ZERO,
             turns: Histogram::default(),
+            idling: Idling::new(limits.idle_spin_us_max),
             accept_pace: AcceptPace::default(),
             accept_at_ms: None,
             is_accept_failing: false,
@@ -199,7 +202,7 @@ impl Pump {
         let wake = PollableFd::new(Wake(self.bell.for_executor().as_raw_fd())).map_err(io::Error::other)?;
         let executor = Executor::new()?;
         while !self.is_stopped {
-            let due_ms = self.turn();
+            self.turn();
             let needs_executor = self.disk.as_ref().is_some_and(Disk::needs_executor);
             // A core that was told to stop has nothing that would wake it.
             if self.is_stopped || self.has_input() {
@@ -209,12 +212,21 @@ impl Pump {
                 if needs_executor {
                     executor.let_in().await?;
                 }
-            } else if needs_executor {
-                self.measure_turn();
-                self.sleep_in_executor(&wake, due_ms).await?;
             } else {
+                self.net.submit()?;
                 self.measure_turn();
-                self.sleep_in_ring(due_ms)?;
+                self.take_sent();
+                if self.has_input() {
+                    continue;
+                }
+                let from_us = self.elapsed_us();
+                if needs_executor {
+                    self.sleep_in_executor(&wake).await?
+                } else {
+                    self.sleep_in_ring(from_us)?
+                }
+                let until_us = self.elapsed_us();
+                self.idling.waited(from_us, until_us);
             }
         }
         self.connections.close_all(&mut self.shard, &mut self.net);
@@ -243,10 +255,22 @@ impl Pump {
         Ok(())
     }
 
-    /// Where the core sleeps now its sends are made in the same call, and cannot be told from the sleep.
+    fn elapsed_us(&self) -> u64 {
+        self.started.elapsed().as_micros() as u64
+    }
+
     fn measure_turn(&mut self) {
-        let elapsed_us = self.started.elapsed().as_micros() as u64;
-        self.turns.record_us(elapsed_us - self.now.monotonic_us);
+        self.turns.record_us(self.elapsed_us() - self.now.monotonic_us);
+    }
+
+    /// Takes what the submit has brought, where it is nothing but sends that went out whole.
+    fn take_sent(&mut self) {
+        let mut events = std::mem::take(&mut self.events);
+        self.net.reap_sent(&mut events);
+        for event in events.drain(..) {
+            self.take_event(event);
+        }
+        self.events = events;
     }
 
     /// The kernel's thread that ends a synced write may need this very CPU, and a core that never sleeps would have it
@@ -262,6 +286,7 @@ impl Pump {
         self.net.is_busy()
             || self.connections.has_backlog()
             || self.shard.is_busy()
+            || !self.shard.actions_mut().is_empty()
             || self.bell.has_mail()
             || self.desk.has_waiting()
             || self.disk.as_ref().is_some_and(Disk::has_answers)
@@ -270,8 +295,11 @@ impl Pump {
             })
     }
 
-    fn sleep_in_ring(&mut self, due_ms: Option<u64>) -> io::Result<()> {
-        self.wake_at(due_ms);
+    fn sleep_in_ring(&mut self, from_us: u64) -> io::Result<()> {
+        if self.finds_input(from_us) {
+            return Ok(());
+        }
+        self.wake_when_due();
         self.bell.falls_asleep(Sleep::InRing);
         let slept = if self.has_input() {
             self.net.submit()
@@ -283,8 +311,25 @@ impl Pump {
         slept
     }
 
-    async fn sleep_in_executor(&mut self, wake: &PollableFd<Wake>, due_ms: Option<u64>) -> io::Result<()> {
-        self.wake_at(due_ms);
+    /// Looks for something to do, for as long as it usually takes until something comes.
+    fn finds_input(&mut self, from_us: u64) -> bool {
+        // The kernel's thread that ends a synced write may need this very CPU.
+        let spin_us = if self.net.is_appending() { 0 } else { self.idling.spin_us() };
+        if spin_us == 0 {
+            return false;
+        }
+        self.connections.counters.looks += 1;
+        while self.elapsed_us() < from_us + spin_us {
+            if self.has_input() {
+                return true;
+            }
+            std::hint::spin_loop();
+        }
+        false
+    }
+
+    async fn sleep_in_executor(&mut self, wake: &PollableFd<Wake>) -> io::Result<()> {
+        self.wake_when_due();
         self.net.submit()?;
         self.net.set_waking(true);
         self.bell.falls_asleep(Sleep::InExecutor);
@@ -298,15 +343,22 @@ impl Pump {
         Ok(())
     }
 
-    fn wake_at(&mut self, due_ms: Option<u64>) {
+    fn wake_when_due(&mut self) {
+        let due_ms = self.next_due();
         self.clock.sleeps_until(due_ms);
         if let Some(due_ms) = due_ms {
             self.net.wake_at(due_ms, self.now.monotonic_ms);
         }
     }
 
-    /// One turn; says when the next is due at the latest.
-    fn turn(&mut self) -> Option<u64> {
+    /// When the next turn is due at the latest.
+    fn next_due(&self) -> Option<u64> {
+        let lanes_due = self.shard.is_waiting_for_lanes().then_some(self.now.monotonic_ms + LANE_RETRY_MS);
+        let (shard_due, connections_due) = (self.shard.next_due(), self.connections.next_due());
+        [shard_due, connections_due, self.accept_at_ms, lanes_due].into_iter().flatten().min()
+    }
+
+    fn turn(&mut self) {
         self.connections.counters.turns += 1;
         let (elapsed, now_ms) = (self.elapsed, self.now.monotonic_ms);
         self.elapsed = self.started.elapsed();
@@ -331,6 +383,7 @@ impl Pump {
         if let Some(suspended_ms) = self.suspended.take() {
             self.shard.was_suspended(suspended_ms);
         }
+        self.shard.set_busy(self.idling.busy_permille(self.now.monotonic_us));
         self.shard.begin_turn(self.now, lane_room);
         self.connections.begin_turn(self.now);
         self.take_events();
@@ -360,10 +413,7 @@ impl Pump {
         self.send_parcels();
         self.act();
         self.send_parcels();
-        let (shard_due, connections_due) = (self.shard.next_due(), self.connections.next_due());
         self.check_drained();
-        let lanes_due = self.shard.is_waiting_for_lanes().then_some(self.now.monotonic_ms + LANE_RETRY_MS);
-        [shard_due, connections_due, self.accept_at_ms, lanes_due].into_iter().flatten().min()
     }
 
     /// The server stood still: who was silent is judged behind what came meanwhile, and the kernel hands it over by parts.

@@ -102,6 +102,8 @@ pub struct Profile {
     pub repeats_keys: bool,
     /// Rooms that take only so many posts a second.
     pub post_rates: PostRates,
+    /// Deliveries wait for company: the core's pressure goes up and down.
+    pub has_pacing: bool,
     /// The first room has a program.
     pub has_program: bool,
 }
@@ -111,6 +113,8 @@ const SEEDS_THAT_REPEAT_KEYS: [u64; 3] = [1, 3, 5];
 
 /// Of sixteen seeds, those whose rooms take so many posts a second; they repeat keys, and none of them has a name.
 const SEEDS_WITH_POST_RATES: u64 = 3;
+/// Of four.
+const SEEDS_WITH_PACING: u64 = 2;
 
 impl Profile {
     /// Chosen by chance.
@@ -186,6 +190,7 @@ impl Profile {
             wall_steps_once_in: *chance.pick(&[0, 50, 400]),
             repeats_keys: false,
             post_rates: PostRates::default(),
+            has_pacing: false,
             has_program: false,
         };
         let profile = Profile { history_is_whole: profile.history_is_whole && profile.keeps_log(), ..profile };
@@ -200,7 +205,8 @@ impl Profile {
         let has_rates = seed % 16 == SEEDS_WITH_POST_RATES;
         let rates = has_rates.then(|| vec![(RoomPattern::new("room-0"), 3), (RoomPattern::new("room-*"), 30)]);
         let post_rates = PostRates::new(rates.unwrap_or_default());
-        Profile { repeats_keys: SEEDS_THAT_REPEAT_KEYS.contains(&(seed % 8)), post_rates, ..self }
+        let (repeats_keys, has_pacing) = (SEEDS_THAT_REPEAT_KEYS.contains(&(seed % 8)), seed % 4 == SEEDS_WITH_PACING);
+        Profile { repeats_keys, has_pacing, post_rates, ..self }
     }
 
     /// A life of many starts in which nearly all is dropped soon: what a room was told before meets what it goes on under.

@@ -11,6 +11,7 @@ use std::collections::VecDeque;
 
 use banter_chat::address::{ConnectionId, Core, Now, Placement};
 use banter_chat::logs::{LogConfig, LogId};
+use banter_chat::pacing::{DELIVERY_DELAY_MS_LARGEST, DeliveryDelays};
 use banter_chat::parcel::{Down, Up};
 use banter_chat::sessions::Welcome;
 use banter_chat::shard::{Input, Shard, ShardConfig};
@@ -167,8 +168,11 @@ impl World {
             })
         };
         let shards = (0..cores).zip(catalogs).map(shard);
-        let (has_program, seed) = (self.profile.has_program, self.plan.seed);
+        let (has_program, has_pacing, seed) = (self.profile.has_program, self.profile.has_pacing, self.plan.seed);
         let programmed = |mut shard: Shard| {
+            if has_pacing {
+                shard.set_delivery_delays(DeliveryDelays::new(Vec::new(), DELIVERY_DELAY_MS_LARGEST).from_readers(1));
+            }
             if has_program {
                 shard.set_programs(scripted::programs(seed));
             }
@@ -325,6 +329,8 @@ impl World {
                 (Core(other as u16), size - up.len(), size - down.len())
             })
             .collect();
+        // Up and down, and no chance in it: other seeds stay as they are.
+        self.cores[own].shard.set_busy(if self.profile.has_pacing { (self.turn * 37 % 1_000) as u32 } else { 0 });
         self.cores[own].shard.begin_turn(now, room);
         self.disk.keep_time(self.now_ms - self.started_ms, now.unix_ms);
         self.take_events(own);

@@ -93,11 +93,13 @@ impl Pump {
     }
 
     fn reload(&mut self, reload: CoreReload) {
-        let CoreReload { limits, told_limits, entrance, access, post_rates, taken } = reload;
+        let CoreReload { limits, told_limits, entrance, access, post_rates, delivery_delays, taken } = reload;
         self.sends_per_turn_max = limits.sends_per_turn_max;
         self.connections.reload(&limits, entrance);
         self.shard.set_limits(limits, told_limits);
+        self.idling.set_spin_us_max(limits.idle_spin_us_max);
         self.shard.set_post_rates(post_rates);
+        self.shard.set_delivery_delays(delivery_delays);
         // Whether tokens are asked for is never changed by a reload, so it is taken.
         let _ = self.shard.set_access(access);
         // Who waits for it may have given up.
