@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::server_process::{PATIENCE, holds_within};
@@ -68,6 +69,14 @@ impl NatsServers {
     /// Their monitoring addresses.
     pub fn monitoring(&self) -> Vec<String> {
         self.monitoring.iter().map(|port| format!("http://127.0.0.1:{port}")).collect()
+    }
+
+    /// Bytes of messages that the first of them keeps.
+    pub fn stored_bytes(&self) -> u64 {
+        let told = get(self.monitoring[0], "/jsz");
+        let told: Value =
+            told.split_once("\r\n\r\n").and_then(|(_, body)| serde_json::from_str(body).ok()).unwrap_or_default();
+        told["bytes"].as_u64().unwrap_or(0)
     }
 
     /// Whether each is well and knows the others, and one leads them.

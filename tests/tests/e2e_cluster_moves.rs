@@ -2,10 +2,11 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use banter_tests::nats_servers::NatsServers;
 use banter_tests::nemesis::engine_servers;
-use banter_tests::server_process::{PATIENCE, ServerProcess, Start, holds_within, run_to_end, wait_until};
+use banter_tests::server_process::{PATIENCE, ServerProcess, Start, holds_within, program, run_to_end, wait_until};
 use banter_tests::wire_client::{Form, WireClient};
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -272,6 +273,42 @@ fn a_servers_folder_goes_into_a_cluster_and_out_again_and_clients_go_on_where_th
     post_all(&server, POSTS + 6, POSTS + 6);
     assert_eq!(counted(&server, POSTS + 6), POSTS + 6);
     stop(server);
+}
+
+/// Kills an import while it writes.
+fn break_off(house: &House, cluster: &str) {
+    let before = house.nats.stored_bytes();
+    let config = house.text(&format!("{cluster}.toml"));
+    let mut command = Command::new(program());
+    command.args(["cluster", "import", &house.text("data"), "--config", &config]);
+    let mut import = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the program starts");
+    // Claims and the like are less.
+    wait_until("it writes", || house.nats.stored_bytes() > before + 40_000);
+    assert!(import.try_wait().expect("a child").is_none(), "it ended before it could be broken off");
+    import.kill().expect("a child");
+    import.wait().expect("a child");
+}
+
+#[test]
+fn an_import_that_was_broken_off_is_told_with_its_cure_and_no_node_serves_what_it_left() {
+    let Some(house) = House::new() else { return };
+    house.init("torn");
+    let server = house.alone("data");
+    post_all(&server, 1, 400);
+    stop(server);
+    break_off(&house, "torn");
+    for task in [["import", &house.text("data")], ["export", &house.text("out")]] {
+        let (code, out, err) = house.cluster("torn", &task);
+        let told = code == 1 && err.contains("was broken off") && err.contains("grep ^BANTER_torn_");
+        assert!(told && out.is_empty() && !house.path("out").exists(), "{code} {out}{err}");
+    }
+    let node = house.node("torn");
+    let refused = node.log().matches("an import into it was broken off").count();
+    assert_eq!(refused, 16, "{}", node.log());
+    let mut client = hello(&node);
+    let answer = client.ask(json!({"type": "join", "room": "lobby"}));
+    assert_eq!(answer["code"], "unavailable", "{answer}");
+    node.signal(Signal::KILL);
 }
 
 #[test]

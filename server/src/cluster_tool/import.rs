@@ -5,8 +5,9 @@
 //!       ─▶ for each segment: records by partition ─▶ target: segments, blocks ─▶ said ─▶ epochs, last ─▶ release
 //! ```
 //!
-//! What epochs follow from is said when all else lies there. A node says it first, so a partition that has segments and lacks that is
-//! the remains of an import that was broken off: no node serves it, and the next import tells.
+//! A segment that holds nothing is said first in each partition, and what epochs follow from last, when all else lies there. A node says
+//! that first, so a partition that has a segment and lacks it is what an import left that was broken off: no node serves it, and the
+//! next import tells.
 //!
 //! Nothing in the folder changes. Indexes are made by the first node, which reads all of it once.
 
@@ -36,7 +37,7 @@ use self::source::{Source, SourceSegment, id_of};
 use self::target::{Moved, Target};
 use self::writing::Writing;
 use super::look::Looking;
-use super::looks::{Looks, REMOVE_STREAMS};
+use super::looks::{Looks, remove_streams};
 use super::whom::Told;
 use super::{ToolFault, bytes, say};
 use crate::log_tool::Progress;
@@ -165,6 +166,7 @@ impl Cluster {
             targets: self.looked.iter().map(target).collect(),
             imported: Imported::default(),
         };
+        import.begin(&self.looked).await?;
         import.copy(self.placement).await?;
         import.end().await?;
         Ok(import.imported)
@@ -181,9 +183,9 @@ async fn look(told: &Told, founding: Founding) -> Result<Vec<Looked>, ToolFault>
         progress.tell(partition.into(), 0);
         let seen = looks.look(partition).await?;
         if !seen.segments.is_empty() || seen.epochs.dropped > 0 {
-            let what = format!(
-                "partition {partition} holds messages, and an import goes into an empty cluster; {REMOVE_STREAMS}"
-            );
+            let cure = remove_streams(&engine);
+            let what =
+                format!("partition {partition} holds messages, and an import goes into an empty cluster; {cure}");
             return Err(ToolFault::NotMade(what));
         }
         looked.push(seen);
@@ -201,6 +203,21 @@ struct Import<'a> {
 }
 
 impl Import<'_> {
+    /// Says what keeps nodes from serving the partitions until all of it is there, and carries the largest number that was given.
+    async fn begin(&mut self, looked: &[Looked]) -> Result<(), ToolFault> {
+        let (number, now_ms) = (self.source.number, wall_clock::unix_ms());
+        for (partition, seen) in (0..).zip(looked) {
+            // A node that served no message has said it.
+            if seen.epochs.levels != 0 {
+                let unsaid = StreamEpochs { levels: 0, ..seen.epochs };
+                self.writing.push(partition, Said::Epochs(unsaid)).await?;
+            }
+            let carrier = self.targets[usize::from(partition)].carrier(number, now_ms, random()?);
+            self.writing.push(partition, carrier).await?;
+        }
+        self.writing.settle().await
+    }
+
     async fn copy(&mut self, placement: Placement) -> Result<(), ToolFault> {
         let segments = self.source.segments();
         let mut progress = Progress::new(segments.len());
@@ -255,12 +272,6 @@ impl Import<'_> {
             dropped: ledger.dropped.0,
             levels: ledger.levels.hash.max(1),
         };
-        let (number, now_ms) = (self.source.number, wall_clock::unix_ms());
-        for partition in 0..self.targets.len() as u16 {
-            let carrier = self.targets[usize::from(partition)].carrier(number, now_ms, random()?);
-            self.writing.push(partition, carrier).await?;
-        }
-        self.writing.settle().await?;
         for said in [Said::Epochs(epochs), Said::Release { to: 0 }] {
             for partition in 0..self.targets.len() as u16 {
                 self.writing.push(partition, said.clone()).await?;

@@ -98,6 +98,7 @@ impl Chains {
     }
 
     /// Rooms that have something in them.
+    #[cfg(feature = "cluster")]
     pub(super) fn rooms(&self) -> usize {
         self.catalog.len()
     }

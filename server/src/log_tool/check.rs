@@ -57,9 +57,11 @@ pub(crate) struct Checked {
     totals: Totals,
     files: Vec<FileReport>,
     /// Rooms that have something in the log.
+    #[cfg(feature = "cluster")]
     pub(crate) rooms: usize,
 }
 
+#[cfg(feature = "cluster")]
 impl Checked {
     /// Whether all of it is right.
     pub(crate) fn is_whole(&self) -> bool {
@@ -71,6 +73,7 @@ impl Checked {
 ///
 /// # Errors
 /// It cannot be read.
+#[cfg(feature = "cluster")]
 pub(crate) fn quietly(folder: &LogFolder) -> Result<Checked, LogFault> {
     check(folder, |_| Ok(()))
 }
@@ -96,7 +99,12 @@ fn check(folder: &LogFolder, mut say: impl FnMut(SegmentReport) -> io::Result<()
     (totals.missing, totals.refused) = (order.missing, order.refused);
     totals.given_up = chains.given_up.len() as u64;
     totals.files_damaged = files.iter().filter(|file| file.is_damaged).count() as u64;
-    Ok(Checked { totals, files, rooms: chains.rooms() })
+    Ok(Checked {
+        totals,
+        files,
+        #[cfg(feature = "cluster")]
+        rooms: chains.rooms(),
+    })
 }
 
 /// Writes until the other end closes, and from then on nowhere.

@@ -278,3 +278,94 @@ fn unreadable(path: &Path, fault: &dyn std::fmt::Display) -> ToolFault {
         path.display()
     ))
 }
+
+#[cfg(test)]
+mod tests {
+    use banter_log::segment::file_name;
+
+    use super::*;
+    use crate::host::TestFolder;
+    use crate::log_tool::made::{Made, Post};
+    use crate::storage::ledger::LastRun;
+
+    const LOBBY: &str = "lobby";
+
+    /// A folder whose last run ended in order, with segments of these blocks.
+    fn folder(name: &str, segments: &[&[&[Post<'_>]]]) -> TestFolder {
+        let folder = TestFolder::new(name);
+        let log = folder.0.join("log");
+        std::fs::create_dir(&log).unwrap();
+        for (id, blocks) in (1..).zip(segments) {
+            let mut made = Made::new(id);
+            blocks.iter().for_each(|block| drop(made.block(block)));
+            std::fs::write(log.join(file_name(id)), made.file()).unwrap();
+        }
+        let last = Some(LastRun { run: 3, is_closed: true, boot: this_boot() });
+        LedgerFile::make(&log, Ledger { last, blank: Epoch(2), ..Ledger::default() }).unwrap();
+        folder
+    }
+
+    fn open(folder: &TestFolder) -> Source {
+        Source::open(&folder.0, Placement::in_cluster(1, 16).unwrap(), 70).unwrap()
+    }
+
+    /// Places of the lobby that count in a segment.
+    fn counting(source: &Source, id: u64) -> Vec<u64> {
+        let segment = source.segment(id).unwrap();
+        let records = Scan::new(&segment.bytes).unwrap().flat_map(|block| block.records().collect::<Vec<_>>());
+        let entries = records.map(|record| Entry::read(&record.unwrap(), RoomId::of).unwrap().0);
+        entries.filter(|entry| segment.counts(entry)).map(|entry| entry.sequence.0).collect()
+    }
+
+    #[test]
+    fn rooms_keep_their_epochs_and_numbers_go_on_above_all_that_was_given() {
+        let folder = folder("source-kept", &[&[&[Post::at(1), Post::at(2)]]]);
+        EpochFile::open(&folder.0).unwrap().begin(0, 1_700_000_000_000).unwrap();
+        let end = EpochFile::open(&folder.0).unwrap().begin(0, 0).unwrap().end;
+        let source = open(&folder);
+        assert_eq!(
+            (source.epoch_of(RoomId::of(LOBBY)), source.blank(), source.doubt),
+            (Some(Epoch(1)), Epoch(2), None)
+        );
+        assert!(source.number > end && source.number < end + 10, "{} {end}", source.number);
+        assert_eq!((source.rooms(), counting(&source, 1)), (1, vec![1, 2]));
+        let partition = usize::from(Placement::in_cluster(1, 16).unwrap().partition_of(RoomId::of(LOBBY)));
+        assert!(source.partition_bytes[partition] > 2 * source.record_bytes_max as u64 - 8);
+    }
+
+    #[test]
+    fn what_was_refused_and_given_again_counts_where_it_was_given_last() {
+        let folder = folder(
+            "source-again",
+            &[&[&[Post::at(1)], &[Post::at(2), Post::at(3)]], &[&[Post::at(2)], &[Post::at(3)]]],
+        );
+        let source = open(&folder);
+        assert_eq!((counting(&source, 1), counting(&source, 2)), (vec![1], vec![2, 3]));
+    }
+
+    #[test]
+    fn of_a_room_that_began_anew_nothing_older_counts() {
+        let anew = Post { epoch: 2, ..Post::at(1) };
+        let folder = folder("source-anew", &[&[&[Post::at(1), Post::at(2)]], &[&[anew]]]);
+        let source = open(&folder);
+        assert_eq!((counting(&source, 1), counting(&source, 2)), (vec![], vec![1]));
+    }
+
+    #[test]
+    fn a_copy_goes_on_under_new_epochs_and_what_is_not_whole_is_refused() {
+        let folder = folder("source-copy", &[&[&[Post::at(1)]]]);
+        let log = folder.0.join("log");
+        std::fs::copy(log.join("ledger"), log.join("other")).unwrap();
+        std::fs::rename(log.join("other"), log.join("ledger")).unwrap();
+        let source = open(&folder);
+        assert_eq!(source.doubt, Some(Doubt::Copied));
+        assert_eq!(
+            (source.epoch_of(RoomId::of(LOBBY)), source.blank()),
+            (Some(Epoch(source.number)), Epoch(source.number))
+        );
+        drop(source);
+        std::fs::write(log.join("ledger"), [7; 8_192]).unwrap();
+        let fault = Source::open(&folder.0, Placement::in_cluster(1, 16).unwrap(), 70).err().unwrap();
+        assert!(fault.to_string().contains("banter log check"), "{fault}");
+    }
+}

@@ -9,7 +9,7 @@ use banter_cluster::entry::{NodeId, Said, StreamId};
 use banter_engine::{Engine, Founding};
 
 use crate::cluster_tool::ToolFault;
-use crate::cluster_tool::looks::{REMOVE_STREAMS, STALL_MAX, partition_of, tagged, untagged};
+use crate::cluster_tool::looks::{STALL_MAX, partition_of, remove_streams, tagged, untagged};
 
 /// Appends of a partition in flight at most, as a node has them.
 const IN_FLIGHT_MAX: usize = 4;
@@ -95,7 +95,7 @@ impl<'a> Writing<'a> {
         let due = self.wakes.first().map_or(stalls_at, |(wake, _)| stalls_at.min(*wake));
         tokio::select! {
             answer = self.answers.recv_async() => {
-                let Ok(mut answer) = answer else { return Err(stalled()) };
+                let Ok(mut answer) = answer else { return Err(self.stalled()) };
                 let Some(partition) = answer.ticket_mut().map(|ticket| partition_of(*ticket)) else { return Ok(()) };
                 match untagged(answer, partition) {
                     Some(answer) => self.handle(partition, Input::Engine(answer)),
@@ -104,7 +104,7 @@ impl<'a> Writing<'a> {
             }
             () = tokio::time::sleep_until(due.into()) => match self.wakes.pop_first() {
                 Some((wake, partition)) if wake <= Instant::now() => self.handle(partition, Input::Wake),
-                _ => Err(stalled()),
+                _ => Err(self.stalled()),
             }
         }
     }
@@ -127,34 +127,30 @@ impl<'a> Writing<'a> {
                 }
                 // It is claimed anew, and what is not done is said again.
                 Out::Doubtful => {}
-                Out::Full(..) => return Err(full(partition)),
-                Out::Lost { .. } => return Err(lost(partition)),
-                Out::Broken(fault) => return Err(broken(partition, &fault)),
+                Out::Full(..) => {
+                    let why =
+                        format!("the stream of partition {partition} is full: it needs a larger --stream-bytes-max");
+                    return Err(self.broken_off(&why));
+                }
+                Out::Lost { .. } => {
+                    return Err(
+                        self.broken_off(&format!("somebody else has claimed partition {partition}: stop all nodes"))
+                    );
+                }
+                Out::Broken(fault) => return Err(self.broken_off(&format!("partition {partition}: {fault}"))),
             }
         }
         Ok(())
     }
-}
 
-fn full(partition: u16) -> ToolFault {
-    ToolFault::NotMade(format!(
-        "the stream of partition {partition} is full, and the import is broken off: {REMOVE_STREAMS}, with a larger --stream-bytes-max"
-    ))
-}
+    fn stalled(&self) -> ToolFault {
+        self.broken_off(&format!(
+            "nothing came of the engine for {} s: see `banter cluster status`",
+            STALL_MAX.as_secs()
+        ))
+    }
 
-fn lost(partition: u16) -> ToolFault {
-    ToolFault::NotMade(format!(
-        "somebody else has claimed partition {partition}, and the import is broken off: stop all nodes; {REMOVE_STREAMS}"
-    ))
-}
-
-fn broken(partition: u16, fault: &dyn std::fmt::Display) -> ToolFault {
-    ToolFault::NotMade(format!("partition {partition}: {fault}, and the import is broken off: {REMOVE_STREAMS}"))
-}
-
-fn stalled() -> ToolFault {
-    ToolFault::NotMade(format!(
-        "nothing came of the engine for {} s, and the import is broken off: see `banter cluster status`; {REMOVE_STREAMS}",
-        STALL_MAX.as_secs()
-    ))
+    fn broken_off(&self, why: &str) -> ToolFault {
+        ToolFault::NotMade(format!("the import is broken off. {why}; {}", remove_streams(self.engine)))
+    }
 }
