@@ -297,7 +297,9 @@ mod tests {
         std::fs::create_dir(&log).unwrap();
         for (id, blocks) in (1..).zip(segments) {
             let mut made = Made::new(id);
-            blocks.iter().for_each(|block| drop(made.block(block)));
+            for block in *blocks {
+                made.block(block);
+            }
             std::fs::write(log.join(file_name(id)), made.file()).unwrap();
         }
         let last = Some(LastRun { run: 3, is_closed: true, boot: this_boot() });
