@@ -13,6 +13,7 @@ pub mod entry;
 pub mod fetch;
 pub mod keeping;
 pub mod loading;
+pub mod looking;
 pub mod members;
 pub mod node;
 pub mod object;

@@ -56,6 +56,9 @@ pub enum LoadFault {
     /// A room lacks messages.
     #[error("messages {} to {} of a room are missing behind segment {}", .0.from.0, .0.to.0, .0.behind)]
     Hole(Hole),
+    /// Segments began, and what epochs follow from was never said: whoever serves a partition says it first, and who imports into one last.
+    #[error("an import into it was broken off, and it holds only a part of what was to be there")]
+    Unfinished,
 }
 
 /// What follows.
@@ -401,6 +404,9 @@ impl Loading {
     fn make(&mut self) -> Result<Loaded, LoadFault> {
         if let Some((_, &sequence)) = self.unknown.iter().find(|(segment, _)| !self.forgotten.contains(segment)) {
             return Err(LoadFault::Block(sequence));
+        }
+        if self.epochs.levels == 0 && self.next_segment > 1 {
+            return Err(LoadFault::Unfinished);
         }
         let mut checkpoint = self.checkpoint.take();
         if let Some(checkpoint) = &mut checkpoint {

@@ -207,7 +207,7 @@ enum Tool {
         #[command(subcommand)]
         task: ProgramTask,
     },
-    /// Makes a cluster's streams, and says how servers, nodes and partitions are
+    /// Makes a cluster's streams, says how all of it is, and moves rooms into it and out of it
     #[cfg(feature = "cluster")]
     #[command(hide = true, disable_help_subcommand = true)]
     Cluster(Box<ClusterLine>),

@@ -11,26 +11,31 @@
 
 mod bytes;
 mod check;
+mod export;
 mod findings;
+mod import;
 mod init;
 mod look;
+mod looks;
 mod shown;
 mod status;
 mod whom;
 
 use std::io;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use banter_engine::EngineFault;
 use banter_engine::streams::StreamsFault;
 use clap::{Args, Subcommand};
 
+use self::export::ExportLine;
+use self::import::ImportLine;
 use self::init::InitLine;
 use self::status::StatusLine;
 use self::whom::Whom;
 use crate::config::ConfigFault;
 use crate::host::EXIT_CONFIG;
+use crate::log_tool::LogFault;
 
 /// The exit code where something needs a person.
 const EXIT_WRONG: u8 = 1;
@@ -70,20 +75,20 @@ enum ClusterTask {
         #[arg(long)]
         json: bool,
     },
-    /// Not built yet.
-    #[command(hide = true)]
-    Import {
-        /// The data folder.
-        #[arg(value_name = "DIR")]
-        dir: PathBuf,
-    },
-    /// Not built yet.
-    #[command(hide = true)]
-    Export {
-        /// The data folder.
-        #[arg(value_name = "DIR")]
-        dir: PathBuf,
-    },
+    /// Take the data folder of a stopped server into a cluster that is empty and has no node running
+    #[command(
+        after_help = "Rooms keep their epochs, sequences and keys. The folder stays as it is; never start a server on it \
+                            again.\nExit code: 0 imported, 1 not, 2 wrong arguments or no NATS server answers, 78 the \
+                            configuration,\nor the folder cannot be read or is in use."
+    )]
+    Import(ImportLine),
+    /// Write a data folder of what the cluster holds, for a backup or a server of its own; nodes may serve meanwhile
+    #[command(
+        after_help = "It holds what was acknowledged when it began, and is checked as `banter log check` does. Rooms \
+                            keep their epochs,\nsequences and keys.\nExit code: 0 written, 1 not, 2 wrong arguments or no \
+                            NATS server answers, 78 the configuration,\nor the folder."
+    )]
+    Export(ExportLine),
 }
 
 /// Why it is not done, and how to mend that.
@@ -100,7 +105,9 @@ enum ToolFault {
     #[error("{0}")]
     NotMade(String),
     #[error("{0}")]
-    NotYet(String),
+    Folder(String),
+    #[error(transparent)]
+    Log(#[from] LogFault),
     #[error("the runtime of this command cannot be made: {0}; leave it more file descriptors (ulimit -n)")]
     Runtime(io::Error),
     #[error("cannot write to stdout: {0}")]
@@ -110,7 +117,8 @@ enum ToolFault {
 impl ToolFault {
     fn exit_code(&self) -> u8 {
         match self {
-            ToolFault::Config(_) | ToolFault::Unsaid(_) => EXIT_CONFIG,
+            ToolFault::Config(_) | ToolFault::Unsaid(_) | ToolFault::Folder(_) => EXIT_CONFIG,
+            ToolFault::Log(fault) => fault.exit_code(),
             ToolFault::Engine(
                 EngineFault::Unreachable { .. }
                 | EngineFault::Refused { .. }
@@ -119,7 +127,7 @@ impl ToolFault {
             )
             | ToolFault::Runtime(_) => EXIT_BLIND,
             ToolFault::Engine(_) => EXIT_CONFIG,
-            ToolFault::Streams(_) | ToolFault::NotMade(_) | ToolFault::NotYet(_) | ToolFault::Stdout(_) => EXIT_WRONG,
+            ToolFault::Streams(_) | ToolFault::NotMade(_) | ToolFault::Stdout(_) => EXIT_WRONG,
         }
     }
 }
@@ -140,11 +148,6 @@ pub fn run(line: &ClusterLine) -> ExitCode {
 
 /// Whether all is well.
 fn done(line: &ClusterLine) -> Result<bool, ToolFault> {
-    if let ClusterTask::Import { .. } | ClusterTask::Export { .. } = line.task {
-        let what = "this version takes no data folder in and gives none out; for backups of a cluster see docs/cluster.md \
-                    (`nats stream backup` of each stream)";
-        return Err(ToolFault::NotYet(what.to_owned()));
-    }
     let engine = line.whom.engine()?;
     // Nothing in here waits for a second thread.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ToolFault::Runtime)?;
@@ -153,7 +156,8 @@ fn done(line: &ClusterLine) -> Result<bool, ToolFault> {
             ClusterTask::Init(task) => init::run(&engine, task).await,
             ClusterTask::Status(task) => status::run(&engine, task).await,
             ClusterTask::Check { json } => check::run(&engine, *json).await,
-            ClusterTask::Import { .. } | ClusterTask::Export { .. } => Ok(true),
+            ClusterTask::Export(task) => export::run(&engine, task).await,
+            ClusterTask::Import(task) => import::run(&engine, task).await,
         }
     })
 }
@@ -182,15 +186,12 @@ mod tests {
     }
 
     #[test]
-    fn what_does_nothing_yet_says_so_and_is_in_no_help() {
+    fn every_task_is_in_the_help() {
         let help = line(&["--help"]).unwrap_err().to_string();
-        for (name, is_there) in
-            [("init", true), ("status", true), ("check", true), ("import", false), ("export", false)]
+        for (name, is_there) in [("init", true), ("status", true), ("check", true), ("import", true), ("export", true)]
         {
             assert_eq!(help.contains(&format!("\n  {name}")), is_there, "{name}: {help}");
         }
-        let fault = done(&line(&["export", "dir"]).unwrap()).unwrap_err();
-        assert!(fault.to_string().contains("nats stream backup") && fault.exit_code() == EXIT_WRONG, "{fault}");
     }
 
     #[test]

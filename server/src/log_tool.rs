@@ -35,7 +35,13 @@ use banter_protocol::ids::RoomName;
 use clap::Subcommand;
 
 use self::backup::Means;
+#[cfg(feature = "cluster")]
+pub(crate) use self::check::quietly as check_quietly;
 pub use self::erase::{EraseTask, NotErased};
+#[cfg(feature = "cluster")]
+pub(crate) use self::folder::LogFolder;
+#[cfg(feature = "cluster")]
+pub(crate) use self::progress::Progress;
 use crate::host::{EXIT_CONFIG, HostFault};
 use crate::storage::erasures::AskFault;
 

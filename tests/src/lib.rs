@@ -14,6 +14,7 @@ pub mod janitor;
 pub mod ledger;
 pub mod load;
 pub mod loop_disk;
+pub mod nats_servers;
 pub mod neighbours;
 pub mod nemesis;
 pub mod power_cut;

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use banter_cluster::loading::LoadFault;
 use banter_cluster::node::{Note, SteppedDown};
 
 /// Lines of one kind that are written in a row; then they are counted, until it is quiet.
@@ -33,9 +34,9 @@ impl Notes {
             Note::Broken { partition, fault } => tracing::error!(
                 event = "cluster_broken",
                 partition = partition.0,
-                "partition {} is not served, and its rooms answer `unavailable`: {fault}; the engine's stream is damaged: look \
-                 at its servers (`banter cluster status`), and restore the stream from a backup (`banter cluster export`)",
-                partition.0
+                "partition {} is not served, and its rooms answer `unavailable`: {fault}; {}",
+                partition.0,
+                cure_of(fault)
             ),
             Note::Doubtful { partition } => self.crowd(|| {
                 tracing::warn!(
@@ -80,6 +81,16 @@ impl Notes {
             write();
         } else {
             self.left_out += 1;
+        }
+    }
+}
+
+/// What to do about a partition that cannot be served.
+fn cure_of(fault: &LoadFault) -> &'static str {
+    match fault {
+        LoadFault::Unfinished => "`banter cluster import` says how to begin anew",
+        _ => {
+            "the engine's stream is damaged: look at its servers (`banter cluster status`), and restore the stream from a backup"
         }
     }
 }

@@ -97,6 +97,12 @@ impl Chains {
         state
     }
 
+    /// Rooms that have something in them.
+    #[cfg(feature = "cluster")]
+    pub(super) fn rooms(&self) -> usize {
+        self.catalog.len()
+    }
+
     fn add(&mut self, header: &SegmentHeader, is_chained: bool, parts: Vec<Part>) -> Misses {
         let was_given_up = self.past.breaks.iter().any(|there| there.every_level && header.run <= there.run);
         let mut misses = Misses::default();

@@ -29,7 +29,7 @@ pub(super) fn run(dir: &Path, json: bool) -> Result<bool, LogFault> {
 }
 
 fn say_text(folder: &LogFolder, out: &mut impl Write) -> Result<bool, LogFault> {
-    let (totals, files) = check(folder, |report| write!(out, "{report}"))?;
+    let Checked { totals, files, .. } = check(folder, |report| write!(out, "{report}"))?;
     for name in &folder.ignored {
         writeln!(out, "{name} is named much like a segment and is none: ignored")?;
     }
@@ -40,7 +40,7 @@ fn say_text(folder: &LogFolder, out: &mut impl Write) -> Result<bool, LogFault> 
 
 fn say_json(folder: &LogFolder, out: &mut impl Write) -> Result<bool, LogFault> {
     let mut segments = Vec::new();
-    let (totals, files) = check(folder, |report| {
+    let Checked { totals, files, .. } = check(folder, |report| {
         segments.push(report);
         Ok(())
     })?;
@@ -52,11 +52,34 @@ fn say_json(folder: &LogFolder, out: &mut impl Write) -> Result<bool, LogFault> 
     Ok(is_whole)
 }
 
+/// What a check found.
+pub(crate) struct Checked {
+    totals: Totals,
+    files: Vec<FileReport>,
+    /// Rooms that have something in the log.
+    #[cfg(feature = "cluster")]
+    pub(crate) rooms: usize,
+}
+
+#[cfg(feature = "cluster")]
+impl Checked {
+    /// Whether all of it is right.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.totals.is_whole()
+    }
+}
+
+/// Checks a folder that is open, and says nothing.
+///
+/// # Errors
+/// It cannot be read.
+#[cfg(feature = "cluster")]
+pub(crate) fn quietly(folder: &LogFolder) -> Result<Checked, LogFault> {
+    check(folder, |_| Ok(()))
+}
+
 /// Checks segment after segment, and says each; and what there is to say of the files beside them.
-fn check(
-    folder: &LogFolder,
-    mut say: impl FnMut(SegmentReport) -> io::Result<()>,
-) -> Result<(Totals, Vec<FileReport>), LogFault> {
+fn check(folder: &LogFolder, mut say: impl FnMut(SegmentReport) -> io::Result<()>) -> Result<Checked, LogFault> {
     let (mut buffer, mut order, mut totals) = (Vec::new(), Order::default(), Totals::default());
     let Beside { files, ledger } = Beside::read(&folder.path, !folder.segments.is_empty());
     let mut chains = Chains::new(folder, &ledger);
@@ -76,7 +99,12 @@ fn check(
     (totals.missing, totals.refused) = (order.missing, order.refused);
     totals.given_up = chains.given_up.len() as u64;
     totals.files_damaged = files.iter().filter(|file| file.is_damaged).count() as u64;
-    Ok((totals, files))
+    Ok(Checked {
+        totals,
+        files,
+        #[cfg(feature = "cluster")]
+        rooms: chains.rooms(),
+    })
 }
 
 /// Writes until the other end closes, and from then on nowhere.

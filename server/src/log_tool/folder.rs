@@ -17,7 +17,7 @@ const SEGMENT_BYTES_MAX: u64 = 1 << 30;
 
 /// A log that nobody writes to while this is there.
 #[derive(Debug)]
-pub(super) struct LogFolder {
+pub(crate) struct LogFolder {
     /// Where the segments lie.
     pub path: PathBuf,
     /// Their ids, ascending.
@@ -41,7 +41,7 @@ impl LogFolder {
     ///
     /// # Errors
     /// There is none, it cannot be read, or a server is running on it.
-    pub(super) fn open(dir: &Path) -> Result<LogFolder, LogFault> {
+    pub(crate) fn open(dir: &Path) -> Result<LogFolder, LogFault> {
         let Location { log, data, is_data_named } = locate(dir)?;
         let lock = match data {
             Some(data) => host::claim_to_read(&data, is_data_named)?,
@@ -54,6 +54,21 @@ impl LogFolder {
     /// Where a segment lies.
     pub(super) fn path_of(&self, id: u64) -> PathBuf {
         self.path.join(file_name(id))
+    }
+
+    /// All bytes of a segment that is known to be whole.
+    ///
+    /// # Errors
+    /// It cannot be read, after all.
+    #[cfg(feature = "cluster")]
+    pub(crate) fn bytes_of(&self, id: u64) -> Result<Vec<u8>, LogFault> {
+        let mut buffer = Vec::new();
+        let broken = |broken: Broken| LogFault::Unreadable {
+            path: self.path_of(id),
+            error: io::Error::other(broken.to_string()),
+        };
+        self.read(id, &mut buffer)?.map_err(broken)?;
+        Ok(buffer)
     }
 
     /// Reads a segment into the buffer. What comes inside is damage; the buffer then holds what could be read.

@@ -12,25 +12,31 @@ const CLEAR: &str = "\r\x1b[K";
 
 /// The line of a terminal that says how far it is.
 #[derive(Debug)]
-pub(super) struct Progress {
+pub(crate) struct Progress {
     is_on: bool,
     is_shown: bool,
     next: Instant,
-    segments: usize,
+    count: usize,
+    what: &'static str,
 }
 
 impl Progress {
     /// Of a reading of so many segments.
-    pub(super) fn new(segments: usize) -> Self {
+    pub(crate) fn new(segments: usize) -> Self {
+        Progress::of(segments, "segments")
+    }
+
+    /// Of so many of something.
+    pub(crate) fn of(count: usize, what: &'static str) -> Self {
         let is_on = std::io::stderr().is_terminal();
-        Progress { is_on, is_shown: false, next: Instant::now() + QUIET, segments }
+        Progress { is_on, is_shown: false, next: Instant::now() + QUIET, count, what }
     }
 
     /// Says it, if it is time.
-    pub(super) fn tell(&mut self, read: usize, records: u64) {
+    pub(crate) fn tell(&mut self, read: usize, records: u64) {
         if self.is_on && Instant::now() >= self.next {
             let messages = if records > 0 { format!(", {records} messages") } else { String::new() };
-            let text = format!("{CLEAR}{read} of {} segments{messages}", self.segments);
+            let text = format!("{CLEAR}{read} of {} {}{messages}", self.count, self.what);
             // A terminal that has gone is no reason to end.
             let _ = std::io::stderr().write_all(text.as_bytes());
             self.is_shown = true;
@@ -39,7 +45,7 @@ impl Progress {
     }
 
     /// Takes the line away, so that others can stand there.
-    pub(super) fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         if std::mem::take(&mut self.is_shown) {
             let _ = std::io::stderr().write_all(CLEAR.as_bytes());
         }
