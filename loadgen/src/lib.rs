@@ -23,6 +23,7 @@ pub mod idle;
 pub mod load;
 pub mod measure;
 pub mod opening;
+pub mod page;
 pub mod posts;
 pub mod process;
 pub mod progress;
