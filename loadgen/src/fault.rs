@@ -12,6 +12,8 @@ use banter_access::mint::MintFault;
 pub enum LoadFault {
     #[error("--publishers {publishers} is more than --members {members}: a publisher is one of the members")]
     TooManyPublishers { publishers: u32, members: u32 },
+    #[error("--rooms {rooms} cannot be spread so that each member reads {rooms_each}: make it a multiple")]
+    UnevenSeats { rooms: usize, rooms_each: usize },
     #[error("--clients {clients} cannot be spread evenly over --rooms {rooms}: make it a multiple")]
     UnevenClients { clients: u32, rooms: u32 },
     #[error("{filled} of {wanted} messages were acknowledged, then nothing happened for {seconds} s")]
@@ -47,6 +49,11 @@ pub enum LoadFault {
          lower --rate"
     )]
     TooFarBehind { posts: usize },
+    #[error(
+        "more posts than this program can keep for its checks ({}): lower the rate or the duration",
+        crate::ledger::LEDGER_POSTS_MAX
+    )]
+    LedgerFull,
     #[error("process {pid} cannot be measured: {error}; --pid takes the id of a running server of this user")]
     Process { pid: u32, error: io::Error },
     #[error("cannot pin to CPU {cpu}: {error}; --cpu takes one that this process may run on (taskset -cp $$)")]

@@ -151,6 +151,7 @@ fn pair_plan(job: &Hostile) -> Plan {
     Plan {
         name: "hostile",
         rooms: 1,
+        rooms_each: 1,
         members: 2,
         publishers: 1,
         payload_bytes: PAYLOAD_BYTES,
@@ -287,7 +288,7 @@ impl<'a> Stage<'a> {
         let mut patience = Duration::ZERO;
         while started.elapsed() < time {
             patience = self.turn(patience, party)?;
-            progress.ran(name, started.elapsed(), 0.0);
+            progress.ran(name, started.elapsed(), None);
         }
         progress.finish();
         Ok(())

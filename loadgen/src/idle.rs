@@ -60,7 +60,7 @@ fn hold(fleet: &mut Fleet, time: Duration) -> Result<(), LoadFault> {
     let started = Instant::now();
     let mut silence = Silence(Openings::default(), None);
     while started.elapsed() < time {
-        progress.ran("holding", started.elapsed(), 0.0);
+        progress.ran("holding", started.elapsed(), None);
         let turned = fleet.turn(Duration::from_millis(100).min(time), &mut silence);
         if let Some(refused) = silence.1.take() {
             return Err(refused);

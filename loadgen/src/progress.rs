@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use crate::sampler::Sample;
+
 /// Redraws a second: what a bar costs must not show in the figures.
 const REDRAWS_PER_S: u8 = 5;
 
@@ -24,7 +26,7 @@ impl Progress {
 
     /// For a run of that length.
     pub fn of_run(length: Duration) -> Self {
-        Self::new(length.as_millis() as u64, "{prefix:8} {bar:40} {msg}")
+        Self::new(length.as_millis() as u64, "{prefix:8} {bar:20} {msg}")
     }
 
     fn new(length: u64, template: &str) -> Self {
@@ -38,11 +40,11 @@ impl Progress {
         self.0.set_position(joined as u64);
     }
 
-    /// The run has come so far.
-    pub fn ran(&self, phase: &'static str, at: Duration, deliveries_per_s: f64) {
+    /// The run has come so far; `sample` is its last whole interval.
+    pub fn ran(&self, phase: &'static str, at: Duration, sample: Option<&Sample>) {
         if !self.0.is_hidden() {
             self.0.set_prefix(phase);
-            self.0.set_message(format!("{deliveries_per_s:.0} deliveries/s"));
+            self.0.set_message(sample.map_or(String::new(), describe));
             self.0.set_position(at.as_millis() as u64);
         }
     }
@@ -51,4 +53,19 @@ impl Progress {
     pub fn finish(&self) {
         self.0.finish_and_clear();
     }
+}
+
+/// An interval in one line.
+pub fn describe(sample: &Sample) -> String {
+    let mut line = format!("{:.0} posts/s, {:.0} deliveries/s", sample.posts_per_s, sample.deliveries_per_s);
+    if let (Some(p50_us), Some(p99_us)) = (sample.p50_us, sample.p99_us) {
+        line += &format!(", p50 {:.2} ms, p99 {:.2} ms", p50_us / 1e3, p99_us / 1e3);
+    }
+    if let Some(share) = sample.server_cpu_share {
+        line += &format!(", server {:.0} % of a core", share * 100.0);
+    }
+    if let Some(bytes) = sample.server_resident_bytes {
+        line += &format!(", {:.1} MiB", bytes as f64 / f64::from(1 << 20));
+    }
+    line
 }

@@ -6,6 +6,8 @@ use clap::{Args as ClapArgs, ValueEnum};
 use serde::Serialize;
 
 use super::{Target, payload_bytes, seconds};
+use crate::fault::LoadFault;
+use crate::seating::Seating;
 
 /// When a post stops being outstanding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
@@ -93,6 +95,8 @@ pub struct Plan {
     pub name: &'static str,
     /// Rooms.
     pub rooms: u32,
+    /// Rooms that each connection reads.
+    pub rooms_each: u32,
     /// Members of each.
     pub members: u32,
     /// Members of each that post.
@@ -121,6 +125,16 @@ pub enum Pace {
         posts_per_s: u64,
     },
 }
+impl Plan {
+    /// Who sits where.
+    ///
+    /// # Errors
+    /// When the rooms cannot be spread so.
+    pub fn seating(&self) -> Result<Seating, LoadFault> {
+        Seating::new(self.rooms as usize, self.members as usize, self.rooms_each as usize)
+    }
+}
+
 impl Fanout {
     /// The plan.
     pub fn plan(&self) -> Plan {
@@ -128,6 +142,7 @@ impl Fanout {
         Plan {
             name: "fanout",
             rooms: self.rooms,
+            rooms_each: 1,
             members: self.members,
             publishers: self.publishers,
             payload_bytes: self.payload,
@@ -143,6 +158,7 @@ impl Pingpong {
         Plan {
             name: "pingpong",
             rooms: 1,
+            rooms_each: 1,
             members: self.members,
             publishers: 1,
             payload_bytes: self.payload,

@@ -72,6 +72,7 @@ impl Resume {
         Plan {
             name: "resume",
             rooms: self.live_rooms,
+            rooms_each: 1,
             members: self.live_members,
             publishers: 1,
             payload_bytes: self.payload,
