@@ -17,6 +17,7 @@ pub mod fanout;
 pub mod fault;
 pub mod fill;
 pub mod fleet;
+pub mod host;
 pub mod hostile;
 pub mod identities;
 pub mod idle;
@@ -39,6 +40,8 @@ pub mod scan_json;
 pub mod schedule;
 pub mod seating;
 pub mod seats;
+pub mod sheet;
+pub mod standing;
 pub mod storm;
 #[allow(unsafe_code, reason = "the one place for system calls")]
 mod sys;

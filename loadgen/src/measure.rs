@@ -8,6 +8,7 @@ use hdrhistogram::Histogram;
 use hdrhistogram::serialization::{Deserializer, Serializer, V2Serializer};
 
 use crate::fleet::Traffic;
+use crate::standing::OWN_CPU_SHARE_MAX;
 
 /// The longest latency that is told apart from longer ones.
 const LATENCY_MAX: Duration = Duration::from_secs(120);
@@ -205,9 +206,8 @@ impl Moment {
 
     /// Whether this process may have been what held the server back: its core was full, and fuller than the server's.
     pub fn was_own_bottleneck(&self) -> bool {
-        const FULL: f64 = 0.9;
         let own = self.own_cpu.as_secs_f64() / self.at.as_secs_f64().max(f64::MIN_POSITIVE);
-        own > FULL && self.server_cpu.is_none_or(|server| self.own_cpu > server)
+        own > OWN_CPU_SHARE_MAX && self.server_cpu.is_none_or(|server| self.own_cpu > server)
     }
 }
 

@@ -4,13 +4,13 @@
 //! next. The room's numbers must agree with the posts: the same place for the same post, for every member and in the
 //! acknowledgement; and at the end every member must have read up to the last place that was given away.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Descriptions of faults that are kept; the rest is only counted.
 const DESCRIBED_MAX: usize = 10;
 
 /// How often each promise was broken.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Broken {
     /// A message came again, or came late.
     pub repeats_or_reorders: u64,
@@ -34,6 +34,19 @@ impl Broken {
     /// Whether no promise was broken.
     pub fn is_nothing(&self) -> bool {
         *self == Broken::default()
+    }
+
+    /// All of another's too.
+    pub fn add(&mut self, other: &Broken) {
+        let sum = |one: &mut u64, other: u64| *one = one.saturating_add(other);
+        sum(&mut self.repeats_or_reorders, other.repeats_or_reorders);
+        sum(&mut self.holes, other.holes);
+        sum(&mut self.missing, other.missing);
+        sum(&mut self.told_gaps, other.told_gaps);
+        sum(&mut self.disagreements, other.disagreements);
+        sum(&mut self.altered, other.altered);
+        sum(&mut self.foreign, other.foreign);
+        sum(&mut self.unacknowledged, other.unacknowledged);
     }
 }
 

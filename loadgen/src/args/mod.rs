@@ -95,6 +95,15 @@ pub struct Target {
     /// Print the figures as JSON on stdout instead of the table
     #[arg(long)]
     pub json: bool,
+    /// Write a page that shows the run: one HTML file
+    #[arg(long, value_name = "FILE.html")]
+    pub report: Option<PathBuf>,
+    /// What the page and the JSON are to say beside the figures: a commit, circumstances
+    #[arg(long, value_name = "TEXT")]
+    pub note: Option<String>,
+    /// The run's name in a mix
+    #[arg(long, hide = true)]
+    pub name: Option<String>,
 }
 
 impl Target {
@@ -111,6 +120,9 @@ impl Target {
             secret_file: None,
             users: None,
             json: false,
+            report: None,
+            note: None,
+            name: None,
         }
     }
 }
