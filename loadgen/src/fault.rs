@@ -12,6 +12,8 @@ use banter_access::mint::MintFault;
 pub enum LoadFault {
     #[error("--publishers {publishers} is more than --members {members}: a publisher is one of the members")]
     TooManyPublishers { publishers: u32, members: u32 },
+    #[error("a search for the saturation point posts by the clock: give the first rate with --rate")]
+    NoRate,
     #[error("--rooms {rooms} cannot be spread so that each member reads {rooms_each}: make it a multiple")]
     UnevenSeats { rooms: usize, rooms_each: usize },
     #[error("--clients {clients} cannot be spread evenly over --rooms {rooms}: make it a multiple")]
@@ -60,6 +62,8 @@ pub enum LoadFault {
     Pin { cpu: usize, error: io::Error },
     #[error("cannot read {}: {error}; --secret-file takes the file that the server's secret_file names", path.display())]
     Secret { path: PathBuf, error: io::Error },
+    #[error("cannot write {}: {error}; --report takes a file in a folder that there is", path.display())]
+    Page { path: PathBuf, error: io::Error },
     #[error("no token can be made: {0}")]
     Token(#[from] MintFault),
     #[error("{doing}: {error}")]

@@ -2,6 +2,8 @@
 //!
 //! A post's body can be taken for good or bad while it is under way; behind that the ledger knows it by its token.
 
+use std::collections::VecDeque;
+
 /// Posts that are kept for checks in all: 8 bytes each.
 pub const LEDGER_POSTS_MAX: usize = 32 << 20;
 
@@ -27,7 +29,7 @@ pub struct Ledger {
 struct Room {
     first_head: u64,
     /// Of the places behind the first head; 0: not known.
-    tokens: Vec<u64>,
+    tokens: VecDeque<u64>,
     /// The last place up to which all are known.
     head: u64,
 }
@@ -35,7 +37,7 @@ struct Room {
 impl Ledger {
     /// Of rooms that had those heads at the start.
     pub fn new(first_heads: &[u64]) -> Self {
-        let room = |&first_head: &u64| Room { first_head, tokens: Vec::new(), head: first_head };
+        let room = |&first_head: &u64| Room { first_head, tokens: VecDeque::new(), head: first_head };
         Ledger { rooms: first_heads.iter().map(room).collect(), kept: 0 }
     }
 
@@ -59,6 +61,17 @@ impl Ledger {
             room.head += 1;
         }
         true
+    }
+
+    /// Forgets all but the newest `kept_max` places of each room that are known: nobody reads so far behind any more.
+    pub fn forget(&mut self, kept_max: usize) {
+        for room in &mut self.rooms {
+            let known = (room.head - room.first_head) as usize;
+            let forgotten = known.saturating_sub(kept_max);
+            room.tokens.drain(..forgotten);
+            room.first_head += forgotten as u64;
+            self.kept -= forgotten;
+        }
     }
 
     /// The last place up to which every post is known.
@@ -95,6 +108,16 @@ mod tests {
         assert_eq!((ledger.judge(1, 12, 6), ledger.judge(1, 12, 5)), (Judgement::Right, Judgement::Wrong));
         assert_eq!(ledger.judge(1, 3, 5), Judgement::Unknown, "before the run");
         assert_eq!(ledger.judge(0, 11, 5), Judgement::Unknown, "another room");
+    }
+
+    #[test]
+    fn what_is_forgotten_makes_room_and_the_rest_is_known_still() {
+        let mut ledger = Ledger::new(&[0]);
+        (1..=10).for_each(|place| assert!(ledger.note(0, place, place)));
+        ledger.forget(3);
+        assert_eq!((ledger.kept, ledger.head(0)), (3, 10));
+        assert_eq!((ledger.judge(0, 7, 7), ledger.judge(0, 8, 8)), (Judgement::Unknown, Judgement::Right));
+        assert!(ledger.note(0, 11, 11) && ledger.head(0) == 11);
     }
 
     #[test]

@@ -17,6 +17,7 @@ pub mod fanout;
 pub mod fault;
 pub mod fill;
 pub mod fleet;
+pub mod followers;
 pub mod host;
 pub mod hostile;
 pub mod identities;
@@ -25,7 +26,9 @@ pub mod ledger;
 pub mod load;
 pub mod measure;
 pub mod opening;
+pub mod output;
 pub mod page;
+pub mod picture;
 pub mod posts;
 pub mod process;
 pub mod progress;
@@ -37,6 +40,7 @@ pub mod run;
 pub mod sampler;
 pub mod scan;
 pub mod scan_json;
+pub mod scenarios;
 pub mod schedule;
 pub mod seating;
 pub mod seats;
@@ -46,10 +50,12 @@ pub mod storm;
 #[allow(unsafe_code, reason = "the one place for system calls")]
 mod sys;
 pub mod verify;
+pub mod watch;
 pub mod wire;
 
 use args::{Args, Job};
 use fault::LoadFault;
+use scenarios::{churn, history, posting, soak, stalled};
 
 /// Does what the arguments say. True when everything was delivered as it must be.
 ///
@@ -57,8 +63,16 @@ use fault::LoadFault;
 /// When the run could not be made.
 pub fn run(args: &Args) -> Result<bool, LoadFault> {
     match &args.job {
+        Job::Fanout(job) if job.saturation.saturate => posting::run(&job.target, &job.plan(), &job.saturation),
         Job::Fanout(job) => fanout::run(&job.target, &job.plan()),
         Job::Pingpong(job) => fanout::run(&job.target, &job.plan()),
+        Job::Rooms(job) => posting::run(&job.target, &job.plan(), &job.saturation),
+        Job::Giant(job) => posting::run(&job.target, &job.plan(), &job.saturation),
+        Job::Storm(job) => scenarios::storm::run(job),
+        Job::Stalled(job) => stalled::run(job),
+        Job::Churn(job) => churn::run(job),
+        Job::History(job) => history::run(job),
+        Job::Soak(job) => soak::run(job),
         Job::Idle(job) => idle::run(job),
         Job::Resume(job) => resume::run(job),
         Job::Hostile(job) => hostile::run(job),

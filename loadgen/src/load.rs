@@ -23,6 +23,7 @@ pub struct Load {
     complete: Option<Complete>,
     /// Of each room; one of all where a connection reads several.
     openings: Vec<Openings>,
+    epochs: Vec<u64>,
     first_heads: Vec<u64>,
     posted_to_room: Vec<u64>,
     measured: std::ops::Range<Duration>,
@@ -64,8 +65,8 @@ impl Load {
         let first_of = |room: usize| &joined[room * members..][..members];
         let epochs: Vec<u64> = (0..rooms.len()).map(|room| first_of(room)[0].epoch).collect();
         let openings = match seating.rooms_each() {
-            1 => rooms.iter().zip(epochs).map(|(room, epoch)| Openings::new(room, epoch, payload_bytes)).collect(),
-            _ => vec![Openings::of_many(rooms[0].trim_end_matches('0'), epochs.into(), payload_bytes)],
+            1 => rooms.iter().zip(&epochs).map(|(room, &epoch)| Openings::new(room, epoch, payload_bytes)).collect(),
+            _ => vec![Openings::of_many(rooms[0].trim_end_matches('0'), epochs.as_slice().into(), payload_bytes)],
         };
         let head = |room| first_of(room).iter().map(|joined| joined.head).max().unwrap_or(0);
         Load {
@@ -73,6 +74,7 @@ impl Load {
             seating: seating.clone(),
             complete,
             openings,
+            epochs,
             first_heads: (0..rooms.len()).map(head).collect(),
             posted_to_room: vec![0; rooms.len()],
             measured,
@@ -126,6 +128,11 @@ impl Load {
     /// What the frames of a room begin with, for others who read it. Only where each connection reads one room.
     pub fn openings_of(&self, room: usize) -> &Openings {
         &self.openings[room]
+    }
+
+    /// Each room's history.
+    pub fn epochs(&self) -> &[u64] {
+        &self.epochs
     }
 
     /// What each room's head was when the members had joined.

@@ -170,6 +170,11 @@ impl<'a> Run<'a> {
         self.schedule.iter_mut().for_each(|schedule| schedule.skip_to(now));
     }
 
+    /// The server.
+    pub fn target(&self) -> &'a Target {
+        self.target
+    }
+
     /// Posts so many a second from now on, by the clock.
     pub fn post_at(&mut self, posts_per_s: u64) {
         let mut schedule = Schedule::new(posts_per_s);
@@ -278,7 +283,11 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    pub(crate) fn moment(&self) -> Result<Moment, LoadFault> {
+    /// What was counted and used up so far.
+    ///
+    /// # Errors
+    /// When the server's process is gone.
+    pub fn moment(&self) -> Result<Moment, LoadFault> {
         let mut totals = self.load.totals;
         totals.traffic = self.fleet.traffic;
         Ok(Moment {

@@ -48,7 +48,11 @@ pub struct Sampler {
 impl Sampler {
     /// For a run that takes about so long.
     pub fn for_time(time: Duration) -> Self {
-        let interval = (time / INTERVALS).max(INTERVAL_MIN);
+        Self::with_interval((time / INTERVALS).max(INTERVAL_MIN))
+    }
+
+    /// With intervals of that length.
+    pub fn with_interval(interval: Duration) -> Self {
         let last_latencies = Latencies::default();
         Sampler { interval, next_at: interval, last: Moment::default(), last_latencies, samples: Vec::new() }
     }

@@ -128,6 +128,27 @@ impl Verifier {
         self.next[member] = self.next[member].max(to.saturating_add(1));
     }
 
+    /// A member must have read up to that place by now.
+    pub fn must_have_read(&mut self, member: usize, head: u64) {
+        let next = self.next[member];
+        if next <= head {
+            let (missing, read) = (head + 1 - next, next.saturating_sub(1));
+            let text = format!("member {member} read up to {read} of {head}: {missing} missing");
+            self.break_(|broken| &mut broken.missing, missing, text);
+        }
+    }
+
+    /// A member that may be told of gaps was told one: it begins where its reading is. False, and a fault, where not.
+    pub fn allowed_gap(&mut self, member: usize, from: u64, to: u64) -> bool {
+        let is_next = from == self.next[member] && to >= from;
+        if is_next {
+            self.next[member] = to.saturating_add(1);
+        } else {
+            self.gap(member, from, to);
+        }
+        is_next
+    }
+
     /// A post has that place, by an acknowledgement or by a delivery. `known` is what was heard before; 0: nothing.
     #[inline]
     pub fn place(&mut self, room: usize, known: &mut u64, sequence: u64) {

@@ -52,6 +52,83 @@ pub struct Fanout {
     pub rate: Option<u64>,
     #[command(flatten)]
     #[allow(missing_docs)]
+    pub saturation: Saturation,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub time: Time,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub target: Target,
+}
+
+/// A search for the rate that the server still bears.
+#[derive(Clone, Copy, Debug, ClapArgs)]
+pub struct Saturation {
+    /// Search the rate at which p99 or the backlog breaks its bound, from --rate on, in steps of --duration
+    #[arg(long, requires = "rate")]
+    pub saturate: bool,
+    /// The bound of p99, post to member, in milliseconds
+    #[arg(long, value_name = "MS", default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..))]
+    pub p99_ms_max: u64,
+    /// The bound of the backlog: seconds of posts that may be under way
+    #[arg(long, value_name = "S", default_value = "1", value_parser = seconds)]
+    pub backlog_max: Duration,
+}
+
+/// Members who read several rooms each, meet others in each of them, and post in all by the clock: the cost of many small
+/// rooms. --publishers of a room's members post there. Latency counts from the time at which a post was meant to be sent.
+#[derive(Debug, ClapArgs)]
+pub struct Rooms {
+    /// Rooms; a multiple of --rooms-each
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub rooms: u32,
+    /// Members of each room
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    pub members: u32,
+    /// Rooms that each connection reads
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    pub rooms_each: u32,
+    /// Members of each room that post
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    pub publishers: u32,
+    /// A body's bytes on the wire: a JSON text with its quotes
+    #[arg(long, value_name = "BYTES", default_value_t = 128, value_parser = payload_bytes)]
+    pub payload: usize,
+    /// Posts a second in total, room after room
+    #[arg(long, value_name = "N", default_value_t = 2000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub rate: u64,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub saturation: Saturation,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub time: Time,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub target: Target,
+}
+
+/// One room. A post is timed from when it was meant to be sent to its first reader, to its last, and to each: how long
+/// a large crowd takes to be told one thing.
+#[derive(Debug, ClapArgs)]
+pub struct Giant {
+    /// Members of the room
+    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub members: u32,
+    /// Members that post
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    pub publishers: u32,
+    /// A body's bytes on the wire: a JSON text with its quotes
+    #[arg(long, value_name = "BYTES", default_value_t = 128, value_parser = payload_bytes)]
+    pub payload: usize,
+    /// Posts a second
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..))]
+    pub rate: u64,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub saturation: Saturation,
+    #[command(flatten)]
+    #[allow(missing_docs)]
     pub time: Time,
     #[command(flatten)]
     #[allow(missing_docs)]
@@ -163,6 +240,38 @@ impl Pingpong {
             publishers: 1,
             payload_bytes: self.payload,
             pace: Pace::Closed { outstanding: 1, complete: Complete::Echo },
+            time: self.time,
+        }
+    }
+}
+
+impl Rooms {
+    /// The plan.
+    pub fn plan(&self) -> Plan {
+        Plan {
+            name: "rooms",
+            rooms: self.rooms,
+            rooms_each: self.rooms_each,
+            members: self.members,
+            publishers: self.publishers,
+            payload_bytes: self.payload,
+            pace: Pace::Open { posts_per_s: self.rate },
+            time: self.time,
+        }
+    }
+}
+
+impl Giant {
+    /// The plan.
+    pub fn plan(&self) -> Plan {
+        Plan {
+            name: "giant",
+            rooms: 1,
+            rooms_each: 1,
+            members: self.members,
+            publishers: self.publishers,
+            payload_bytes: self.payload,
+            pace: Pace::Open { posts_per_s: self.rate },
             time: self.time,
         }
     }

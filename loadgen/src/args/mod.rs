@@ -1,5 +1,6 @@
 //! The command line: what to load, how hard, for how long. A file for each family of scenarios.
 
+pub mod beside;
 pub mod fanout;
 pub mod hostile;
 pub mod idle;
@@ -14,7 +15,8 @@ use serde::Serialize;
 
 use crate::body::PAYLOAD_BYTES_MIN;
 
-pub use fanout::{Complete, Fanout, Pace, Pingpong, Plan, Time};
+pub use beside::{Churn, History, Live, Soak, Stalled, Storm};
+pub use fanout::{Complete, Fanout, Giant, Pace, Pingpong, Plan, Rooms, Saturation, Time};
 pub use hostile::Hostile;
 pub use idle::Idle;
 pub use resume::{By, Resume};
@@ -42,6 +44,20 @@ pub enum Job {
     Fanout(Fanout),
     /// One post in flight over all: the latency of an echo
     Pingpong(Pingpong),
+    /// Many small rooms, several of them for each member
+    Rooms(Rooms),
+    /// One large room: from a post to its first reader and to its last
+    Giant(Giant),
+    /// All clients lose their connections and come back where they were
+    Storm(Storm),
+    /// Readers that stop reading: what the others feel, and what they get in the end
+    Stalled(Stalled),
+    /// Readers that come and go beside a live load
+    Churn(Churn),
+    /// Readers that scroll back beside a live load
+    History(History),
+    /// A long mix, and the trend of the server's memory
+    Soak(Soak),
     /// Joined connections that say nothing: the server's memory for each
     Idle(Idle),
     /// Many clients come back at once and are owed messages, beside a live load
@@ -156,7 +172,10 @@ mod tests {
     #[test]
     fn the_command_line_is_well_formed_and_its_help_fits_a_screen() {
         Args::command().debug_assert();
-        for job in ["fanout", "pingpong", "idle", "resume", "hostile"] {
+        for job in [
+            "fanout", "pingpong", "idle", "resume", "hostile", "rooms", "giant", "storm", "stalled", "churn",
+            "history", "soak",
+        ] {
             let mut command = Args::command();
             let help = command.find_subcommand_mut(job).unwrap().render_help().to_string();
             assert!(help.lines().count() <= 40, "{job}: {} lines", help.lines().count());

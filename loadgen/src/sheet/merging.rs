@@ -89,7 +89,11 @@ fn add_figures(to: &mut Vec<Figure>, from: &[Figure]) {
 }
 
 fn weaker(one: Standing, other: Standing) -> Standing {
-    if one == Standing::Exact { other } else { one }
+    match (one, other) {
+        (Standing::Withheld, _) | (_, Standing::Withheld) => Standing::Withheld,
+        (Standing::Exact, other) => other,
+        (one, _) => one,
+    }
 }
 
 fn add_curve(to: &mut Vec<Curve>, curve: &Curve) -> Result<(), MergeFault> {
