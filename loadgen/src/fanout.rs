@@ -4,8 +4,10 @@ use std::time::Instant;
 
 use crate::args::{Complete, Plan, Target};
 use crate::fault::LoadFault;
-use crate::report::{FanoutReport, Outcome};
+use crate::output::{WithSheet, write_page};
+use crate::report::{FanoutReport, Outcome, print_json};
 use crate::run::Run;
+use crate::scenarios::posting;
 use crate::{opening, process};
 
 /// Runs the plan. True when everything was delivered as it must be.
@@ -20,7 +22,12 @@ pub fn run(target: &Target, plan: &Plan) -> Result<bool, LoadFault> {
     let window = run.drive()?;
     let verified = run.load.finish();
     let report = FanoutReport::new(Outcome { target, plan, setup, window, load: &run.load, verified });
-    report.print(target.json);
+    let sheet = posting::sheet(target, plan, &run, window);
+    match target.json {
+        true => print_json(&WithSheet { report: &report, limited: &sheet.limited, sheet: &sheet }),
+        false => print!("{}", report.table(&sheet.limited)),
+    }
+    write_page(target, &sheet)?;
     Ok(verified)
 }
 

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 
 use banter_access::mint::MintFault;
 
+use crate::sheet::merging::MergeFault;
+
 /// Why a run could not be made.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "each variant says in its message what it means")]
@@ -64,6 +66,14 @@ pub enum LoadFault {
     Secret { path: PathBuf, error: io::Error },
     #[error("cannot write {}: {error}; --report takes a file in a folder that there is", path.display())]
     Page { path: PathBuf, error: io::Error },
+    #[error("{}: {why}", path.display())]
+    MixFile { path: PathBuf, why: String },
+    #[error("{name} could not be run: {why}")]
+    Child { name: String, why: String },
+    #[error("cannot read figures of {}: {why}; merge takes what --json printed", path.display())]
+    Figures { path: PathBuf, why: String },
+    #[error("{0}")]
+    Merge(#[from] MergeFault),
     #[error("no token can be made: {0}")]
     Token(#[from] MintFault),
     #[error("{doing}: {error}")]

@@ -26,7 +26,7 @@ const READY_MAX: usize = 256;
 const SMALL_READ_BYTES_MAX: usize = 32 << 10;
 const SMALL_READY_MAX: usize = 2;
 /// Connections from one source address: below the 28,232 ports that Linux gives out by default.
-const CONNECTIONS_PER_SOURCE: usize = 25_000;
+pub const CONNECTIONS_PER_SOURCE: usize = 25_000;
 
 /// Who is told what the connections say.
 pub trait Sink {

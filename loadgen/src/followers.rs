@@ -36,8 +36,13 @@ const AFTERMATH: Duration = Duration::from_millis(100);
 pub enum Told {
     /// It can say hello.
     Connected,
-    /// It reads; the room's head is told.
-    Joined(u64),
+    /// It reads; the room's head is told, and how many messages it had missed up to there.
+    Joined {
+        /// The head.
+        head: u64,
+        /// Those behind its cursor; 0 of one that came without.
+        missed: u64,
+    },
     /// It has read up to where it was to.
     Reached,
     /// It reads no longer.
@@ -241,7 +246,7 @@ impl Followers {
             for (follower, told) in self.take_told() {
                 match told {
                     Told::Connected => self.enter(follower, rooms)?,
-                    Told::Joined(head) => {
+                    Told::Joined { head, .. } => {
                         (heads[follower], ready, progressed_at) = (head, ready + 1, Instant::now());
                     }
                     Told::Reached | Told::Left | Told::Ended => {}
@@ -350,7 +355,8 @@ impl Book {
         if !follower.has_cursor {
             self.verifier.joined(number, head);
         }
-        self.told.push((number, Told::Joined(head)));
+        let missed = (head + 1).saturating_sub(self.verifier.next(number));
+        self.told.push((number, Told::Joined { head, missed }));
     }
 
     fn gap(&mut self, number: usize, from: u64, to: u64) {

@@ -13,6 +13,7 @@
 
 pub mod args;
 pub mod body;
+pub mod children;
 pub mod fanout;
 pub mod fault;
 pub mod fill;
@@ -25,6 +26,9 @@ pub mod idle;
 pub mod ledger;
 pub mod load;
 pub mod measure;
+pub mod merging;
+pub mod mix;
+pub mod mixing;
 pub mod opening;
 pub mod output;
 pub mod page;
@@ -75,6 +79,8 @@ pub fn run(args: &Args) -> Result<bool, LoadFault> {
         Job::Soak(job) => soak::run(job),
         Job::Idle(job) => idle::run(job),
         Job::Resume(job) => resume::run(job),
+        Job::Run(job) => mixing::run(job),
+        Job::Merge(job) => merging::run(job),
         Job::Hostile(job) => hostile::run(job),
     }
 }

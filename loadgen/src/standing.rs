@@ -6,6 +6,8 @@ use crate::measure::{AllLatencies, Latencies, Moment};
 
 /// Of a core: above it this program may be what held the server back.
 pub const OWN_CPU_SHARE_MAX: f64 = 0.9;
+/// Fewer say nothing of one in a hundred.
+const LATE_COUNT_MIN: u64 = 100;
 /// A post in a hundred, or a look at the sockets, may be so late without a word.
 pub const LATE_P99_US_MAX: f64 = 1000.0;
 /// Or so late, as a share of the 99th percentile that was measured.
@@ -33,7 +35,7 @@ pub fn full_core(window: &Moment) -> Option<String> {
 
 fn late(latencies: &Latencies, measured_us: f64, what: &str) -> Option<String> {
     let late_us = latencies.quantile_us(0.99);
-    let is_late = !latencies.is_empty() && late_us > LATE_P99_US_MAX.max(LATE_P99_SHARE_MAX * measured_us);
+    let is_late = latencies.len() >= LATE_COUNT_MIN && late_us > LATE_P99_US_MAX.max(LATE_P99_SHARE_MAX * measured_us);
     is_late.then(|| {
         format!(
             "the load generator was late: {what} {:.2} ms or more after its time, where {:.2} ms is the bound",
@@ -53,7 +55,7 @@ mod tests {
 
     fn latencies(us: u64) -> Latencies {
         let mut latencies = Latencies::default();
-        latencies.record(Duration::from_micros(us));
+        (0..LATE_COUNT_MIN).for_each(|_| latencies.record(Duration::from_micros(us)));
         latencies
     }
 

@@ -19,6 +19,12 @@ pub struct Idle {
     /// Seconds to hold them before memory is read
     #[arg(long, value_name = "S", default_value = "5", value_parser = seconds)]
     pub hold: Duration,
+    /// Processes that hold them, each with its own descriptors; as many as it takes if not given
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub processes: Option<u32>,
+    /// A part of another process's connections: the first one's number
+    #[arg(long, hide = true)]
+    pub part_from: Option<u32>,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub target: Target,

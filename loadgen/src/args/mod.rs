@@ -4,6 +4,7 @@ pub mod beside;
 pub mod fanout;
 pub mod hostile;
 pub mod idle;
+pub mod mixes;
 pub mod resume;
 
 use std::net::SocketAddr;
@@ -19,6 +20,7 @@ pub use beside::{Churn, History, Live, Soak, Stalled, Storm};
 pub use fanout::{Complete, Fanout, Giant, Pace, Pingpong, Plan, Rooms, Saturation, Time};
 pub use hostile::Hostile;
 pub use idle::Idle;
+pub use mixes::{Merge, Mixed, Output};
 pub use resume::{By, Resume};
 
 /// Connections to open a second, unless told otherwise.
@@ -62,6 +64,10 @@ pub enum Job {
     Idle(Idle),
     /// Many clients come back at once and are owed messages, beside a live load
     Resume(Resume),
+    /// Several scenarios at the same time, as a TOML file says
+    Run(Mixed),
+    /// Adds up the figures of several processes or machines
+    Merge(Merge),
     /// Hostile connections of every kind: what honest ones feel of them, and what memory they cost
     Hostile(Hostile),
 }
@@ -174,7 +180,7 @@ mod tests {
         Args::command().debug_assert();
         for job in [
             "fanout", "pingpong", "idle", "resume", "hostile", "rooms", "giant", "storm", "stalled", "churn",
-            "history", "soak",
+            "history", "soak", "run", "merge",
         ] {
             let mut command = Args::command();
             let help = command.find_subcommand_mut(job).unwrap().render_help().to_string();

@@ -1,10 +1,9 @@
 //! `churn`: readers join and leave the rooms of a live load, at a rate.
 
-use std::time::Duration;
-
 use crate::args::Churn;
 use crate::fanout::room_names;
 use crate::fault::LoadFault;
+use crate::measure::Latencies;
 use crate::run::Run;
 use crate::sheet::{Maker, Merging, Promise, Unit};
 use crate::watch::{self, Phase, Turned};
@@ -37,9 +36,15 @@ pub fn run(job: &Churn) -> Result<bool, LoadFault> {
     churners.begin();
     let lead = job.duration.mul_f64(LEAD_SHARE);
     watch::phase(&mut live, "lead", lead, &mut |live| churners.turn(live).map(Turned::On))?;
-    let (joins, _) = (churners.joins, churners.joined = Default::default());
-    let during = watch::phase(&mut live, "churn", job.duration, &mut |live| churners.turn(live).map(Turned::On))?;
-    let joins = churners.joins - joins;
+    churners.joined = Latencies::default();
+    let (joins_before, mut joins) = (churners.joins, 0);
+    let during = watch::phase(&mut live, "churn", job.duration, &mut |live| {
+        let ready = churners.turn(live)?;
+        if live.load.is_measured(live.started.elapsed()) {
+            joins = churners.joins - joins_before;
+        }
+        Ok(Turned::On(ready))
+    })?;
     live.drain()?;
     churners.finish(&live)?;
     live.load.finish();
@@ -53,8 +58,7 @@ fn sheet(job: &Churn, phases: [&Phase; 2], live: &Run<'_>, churners: &Churners, 
     let how = if job.reconnect { "with a new connection each time" } else { "on connections that stay" };
     maker.shape(format!("{count} readers come and go in the live rooms, {rate} joins/s by the clock, {how}"));
     maker.shape(live_shape(&job.live));
-    // What was joined while the last posts of the phase settled counts too.
-    let seconds = (phases[1].window.at + Duration::from_millis(300)).as_secs_f64();
+    let seconds = phases[1].window.at.as_secs_f64();
     maker.figure("joins_per_s", "joins", joins as f64 / seconds, Unit::PerSecond, Promise::AtLeast, Merging::Sum);
     maker.latencies("joined", "join to joined", &churners.joined);
     tell(&mut maker, churners);

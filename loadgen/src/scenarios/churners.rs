@@ -141,7 +141,7 @@ impl Churners {
         for (churner, told) in self.followers.take_told() {
             match told {
                 Told::Connected => self.followers.enter(churner, &self.rooms)?,
-                Told::Joined(_) => {
+                Told::Joined { .. } => {
                     self.joins += 1;
                     self.joined.record(self.started.elapsed().saturating_sub(self.intended[churner]));
                     self.reading.push_back(churner);

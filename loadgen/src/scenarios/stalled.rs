@@ -114,7 +114,7 @@ impl Readers {
                     self.followers.connect_again(reader)?;
                 }
                 Told::Connected => self.followers.enter(reader, &self.rooms)?,
-                Told::Joined(_) | Told::Left => {}
+                Told::Joined { .. } | Told::Left => {}
             }
         }
         Ok(ready)

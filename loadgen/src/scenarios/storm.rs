@@ -174,9 +174,9 @@ impl Return {
     fn hear(&mut self, client: usize, told: Told) -> Result<(), LoadFault> {
         match told {
             Told::Connected => self.followers.enter(client, &self.rooms)?,
-            Told::Joined(head) => {
+            Told::Joined { head, missed } => {
                 self.opening -= 1;
-                self.missed += self.followers.behind(client, head);
+                self.missed += missed;
                 self.followers.aim(client, head);
             }
             Told::Reached => {

@@ -59,7 +59,7 @@ struct Table(String);
 
 impl Table {
     fn line(&mut self, name: &str, text: &str) {
-        self.0.push_str(&format!("{name:<26}{text}\n"));
+        self.0.push_str(&format!("{name:<34}{text}\n"));
     }
 
     fn curves(&mut self, curves: &[Curve]) {
@@ -77,7 +77,7 @@ impl Table {
     }
 
     fn row(&mut self, name: &str, cells: [String; 6]) {
-        let cells: String = cells.iter().map(|cell| format!("{cell:>12}")).collect();
+        let cells: String = cells.iter().map(|cell| format!("{cell:>11}")).collect();
         self.line(name, &cells);
     }
 
