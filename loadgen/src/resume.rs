@@ -17,9 +17,11 @@ use crate::fleet::Fleet;
 use crate::identities::{CLIENTS, Identities};
 use crate::measure::{AllLatencies, Latencies, Moment};
 use crate::opening::{self, Joined};
+use crate::output::{WithSheet, write_page};
 use crate::process;
 use crate::progress::Progress;
-use crate::report_resume::{ResumeOutcome, ResumeReport};
+use crate::report::print_json;
+use crate::report_resume::{self, ResumeOutcome, ResumeReport};
 use crate::run::Run;
 use crate::storm::{Missed, Storm};
 
@@ -62,18 +64,17 @@ pub fn run(job: &Resume) -> Result<bool, LoadFault> {
     let quiet = run_alone(&mut live, &plan)?;
     let (mut storm, window, looks_away) = run_storm(&mut live, job, missed, clients)?;
     let verified = storm.finish() & live.load.finish() & is_rehearsed;
+    let samples = std::mem::take(&mut live.sampler.samples);
     let (live, storm) = (&live.load, &storm);
-    ResumeReport::new(&ResumeOutcome {
-        job,
-        fill,
-        quiet: &quiet,
-        live,
-        storm,
-        window,
-        looks_away: &looks_away,
-        verified,
-    })
-    .print(target.json);
+    let looks_away = &looks_away;
+    let outcome = ResumeOutcome { job, fill, quiet: &quiet, live, storm, window, looks_away, verified };
+    let (report, mut sheet) = (ResumeReport::new(&outcome), report_resume::sheet(&outcome));
+    sheet.samples = samples;
+    match target.json {
+        true => print_json(&WithSheet { report: &report, limited: &sheet.limited, sheet: &sheet }),
+        false => print!("{}", report.table(&sheet.limited)),
+    }
+    write_page(target, &sheet)?;
     Ok(verified)
 }
 

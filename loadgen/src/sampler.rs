@@ -39,7 +39,7 @@ pub struct Sample {
 pub struct Sampler {
     interval: Duration,
     next_at: Duration,
-    last: Moment,
+    last: Option<Moment>,
     last_latencies: Latencies,
     /// The intervals so far.
     pub samples: Vec<Sample>,
@@ -54,7 +54,7 @@ impl Sampler {
     /// With intervals of that length.
     pub fn with_interval(interval: Duration) -> Self {
         let last_latencies = Latencies::default();
-        Sampler { interval, next_at: interval, last: Moment::default(), last_latencies, samples: Vec::new() }
+        Sampler { interval, next_at: Duration::ZERO, last: None, last_latencies, samples: Vec::new() }
     }
 
     /// Whether an interval is over.
@@ -62,10 +62,13 @@ impl Sampler {
         now >= self.next_at
     }
 
-    /// The interval ends at that moment; `delivered` is what was measured since latencies were last forgotten.
+    /// The interval ends at that moment, or the first begins; `delivered` is what was measured since latencies were last forgotten.
     pub fn take(&mut self, moment: Moment, delivered: &Latencies, resident_bytes: Option<u64>) {
-        let first = Moment { own_cpu: moment.own_cpu, server_cpu: moment.server_cpu, ..Moment::default() };
-        let earlier = if self.samples.is_empty() && self.last.at.is_zero() { first } else { self.last };
+        let next_at = moment.at + self.interval;
+        let Some(earlier) = self.last else {
+            (self.last, self.next_at) = (Some(moment), next_at);
+            return;
+        };
         let (window, latencies) = (moment.since(&earlier), delivered.since(&self.last_latencies));
         let seconds = window.at.as_secs_f64().max(f64::MIN_POSITIVE);
         let quantile = |share| (!latencies.is_empty()).then(|| latencies.quantile_us(share));
@@ -82,7 +85,7 @@ impl Sampler {
         if self.samples.len() < SAMPLES_MAX {
             self.samples.push(sample);
         }
-        (self.last, self.last_latencies, self.next_at) = (moment, delivered.clone(), moment.at + self.interval);
+        (self.last, self.last_latencies, self.next_at) = (Some(moment), delivered.clone(), next_at);
     }
 
     /// The latencies begin anew.
@@ -99,7 +102,7 @@ mod tests {
     #[test]
     fn an_interval_is_what_happened_since_the_last() {
         let mut sampler = Sampler::for_time(Duration::from_secs(10));
-        assert!(!sampler.is_due(Duration::from_millis(249)) && sampler.is_due(Duration::from_millis(250)));
+        assert!(sampler.is_due(Duration::ZERO), "the first begins at once");
         let moment = |at: u64, cpu: u64| Moment {
             at: Duration::from_secs(at),
             server_cpu: Some(Duration::from_secs(cpu)),
@@ -107,6 +110,8 @@ mod tests {
             ..Moment::default()
         };
         let mut latencies = Latencies::default();
+        sampler.take(moment(0, 50), &latencies, None);
+        assert!(!sampler.is_due(Duration::from_millis(249)) && sampler.is_due(Duration::from_millis(250)));
         sampler.take(moment(1, 50), &latencies, None);
         latencies.record(Duration::from_millis(5));
         sampler.take(moment(3, 51), &latencies, Some(7));

@@ -11,9 +11,9 @@ pub(super) fn of(sheet: &Sheet) -> String {
     [latencies(sheet), steps(sheet), rates(sheet), delays(sheet), cpu(sheet), memory(sheet)].concat()
 }
 
-/// Whose latencies are the server's, and not this program's own.
+/// The chart has what tells most; the table below it has all.
 fn is_shown(curve: &Curve) -> bool {
-    !curve.name.ends_with("own_late")
+    !["own_late", "_acknowledged", "_complete"].iter().any(|left_out| curve.name.ends_with(left_out))
 }
 
 fn latencies(sheet: &Sheet) -> String {

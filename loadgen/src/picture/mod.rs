@@ -147,7 +147,7 @@ mod tests {
         let mut maker = Maker::new(&target, "fanout", "How long?", limited);
         maker.figure("deliveries_per_s", "deliveries", 10.0, Unit::PerSecond, Promise::AtLeast, Merging::Sum);
         let mut latencies = Latencies::default();
-        (1..1000).for_each(|us| latencies.record(Duration::from_micros(us)));
+        (1..2000).for_each(|us| latencies.record(Duration::from_micros(us)));
         maker.latencies("delivered", "post to member", &latencies);
         let sample = |at: u32| Sample {
             at_s: f64::from(at),

@@ -102,19 +102,19 @@ impl Churners {
             self.due.push_back(at);
         }
         for _ in 0..ACTS_A_TURN_MAX {
-            if self.due.is_empty() || !self.join_one()? {
-                break;
-            }
             self.release_one(live);
+            if !self.due.is_empty() {
+                self.join_one()?;
+            }
         }
         let found = self.followers.turn(Duration::ZERO, &live.load)?;
         self.hear()?;
         Ok(found)
     }
 
-    /// The next who is away joins. False: nobody is.
-    fn join_one(&mut self) -> Result<bool, LoadFault> {
-        let Some(churner) = self.away.pop_front() else { return Ok(false) };
+    /// The next who is away joins, if anybody is; otherwise the join stays due.
+    fn join_one(&mut self) -> Result<(), LoadFault> {
+        let Some(churner) = self.away.pop_front() else { return Ok(()) };
         self.intended[churner] = self.due.pop_front().unwrap_or_default();
         self.begun += 1;
         if churner >= self.followers.begun() {
@@ -124,7 +124,7 @@ impl Churners {
         } else {
             self.followers.join(churner, &self.rooms)?;
         }
-        Ok(true)
+        Ok(())
     }
 
     /// Who has read for longest leaves, once it has what stands in its room now.

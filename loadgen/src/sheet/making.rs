@@ -163,6 +163,11 @@ impl Maker {
         self.verifier(whose, &load.verifier);
     }
 
+    /// Something else was not as it must be, and was told.
+    pub fn unverified(&mut self) {
+        self.0.verification.verified = false;
+    }
+
     /// Something that no verifier tells.
     pub fn fault(&mut self, text: String) {
         self.0.verification.verified = false;
