@@ -21,15 +21,17 @@ pub fn limits_of(window: &Moment, latencies: &AllLatencies, looks_away: Option<&
     full_core(window).into_iter().chain(late).chain(away).collect()
 }
 
-/// Its core was full, and fuller than the server's.
+/// Its core was full, of its own work or of others' that kept it waiting, and fuller than the server's with its own.
 pub fn full_core(window: &Moment) -> Option<String> {
-    let share = |time: Duration| time.as_secs_f64() / window.at.as_secs_f64().max(f64::MIN_POSITIVE) * 100.0;
-    window.was_own_bottleneck().then(|| {
-        let server = window.server_cpu.map_or("not measured".into(), |cpu| format!("{:.0} %", share(cpu)));
-        let (own, bound) = (share(window.own_cpu), OWN_CPU_SHARE_MAX * 100.0);
-        format!(
-            "the load generator used {own:.0} % of its core, where {bound:.0} % is the bound (the server: {server})"
-        )
+    let share = |time: Duration| time.as_secs_f64() / window.at.as_secs_f64().max(f64::MIN_POSITIVE);
+    let (own, waited) = (share(window.own_cpu), share(window.own_disturbed().unwrap_or_default()));
+    let server = window.server_cpu.map(share);
+    let is_full = own + waited > OWN_CPU_SHARE_MAX && server.is_none_or(|server| own + waited > server);
+    is_full.then(|| {
+        let server = server.map_or("not measured".into(), |server| format!("{:.0} %", server * 100.0));
+        let [own, waited, bound] = [own, waited, OWN_CPU_SHARE_MAX].map(|share| share * 100.0);
+        let waited = if waited < 1.0 { String::new() } else { format!(" and waited for it for {waited:.0} %") };
+        format!("the load generator used {own:.0} % of its core{waited}, where {bound:.0} % is the bound (the server: {server})")
     })
 }
 
@@ -76,6 +78,8 @@ mod tests {
         assert!(found.len() == 1 && found[0].contains("95 %") && found[0].contains("60 %"), "{found:?}");
         assert!(limits(&window(950, Some(990)), 1, 5000, None).is_empty(), "the server was fuller");
         assert!(limits(&window(950, None), 1, 5000, None)[0].contains("not measured"));
+        let waiting = Moment { own_waited: Some(Duration::from_millis(800)), ..window(150, Some(140)) };
+        assert!(limits(&waiting, 1, 5000, None)[0].contains("waited for it for 80 %"));
     }
 
     #[test]

@@ -229,7 +229,8 @@ fn a_load_generator_that_was_held_up_does_not_tell_its_lateness_as_the_servers()
     let output = child.wait_with_output().unwrap();
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(VERIFIED), "late, and still right: {report}");
-    assert!(report["limited"][0].as_str().unwrap().contains("was late"), "{report}");
+    let reasons = report["limited"].as_array().unwrap();
+    assert!(reasons.iter().any(|reason| reason.as_str().unwrap().contains("was late")), "{report}");
     assert_eq!(figure(&report["sheet"], "deliveries_per_s")["is"], "at_least");
     let delivered = &report["sheet"]["latencies"][0];
     assert_eq!((&delivered["name"], &delivered["is"]), (&"delivered".into(), &"at_most".into()));

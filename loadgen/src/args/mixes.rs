@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::Args as ClapArgs;
 
 /// Runs the parts of a mix at the same time, each as processes of its own, with their figures and their verification. The
-/// file says in TOML what the command line would: flags at its head for all parts, then [[part]] with `scenario`, and, if
+/// file says in TOML what the command line would: flags at its head for all parts, then `[[part]]` with `scenario`, and, if
 /// wanted, `name`, `processes`, `after_s` and the scenario's flags. loadgen/mix.toml is an example.
 #[derive(Debug, ClapArgs)]
 pub struct Mixed {

@@ -25,14 +25,18 @@ pub enum Promise {
 
 /// A sheet that is being filled in.
 #[derive(Clone, Debug)]
-pub struct Maker(Sheet);
+pub struct Maker {
+    sheet: Sheet,
+    /// The server has other parts of a mix to serve as well: what it uses is not for this one's deliveries alone.
+    is_part: bool,
+}
 
 impl Maker {
     /// Of a run that is over now. `limited` is why its figures are not the server's alone.
     pub fn new(target: &Target, job: &str, question: &str, limited: Vec<String>) -> Self {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let words: Vec<String> = std::env::args().collect();
-        Maker(Sheet {
+        let sheet = Sheet {
             sheet_format: SHEET_FORMAT,
             job: job.into(),
             name: target.name.clone().unwrap_or_else(|| job.into()),
@@ -49,29 +53,30 @@ impl Maker {
             limited,
             verification: Verdict { verified: true, ..Verdict::default() },
             ..Sheet::default()
-        })
+        };
+        Maker { sheet, is_part: target.name.is_some() }
     }
 
     /// What was run, one more sentence.
     pub fn shape(&mut self, sentence: String) {
-        self.0.shape.push(sentence);
+        self.sheet.shape.push(sentence);
     }
 
     /// What a reader should know.
     pub fn caution(&mut self, text: String) {
-        self.0.cautions.push(text);
+        self.sheet.cautions.push(text);
     }
 
     /// One more figure.
     pub fn figure(&mut self, name: &str, label: &str, value: f64, unit: Unit, promise: Promise, merging: Merging) {
         let is = self.standing(promise);
         let value = (is != Standing::Withheld && value.is_finite()).then_some(value);
-        self.0.figures.push(Figure { name: name.into(), label: label.into(), value, unit, is, merging });
+        self.sheet.figures.push(Figure { name: name.into(), label: label.into(), value, unit, is, merging });
     }
 
     fn standing(&self, promise: Promise) -> Standing {
         match promise {
-            _ if self.0.limited.is_empty() => Standing::Exact,
+            _ if self.sheet.limited.is_empty() => Standing::Exact,
             Promise::Stands => Standing::Exact,
             Promise::AtLeast => Standing::AtLeast,
             Promise::AtMost => Standing::AtMost,
@@ -92,7 +97,7 @@ impl Maker {
 
     fn curve(&mut self, curve: Curve) {
         if curve.count > 0 {
-            self.0.latencies.push(curve);
+            self.sheet.latencies.push(curve);
         }
     }
 
@@ -108,18 +113,19 @@ impl Maker {
 
     /// What happened in the measured time: rates, CPU, cautions.
     pub fn window(&mut self, window: &Moment) {
-        self.0.window_s = window.at.as_secs_f64();
-        let (seconds, totals) = (self.0.window_s.max(f64::MIN_POSITIVE), window.totals);
+        self.sheet.window_s = window.at.as_secs_f64();
+        let (seconds, totals) = (self.sheet.window_s.max(f64::MIN_POSITIVE), window.totals);
         let (deliveries, share) = (totals.deliveries as f64, |time: Duration| time.as_secs_f64() / seconds);
         let (per_s, stands) = (Unit::PerSecond, Promise::Stands);
         let rate = |count: u64| count as f64 / seconds;
         self.figure("posts_per_s", "posts", rate(totals.posts), per_s, Promise::AtLeast, Merging::Sum);
         self.figure("deliveries_per_s", "deliveries", deliveries / seconds, per_s, Promise::AtLeast, Merging::Sum);
         if let Some(cpu) = window.server_cpu {
-            let us = cpu.as_secs_f64() * 1e6 / deliveries;
             self.figure("server_cpu_share", "server CPU", share(cpu), Unit::Share, Promise::AtLeast, Merging::Most);
-            let label = "server CPU a delivery";
-            self.figure("server_cpu_us_per_delivery", label, us, Unit::Microseconds, stands, Merging::Nothing);
+            if !self.is_part {
+                let (us, label) = (cpu.as_secs_f64() * 1e6 / deliveries, "server CPU a delivery");
+                self.figure("server_cpu_us_per_delivery", label, us, Unit::Microseconds, stands, Merging::Nothing);
+            }
         }
         self.figure("own_cpu_share", "own CPU", share(window.own_cpu), Unit::Share, stands, Merging::Sum);
         if window.was_disturbed() {
@@ -134,23 +140,23 @@ impl Maker {
 
     /// What happened over time.
     pub fn samples(&mut self, samples: &[Sample]) {
-        self.0.samples.extend_from_slice(samples);
+        self.sheet.samples.extend_from_slice(samples);
     }
 
     /// The steps of a search.
     pub fn steps(&mut self, steps: &[Step]) {
-        self.0.steps.extend_from_slice(steps);
+        self.sheet.steps.extend_from_slice(steps);
     }
 
     /// What was due, and what came: the run is verified only where they are the same.
     pub fn check(&mut self, what: &str, expected: u64, found: u64) {
-        self.0.verification.verified &= expected == found;
-        self.0.verification.checks.push(Check { what: what.into(), expected, found });
+        self.sheet.verification.verified &= expected == found;
+        self.sheet.verification.checks.push(Check { what: what.into(), expected, found });
     }
 
     /// What a verifier found.
     pub fn verifier(&mut self, whose: &str, verifier: &Verifier) {
-        let verdict = &mut self.0.verification;
+        let verdict = &mut self.sheet.verification;
         verdict.verified &= verifier.broken.is_nothing();
         verdict.broken.add(&verifier.broken);
         verdict.described.extend(verifier.described.iter().map(|text| format!("{whose}: {text}")));
@@ -165,18 +171,18 @@ impl Maker {
 
     /// Something else was not as it must be, and was told.
     pub fn unverified(&mut self) {
-        self.0.verification.verified = false;
+        self.sheet.verification.verified = false;
     }
 
     /// Something that no verifier tells.
     pub fn fault(&mut self, text: String) {
-        self.0.verification.verified = false;
-        self.0.verification.described.push(text);
+        self.sheet.verification.verified = false;
+        self.sheet.verification.described.push(text);
     }
 
     /// The sheet.
     pub fn finish(self) -> Sheet {
-        self.0
+        self.sheet
     }
 }
 
@@ -227,7 +233,7 @@ mod tests {
         }
         let mut maker = maker(Vec::new());
         maker.check("messages", 1, 1);
-        assert!(maker.0.verification.verified);
+        assert!(maker.sheet.verification.verified);
         maker.fault("something".into());
         assert!(!maker.finish().verification.verified);
     }

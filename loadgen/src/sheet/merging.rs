@@ -4,6 +4,9 @@ use super::{Curve, Figure, Merging, Sheet, Standing};
 use crate::measure::Latencies;
 use crate::sampler::Sample;
 
+/// The figure that follows from two others.
+const CPU_A_DELIVERY: &str = "server_cpu_us_per_delivery";
+
 /// Why sheets do not add up.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[allow(missing_docs, reason = "each variant says in its message what it means")]
@@ -22,16 +25,20 @@ pub enum MergeFault {
 /// When they are of different scenarios, or a histogram cannot be read.
 pub fn merge(sheets: &[Sheet]) -> Result<Sheet, MergeFault> {
     let (first, rest) = sheets.split_first().ok_or(MergeFault::Nothing)?;
+    if rest.is_empty() {
+        return Ok(first.clone());
+    }
     let mut sum = first.clone();
     sum.figures.retain(|figure| figure.merging != Merging::Nothing);
     for sheet in rest {
         add(&mut sum, sheet)?;
     }
-    if !rest.is_empty() {
-        sum.steps.clear();
-        sum.samples = add_samples(sheets);
+    sum.steps.clear();
+    sum.samples = add_samples(sheets);
+    // Where one did not tell it, the server had others to serve as well.
+    if sheets.iter().all(|sheet| sheet.figure(CPU_A_DELIVERY).is_some()) {
+        derive(&mut sum);
     }
-    derive(&mut sum);
     Ok(sum)
 }
 
@@ -142,7 +149,7 @@ fn derive(sum: &mut Sheet) {
     let value = |name: &str| sum.figure(name).and_then(|figure| figure.value);
     if let Some((share, deliveries_per_s)) = value("server_cpu_share").zip(value("deliveries_per_s")) {
         sum.figures.push(Figure {
-            name: "server_cpu_us_per_delivery".into(),
+            name: CPU_A_DELIVERY.into(),
             label: "server CPU a delivery".into(),
             value: Some(share * 1e6 / deliveries_per_s).filter(|value| value.is_finite()),
             unit: super::Unit::Microseconds,
@@ -164,6 +171,7 @@ mod tests {
         let mut maker = Maker::new(&Target::of("127.0.0.1:9".parse().unwrap()), job, "How?", Vec::new());
         maker.figure("deliveries_per_s", "deliveries", rate, Unit::PerSecond, Promise::AtLeast, Merging::Sum);
         maker.figure("server_cpu_share", "server CPU", rate / 1000.0, Unit::Share, Promise::AtLeast, Merging::Most);
+        maker.figure(CPU_A_DELIVERY, "CPU", 1000.0, Unit::Microseconds, Promise::Stands, Merging::Nothing);
         maker.figure("p99_ratio", "ratio", 2.0, Unit::Times, Promise::AtLeast, Merging::Nothing);
         let mut latencies = Latencies::default();
         latencies.record(Duration::from_micros(us));
@@ -186,6 +194,15 @@ mod tests {
         assert_eq!(merged.samples[0].deliveries_per_s, 300.0);
         let failed = merge(&[sheet("fanout", 1.0, 1, 5), sheet("fanout", 1.0, 1, 4)]).unwrap();
         assert!(!failed.verification.verified);
+    }
+
+    #[test]
+    fn one_alone_stays_as_it_is_and_a_server_with_others_to_serve_has_no_cost_a_delivery() {
+        let one = sheet("fanout", 100.0, 10, 5);
+        assert_eq!(merge(std::slice::from_ref(&one)), Ok(one.clone()));
+        let mut part = one.clone();
+        part.figures.retain(|figure| figure.name != CPU_A_DELIVERY);
+        assert_eq!(merge(&[one, part]).unwrap().figure(CPU_A_DELIVERY), None);
     }
 
     #[test]

@@ -27,9 +27,7 @@ impl Figure {
     pub fn words(&self) -> String {
         match self.value {
             Some(value) => format!("{}{}", self.is.words(), self.unit.words(value)),
-            None if self.is == Standing::Withheld => {
-                "withheld: the load generator was the bottleneck, see LIMITED".to_owned()
-            }
+            None if self.is == Standing::Withheld => "withheld: the load generator was the bottleneck".to_owned(),
             None => "not measured".to_owned(),
         }
     }
