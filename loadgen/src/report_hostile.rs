@@ -218,12 +218,25 @@ impl HostileReport {
         table.heading("message, us", &["p50 alone", "p50", "ratio", "p99 alone", "p99", "ratio", "look p99"]);
         for kind in &self.kinds {
             let looks = kind.own_look_away_us.p99;
-            table.line(kind.kind, format!("{}{looks:>12.1}", felt(&kind.alone_us.message, &kind.beside_us.message)));
+            table.line(
+                kind.kind,
+                format!(
+                    "{}{looks:>12.1}",
+                    felt(&kind.alone_us.message, &kind.beside_us.message, kind.was_own_bottleneck)
+                ),
+            );
         }
         table.heading("ping, us", &["p50 alone", "p50", "ratio", "p99 alone", "p99", "ratio", "p99 within"]);
         for kind in &self.kinds {
-            let word = if kind.is_ping_p99_within { "yes" } else { "NO" };
-            table.line(kind.kind, format!("{}{word:>12}", felt(&kind.alone_us.ping, &kind.beside_us.ping)));
+            let word = match (kind.was_own_bottleneck, kind.is_ping_p99_within) {
+                (true, _) => "withheld",
+                (false, true) => "yes",
+                (false, false) => "NO",
+            };
+            table.line(
+                kind.kind,
+                format!("{}{word:>12}", felt(&kind.alone_us.ping, &kind.beside_us.ping, kind.was_own_bottleneck)),
+            );
         }
         table.heading("cost", &["server CPU", "own CPU", "RSS, MiB", "largest", "B/attacker", "attackers", "members"]);
         self.kinds.iter().for_each(|kind| say_cost(kind, table));
@@ -238,7 +251,7 @@ impl HostileReport {
             table.line("CAUTION", format!("large-room: {members} of {asked} members, for want of descriptors"));
         }
         if kind.was_own_bottleneck {
-            table.line("CAUTION", format!("{}: this load generator was busier than the server", kind.kind));
+            table.line("LIMITED", format!("{}: this load generator was busier than the server", kind.kind));
         }
         if kind.was_disturbed {
             table.line("CAUTION", format!("{}: other programs took more than 5 % of the CPUs", kind.kind));
@@ -246,8 +259,13 @@ impl HostileReport {
     }
 }
 
-fn felt(alone: &Quantiles, beside: &Quantiles) -> String {
-    let three = |alone: f64, beside: f64| format!("{alone:>12.1}{beside:>12.1}{:>12.2}", ratio(beside, alone));
+/// The ratios are withheld where this program was busier than the server.
+fn felt(alone: &Quantiles, beside: &Quantiles, is_withheld: bool) -> String {
+    let times = |alone: f64, beside: f64| match is_withheld {
+        true => "withheld".to_owned(),
+        false => format!("{:.2}", ratio(beside, alone)),
+    };
+    let three = |alone: f64, beside: f64| format!("{alone:>12.1}{beside:>12.1}{:>12}", times(alone, beside));
     format!("{}{}", three(alone.p50, beside.p50), three(alone.p99, beside.p99))
 }
 

@@ -88,9 +88,9 @@ pub struct Rooms {
     /// Rooms that each connection reads
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     pub rooms_each: u32,
-    /// Members of each room that post
-    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
-    pub publishers: u32,
+    /// Members of each room that post; all if not given
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub publishers: Option<u32>,
     /// A body's bytes on the wire: a JSON text with its quotes
     #[arg(long, value_name = "BYTES", default_value_t = 128, value_parser = payload_bytes)]
     pub payload: usize,
@@ -253,7 +253,7 @@ impl Rooms {
             rooms: self.rooms,
             rooms_each: self.rooms_each,
             members: self.members,
-            publishers: self.publishers,
+            publishers: self.publishers.unwrap_or(self.members),
             payload_bytes: self.payload,
             pace: Pace::Open { posts_per_s: self.rate },
             time: self.time,
