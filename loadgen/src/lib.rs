@@ -1,13 +1,16 @@
 //! The load generator of Banter: many members on one thread, their latencies, and the proof that each got everything.
 //!
 //! ```text
-//!  args ─▶ opening ─▶ Fleet (epoll, sockets) ─bytes─▶ scan ─Seen─▶ Load ─▶ posts, verify, measure ─▶ report
-//!                          ▲                                        │
-//!                          └───────────── posts ◀── schedule ───────┘
+//!  args ─▶ opening ─▶ Fleet (epoll, sockets) ─bytes─▶ scan ─Seen─▶ Load ─▶ posts, verify, measure ─▶ Sheet ─▶ table, JSON, page
+//!                          ▲                                        │                                  ▲
+//!                          └───────────── posts ◀── schedule ───────┘                               standing
 //! ```
 //!
-//! Invariants: one thread; nothing is allocated for a delivery; a message is taken apart where it lies in the read
-//! buffer. All unsafe code is in `sys`.
+//! `Run` is that load under way; `watch` serves one beside what a scenario is about, and `followers` are those who come, go,
+//! stall and come back there.
+//!
+//! Invariants: a load is one thread (`run` and `idle` start processes of this program for more); nothing is allocated for
+//! a delivery; a message is taken apart where it lies in the read buffer. All unsafe code is in `sys`.
 
 #![deny(unsafe_code)]
 

@@ -216,15 +216,15 @@ fn the_search_ends_at_a_rate_that_breaks_its_bound_and_tells_every_step() {
 fn a_load_generator_that_was_held_up_does_not_tell_its_lateness_as_the_servers() {
     let server = Server::start(Flaw::None);
     let line = format!("fanout --rooms 2 --members 2 --rate 500 --warmup 0 --duration 2 --json --server {server}");
-    let child = program().args(line.split(' ')).stdout(Stdio::piped()).spawn().unwrap();
-    let signal =
-        |name: &str| assert!(Command::new("kill").args([name, &child.id().to_string()]).status().unwrap().success());
+    let mut child = program().args(line.split(' ')).stdout(Stdio::piped()).spawn().unwrap();
+    let pid = child.id().to_string();
+    let signal = |name: &str| assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
     // However long these take: it is held up for most of the time in which it should post.
-    for _ in 0..8 {
-        std::thread::sleep(Duration::from_millis(40));
+    while child.try_wait().unwrap().is_none() {
         signal("-STOP");
         std::thread::sleep(Duration::from_millis(160));
         signal("-CONT");
+        std::thread::sleep(Duration::from_millis(40));
     }
     let output = child.wait_with_output().unwrap();
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
