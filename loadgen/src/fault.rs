@@ -6,12 +6,18 @@ use std::path::PathBuf;
 
 use banter_access::mint::MintFault;
 
+use crate::sheet::merging::MergeFault;
+
 /// Why a run could not be made.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "each variant says in its message what it means")]
 pub enum LoadFault {
     #[error("--publishers {publishers} is more than --members {members}: a publisher is one of the members")]
     TooManyPublishers { publishers: u32, members: u32 },
+    #[error("a search for the saturation point posts by the clock: give the first rate with --rate")]
+    NoRate,
+    #[error("--rooms {rooms} cannot be spread so that each member reads {rooms_each}: make it a multiple")]
+    UnevenSeats { rooms: usize, rooms_each: usize },
     #[error("--clients {clients} cannot be spread evenly over --rooms {rooms}: make it a multiple")]
     UnevenClients { clients: u32, rooms: u32 },
     #[error("{filled} of {wanted} messages were acknowledged, then nothing happened for {seconds} s")]
@@ -47,12 +53,27 @@ pub enum LoadFault {
          lower --rate"
     )]
     TooFarBehind { posts: usize },
+    #[error(
+        "more posts than this program can keep for its checks ({}): lower the rate or the duration",
+        crate::ledger::LEDGER_POSTS_MAX
+    )]
+    LedgerFull,
     #[error("process {pid} cannot be measured: {error}; --pid takes the id of a running server of this user")]
     Process { pid: u32, error: io::Error },
     #[error("cannot pin to CPU {cpu}: {error}; --cpu takes one that this process may run on (taskset -cp $$)")]
     Pin { cpu: usize, error: io::Error },
     #[error("cannot read {}: {error}; --secret-file takes the file that the server's secret_file names", path.display())]
     Secret { path: PathBuf, error: io::Error },
+    #[error("cannot write {}: {error}; --report takes a file in a folder that there is", path.display())]
+    Page { path: PathBuf, error: io::Error },
+    #[error("{}: {why}", path.display())]
+    MixFile { path: PathBuf, why: String },
+    #[error("{name} could not be run: {why}")]
+    Child { name: String, why: String },
+    #[error("cannot read figures of {}: {why}; merge takes what --json printed", path.display())]
+    Figures { path: PathBuf, why: String },
+    #[error("{0}")]
+    Merge(#[from] MergeFault),
     #[error("no token can be made: {0}")]
     Token(#[from] MintFault),
     #[error("{doing}: {error}")]

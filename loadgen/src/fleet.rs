@@ -4,7 +4,7 @@
 //! its connection and put in front of the next read, so that every frame is whole and in one piece when it is read.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
@@ -26,7 +26,7 @@ const READY_MAX: usize = 256;
 const SMALL_READ_BYTES_MAX: usize = 32 << 10;
 const SMALL_READY_MAX: usize = 2;
 /// Connections from one source address: below the 28,232 ports that Linux gives out by default.
-const CONNECTIONS_PER_SOURCE: usize = 25_000;
+pub const CONNECTIONS_PER_SOURCE: usize = 25_000;
 
 /// Who is told what the connections say.
 pub trait Sink {
@@ -95,6 +95,7 @@ pub struct Fleet {
     writer: Writer,
     identities: Identities,
     sources: Option<Sources>,
+    receive_bytes: Option<usize>,
     tells_ends: bool,
     yielded_at: Instant,
     /// What went through the sockets so far.
@@ -134,6 +135,7 @@ impl Fleet {
             writer: Writer::new(wire),
             identities: Identities::default(),
             sources: None,
+            receive_bytes: None,
             tells_ends: false,
             yielded_at: Instant::now(),
             traffic: Traffic::default(),
@@ -153,6 +155,11 @@ impl Fleet {
     /// Its connections come from those addresses.
     pub fn coming_from(self, sources: Sources) -> Self {
         Fleet { sources: Some(sources), ..self }
+    }
+
+    /// The kernel buffers about so many bytes for each of its connections that are not read.
+    pub fn buffering(self, receive_bytes: usize) -> Self {
+        Fleet { receive_bytes: Some(receive_bytes), ..self }
     }
 
     /// A connection that the server ends is no error, but told.
@@ -181,13 +188,45 @@ impl Fleet {
     /// When it fails at once.
     pub fn connect(&mut self) -> Result<(), LoadFault> {
         let number = self.connections.len();
+        let connection = self.begin(number)?;
+        self.connections.push(connection);
+        Ok(())
+    }
+
+    /// Ends a connection, whatever stands in it, and begins another in its place.
+    ///
+    /// # Errors
+    /// When it fails at once.
+    pub fn reopen(&mut self, number: usize) -> Result<(), LoadFault> {
+        self.connections[number] = self.begin(number)?;
+        Ok(())
+    }
+
+    /// Ends a connection at once, whatever stands in it. Nobody is told.
+    ///
+    /// # Errors
+    /// When the host does not forget its socket.
+    pub fn close(&mut self, number: usize) -> Result<(), LoadFault> {
+        let connection = &mut self.connections[number];
+        if !connection.is_ended {
+            connection.is_ended = true;
+            self.epoll.remove(connection.stream.as_fd()).map_err(host("forgetting a socket"))?;
+            connection.unwritten.clear();
+            // A socket that is gone already is as closed as can be.
+            let _ = connection.stream.shutdown(Shutdown::Both);
+        }
+        Ok(())
+    }
+
+    fn begin(&self, number: usize) -> Result<Connection, LoadFault> {
         let server = self.server;
         let source = self.sources.map_or_else(|| source_of(server, number), |sources| Some(sources.of(number)));
-        let stream = begin_to_connect_from(server, source).map_err(|error| LoadFault::Connect { server, error })?;
+        let stream = begin_to_connect_from(server, source, self.receive_bytes)
+            .map_err(|error| LoadFault::Connect { server, error })?;
         self.epoll.add(stream.as_fd(), number, true).map_err(host("registering a socket"))?;
         let mut unwritten = Vec::new();
         self.writer.open(server, &mut unwritten);
-        self.connections.push(Connection {
+        Ok(Connection {
             stream,
             partial: Vec::new(),
             unwritten,
@@ -195,8 +234,7 @@ impl Fleet {
             wants_write: true,
             last_words: None,
             is_ended: false,
-        });
-        Ok(())
+        })
     }
 
     /// Says who a connection is and which room it reads.
@@ -207,6 +245,21 @@ impl Fleet {
         let (user, token) = (self.identities.user(number), self.identities.token(number));
         self.writer.hello_and_join(Identity { user: &user, token }, entry, &mut self.connections[number].unwritten);
         self.flush(number)
+    }
+
+    /// Joins one more room; [`Fleet::flush`] sends it.
+    pub fn join(&mut self, number: usize, entry: Entry<'_>) {
+        self.writer.join(entry, &mut self.connections[number].unwritten);
+    }
+
+    /// Leaves a room; [`Fleet::flush`] sends it.
+    pub fn leave(&mut self, number: usize, room: &str) {
+        self.writer.leave(room, &mut self.connections[number].unwritten);
+    }
+
+    /// Asks for the page before a sequence; [`Fleet::flush`] sends it.
+    pub fn fetch_before(&mut self, number: usize, id: u64, room: &str, before: u64, limit: u64) {
+        self.writer.fetch_before(id, room, before, limit, &mut self.connections[number].unwritten);
     }
 
     /// Takes a post for a connection; [`Fleet::flush`] sends it.
@@ -386,14 +439,20 @@ fn source_of(server: SocketAddr, number: usize) -> Option<SocketAddr> {
 
 /// A socket that is being connected; the number says from which source address.
 pub(crate) fn begin_to_connect(server: SocketAddr, number: usize) -> io::Result<TcpStream> {
-    begin_to_connect_from(server, source_of(server, number))
+    begin_to_connect_from(server, source_of(server, number), None)
 }
 
-fn begin_to_connect_from(server: SocketAddr, source: Option<SocketAddr>) -> io::Result<TcpStream> {
+fn begin_to_connect_from(
+    server: SocketAddr,
+    source: Option<SocketAddr>,
+    receive_bytes: Option<usize>,
+) -> io::Result<TcpStream> {
     const IN_PROGRESS: i32 = libc::EINPROGRESS;
     let socket = Socket::new(Domain::for_address(server), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;
     socket.set_tcp_nodelay(true)?;
+    // Before the handshake, which tells the peer how much may come.
+    receive_bytes.map_or(Ok(()), |bytes| socket.set_recv_buffer_size(bytes))?;
     if let Some(source) = source {
         socket.bind(&source.into())?;
     }

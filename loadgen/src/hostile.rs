@@ -24,8 +24,10 @@ use crate::fault::{LoadFault, host};
 use crate::fill::{self, Filling};
 use crate::identities::{ATTACKERS, Identities};
 use crate::measure::{Latencies, Moment};
+use crate::output::{WithSheet, write_page};
 use crate::progress::Progress;
-use crate::report_hostile::HostileReport;
+use crate::report::print_json;
+use crate::report_hostile::{self, HostileReport};
 use crate::{opening, process, sys};
 use attack::{Attack, Deeds};
 use company::{Company, Gathering};
@@ -120,7 +122,12 @@ pub fn run(job: &Hostile) -> Result<bool, LoadFault> {
         count => Some((stage.attack_of_all()?, Bound::of(&limits, count.into(), job.cores.into()))),
     };
     let outcome = stage.finish(trials, memory)?;
-    HostileReport::new(&outcome).print(target.json);
+    let (report, sheet) = (HostileReport::new(&outcome), report_hostile::sheet(&outcome));
+    match target.json {
+        true => print_json(&WithSheet { report: &report, limited: &sheet.limited, sheet: &sheet }),
+        false => print!("{}", report.table()),
+    }
+    write_page(target, &sheet)?;
     Ok(outcome.verified)
 }
 
@@ -151,6 +158,7 @@ fn pair_plan(job: &Hostile) -> Plan {
     Plan {
         name: "hostile",
         rooms: 1,
+        rooms_each: 1,
         members: 2,
         publishers: 1,
         payload_bytes: PAYLOAD_BYTES,
@@ -287,7 +295,7 @@ impl<'a> Stage<'a> {
         let mut patience = Duration::ZERO;
         while started.elapsed() < time {
             patience = self.turn(patience, party)?;
-            progress.ran(name, started.elapsed(), 0.0);
+            progress.ran(name, started.elapsed(), None);
         }
         progress.finish();
         Ok(())

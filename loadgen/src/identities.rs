@@ -26,13 +26,15 @@ const LIFETIME_SECONDS: u64 = 12 * 3600;
 pub struct Identities {
     prefix: &'static str,
     users: Option<u32>,
+    /// The number of the first connection, where others have those before it.
+    first: usize,
     tokens: Rc<[String]>,
 }
 
 impl Default for Identities {
     /// Members without tokens, each a user of its own.
     fn default() -> Self {
-        Identities { prefix: MEMBERS, users: None, tokens: Rc::default() }
+        Identities { prefix: MEMBERS, users: None, first: 0, tokens: Rc::default() }
     }
 }
 
@@ -42,7 +44,15 @@ impl Identities {
     /// # Errors
     /// When the secret cannot be read, or signs no token.
     pub fn of(target: &Target, prefix: &'static str, connections: usize) -> Result<Self, LoadFault> {
-        let nameless = Identities { prefix, users: target.users, tokens: Rc::default() };
+        Self::from(target, prefix, 0, connections)
+    }
+
+    /// Of so many connections from that number on.
+    ///
+    /// # Errors
+    /// When the secret cannot be read, or signs no token.
+    pub fn from(target: &Target, prefix: &'static str, first: usize, connections: usize) -> Result<Self, LoadFault> {
+        let nameless = Identities { prefix, users: target.users, first, tokens: Rc::default() };
         match &target.secret_file {
             None => Ok(nameless),
             Some(path) => nameless.with_tokens(&read_secret(path)?, connections),
@@ -51,7 +61,7 @@ impl Identities {
 
     /// Of connections that show tokens which there are already.
     pub fn showing(prefix: &'static str, users: Option<u32>, tokens: Vec<String>) -> Self {
-        Identities { prefix, users, tokens: tokens.into() }
+        Identities { prefix, users, first: 0, tokens: tokens.into() }
     }
 
     fn with_tokens(self, secret: &[u8], connections: usize) -> Result<Self, LoadFault> {
@@ -63,13 +73,14 @@ impl Identities {
     /// Every right of a member in every room. The `jti` makes a token of two connections of one user two.
     fn claims(&self, number: usize, now_seconds: u64) -> ClaimsToMint {
         let rooms = Pattern::new("*").map(|every| (every, Rights::MEMBER)).into_iter().collect();
-        let token_id = Some(format!("{}{number}", self.prefix));
+        let token_id = Some(format!("{}{}", self.prefix, self.first + number));
         let claims = ClaimsToMint::new(&self.user(number), now_seconds, now_seconds + LIFETIME_SECONDS);
         ClaimsToMint { rooms, token_id, ..claims }
     }
 
     /// The user of a connection.
     pub fn user(&self, number: usize) -> String {
+        let number = self.first + number;
         let user = self.users.map_or(number, |users| number % users as usize);
         format!("{}{user}", self.prefix)
     }

@@ -5,25 +5,31 @@ use std::time::{Duration, Instant};
 use crate::args::Complete;
 use crate::fault::LoadFault;
 use crate::fleet::Sink;
+use crate::ledger::Ledger;
 use crate::measure::{AllLatencies, Totals};
 use crate::opening::Joined;
-use crate::posts::{BadBody, NewPost, Posts, Slot};
+use crate::posts::{BadBody, NewPost, Post, Posts, Slot};
 use crate::scan::Seen;
 use crate::scan_json::Openings;
+use crate::seating::Seating;
 use crate::verify::Verifier;
 
 /// The members of all rooms, as one machine: told what comes, and when.
 #[derive(Debug)]
 pub struct Load {
     started: Instant,
-    members: usize,
+    seating: Seating,
     /// What frees a publisher for its next post; `None`: the clock does.
     complete: Option<Complete>,
+    /// Of each room; one of all where a connection reads several.
     openings: Vec<Openings>,
+    epochs: Vec<u64>,
     first_heads: Vec<u64>,
     posted_to_room: Vec<u64>,
     measured: std::ops::Range<Duration>,
     posts: Posts,
+    /// Which post stands where, if somebody comes later to be checked.
+    pub ledger: Option<Ledger>,
     /// Publishers whose post was completed, and when.
     pub ready: Vec<(u32, Duration)>,
     /// The checks.
@@ -41,8 +47,8 @@ pub struct Load {
 pub struct Shape<'a> {
     /// The rooms' names.
     pub rooms: &'a [String],
-    /// Members of each.
-    pub members: usize,
+    /// Who sits where.
+    pub seating: &'a Seating,
     /// A body's bytes.
     pub payload_bytes: usize,
     /// What frees a publisher.
@@ -52,21 +58,28 @@ pub struct Shape<'a> {
 impl Load {
     /// A load of members that have joined.
     pub fn new(shape: Shape<'_>, joined: &[Joined], started: Instant, measured: std::ops::Range<Duration>) -> Self {
-        let Shape { rooms, members, payload_bytes, complete } = shape;
+        let Shape { rooms, seating, payload_bytes, complete } = shape;
+        let members = seating.members();
         let mut verifier = Verifier::new(rooms.len(), members);
         joined.iter().enumerate().for_each(|(member, joined)| verifier.joined(member, joined.head));
         let first_of = |room: usize| &joined[room * members..][..members];
-        let openings = |(index, room): (usize, &String)| Openings::new(room, first_of(index)[0].epoch, payload_bytes);
+        let epochs: Vec<u64> = (0..rooms.len()).map(|room| first_of(room)[0].epoch).collect();
+        let openings = match seating.rooms_each() {
+            1 => rooms.iter().zip(&epochs).map(|(room, &epoch)| Openings::new(room, epoch, payload_bytes)).collect(),
+            _ => vec![Openings::of_many(rooms[0].trim_end_matches('0'), epochs.as_slice().into(), payload_bytes)],
+        };
         let head = |room| first_of(room).iter().map(|joined| joined.head).max().unwrap_or(0);
         Load {
             started,
-            members,
+            seating: seating.clone(),
             complete,
-            openings: rooms.iter().enumerate().map(openings).collect(),
+            openings,
+            epochs,
             first_heads: (0..rooms.len()).map(head).collect(),
             posted_to_room: vec![0; rooms.len()],
             measured,
             posts: Posts::new(payload_bytes),
+            ledger: None,
             ready: Vec::new(),
             verifier,
             latencies: AllLatencies::default(),
@@ -80,11 +93,11 @@ impl Load {
     /// # Errors
     /// When too many are under way.
     pub fn post(&mut self, publisher: usize, intended: Duration) -> Result<(usize, Slot, &[u8]), LoadFault> {
-        let room = publisher / self.members;
+        let room = self.seating.room_of(publisher);
         let new = NewPost {
             room: room as u32,
             publisher: publisher as u32,
-            waiting: self.members as u32,
+            waiting: self.seating.members() as u32,
             intended,
             is_measured: self.measured.contains(&intended),
         };
@@ -102,6 +115,31 @@ impl Load {
         self.measured = window;
     }
 
+    /// Keeps which post stands where, from now on: nothing was posted yet.
+    pub fn keep_ledger(&mut self) {
+        self.ledger = Some(Ledger::new(&self.first_heads));
+    }
+
+    /// Whether the latencies of a post that is meant to be sent then count.
+    pub fn is_measured(&self, intended: Duration) -> bool {
+        self.measured.contains(&intended)
+    }
+
+    /// What the frames of a room begin with, for others who read it. Only where each connection reads one room.
+    pub fn openings_of(&self, room: usize) -> &Openings {
+        &self.openings[room]
+    }
+
+    /// Each room's history.
+    pub fn epochs(&self) -> &[u64] {
+        &self.epochs
+    }
+
+    /// What each room's head was when the members had joined.
+    pub fn first_heads(&self) -> &[u64] {
+        &self.first_heads
+    }
+
     /// Posts that somebody still waits for.
     pub fn under_way(&self) -> usize {
         self.posts.len()
@@ -116,31 +154,42 @@ impl Load {
 
     /// Messages that should have reached members.
     pub fn deliveries_expected(&self) -> u64 {
-        self.totals.posts * self.members as u64
+        self.totals.posts * self.seating.members() as u64
     }
 
     #[inline]
     fn message(&mut self, member: usize, sequence: u64, body: &[u8], now: Instant) {
         self.totals.deliveries += 1;
         self.verifier.message(member, sequence);
-        let room = member / self.members;
+        let room = self.seating.room_of(member);
         let (slot, post) = match self.posts.find(body) {
             Ok((slot, post)) if post.room as usize == room && post.waiting > 0 => (slot, post),
             Ok(_) | Err(BadBody::Unknown) => return self.verifier.foreign(member, sequence),
             Err(BadBody::Altered) => return self.verifier.altered(member, sequence),
         };
+        if post.sequence == 0 {
+            note_place(&mut self.ledger, &mut self.refused, post, slot, sequence);
+        }
         self.verifier.place(room, &mut post.sequence, sequence);
-        post.waiting -= 1;
         let at = now - self.started;
+        let is_first = post.waiting as usize == self.seating.members();
+        if is_first {
+            post.first_at = at;
+        }
+        post.waiting -= 1;
         let latency = at.saturating_sub(post.intended);
         let (is_echo, is_last) = (post.publisher as usize == member, post.waiting == 0);
         if post.is_measured {
             self.latencies.delivered.record(latency);
+            if is_first {
+                self.latencies.first.record(latency);
+            }
             if is_echo {
                 self.latencies.echoed.record(latency);
             }
             if is_last {
                 self.latencies.complete.record(latency);
+                self.latencies.spread.record(at.saturating_sub(post.first_at));
             }
         }
         if is_echo && self.complete == Some(Complete::Echo) || is_last && self.complete == Some(Complete::All) {
@@ -153,8 +202,11 @@ impl Load {
 
     fn acknowledged(&mut self, member: usize, id: u64, sequence: u64, now: Instant) {
         let Some(post) = self.posts.post_mut(id) else { return self.verifier.foreign(member, sequence) };
-        if post.publisher as usize != member || post.is_acknowledged {
+        if self.seating.connection_of(post.publisher as usize) != member || post.is_acknowledged {
             return self.verifier.foreign(member, sequence);
+        }
+        if post.sequence == 0 {
+            note_place(&mut self.ledger, &mut self.refused, post, id as Slot, sequence);
         }
         self.totals.acknowledged += 1;
         post.is_acknowledged = true;
@@ -170,16 +222,34 @@ impl Load {
     }
 }
 
+/// The first that is heard of a post's place.
+#[inline]
+fn note_place(ledger: &mut Option<Ledger>, refused: &mut Option<LoadFault>, post: &Post, slot: Slot, sequence: u64) {
+    let Some(ledger) = ledger else { return };
+    // A place from before the run is the verifier's to tell; only memory ends the run.
+    if !ledger.note(post.room as usize, sequence, post.token(slot)) && sequence > ledger.head(post.room as usize) {
+        refused.get_or_insert(LoadFault::LedgerFull);
+    }
+}
+
 impl Sink for Load {
     #[inline]
     fn openings(&self, connection: usize) -> &Openings {
-        &self.openings[connection / self.members]
+        if self.seating.rooms_each() == 1 {
+            &self.openings[self.seating.room_of(connection)]
+        } else {
+            &self.openings[0]
+        }
     }
 
     #[inline]
     fn seen(&mut self, connection: usize, seen: Seen<'_>, now: Instant) {
         match seen {
             Seen::Message { sequence, body } => self.message(connection, sequence, body, now),
+            Seen::MessageOf { room, sequence, body } => match self.seating.seat_in(connection, room as usize) {
+                Some(seat) => self.message(seat, sequence, body, now),
+                None => self.verifier.foreign(connection, sequence),
+            },
             Seen::Posted { id, sequence } => self.acknowledged(connection, id, sequence, now),
             Seen::Gap { from, to } => self.verifier.gap(connection, from, to),
             Seen::Refused { code, message } => self.refused = Some(LoadFault::Refused { code, message }),
@@ -198,7 +268,8 @@ mod tests {
     impl Told {
         fn new(complete: Complete) -> Self {
             let rooms = ["a-0".to_owned(), "a-1".to_owned()];
-            let shape = Shape { rooms: &rooms, members: 2, payload_bytes: 32, complete: Some(complete) };
+            let seating = Seating::of_one_room(2, 2);
+            let shape = Shape { rooms: &rooms, seating: &seating, payload_bytes: 32, complete: Some(complete) };
             let started = Instant::now();
             let measured = Duration::from_secs(1)..Duration::from_secs(2);
             Told(Load::new(shape, &[Joined { epoch: 5, head: 10 }; 4], started, measured), started)

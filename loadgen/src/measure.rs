@@ -2,12 +2,18 @@
 
 use std::time::Duration;
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use hdrhistogram::Histogram;
+use hdrhistogram::serialization::{Deserializer, Serializer, V2Serializer};
 
 use crate::fleet::Traffic;
+use crate::standing::OWN_CPU_SHARE_MAX;
 
 /// The longest latency that is told apart from longer ones.
 const LATENCY_MAX: Duration = Duration::from_secs(120);
+/// Points of a curve for each halving of the distance to 100 %.
+const CURVE_TICKS_PER_HALF: u32 = 8;
 /// Significant digits of a latency.
 const LATENCY_DIGITS: u8 = 3;
 
@@ -49,6 +55,48 @@ impl Latencies {
         self.0.max() as f64 / 1e3
     }
 
+    /// All of another's too.
+    pub fn add(&mut self, other: &Latencies) {
+        // Both have the same bounds, so that every value of one has its place in the other.
+        let _ = self.0.add(&other.0);
+    }
+
+    /// What came since an earlier moment of the same histogram.
+    #[must_use]
+    pub fn since(&self, earlier: &Latencies) -> Latencies {
+        let mut since = self.clone();
+        // What was counted earlier is counted still, so that nothing falls below none.
+        let _ = since.0.subtract(&earlier.0);
+        since
+    }
+
+    /// As HdrHistogram's V2 form in base64, without compression: any of its libraries reads it.
+    pub fn encode(&self) -> String {
+        let mut bytes = Vec::new();
+        // Writing to a vector cannot fail, and a count of u32 fits its form.
+        let _ = V2Serializer::new().serialize(&self.0, &mut bytes);
+        BASE64_STANDARD.encode(bytes)
+    }
+
+    /// What [`Latencies::encode`] wrote, or another program in that form whose values fit.
+    ///
+    /// # Errors
+    /// Why it is none.
+    pub fn decode(text: &str) -> Result<Self, String> {
+        let bytes = BASE64_STANDARD.decode(text).map_err(|error| error.to_string())?;
+        let found: Histogram<u32> =
+            Deserializer::new().deserialize(&mut bytes.as_slice()).map_err(|error| format!("{error:?}"))?;
+        let mut latencies = Latencies::default();
+        latencies.0.add(&found).map_err(|error| error.to_string())?;
+        Ok(latencies)
+    }
+
+    /// Points of the curve: a share, and the microseconds that it stays at or below, as finely as the histogram can say.
+    pub fn curve_us(&self) -> Vec<(f64, f64)> {
+        let points = self.0.iter_quantiles(CURVE_TICKS_PER_HALF);
+        points.map(|point| (point.quantile(), point.value_iterated_to() as f64 / 1e3)).collect()
+    }
+
     /// The mean, in microseconds.
     pub fn mean_us(&self) -> f64 {
         self.0.mean() / 1e3
@@ -66,6 +114,12 @@ pub struct AllLatencies {
     pub echoed: Latencies,
     /// Until the last member has it.
     pub complete: Latencies,
+    /// Until the first member has it.
+    pub first: Latencies,
+    /// From the first member who has it to the last.
+    pub spread: Latencies,
+    /// Until this program has sent it: how late it was itself. Open loops only.
+    pub late: Latencies,
 }
 
 /// What was counted from the start on.
@@ -152,9 +206,8 @@ impl Moment {
 
     /// Whether this process may have been what held the server back: its core was full, and fuller than the server's.
     pub fn was_own_bottleneck(&self) -> bool {
-        const FULL: f64 = 0.9;
         let own = self.own_cpu.as_secs_f64() / self.at.as_secs_f64().max(f64::MIN_POSITIVE);
-        own > FULL && self.server_cpu.is_none_or(|server| self.own_cpu > server)
+        own > OWN_CPU_SHARE_MAX && self.server_cpu.is_none_or(|server| self.own_cpu > server)
     }
 }
 
@@ -198,6 +251,22 @@ mod tests {
         assert!(!moment(100, 49, None).was_disturbed());
         assert!(!moment(100, 95, Some(90)).was_disturbed(), "half of it was for the softirq threads");
         assert!(!Moment { server_waited: None, own_waited: None, ..moment(100, 95, None) }.was_disturbed());
+    }
+
+    #[test]
+    fn what_was_written_is_read_and_adds_up() {
+        let (mut one, mut other) = (Latencies::default(), Latencies::default());
+        (1..=100).for_each(|us| one.record(Duration::from_micros(us)));
+        (101..=200).for_each(|us| other.record(Duration::from_micros(us)));
+        let mut sum = Latencies::decode(&one.encode()).unwrap();
+        sum.add(&Latencies::decode(&other.encode()).unwrap());
+        assert_eq!((sum.len(), sum.quantile_us(0.5).round()), (200, 100.0));
+        assert_eq!(sum.since(&one).len(), 100);
+        assert!((sum.since(&one).quantile_us(0.0) - 101.0).abs() < 0.2);
+        let curve = sum.curve_us();
+        assert!(curve.is_sorted_by(|a, b| a.0 <= b.0 && a.1 <= b.1));
+        assert_eq!(curve.last().unwrap().0, 1.0);
+        assert!(Latencies::decode("not base64").is_err() && Latencies::decode("AAAA").is_err());
     }
 
     #[test]

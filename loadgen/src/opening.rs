@@ -17,7 +17,7 @@ const OPENING_MAX: usize = 100;
 /// No connection was joined for so long: something is wrong.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Descriptors that are no connection: standard streams, epoll, files of /proc.
-const DESCRIPTORS_SPARE: u64 = 32;
+pub const DESCRIPTORS_SPARE: u64 = 32;
 
 /// What `joined` said.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

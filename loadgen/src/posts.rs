@@ -27,11 +27,21 @@ pub struct Post {
     pub sequence: u64,
     /// When it was meant to be sent, from the run's start.
     pub intended: Duration,
+    /// When the first member had it.
+    pub first_at: Duration,
     /// Whether its latencies count.
     pub is_measured: bool,
     /// Whether the acknowledgement came.
     pub is_acknowledged: bool,
     is_open: bool,
+}
+
+impl Post {
+    /// What its body says: never 0.
+    #[inline]
+    pub fn token(&self, slot: Slot) -> u64 {
+        u64::from(slot) << 32 | u64::from(self.generation)
+    }
 }
 
 /// What is known of a post before it is sent.
@@ -94,6 +104,7 @@ impl Posts {
                     waiting: 0,
                     sequence: 0,
                     intended: Duration::ZERO,
+                    first_at: Duration::ZERO,
                     is_measured: false,
                     is_acknowledged: false,
                     is_open: false,
@@ -105,12 +116,13 @@ impl Posts {
         let post = &mut self.slots[slot as usize];
         let NewPost { room, publisher, waiting, intended, is_measured } = new;
         *post = Post {
-            generation: post.generation.wrapping_add(1),
+            generation: post.generation.checked_add(1).unwrap_or(1),
             room,
             publisher,
             waiting,
             sequence: 0,
             intended,
+            first_at: Duration::ZERO,
             is_measured,
             is_acknowledged: false,
             is_open: true,
@@ -120,7 +132,7 @@ impl Posts {
 
     /// The body of an open post.
     pub fn body(&mut self, slot: Slot) -> &[u8] {
-        let token = u64::from(slot) << 32 | u64::from(self.slots[slot as usize].generation);
+        let token = self.slots[slot as usize].token(slot);
         self.body.write(token)
     }
 

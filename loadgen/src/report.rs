@@ -9,6 +9,7 @@ use crate::fanout::describe;
 use crate::load::Load;
 use crate::measure::{Latencies, Moment};
 use crate::process::{Growth, Memory};
+use crate::sheet::{Maker, Merging, Promise, Sheet, Unit};
 use crate::verify::Broken;
 
 /// What a report is made of.
@@ -213,12 +214,9 @@ impl FanoutReport {
         }
     }
 
-    /// Prints it on stdout.
-    pub fn print(&self, as_json: bool) {
-        if as_json { print_json(self) } else { print!("{}", self.table()) }
-    }
-
-    fn table(&self) -> String {
+    /// As a table; `limited` is why the figures are not the server's alone.
+    pub fn table(&self, limited: &[String]) -> String {
+        let (at_least, at_most) = if limited.is_empty() { ("", "") } else { ("at least ", "<= ") };
         let mut table = Table::default();
         let pace = match (self.outstanding, self.complete, self.rate_posts_per_s) {
             (Some(outstanding), Some(complete), _) => {
@@ -237,8 +235,11 @@ impl FanoutReport {
             "window",
             format!("{:.2} s (set-up {:.2} s, warm-up {:.2} s)", self.window_s, self.setup_s, self.warmup_s),
         );
-        table.line("posts", format!("{} ({:.0}/s), {} acknowledged", self.posts, self.posts_per_s, self.acknowledged));
-        table.line("deliveries", format!("{} ({:.0}/s)", self.deliveries, self.deliveries_per_s));
+        table.line(
+            "posts",
+            format!("{} ({at_least}{:.0}/s), {} acknowledged", self.posts, self.posts_per_s, self.acknowledged),
+        );
+        table.line("deliveries", format!("{} ({at_least}{:.0}/s)", self.deliveries, self.deliveries_per_s));
         let megabytes = self.bytes_in_per_s / 1e6;
         table.line("read", format!("{megabytes:.1} MB/s, {:.1} frames a read", self.frames_per_read));
         if let (Some(us), Some(share), Some(per_s)) =
@@ -256,10 +257,10 @@ impl FanoutReport {
         let share = self.own_cpu_share * 100.0;
         table.line("own CPU", format!("{:.3} us a delivery, {share:.1} % of a core", self.own_cpu_us_per_delivery));
         table.heading("latency, us", &["p50", "p90", "p99", "p99.9", "max", "count"]);
-        table.quantiles("post to ack", &self.latency_us.acknowledged);
-        table.quantiles("post to echo", &self.latency_us.echoed);
-        table.quantiles("post to member", &self.latency_us.delivered);
-        table.quantiles("post to all", &self.latency_us.complete);
+        table.quantiles(&format!("{at_most}post to ack"), &self.latency_us.acknowledged);
+        table.quantiles(&format!("{at_most}post to echo"), &self.latency_us.echoed);
+        table.quantiles(&format!("{at_most}post to member"), &self.latency_us.delivered);
+        table.quantiles(&format!("{at_most}post to all"), &self.latency_us.complete);
         let Verification { verified, deliveries, deliveries_expected, members, .. } = self.verification;
         let word = if verified { "verified" } else { "NOT VERIFIED" };
         table.line(
@@ -270,9 +271,7 @@ impl FanoutReport {
         if !verified {
             table.line("", format!("{:?}", self.verification.broken));
         }
-        if self.was_own_bottleneck {
-            table.line("CAUTION", "this load generator was the bottleneck: the server could have done more".into());
-        }
+        limited.iter().for_each(|reason| table.line("LIMITED", reason.clone()));
         if self.was_disturbed {
             let percent = |share: Option<f64>| share.unwrap_or_default() * 100.0;
             let (server, own) = (percent(self.server_disturbed_share), percent(self.own_disturbed_share));
@@ -295,6 +294,7 @@ pub struct IdleReport {
     pub has_tokens: bool,
     pub users: Option<u32>,
     pub connections: u32,
+    pub processes: u32,
     pub rooms: u32,
     pub hold_s: f64,
     pub setup_s: f64,
@@ -310,7 +310,7 @@ pub struct IdleReport {
 
 impl IdleReport {
     /// Works the figures out of the memory before and after.
-    pub fn new(job: &Idle, setup: Duration, memory: Option<(Memory, Memory)>) -> Self {
+    pub fn new(job: &Idle, processes: u32, setup: Duration, memory: Option<(Memory, Memory)>) -> Self {
         let growth = memory.map(|(before, after)| after.growth_since(&before));
         let per_connection =
             |grown: fn(&Growth) -> i64| growth.map(|all| grown(&all) as f64 / f64::from(job.connections));
@@ -321,6 +321,7 @@ impl IdleReport {
             has_tokens: job.target.secret_file.is_some(),
             users: job.target.users,
             connections: job.connections,
+            processes,
             rooms: job.rooms,
             hold_s: job.hold.as_secs_f64(),
             setup_s: setup.as_secs_f64(),
@@ -335,15 +336,36 @@ impl IdleReport {
         }
     }
 
-    /// Prints it on stdout.
-    pub fn print(&self, as_json: bool) {
-        if as_json { print_json(self) } else { print!("{}", self.table()) }
+    /// As a sheet.
+    pub fn sheet(&self, target: &Target) -> Sheet {
+        let question = "What does a joined connection that says nothing cost in memory?";
+        let mut maker = Maker::new(target, "idle", question, Vec::new());
+        let (connections, rooms) = (self.connections, self.rooms);
+        maker.shape(format!("{connections} connections in {rooms} rooms, of {} processes", self.processes));
+        for (name, label, bytes) in [
+            ("resident_bytes_per_connection", "server, resident", self.resident_bytes_per_connection),
+            ("anonymous_bytes_per_connection", "of it anonymous", self.anonymous_bytes_per_connection),
+            ("kernel_slab_bytes_per_connection", "kernel slab, both ends", self.kernel_slab_bytes_per_connection),
+            ("kernel_tcp_bytes_per_connection", "kernel TCP, both ends", self.kernel_tcp_bytes_per_connection),
+        ] {
+            if let Some(bytes) = bytes {
+                let label = format!("{label}, a connection");
+                maker.figure(name, &label, bytes, Unit::Bytes, Promise::Stands, Merging::Nothing);
+            }
+        }
+        maker.figure("setup_s", "set-up", self.setup_s, Unit::Seconds, Promise::Stands, Merging::Most);
+        maker.check("connections that stayed", connections.into(), connections.into());
+        maker.finish()
     }
 
-    fn table(&self) -> String {
+    /// As a table.
+    pub fn table(&self) -> String {
         let mut table = Table::default();
         table.line("job", format!("idle, {} to {}{}", self.wire.name(), self.server, proof(self.has_tokens)));
         table.line("", format!("{} connections in {} rooms, all joined and held", self.connections, self.rooms));
+        if self.processes > 1 {
+            table.line("", format!("{} processes hold them, each from addresses of its own", self.processes));
+        }
         table.line("set-up", format!("{:.2} s", self.setup_s));
         let (Some(before), Some(after)) = (self.before_bytes, self.after_bytes) else {
             table.line("memory", "not measured: no --pid".into());
@@ -386,7 +408,7 @@ pub(crate) struct Table(pub(crate) String);
 
 impl Table {
     pub(crate) fn line(&mut self, name: &str, text: String) {
-        self.0.push_str(&format!("{name:<16}{text}\n"));
+        self.0.push_str(&format!("{name:<18}{text}\n"));
     }
 
     pub(crate) fn heading(&mut self, name: &str, columns: &[&str]) {

@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::args::Wire;
+use crate::args::{Hostile, Wire};
 use crate::hostile::attack::Deeds;
 use crate::hostile::limits::{Bound, Part};
 use crate::hostile::{Felt, Outcome, Trial};
-use crate::report::{Quantiles, Table, print_json, proof, ratio};
+use crate::report::{Quantiles, Table, proof, ratio};
+use crate::sheet::{Maker, Merging, Promise, Sheet, Unit};
+use crate::standing;
 
 /// An honest client may feel an attack, but no more than so many times what it feels alone.
 const RATIO_MAX: f64 = 2.0;
@@ -143,6 +145,36 @@ impl MemoryReport {
     }
 }
 
+/// The same as a sheet.
+pub fn sheet(outcome: &Outcome<'_>) -> Sheet {
+    let trials: Vec<&Trial> = outcome.trials.iter().chain(outcome.memory.as_ref().map(|(trial, _)| trial)).collect();
+    let question = "What do honest clients feel of hostile ones on their core?";
+    let mut maker = Maker::new(&outcome.job.target, "hostile", question, trials.iter().flat_map(limits).collect());
+    let Hostile { attackers, rate, .. } = outcome.job;
+    maker.shape(format!("{attackers} hostile connections of a kind, beside a pair of honest ones with {rate} posts/s"));
+    for trial in &trials {
+        for (what, alone, beside) in
+            [("ping", &trial.alone.ping, &trial.beside.ping), ("message", &trial.alone.message, &trial.beside.message)]
+        {
+            let (name, label) = (trial.name, format!("{}: {what} p99, beside / alone", trial.name));
+            let times = ratio(beside.quantile_us(0.99), alone.quantile_us(0.99));
+            let figure = format!("{name}_{what}_p99_ratio");
+            maker.figure(&figure, &label, times, Unit::Times, Promise::Withheld, Merging::Nothing);
+        }
+        maker.latencies(&format!("{}_ping", trial.name), &format!("{}: ping", trial.name), &trial.beside.ping);
+    }
+    outcome.described.iter().for_each(|text| maker.fault(text.clone()));
+    if !outcome.verified {
+        maker.unverified();
+    }
+    maker.finish()
+}
+
+fn limits(trial: &&Trial) -> Vec<String> {
+    let name = trial.name;
+    standing::full_core(&trial.window).into_iter().map(|reason| format!("{name}: {reason}")).collect()
+}
+
 impl HostileReport {
     /// Works the figures out.
     pub fn new(outcome: &Outcome<'_>) -> Self {
@@ -165,12 +197,8 @@ impl HostileReport {
         }
     }
 
-    /// Prints it on stdout.
-    pub fn print(&self, as_json: bool) {
-        if as_json { print_json(self) } else { print!("{}", self.table()) }
-    }
-
-    fn table(&self) -> String {
+    /// As a table.
+    pub fn table(&self) -> String {
         let mut table = Table::default();
         table.line("job", format!("hostile, {} to {}{}", self.wire.name(), self.server, proof(self.has_tokens)));
         let (rate, attack_rate) = (self.rate_posts_per_s, self.attack_rate_per_s);
@@ -190,12 +218,25 @@ impl HostileReport {
         table.heading("message, us", &["p50 alone", "p50", "ratio", "p99 alone", "p99", "ratio", "look p99"]);
         for kind in &self.kinds {
             let looks = kind.own_look_away_us.p99;
-            table.line(kind.kind, format!("{}{looks:>12.1}", felt(&kind.alone_us.message, &kind.beside_us.message)));
+            table.line(
+                kind.kind,
+                format!(
+                    "{}{looks:>12.1}",
+                    felt(&kind.alone_us.message, &kind.beside_us.message, kind.was_own_bottleneck)
+                ),
+            );
         }
         table.heading("ping, us", &["p50 alone", "p50", "ratio", "p99 alone", "p99", "ratio", "p99 within"]);
         for kind in &self.kinds {
-            let word = if kind.is_ping_p99_within { "yes" } else { "NO" };
-            table.line(kind.kind, format!("{}{word:>12}", felt(&kind.alone_us.ping, &kind.beside_us.ping)));
+            let word = match (kind.was_own_bottleneck, kind.is_ping_p99_within) {
+                (true, _) => "withheld",
+                (false, true) => "yes",
+                (false, false) => "NO",
+            };
+            table.line(
+                kind.kind,
+                format!("{}{word:>12}", felt(&kind.alone_us.ping, &kind.beside_us.ping, kind.was_own_bottleneck)),
+            );
         }
         table.heading("cost", &["server CPU", "own CPU", "RSS, MiB", "largest", "B/attacker", "attackers", "members"]);
         self.kinds.iter().for_each(|kind| say_cost(kind, table));
@@ -210,7 +251,7 @@ impl HostileReport {
             table.line("CAUTION", format!("large-room: {members} of {asked} members, for want of descriptors"));
         }
         if kind.was_own_bottleneck {
-            table.line("CAUTION", format!("{}: this load generator was busier than the server", kind.kind));
+            table.line("LIMITED", format!("{}: this load generator was busier than the server", kind.kind));
         }
         if kind.was_disturbed {
             table.line("CAUTION", format!("{}: other programs took more than 5 % of the CPUs", kind.kind));
@@ -218,8 +259,13 @@ impl HostileReport {
     }
 }
 
-fn felt(alone: &Quantiles, beside: &Quantiles) -> String {
-    let three = |alone: f64, beside: f64| format!("{alone:>12.1}{beside:>12.1}{:>12.2}", ratio(beside, alone));
+/// The ratios are withheld where this program was busier than the server.
+fn felt(alone: &Quantiles, beside: &Quantiles, is_withheld: bool) -> String {
+    let times = |alone: f64, beside: f64| match is_withheld {
+        true => "withheld".to_owned(),
+        false => format!("{:.2}", ratio(beside, alone)),
+    };
+    let three = |alone: f64, beside: f64| format!("{alone:>12.1}{beside:>12.1}{:>12}", times(alone, beside));
     format!("{}{}", three(alone.p50, beside.p50), three(alone.p99, beside.p99))
 }
 

@@ -7,7 +7,9 @@ use serde::Serialize;
 use crate::args::{By, Resume, Wire};
 use crate::load::Load;
 use crate::measure::{AllLatencies, Latencies, Moment};
-use crate::report::{Quantiles, Table, print_json, proof, ratio};
+use crate::report::{Quantiles, Table, proof, ratio};
+use crate::sheet::{Maker, Merging, Promise, Sheet, Unit};
+use crate::standing;
 use crate::storm::Storm;
 use crate::verify::Broken;
 
@@ -128,6 +130,38 @@ impl ResumeVerification {
     }
 }
 
+/// The same as a sheet.
+pub fn sheet(outcome: &ResumeOutcome<'_>) -> Sheet {
+    let ResumeOutcome { job, quiet, live, storm, window, looks_away, .. } = *outcome;
+    let limited = standing::limits_of(&window, &live.latencies, Some(looks_away));
+    let question = "How long do many clients take to come back to what they missed, and what do the others feel of it?";
+    let mut maker = Maker::new(&job.target, "resume", question, limited);
+    let Resume { clients, rooms, messages, live_rooms, live_members, live_rate, .. } = job;
+    maker.shape(format!("{clients} clients come back to {rooms} rooms, each has missed {messages} messages"));
+    maker.shape(format!("live: {live_rooms} rooms x {live_members} members, {live_rate} posts/s by the clock"));
+    maker.window(&window);
+    let seconds = window.at.as_secs_f64();
+    let (promise, sum) = (Promise::AtLeast, Merging::Sum);
+    let replayed_per_s = ratio(storm.deliveries as f64, seconds);
+    maker.figure("storm_s", "storm", seconds, Unit::Seconds, Promise::AtMost, Merging::Most);
+    maker.figure("replayed_per_s", "messages made up for", replayed_per_s, Unit::PerSecond, promise, sum);
+    for (name, share) in [("p50", 0.5), ("p99", 0.99)] {
+        let now = ratio(live.latencies.delivered.quantile_us(share), quiet.delivered.quantile_us(share));
+        let (figure, label) = (format!("delivered_{name}_ratio"), format!("live {name}, during / before"));
+        maker.figure(&figure, &label, now, Unit::Times, Promise::Withheld, Merging::Nothing);
+    }
+    maker.latencies("resumed", "storm to all missed read", &storm.resumed);
+    maker.all_latencies("before_", "before: ", quiet);
+    maker.all_latencies("during_", "during: ", &live.latencies);
+    maker.check("messages that were missed, once and in order", storm.deliveries_expected(), storm.deliveries);
+    maker.verifier("clients", &storm.verifier);
+    maker.load("live members", live);
+    if !outcome.verified {
+        maker.unverified();
+    }
+    maker.finish()
+}
+
 impl ResumeReport {
     /// Works the figures out.
     pub fn new(outcome: &ResumeOutcome<'_>) -> Self {
@@ -178,32 +212,37 @@ impl ResumeReport {
         }
     }
 
-    /// Prints it on stdout.
-    pub fn print(&self, as_json: bool) {
-        if as_json { print_json(self) } else { print!("{}", self.table()) }
+    /// As a table, with why its figures are not the server's alone.
+    pub fn table(&self, limited: &[String]) -> String {
+        let mut table = self.table_of_figures(!limited.is_empty());
+        limited.iter().for_each(|reason| table.line("LIMITED", reason.clone()));
+        table.0
     }
 
-    fn table(&self) -> String {
+    fn table_of_figures(&self, is_limited: bool) -> Table {
         let mut table = Table::default();
         self.say_what(&mut table);
         self.say_how_long(&mut table);
         table.heading("latency, us", &["p50", "p90", "p99", "p99.9", "max", "count"]);
-        table.quantiles("member, before", &self.live_before_us.delivered);
-        table.quantiles("member, during", &self.live_during_us.delivered);
-        table.quantiles("ack, before", &self.live_before_us.acknowledged);
-        table.quantiles("ack, during", &self.live_during_us.acknowledged);
-        table.quantiles("storm to resumed", &self.resumed_us);
+        let at_most = if is_limited { "<= " } else { "" };
+        let mut quantiles = |name: &str, found| table.quantiles(&format!("{at_most}{name}"), found);
+        quantiles("member, before", &self.live_before_us.delivered);
+        quantiles("member, during", &self.live_during_us.delivered);
+        quantiles("ack, before", &self.live_before_us.acknowledged);
+        quantiles("ack, during", &self.live_during_us.acknowledged);
+        quantiles("storm to resumed", &self.resumed_us);
         table.quantiles("own looks away", &self.own_look_away_us);
-        let ratios = format!(
+        let measured = format!(
             "p50 {:.2}, p99 {:.2} to members; p50 {:.2}, p99 {:.2} of acknowledgements",
             self.delivered_p50_ratio,
             self.delivered_p99_ratio,
             self.acknowledged_p50_ratio,
             self.acknowledged_p99_ratio
         );
-        table.line("during / before", ratios);
+        let withheld = "withheld: the load generator was the bottleneck".to_owned();
+        table.line("during / before", if is_limited { withheld } else { measured });
         self.say_verified(&mut table);
-        table.0
+        table
     }
 
     fn say_what(&self, table: &mut Table) {
@@ -241,9 +280,6 @@ impl ResumeReport {
         let ResumeVerification { live_deliveries, live_deliveries_expected, .. } = self.verification;
         table.line("", format!("live: {live_deliveries} of {live_deliveries_expected} deliveries, once and in order"));
         self.verification.described.iter().for_each(|fault| table.line("", fault.clone()));
-        if self.was_own_bottleneck {
-            table.line("CAUTION", "this load generator was the bottleneck: the server could have been faster".into());
-        }
         if self.was_disturbed {
             table.line("CAUTION", "other programs took more than 5 % of the CPUs while the storm lasted".into());
         }

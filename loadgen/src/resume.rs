@@ -11,16 +11,18 @@
 use std::time::{Duration, Instant};
 
 use crate::args::{Plan, Resume};
-use crate::fanout::Run;
 use crate::fault::LoadFault;
 use crate::fill::{self, Filling};
 use crate::fleet::Fleet;
-use crate::identities::{CLIENTS, Identities, MEMBERS};
+use crate::identities::{CLIENTS, Identities};
 use crate::measure::{AllLatencies, Latencies, Moment};
-use crate::opening::{self, Crowd, Joined};
+use crate::opening::{self, Joined};
+use crate::output::{WithSheet, write_page};
 use crate::process;
 use crate::progress::Progress;
-use crate::report_resume::{ResumeOutcome, ResumeReport};
+use crate::report::print_json;
+use crate::report_resume::{self, ResumeOutcome, ResumeReport};
+use crate::run::Run;
 use crate::storm::{Missed, Storm};
 
 /// Posts of each room under way while rooms are filled.
@@ -58,22 +60,21 @@ pub fn run(job: &Resume) -> Result<bool, LoadFault> {
     let is_rehearsed = !job.rehearse || rehearse(job, missed, clients.clone())?;
 
     let live_rooms: Vec<String> = (0..plan.rooms).map(|room| format!("{}-live-{room}", target.room_prefix)).collect();
-    let mut live = open_live(job, &plan, &live_rooms)?;
+    let mut live = Run::open(target, &plan, &live_rooms)?;
     let quiet = run_alone(&mut live, &plan)?;
     let (mut storm, window, looks_away) = run_storm(&mut live, job, missed, clients)?;
     let verified = storm.finish() & live.load.finish() & is_rehearsed;
+    let samples = std::mem::take(&mut live.sampler.samples);
     let (live, storm) = (&live.load, &storm);
-    ResumeReport::new(&ResumeOutcome {
-        job,
-        fill,
-        quiet: &quiet,
-        live,
-        storm,
-        window,
-        looks_away: &looks_away,
-        verified,
-    })
-    .print(target.json);
+    let looks_away = &looks_away;
+    let outcome = ResumeOutcome { job, fill, quiet: &quiet, live, storm, window, looks_away, verified };
+    let (report, mut sheet) = (ResumeReport::new(&outcome), report_resume::sheet(&outcome));
+    sheet.samples = samples;
+    match target.json {
+        true => print_json(&WithSheet { report: &report, limited: &sheet.limited, sheet: &sheet }),
+        false => print!("{}", report.table(&sheet.limited)),
+    }
+    write_page(target, &sheet)?;
     Ok(verified)
 }
 
@@ -98,19 +99,6 @@ fn rehearse(job: &Resume, missed: Missed<'_>, clients: Identities) -> Result<boo
     Ok(storm.finish())
 }
 
-fn open_live<'a>(job: &'a Resume, plan: &'a Plan, rooms: &'a [String]) -> Result<Run<'a>, LoadFault> {
-    let target = &job.target;
-    let members = plan.members as usize;
-    let connections = rooms.len() * members;
-    let identities = Identities::of(target, MEMBERS, connections)?;
-    let mut fleet = Fleet::new(target.wire, target.server)?.keyed(target.keyed).known_as(identities);
-    let progress = Progress::of_opening(connections);
-    let crowd = Crowd { rooms, members, connections, echo: true };
-    let joined = opening::open(&mut fleet, crowd, target.setup_rate, &progress)?;
-    progress.finish();
-    Ok(Run::new(target, plan, rooms, fleet, &joined))
-}
-
 /// The live load without a storm: its latencies.
 fn run_alone(live: &mut Run<'_>, plan: &Plan) -> Result<AllLatencies, LoadFault> {
     let end = plan.time.warmup + plan.time.duration + SETTLE;
@@ -121,11 +109,11 @@ fn run_alone(live: &mut Run<'_>, plan: &Plan) -> Result<AllLatencies, LoadFault>
             break;
         }
         live.post_what_is_due(now)?;
-        progress.ran("alone", now, live.load.totals.deliveries as f64 / now.as_secs_f64());
+        live.look(&progress, "alone")?;
         live.turn((end - now).min(TURN_MAX))?;
     }
     progress.finish();
-    Ok(std::mem::take(&mut live.load.latencies))
+    Ok(live.take_latencies())
 }
 
 /// The live load beside the storm: the storm, what happened while it lasted, and how long each look away from the live

@@ -8,6 +8,7 @@ use banter_protocol::frame::{Frame, FrameHeader, HEADER_BYTES};
 use banter_protocol::native;
 
 use crate::args::Wire;
+use crate::page::PageBytes;
 use crate::scan_json;
 
 /// The largest frame that is taken from a server.
@@ -37,6 +38,29 @@ pub enum Seen<'a> {
         sequence: u64,
         /// Its body as it was posted.
         body: &'a [u8],
+    },
+    /// A message of one of several rooms that the connection reads.
+    MessageOf {
+        /// The room's number.
+        room: u32,
+        /// Its place.
+        sequence: u64,
+        /// Its body as it was posted.
+        body: &'a [u8],
+    },
+    /// The answer to `fetch`.
+    Page {
+        /// The request's number.
+        id: u64,
+        /// The messages, not taken apart.
+        messages: PageBytes<'a>,
+        /// Whether the history holds more in that direction.
+        more: bool,
+    },
+    /// The answer to `leave`.
+    Left {
+        /// The request's number.
+        id: u64,
     },
     /// An acknowledgement.
     Posted {
@@ -169,6 +193,10 @@ pub fn read<'a>(raw: Raw<'a>, openings: &scan_json::Openings) -> Result<Seen<'a>
             Ok(Event::Message(message)) if !openings.is_history(message.epoch.0) => {
                 return fault("a message of another history of the room than when it was joined");
             }
+            Ok(Event::Message(message)) => match openings.room_of_many(message.room, message.epoch.0) {
+                Some(room) => Seen::MessageOf { room: room?, sequence: message.sequence.0, body: message.body.bytes },
+                None => of_event(&Event::Message(message)),
+            },
             Ok(event) => of_event(&event),
             Err(error) => return fault(error.to_string()),
         },
@@ -184,6 +212,10 @@ fn of_event<'a>(event: &Event<'a>) -> Seen<'a> {
         Event::Message(ref message) => Seen::Message { sequence: message.sequence.0, body: message.body.bytes },
         Event::Posted { id: Some(id), sequence, .. } => Seen::Posted { id, sequence: sequence.0 },
         Event::Pong { id: Some(id) } => Seen::Pong { id },
+        Event::Left { id: Some(id), .. } => Seen::Left { id },
+        Event::Page { id: Some(id), messages, more, .. } => {
+            Seen::Page { id, messages: PageBytes::Native(messages), more }
+        }
         Event::Welcome { .. } => Seen::Welcome,
         Event::Joined { epoch, sequence, .. } => Seen::Joined { epoch: epoch.0, sequence: sequence.0 },
         Event::Gap { from, to, .. } => Seen::Gap { from: from.0, to: to.0 },

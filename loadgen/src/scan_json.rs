@@ -3,9 +3,12 @@
 //! A server may write fields in any order; the fast way only takes what begins exactly as expected and leaves the rest
 //! to the slow one. So it is a question of speed, never of what is accepted.
 
+use std::rc::Rc;
+
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use crate::page::PageBytes;
 use crate::scan::{ScanFault, Seen};
 use crate::wire::KEY_CHARACTERS;
 
@@ -17,8 +20,33 @@ pub struct Openings {
     posted: Vec<u8>,
     epoch: u64,
     body_bytes: usize,
+    /// Where a connection reads several rooms.
+    many: Option<Many>,
 }
 
+/// Rooms that one connection reads: a prefix and a number each.
+#[derive(Clone, Debug)]
+struct Many {
+    prefix: String,
+    message: Vec<u8>,
+    posted: Vec<u8>,
+    epochs: Rc<[u64]>,
+}
+
+impl Many {
+    /// The room behind an opening, the sequence, and what follows it; `None` where it is no room of these in that history.
+    #[inline]
+    fn place<'a>(&self, text: &'a [u8], opening: &[u8]) -> Option<(u32, u64, &'a [u8])> {
+        let (room, rest) = read_number(text.strip_prefix(opening)?)?;
+        let (epoch, rest) = read_number(rest.strip_prefix(EPOCH)?)?;
+        let (sequence, rest) = read_number(rest.strip_prefix(SEQUENCE)?)?;
+        let room = u32::try_from(room).ok()?;
+        (self.epochs.get(room as usize) == Some(&epoch)).then_some((room, sequence, rest))
+    }
+}
+
+const EPOCH: &[u8] = br#"","epoch":"#;
+const SEQUENCE: &[u8] = br#","sequence":"#;
 const POSTED: &[u8] = br#"{"type":"posted","id":"#;
 const BODY: &[u8] = br#""body":"#;
 const KEY: &[u8] = br#","key":""#;
@@ -31,7 +59,27 @@ impl Openings {
             posted: format!(r#","room":"{room}","epoch":{epoch},"sequence":"#).into_bytes(),
             epoch,
             body_bytes,
+            many: None,
         }
+    }
+
+    /// For a connection that reads several of the rooms PREFIX0, PREFIX1 …, which are in those histories.
+    pub fn of_many(prefix: &str, epochs: Rc<[u64]>, body_bytes: usize) -> Self {
+        let many = Many {
+            prefix: prefix.to_owned(),
+            message: format!(r#"{{"type":"message","room":"{prefix}"#).into_bytes(),
+            posted: format!(r#","room":"{prefix}"#).into_bytes(),
+            epochs,
+        };
+        Openings { many: Some(many), body_bytes, ..Openings::default() }
+    }
+
+    /// The number of a room of several, if it is in that history; `None` where the connection reads one room only.
+    pub fn room_of_many(&self, room: &str, epoch: u64) -> Option<Result<u32, ScanFault>> {
+        let many = self.many.as_ref()?;
+        let number = room.strip_prefix(&many.prefix).and_then(|number| number.parse::<u32>().ok());
+        let known = number.filter(|&number| many.epochs.get(number as usize) == Some(&epoch));
+        Some(known.ok_or_else(|| ScanFault(format!("a message of {room} in epoch {epoch}, which was not joined"))))
     }
 
     /// Whether that may be the room's history: before the room is joined, any.
@@ -55,15 +103,25 @@ pub fn read<'a>(text: &'a [u8], openings: &Openings) -> Result<Seen<'a>, ScanFau
 
 #[inline]
 fn read_message<'a>(text: &'a [u8], openings: &Openings) -> Option<Seen<'a>> {
+    if let Some(many) = &openings.many {
+        let (room, sequence, _) = many.place(text, &many.message)?;
+        return read_body(text, openings).map(|body| Seen::MessageOf { room, sequence, body });
+    }
     if openings.message.is_empty() {
         return None;
     }
     let (sequence, _) = read_number(text.strip_prefix(&*openings.message)?)?;
+    read_body(text, openings).map(|body| Seen::Message { sequence, body })
+}
+
+/// The body, which is the last but for a key.
+#[inline]
+fn read_body<'a>(text: &'a [u8], openings: &Openings) -> Option<&'a [u8]> {
     let text = without_key(text);
     let body_and_end = text.len().checked_sub(openings.body_bytes + 1)?;
     let name = text.get(body_and_end.checked_sub(BODY.len())?..body_and_end)?;
     let (body, end) = text[body_and_end..].split_at(openings.body_bytes);
-    (name == BODY && matches!(end, b"}" | b",")).then_some(Seen::Message { sequence, body })
+    (name == BODY && matches!(end, b"}" | b",")).then_some(body)
 }
 
 /// The text up to the comma behind its body, if a key of this program follows. Within a body of this program no quote stands.
@@ -76,10 +134,13 @@ fn without_key(text: &[u8]) -> &[u8] {
 
 #[inline]
 fn read_posted<'a>(text: &'a [u8], openings: &Openings) -> Option<Seen<'a>> {
-    if openings.posted.is_empty() {
+    if openings.posted.is_empty() && openings.many.is_none() {
         return None;
     }
     let (id, rest) = read_number(text.strip_prefix(POSTED)?)?;
+    if let Some(many) = &openings.many {
+        return many.place(rest, &many.posted).map(|(_, sequence, _)| Seen::Posted { id, sequence });
+    }
     let (sequence, _) = read_number(rest.strip_prefix(&*openings.posted)?)?;
     Some(Seen::Posted { id, sequence })
 }
@@ -111,6 +172,11 @@ struct Fields<'a> {
     message: Option<String>,
     #[serde(borrow)]
     body: Option<&'a RawValue>,
+    #[serde(borrow)]
+    room: Option<std::borrow::Cow<'a, str>>,
+    #[serde(borrow)]
+    messages: Option<&'a RawValue>,
+    more: Option<bool>,
 }
 
 #[cold]
@@ -122,10 +188,20 @@ fn read_any<'a>(text: &'a [u8], openings: &Openings) -> Result<Seen<'a>, ScanFau
         return Err(fault("the room has another history than when it was joined"));
     }
     Ok(match &*fields.kind {
-        "message" => Seen::Message {
-            sequence: fields.sequence.ok_or_else(missing)?,
-            body: fields.body.map_or(&[], |body| body.get().as_bytes()),
-        },
+        "message" => {
+            let sequence = fields.sequence.ok_or_else(missing)?;
+            let body = fields.body.map_or(&[][..], |body| body.get().as_bytes());
+            let room = fields.room.as_deref().unwrap_or_default();
+            match openings.room_of_many(room, fields.epoch.ok_or_else(missing)?) {
+                Some(room) => Seen::MessageOf { room: room?, sequence, body },
+                None => Seen::Message { sequence, body },
+            }
+        }
+        "page" => {
+            let messages = PageBytes::Json(fields.messages.ok_or_else(missing)?.get().as_bytes());
+            Seen::Page { id: fields.id.ok_or_else(missing)?, messages, more: fields.more.ok_or_else(missing)? }
+        }
+        "left" => Seen::Left { id: fields.id.ok_or_else(missing)? },
         "posted" => Seen::Posted { id: fields.id.ok_or_else(missing)?, sequence: fields.sequence.ok_or_else(missing)? },
         "pong" => Seen::Pong { id: fields.id.ok_or_else(missing)? },
         "welcome" => Seen::Welcome,
@@ -151,6 +227,25 @@ mod tests {
 
     fn openings() -> Openings {
         Openings::new("load-3", 77, BODY_TEXT.len())
+    }
+
+    #[test]
+    fn of_several_rooms_the_number_and_its_own_history_are_read_either_way() {
+        let openings = Openings::of_many("load-", [77, 78].into(), BODY_TEXT.len());
+        let message = |room: &str, epoch: u64| {
+            format!(r#"{{"type":"message","room":"{room}","epoch":{epoch},"sequence":42,"body":{BODY_TEXT}}}"#)
+        };
+        let text = message("load-1", 78);
+        let fast = read_message(text.as_bytes(), &openings).unwrap();
+        assert_eq!(fast, Seen::MessageOf { room: 1, sequence: 42, body: BODY_TEXT.as_bytes() });
+        assert_eq!(fast, read_any(text.as_bytes(), &openings).unwrap());
+        for text in [message("load-1", 77), message("load-2", 77), message("else-1", 78)] {
+            assert!(read(text.as_bytes(), &openings).is_err(), "{text}");
+        }
+        let posted = r#"{"type":"posted","id":9,"room":"load-0","epoch":77,"sequence":42,"time_ms":1}"#;
+        let fast = read_posted(posted.as_bytes(), &openings);
+        assert_eq!(fast, Some(Seen::Posted { id: 9, sequence: 42 }));
+        assert_eq!(fast, read_any(posted.as_bytes(), &openings).ok());
     }
 
     #[test]

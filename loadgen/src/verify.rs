@@ -4,13 +4,13 @@
 //! next. The room's numbers must agree with the posts: the same place for the same post, for every member and in the
 //! acknowledgement; and at the end every member must have read up to the last place that was given away.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Descriptions of faults that are kept; the rest is only counted.
 const DESCRIBED_MAX: usize = 10;
 
 /// How often each promise was broken.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Broken {
     /// A message came again, or came late.
     pub repeats_or_reorders: u64,
@@ -34,6 +34,19 @@ impl Broken {
     /// Whether no promise was broken.
     pub fn is_nothing(&self) -> bool {
         *self == Broken::default()
+    }
+
+    /// All of another's too.
+    pub fn add(&mut self, other: &Broken) {
+        let sum = |one: &mut u64, other: u64| *one = one.saturating_add(other);
+        sum(&mut self.repeats_or_reorders, other.repeats_or_reorders);
+        sum(&mut self.holes, other.holes);
+        sum(&mut self.missing, other.missing);
+        sum(&mut self.told_gaps, other.told_gaps);
+        sum(&mut self.disagreements, other.disagreements);
+        sum(&mut self.altered, other.altered);
+        sum(&mut self.foreign, other.foreign);
+        sum(&mut self.unacknowledged, other.unacknowledged);
     }
 }
 
@@ -113,6 +126,27 @@ impl Verifier {
         let text = format!("member {member} was told a gap from {from} to {to}");
         self.break_(|broken| &mut broken.told_gaps, to.saturating_sub(from).saturating_add(1), text);
         self.next[member] = self.next[member].max(to.saturating_add(1));
+    }
+
+    /// A member must have read up to that place by now.
+    pub fn must_have_read(&mut self, member: usize, head: u64) {
+        let next = self.next[member];
+        if next <= head {
+            let (missing, read) = (head + 1 - next, next.saturating_sub(1));
+            let text = format!("member {member} read up to {read} of {head}: {missing} missing");
+            self.break_(|broken| &mut broken.missing, missing, text);
+        }
+    }
+
+    /// A member that may be told of gaps was told one: it begins where its reading is. False, and a fault, where not.
+    pub fn allowed_gap(&mut self, member: usize, from: u64, to: u64) -> bool {
+        let is_next = from == self.next[member] && to >= from;
+        if is_next {
+            self.next[member] = to.saturating_add(1);
+        } else {
+            self.gap(member, from, to);
+        }
+        is_next
     }
 
     /// A post has that place, by an acknowledgement or by a delivery. `known` is what was heard before; 0: nothing.

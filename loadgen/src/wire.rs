@@ -2,9 +2,9 @@
 
 use banter_protocol::features::FeatureNames;
 use banter_protocol::frame::PREAMBLE;
-use banter_protocol::ids::Cursor;
+use banter_protocol::ids::{Cursor, Sequence};
 use banter_protocol::native;
-use banter_protocol::request::{Ask, Body, BodyFormat, JoinFrom, Request};
+use banter_protocol::request::{Ask, Body, BodyFormat, FetchFrom, JoinFrom, Request};
 use banter_protocol::websocket::{FrameKind, write_masked_frame};
 use banter_protocol::wire::{SUBPROTOCOL_JSON, SUBPROTOCOL_RKYV};
 use std::fmt;
@@ -168,21 +168,53 @@ impl Writer {
 
     /// Appends `hello` and, right behind it, `join`.
     pub fn hello_and_join(&mut self, identity: Identity<'_>, entry: Entry<'_>, out: &mut Vec<u8>) {
+        match self.wire {
+            Wire::Json => self.json(format_args!("{}", hello_text(identity)), out),
+            Wire::Native | Wire::WsRkyv => {
+                let (user, token) = (identity.user.into(), identity.token.map(Into::into));
+                let ask = Ask::Hello { user, token, features: FeatureNames::NONE };
+                self.native(&Request { id: Some(1), ask }, out);
+            }
+        }
+        self.join(entry, out);
+    }
+
+    /// Appends a `join` of one more room.
+    pub fn join(&mut self, entry: Entry<'_>, out: &mut Vec<u8>) {
         let Entry { room, from, echo } = entry;
         match self.wire {
             Wire::Json => {
-                self.json(format_args!("{}", hello_text(identity)), out);
                 let from = Place(from);
                 self.json(format_args!(r#"{{"type":"join","id":2,"room":"{room}"{from},"echo":{echo}}}"#), out);
             }
             Wire::Native | Wire::WsRkyv => {
-                let (user, token) = (identity.user.into(), identity.token.map(Into::into));
-                self.native(
-                    &Request { id: Some(1), ask: Ask::Hello { user, token, features: FeatureNames::NONE } },
-                    out,
-                );
                 let join = Ask::Join { room: room.into(), from, echo, presence: false, token: None };
                 self.native(&Request { id: Some(2), ask: join }, out);
+            }
+        }
+    }
+
+    /// Appends a `leave`.
+    pub fn leave(&mut self, room: &str, out: &mut Vec<u8>) {
+        match self.wire {
+            Wire::Json => self.json(format_args!(r#"{{"type":"leave","id":3,"room":"{room}"}}"#), out),
+            Wire::Native | Wire::WsRkyv => {
+                self.native(&Request { id: Some(3), ask: Ask::Leave { room: room.into() } }, out);
+            }
+        }
+    }
+
+    /// Appends a `fetch` of the newest messages before a sequence.
+    pub fn fetch_before(&mut self, id: u64, room: &str, before: u64, limit: u64, out: &mut Vec<u8>) {
+        match self.wire {
+            Wire::Json => self.json(
+                format_args!(r#"{{"type":"fetch","id":{id},"room":"{room}","before":{before},"limit":{limit}}}"#),
+                out,
+            ),
+            Wire::Native | Wire::WsRkyv => {
+                let from = FetchFrom::Before(Sequence(before));
+                let ask = Ask::Fetch { room: room.into(), from, limit: Some(limit) };
+                self.native(&Request { id: Some(id), ask }, out);
             }
         }
     }

@@ -150,3 +150,48 @@ fn every_kind_of_attack_is_taken_and_its_memory_stays_within_the_sum_of_the_limi
     assert_eq!(report["memory"]["is_within"], true, "{report}");
     assert!(count(&report, "/memory/bound/cores_bytes") > 0, "{report}");
 }
+
+/// Whether the sheet's own checks all found what was due, and something was due.
+#[track_caller]
+fn all_came(sheet: &Value, line: &str) {
+    let checks = sheet["verification"]["checks"].as_array().expect("checks");
+    assert!(!checks.is_empty(), "{line}: {sheet}");
+    for check in checks {
+        assert_eq!(check["expected"], check["found"], "{line}: {check}");
+        assert!(count(check, "/found") > 0, "{line}: {check}");
+    }
+}
+
+#[test]
+fn every_scenario_beside_a_live_load_is_verified_in_every_wire_form() {
+    let live = "--rooms 2 --members 3 --rate 200 --warmup 0.1 --before 0.3";
+    let scenarios = [
+        "rooms --rooms 8 --members 3 --rooms-each 4 --rate 200 --warmup 0.1 --duration 0.5".to_owned(),
+        "giant --members 50 --rate 20 --warmup 0.1 --duration 0.5".to_owned(),
+        format!("storm --clients 30 --client-rooms 3 --client-rate 100 --away 0.2 --jitter 0.2 {live}"),
+        format!("stalled --stalled 4 --stall 0.5 {live}"),
+        format!("churn --churners 10 --joins 50 --duration 0.5 {live}"),
+        format!("churn --churners 10 --joins 50 --duration 0.5 --reconnect {live}"),
+        format!("history --history-rooms 2 --messages 60 --fetchers 4 --pages 100 --page 10 --duration 0.5 {live}"),
+        format!(
+            "soak --duration 1 --interval 0.3 --churners 6 --joins 30 --fetchers 2 --pages 30 --messages 60 {live}"
+        ),
+    ];
+    for &cores in core_counts() {
+        let server = ServerProcess::start(cores, &["--durability", "memory", "--posts-per-second-max", "0"]);
+        for (number, line) in scenarios.iter().enumerate() {
+            for wire in ["json", "native", "ws-rkyv"] {
+                let line = format!("{line} --wire {wire} --room-prefix {wire}-{number}");
+                all_came(&report(&server, &line), &line);
+            }
+        }
+    }
+}
+
+#[test]
+fn idle_connections_are_held_by_several_processes_where_that_was_asked_for() {
+    let server = ServerProcess::start(1, &["--durability", "memory"]);
+    let report = report(&server, "idle --connections 60 --rooms 4 --hold 0.2 --processes 3");
+    assert_eq!((count(&report, "/connections"), count(&report, "/processes")), (60, 3));
+    assert_eq!(server.metric("banter_accepted_total"), 61, "60, and the one that asks for the metrics");
+}

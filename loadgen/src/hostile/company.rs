@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::kinds::{Kind, Rooms};
 use crate::args::{Hostile, Pace, Plan, Target, Time};
-use crate::fanout::Run;
 use crate::fault::LoadFault;
+use crate::run::Run;
 
 /// Members of the busy room, one of whom posts.
 const BUSY_MEMBERS: u32 = 10;
@@ -45,7 +45,7 @@ impl Gathering {
         let time = Time { duration: Duration::ZERO, warmup: Duration::ZERO, drain: Duration::from_secs(10) };
         let pace = Pace::Open { posts_per_s };
         let payload_bytes = super::PAYLOAD_BYTES;
-        let plan = Plan { name: "hostile", rooms: 1, members, publishers: 1, payload_bytes, pace, time };
+        let plan = Plan { name: "hostile", rooms: 1, rooms_each: 1, members, publishers: 1, payload_bytes, pace, time };
         Gathering { rooms: vec![room.to_owned()], plan, posts: true }
     }
 

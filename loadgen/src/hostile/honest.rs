@@ -4,13 +4,13 @@ use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use crate::args::{Plan, Target};
-use crate::fanout::Run;
 use crate::fault::LoadFault;
 use crate::fleet::{Fleet, Sink};
 use crate::identities::{Identities, MEMBERS};
 use crate::measure::{Latencies, Moment};
 use crate::opening::{self, Crowd};
 use crate::progress::Progress;
+use crate::run::Run;
 use crate::scan::Seen;
 use crate::scan_json::Openings;
 use crate::schedule::Schedule;

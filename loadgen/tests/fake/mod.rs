@@ -9,11 +9,12 @@ use banter_protocol::event::{Event, Message};
 use banter_protocol::http::write_upgrade_response;
 use banter_protocol::ids::{Epoch, RequestId, Sequence};
 use banter_protocol::ingress::{Incoming, Ingress};
-use banter_protocol::request::{Ask, Body, JoinFrom};
+use banter_protocol::request::{Ask, Body, BodyFormat, FetchFrom, JoinFrom};
 use banter_protocol::websocket::FrameKind;
 use banter_protocol::wire::{SUBPROTOCOL_JSON, SUBPROTOCOL_RKYV, WireForm};
 
 /// What the server does wrong.
+#[allow(dead_code, reason = "each of the tests that share this file has some of them")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flaw {
     None,
@@ -31,6 +32,18 @@ pub enum Flaw {
     Closes,
     /// `hello` is refused.
     RefusesHello,
+    /// The last member of a room is told a gap in place of message 5.
+    Gaps,
+    /// The connection of a room's last member is closed in place of message 5.
+    ClosesReader,
+    /// Who comes back behind a cursor is not told the first message behind it.
+    Forgets,
+    /// A page lacks its newest message.
+    TearsPages,
+    /// A page that ends before message 5 says that nothing is older.
+    EndsHistory,
+    /// Message 5 of a room reaches its last member in the name of the room before.
+    Misplaces,
     /// A fourth connection is not accepted to the end: no welcome.
     Stalls,
 }
@@ -72,7 +85,7 @@ enum Owned {
     Join(RequestId, String, JoinFrom, bool),
     Post(RequestId, String, Vec<u8>),
     Ping(RequestId),
-    Fetch(RequestId, String),
+    Fetch(RequestId, String, u64, u64),
     Members(RequestId, String),
     Leave(RequestId, String),
     Nothing,
@@ -179,9 +192,7 @@ impl Server {
             Owned::Join(id, room, from, echo) => self.join(number, id, &room, from, echo),
             Owned::Post(id, room, body) => self.post(number, id, &room, body),
             Owned::Ping(id) => self.send(number, &Event::Pong { id }),
-            Owned::Fetch(id, room) => {
-                self.send(number, &Event::Page { id, room: &room, epoch: Epoch(7), messages: &[], more: false });
-            }
+            Owned::Fetch(id, room, before, limit) => self.fetch(number, id, &room, before, limit),
             Owned::Members(id, room) => {
                 self.send(number, &Event::Members { id, room: &room, count: 1, users: "u\n" });
             }
@@ -206,12 +217,14 @@ impl Server {
             JoinFrom::Last(count) => head - count,
             JoinFrom::After(cursor) => cursor.sequence.0,
         };
+        let forgotten = u64::from(self.flaw == Flaw::Forgets && matches!(from, JoinFrom::After(_)));
+        let after = (after + forgotten).min(head);
         let missed = room.history[after as usize..].to_vec();
         let (epoch, sequence, durability) = (Epoch(7), Sequence(head), "memory");
         self.send(number, &Event::Joined { id, room: name, epoch, sequence, members, durability });
         let form = self.connections[number].form;
         for (sequence, body) in (after + 1..).zip(missed) {
-            let body = Body { format: banter_protocol::request::BodyFormat::Json, bytes: &body };
+            let body = Body { format: BodyFormat::Json, bytes: &body };
             let message =
                 Message { epoch, sequence: Sequence(sequence), time_ms: 1, room: name, user: "u", key: None, body };
             let mut bytes = Vec::new();
@@ -219,6 +232,41 @@ impl Server {
             let bytes = self.spoil(name, sequence, true, bytes);
             self.connections[number].out.extend(bytes);
         }
+    }
+
+    /// The newest messages below a place, ascending.
+    fn fetch(&mut self, number: usize, id: RequestId, name: &str, before: u64, limit: u64) {
+        let history = self.rooms.get(name).map_or(&[][..], |room| &room.history);
+        let end = (before.saturating_sub(1) as usize).min(history.len());
+        let first = end.saturating_sub(limit as usize);
+        let end = if self.flaw == Flaw::TearsPages { end.saturating_sub(1).max(first) } else { end };
+        let mut messages = Vec::new();
+        for (sequence, body) in (first as u64 + 1..).zip(&history[first..end]) {
+            let (epoch, sequence, body) =
+                (Epoch(7), Sequence(sequence), Body { format: BodyFormat::Json, bytes: body });
+            let message = Message { epoch, sequence, time_ms: 1, room: name, user: "u", key: None, body };
+            WireForm::Native.write_event(&Event::Message(message), &mut messages);
+        }
+        let more = first > 0 && !(self.flaw == Flaw::EndsHistory && (end as u64) < FLAWED + limit);
+        self.send(number, &Event::Page { id, room: name, epoch: Epoch(7), messages: &messages, more });
+    }
+
+    /// What comes to a room's last member in place of message 5, or ahead of it.
+    fn trouble(&mut self, member: usize, name: &str) -> bool {
+        match self.flaw {
+            Flaw::Gaps => {
+                let (from, to) = (Sequence(FLAWED), Sequence(FLAWED));
+                self.send(member, &Event::Gap { room: name, epoch: Epoch(7), from, to });
+            }
+            Flaw::ClosesReader => {
+                let connection = &mut self.connections[member];
+                connection.write();
+                connection.is_open = false;
+                drop(connection.stream.shutdown(std::net::Shutdown::Both));
+            }
+            _ => return false,
+        }
+        true
     }
 
     fn post(&mut self, number: usize, id: RequestId, name: &str, mut body: Vec<u8>) {
@@ -232,14 +280,20 @@ impl Server {
         }
         let user = self.connections[number].user.clone();
         room.history.push(body.clone());
-        let body = Body { format: banter_protocol::request::BodyFormat::Json, bytes: &body };
+        let body = Body { format: BodyFormat::Json, bytes: &body };
         let (epoch, sequence_) = (Epoch(7), Sequence(sequence));
         let message = Message { epoch, sequence: sequence_, time_ms: 1, room: name, user: &user, key: None, body };
         for &member in &members {
             let form = self.connections[member].form;
             let mut bytes = Vec::new();
-            form.write_event(&Event::Message(message), &mut bytes);
             let is_last = Some(&member) == members.last();
+            if is_last && sequence == FLAWED && self.trouble(member, name) {
+                continue;
+            }
+            let is_misplaced = is_last && sequence == FLAWED && self.flaw == Flaw::Misplaces;
+            let before = name.replace('1', "0");
+            let room = if is_misplaced { &*before } else { name };
+            form.write_event(&Event::Message(Message { room, ..message }), &mut bytes);
             let bytes = self.spoil(name, sequence, is_last, bytes);
             self.connections[member].out.extend(bytes);
         }
@@ -302,7 +356,10 @@ fn own(incoming: Incoming<'_>) -> Owned {
             Ask::Join { room, from, echo, .. } => Owned::Join(request.id, room.into_owned(), from, echo),
             Ask::Post { room, body, .. } => Owned::Post(request.id, room.into_owned(), body.bytes.to_vec()),
             Ask::Ping => Owned::Ping(request.id),
-            Ask::Fetch { room, .. } => Owned::Fetch(request.id, room.into_owned()),
+            Ask::Fetch { room, from, limit } => {
+                let before = if let FetchFrom::Before(sequence) = from { sequence.0 } else { 0 };
+                Owned::Fetch(request.id, room.into_owned(), before, limit.unwrap_or(10))
+            }
             Ask::Members { room } => Owned::Members(request.id, room.into_owned()),
             Ask::Leave { room } => Owned::Leave(request.id, room.into_owned()),
             Ask::Signal { .. } | Ask::Renew { .. } => Owned::Nothing,
