@@ -8,6 +8,7 @@ use crate::fleet::Fleet;
 use crate::identities::{Identities, MEMBERS};
 use crate::load::{Load, Shape};
 use crate::measure::Moment;
+use crate::neighbours::streams;
 use crate::opening::{self, Crowd, Joined};
 use crate::process::{self, SoftirqThreads};
 use crate::progress::Progress;
@@ -30,6 +31,7 @@ pub fn run(target: &Target, plan: &Plan) -> Result<bool, LoadFault> {
     }
     let members = plan.members as usize;
     let connections = plan.rooms as usize * members;
+    streams::check(target.wire, plan)?;
     opening::prepare(target, connections)?;
     target.pid.map(process::cpu_of).transpose()?;
 
@@ -83,7 +85,7 @@ impl<'a> Run<'a> {
         };
         let shape = Shape { rooms, members: plan.members as usize, payload_bytes: plan.payload_bytes, complete };
         let measured = plan.time.warmup..plan.time.warmup + plan.time.duration;
-        let load = Load::new(shape, joined, started, measured);
+        let load = streams::follow(target.wire, plan, Load::new(shape, joined, started, measured));
         let server_softirq = target.pid.map(SoftirqThreads::beside).unwrap_or_default();
         let own_softirq = SoftirqThreads::beside(std::process::id());
         Run { target, plan, rooms, fleet, load, started, unflushed: Vec::new(), schedule, server_softirq, own_softirq }

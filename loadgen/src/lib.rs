@@ -22,6 +22,7 @@ pub mod identities;
 pub mod idle;
 pub mod load;
 pub mod measure;
+pub mod neighbours;
 pub mod opening;
 pub mod posts;
 pub mod process;
@@ -47,6 +48,7 @@ use fault::LoadFault;
 /// # Errors
 /// When the run could not be made.
 pub fn run(args: &Args) -> Result<bool, LoadFault> {
+    neighbours::check(&args.job)?;
     match &args.job {
         Job::Fanout(job) => fanout::run(&job.target, &job.plan()),
         Job::Pingpong(job) => fanout::run(&job.target, &job.plan()),

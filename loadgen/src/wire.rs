@@ -1,4 +1,4 @@
-//! What a member says, in each of the three wire forms.
+//! What a member says to Banter, in each of the three wire forms.
 
 use banter_protocol::features::FeatureNames;
 use banter_protocol::frame::PREAMBLE;
@@ -15,10 +15,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use crate::args::Wire;
 
 /// RFC 6455's own example of a key; the answer to it is known, so nothing need be computed.
-const UPGRADE_KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
+pub(crate) const UPGRADE_KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 const UPGRADE_ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 /// A client must mask; against a server that one has started oneself any mask will do.
-const MASK: [u8; 4] = [0x37, 0xFA, 0x21, 0x3D];
+pub(crate) const MASK: [u8; 4] = [0x37, 0xFA, 0x21, 0x3D];
 /// Characters of a post's key: hex digits, so that messages with one are as long as each other.
 pub const KEY_CHARACTERS: usize = 16;
 /// An HTTP answer that is longer than this is none to an upgrade.
@@ -103,7 +103,7 @@ impl Keys {
 }
 
 impl Writer {
-    /// For that form.
+    /// For that form. A neighbour is told everything by [`Neighbour`](crate::neighbours::Neighbour) instead.
     pub fn new(wire: Wire) -> Self {
         Writer { wire, text: Vec::new(), keys: None }
     }
@@ -130,9 +130,9 @@ impl Writer {
 
     fn subprotocol(&self) -> Option<&'static str> {
         match self.wire {
-            Wire::Native => None,
             Wire::Json => Some(SUBPROTOCOL_JSON),
             Wire::WsRkyv => Some(SUBPROTOCOL_RKYV),
+            _ => None,
         }
     }
 
@@ -175,7 +175,7 @@ impl Writer {
                 let from = Place(from);
                 self.json(format_args!(r#"{{"type":"join","id":2,"room":"{room}"{from},"echo":{echo}}}"#), out);
             }
-            Wire::Native | Wire::WsRkyv => {
+            _ => {
                 let (user, token) = (identity.user.into(), identity.token.map(Into::into));
                 self.native(
                     &Request { id: Some(1), ask: Ask::Hello { user, token, features: FeatureNames::NONE } },
@@ -212,7 +212,7 @@ impl Writer {
     pub fn ping(&mut self, id: u64, out: &mut Vec<u8>) {
         match self.wire {
             Wire::Json => self.json(format_args!(r#"{{"type":"ping","id":{id}}}"#), out),
-            Wire::Native | Wire::WsRkyv => self.native(&Request { id: Some(id), ask: Ask::Ping }, out),
+            _ => self.native(&Request { id: Some(id), ask: Ask::Ping }, out),
         }
     }
 
@@ -220,7 +220,7 @@ impl Writer {
     pub fn pong(&mut self, payload: &[u8], out: &mut Vec<u8>) {
         match self.wire {
             Wire::Native => self.native(&Request { id: None, ask: Ask::Ping }, out),
-            Wire::Json | Wire::WsRkyv => write_masked_frame(out, FrameKind::Pong, MASK, payload),
+            _ => write_masked_frame(out, FrameKind::Pong, MASK, payload),
         }
     }
 
