@@ -29,6 +29,7 @@ continues=0
 
 choose() { # WHAT GIVEN ALL…: the given ones, each of which must be one of all
   local what="$1" given name
+  [ -n "$2" ] || fail "name one $what or more, with commas between them; there are: ${*:3}"
   IFS=, read -r -a given <<<"$2"
   shift 2
   for name in "${given[@]}"; do
@@ -39,14 +40,14 @@ choose() { # WHAT GIVEN ALL…: the given ones, each of which must be one of all
 
 while [ $# -gt 0 ]; do
   case "$1" in
-  --rounds) rounds="${2:?--rounds needs a number}" && shift ;;
-  --only) chosen="$(choose job "${2:?--only needs jobs}" "${ALL_JOBS[@]}")" && read -r -a jobs <<<"$chosen" && shift ;;
-  --servers) chosen="$(choose server "${2:?--servers needs names}" "${ALL_SERVERS[@]}")" && read -r -a servers <<<"$chosen" && shift ;;
+  --rounds) rounds="${2:-}" && shift ;;
+  --only) chosen="$(choose job "${2:-}" "${ALL_JOBS[@]}")" || exit 3 && read -r -a jobs <<<"$chosen" && shift ;;
+  --servers) chosen="$(choose server "${2:-}" "${ALL_SERVERS[@]}")" || exit 3 && read -r -a servers <<<"$chosen" && shift ;;
   --continue) continues=1 ;;
-  -h | --help) sed -n '2,16s/^# \{0,1\}//p' "$0" && exit ;;
+  -h | --help) sed -n '2,14s/^# \{0,1\}//p' "$0" && exit ;;
   *) fail "no option is called $1 (--rounds N, --only JOB,…, --servers NAME,…, --continue)" ;;
   esac
-  shift
+  shift || true
 done
 [[ "$rounds" =~ ^[1-9][0-9]*$ ]] || fail "--rounds takes a number from 1 on, not $rounds"
 
@@ -110,7 +111,9 @@ if [ "${BUILD:-1}" != 0 ]; then
   echo "building" >&2
   cargo build --release --quiet --locked -p banter-server -p banter-loadgen --bin banter --bin banter-loadgen
 fi
-[ -x "$BANTER_BIN" ] && [ -x "$BIN/banter-loadgen" ] || fail "$BANTER_BIN or $BIN/banter-loadgen is missing: leave out BUILD=0"
+for program in "$BANTER_BIN" "$BIN/banter-loadgen"; do
+  [ -x "$program" ] || fail "$program is missing: leave out BUILD=0"
+done
 
 commit="$(git describe --always --dirty --abbrev=12 2>/dev/null || echo unknown)"
 mkdir -p "$RESULTS"
