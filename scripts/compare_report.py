@@ -185,17 +185,22 @@ def table(comparison):
         if figure.job != before:
             yield f"| **{JOBS[figure.job]}** |" + " |" * len(servers)
             before = figure.job
-        cells = (cell_text(figure, comparison.cell(figure, server)) for server in servers)
+        cells = (cell_text(figure, server, comparison.cell(figure, server)) for server in servers)
         yield f"| {figure.title}, {figure.unit} | " + " | ".join(cells) + " |"
 
 
-def cell_text(figure, cell):
+def cell_text(figure, server, cell):
     if cell is None:
         return "–"
     spread = f"{figure.text(cell.least)}–{figure.text(cell.greatest)}"
     if cell.falls_behind:
         return f"{figure.text(cell.median)}<br><sub>{spread}</sub><br>*falls behind*"
-    ratio = "" if cell.ratio is None else f"<br>**{cell.ratio:.2f} ×**" if cell.ratio < 1 else f"<br>{cell.ratio:.2f} ×"
+    if cell.ratio is None:
+        ratio = ""
+    elif cell.ratio < 1 and not server.startswith("banter"):
+        ratio = f"<br>**{cell.ratio:.2f} ×**"
+    else:
+        ratio = f"<br>{cell.ratio:.2f} ×"
     return f"{figure.text(cell.median)}<br><sub>{spread}</sub>{ratio}"
 
 
