@@ -8,6 +8,7 @@ SECONDS_MEASURED="${SECONDS_MEASURED:-5}"
 IDLE_CONNECTIONS="${IDLE_CONNECTIONS:-19000}"
 TARGET="${CARGO_TARGET_DIR:-target}"
 BIN="${BIN:-$TARGET/release}"
+BANTER_BIN="${BANTER_BIN:-$BIN/banter}"
 # On the disk that is to be measured; what is made there goes again.
 DISK_FOLDER="${DISK_FOLDER:-$TARGET/disk}"
 # With fewer members a room the disk weighs more, and sends to members less.
@@ -136,7 +137,7 @@ start_server() {
   # The server's own process opens it, which may be after the first look.
   : >"$SERVER_FOLDER/out"
   # shellcheck disable=SC2046  # words on purpose
-  "$BIN/banter" $(server_arguments "$level") "${SERVER_MORE[@]}" --data "${SERVER_DATA:-$SERVER_FOLDER/data}" \
+  "$BANTER_BIN" $(server_arguments "$level") "${SERVER_MORE[@]}" --data "${SERVER_DATA:-$SERVER_FOLDER/data}" \
     >"$SERVER_FOLDER/out" 2>"$SERVER_FOLDER/log" </dev/null &
   SERVER_PID=$!
   local tries

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use crate::args::{Complete, Plan, Target};
 use crate::fault::LoadFault;
+use crate::neighbours::streams;
 use crate::output::{WithSheet, write_page};
 use crate::report::{FanoutReport, Outcome, print_json};
 use crate::run::Run;
@@ -39,6 +40,7 @@ pub fn prepare(target: &Target, plan: &Plan) -> Result<Vec<String>, LoadFault> {
     if plan.publishers > plan.members {
         return Err(LoadFault::TooManyPublishers { publishers: plan.publishers, members: plan.members });
     }
+    streams::check(target.wire, plan)?;
     opening::prepare(target, plan.seating()?.connections())?;
     target.pid.map(process::cpu_of).transpose()?;
     Ok(room_names(&target.room_prefix, plan.rooms))

@@ -18,6 +18,13 @@ pub enum LoadFault {
     NoRate,
     #[error("--rooms {rooms} cannot be spread so that each member reads {rooms_each}: make it a multiple")]
     UnevenSeats { rooms: usize, rooms_each: usize },
+    #[error("--wire {wire} knows no {what}")]
+    Lacks { wire: &'static str, what: &'static str },
+    #[error(
+        "{readings} pairs of a publisher and a member of its room are more than {readings_max}, which --wire {wire} can \
+         keep in mind: use fewer --publishers or --members"
+    )]
+    Readings { readings: u64, readings_max: u64, wire: &'static str },
     #[error("--clients {clients} cannot be spread evenly over --rooms {rooms}: make it a multiple")]
     UnevenClients { clients: u32, rooms: u32 },
     #[error("{filled} of {wanted} messages were acknowledged, then nothing happened for {seconds} s")]
@@ -38,7 +45,7 @@ pub enum LoadFault {
          at most {connections_max} to {server}"
     )]
     SourceAddresses { connections: usize, connections_max: usize, server: SocketAddr },
-    #[error("the server did not open the WebSocket: {0}; is that a Banter server's address?")]
+    #[error("the server did not open the WebSocket: {0}; is that the address of a server that speaks this --wire?")]
     Upgrade(String),
     #[error("the server refused: {code}: {message}{}", refusal_hint(code))]
     Refused { code: String, message: String },

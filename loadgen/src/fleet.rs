@@ -60,6 +60,8 @@ struct Connection {
     unwritten: Vec<u8>,
     /// The answer to the upgrade request has not come.
     is_http: bool,
+    /// Nothing has come.
+    is_silent: bool,
     /// Registered for writing: not connected yet, or its buffers are full.
     wants_write: bool,
     /// Why the server ends it, should it do so.
@@ -177,9 +179,9 @@ impl Fleet {
         self.connections.is_empty()
     }
 
-    /// Whether a connection begins with an HTTP request.
+    /// Whether a connection begins with an HTTP request, and says behind its answer who it is.
     pub fn has_upgrade(&self) -> bool {
-        self.wire != Wire::Native
+        matches!(self.wire, Wire::Json | Wire::WsRkyv)
     }
 
     /// Begins one more connection.
@@ -225,12 +227,16 @@ impl Fleet {
             .map_err(|error| LoadFault::Connect { server, error })?;
         self.epoll.add(stream.as_fd(), number, true).map_err(host("registering a socket"))?;
         let mut unwritten = Vec::new();
-        self.writer.open(server, &mut unwritten);
+        // A neighbour is told all at once, when the room is known.
+        if self.wire.neighbour().is_none() {
+            self.writer.open(server, &mut unwritten);
+        }
         Ok(Connection {
             stream,
             partial: Vec::new(),
             unwritten,
-            is_http: self.wire != Wire::Native,
+            is_http: self.has_upgrade() || self.wire == Wire::Plain,
+            is_silent: true,
             wants_write: true,
             last_words: None,
             is_ended: false,
@@ -243,7 +249,11 @@ impl Fleet {
     /// When the connection is gone.
     pub fn hello_and_join(&mut self, number: usize, entry: Entry<'_>) -> Result<(), LoadFault> {
         let (user, token) = (self.identities.user(number), self.identities.token(number));
-        self.writer.hello_and_join(Identity { user: &user, token }, entry, &mut self.connections[number].unwritten);
+        let out = &mut self.connections[number].unwritten;
+        match self.wire.neighbour() {
+            None => self.writer.hello_and_join(Identity { user: &user, token }, entry, out),
+            Some(neighbour) => neighbour.join(self.server, &user, entry.room, out),
+        }
         self.flush(number)
     }
 
@@ -264,7 +274,11 @@ impl Fleet {
 
     /// Takes a post for a connection; [`Fleet::flush`] sends it.
     pub fn post(&mut self, number: usize, room: &str, slot: u32, body: &[u8]) {
-        self.writer.post(room, slot, body, &mut self.connections[number].unwritten);
+        let out = &mut self.connections[number].unwritten;
+        match self.wire.neighbour() {
+            None => self.writer.post(room, slot, body, out),
+            Some(neighbour) => neighbour.post(room, body, out),
+        }
     }
 
     /// Takes a ping for a connection; [`Fleet::flush`] sends it.
@@ -342,6 +356,7 @@ impl Fleet {
             Err(error) => return self.end(number, &error, sink),
         };
         let now = Instant::now();
+        connection.is_silent = false;
         self.buffer[..kept].copy_from_slice(&connection.partial);
         connection.partial.clear();
         self.traffic.bytes_in += read as u64;
@@ -353,7 +368,7 @@ impl Fleet {
                 Some(head_bytes) => {
                     used = head_bytes;
                     connection.is_http = false;
-                    sink.seen(number, Seen::Upgraded, now);
+                    sink.seen(number, upgraded(self.wire), now);
                 }
                 None => {
                     connection.partial.extend_from_slice(bytes);
@@ -366,7 +381,10 @@ impl Fleet {
             used += frame_bytes;
             self.traffic.frames += 1;
             match scan::read(raw, sink.openings(number)).map_err(bad_bytes(number))? {
-                Seen::Ping(payload) => self.writer.pong(payload, &mut connection.unwritten),
+                Seen::Ping(payload) => match self.wire.neighbour() {
+                    None => self.writer.pong(payload, &mut connection.unwritten),
+                    Some(neighbour) => neighbour.pong(payload, &mut connection.unwritten),
+                },
                 seen => {
                     note_last_words(&mut connection.last_words, &seen);
                     sink.seen(number, seen, now);
@@ -393,12 +411,17 @@ impl Fleet {
     fn lost(&self, number: usize, error: &io::Error) -> LoadFault {
         let connection = &self.connections[number];
         // Nothing was ever read: it was never there.
-        if connection.wants_write && connection.is_http && connection.partial.is_empty() {
+        if connection.wants_write && connection.is_silent {
             return LoadFault::Connect { server: self.server, error: io::Error::new(error.kind(), error.to_string()) };
         }
         let why = connection.last_words.clone().map_or(error.to_string(), |words| format!("{words} ({error})"));
         LoadFault::Closed { connection: number, why }
     }
+}
+
+/// What the answer to an upgrade says: in the plain convention its path named the room.
+fn upgraded(wire: Wire) -> Seen<'static> {
+    if wire == Wire::Plain { Seen::Joined { epoch: 0, sequence: 0 } } else { Seen::Upgraded }
 }
 
 /// What a server says before it closes is why it closes.

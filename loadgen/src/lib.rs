@@ -32,6 +32,7 @@ pub mod measure;
 pub mod merging;
 pub mod mix;
 pub mod mixing;
+pub mod neighbours;
 pub mod opening;
 pub mod output;
 pub mod page;
@@ -69,6 +70,7 @@ use scenarios::{churn, history, posting, soak, stalled};
 /// # Errors
 /// When the run could not be made.
 pub fn run(args: &Args) -> Result<bool, LoadFault> {
+    neighbours::check(&args.job)?;
     match &args.job {
         Job::Fanout(job) if job.saturation.saturate => posting::run(&job.target, &job.plan(), &job.saturation),
         Job::Fanout(job) => fanout::run(&job.target, &job.plan()),

@@ -7,6 +7,7 @@ use crate::fault::LoadFault;
 use crate::fleet::Sink;
 use crate::ledger::Ledger;
 use crate::measure::{AllLatencies, Totals};
+use crate::neighbours::streams::Streams;
 use crate::opening::Joined;
 use crate::posts::{BadBody, NewPost, Post, Posts, Slot};
 use crate::scan::Seen;
@@ -30,6 +31,8 @@ pub struct Load {
     posts: Posts,
     /// Which post stands where, if somebody comes later to be checked.
     pub ledger: Option<Ledger>,
+    /// Where the server numbers nothing: what each publisher has posted.
+    streams: Option<Streams>,
     /// Publishers whose post was completed, and when.
     pub ready: Vec<(u32, Duration)>,
     /// The checks.
@@ -80,12 +83,18 @@ impl Load {
             measured,
             posts: Posts::new(payload_bytes),
             ledger: None,
+            streams: None,
             ready: Vec::new(),
             verifier,
             latencies: AllLatencies::default(),
             totals: Totals::default(),
             refused: None,
         }
+    }
+
+    /// The same of a server that neither numbers nor acknowledges what is posted.
+    pub fn in_streams(self, streams: Streams) -> Self {
+        Load { verifier: streams.verifier(), streams: Some(streams), ..self }
     }
 
     /// Opens a post of a publisher. The bytes to send are its slot and body.
@@ -104,6 +113,10 @@ impl Load {
         let Some(slot) = self.posts.open(new) else {
             return Err(LoadFault::TooFarBehind { posts: self.posts.len() });
         };
+        if let (Some(streams), Some(post)) = (&mut self.streams, self.posts.post_mut(slot.into())) {
+            post.sequence = streams.next(publisher);
+            post.is_acknowledged = true;
+        }
         self.totals.posts += 1;
         self.posted_to_room[room] += 1;
         Ok((room, slot, self.posts.body(slot)))
@@ -148,7 +161,10 @@ impl Load {
     /// The end: what has not come now is missing. True when no promise was broken.
     pub fn finish(&mut self) -> bool {
         let unacknowledged = self.posts.iter().filter(|post| !post.is_acknowledged).count();
-        self.verifier.finish(&self.posted_to_room, &self.first_heads, unacknowledged as u64);
+        match &self.streams {
+            None => self.verifier.finish(&self.posted_to_room, &self.first_heads, unacknowledged as u64),
+            Some(streams) => streams.finish(&mut self.verifier),
+        }
         self.verifier.broken.is_nothing() && self.totals.deliveries == self.deliveries_expected()
     }
 
@@ -160,17 +176,26 @@ impl Load {
     #[inline]
     fn message(&mut self, member: usize, sequence: u64, body: &[u8], now: Instant) {
         self.totals.deliveries += 1;
-        self.verifier.message(member, sequence);
+        if self.streams.is_none() {
+            self.verifier.message(member, sequence);
+        }
         let room = self.seating.room_of(member);
         let (slot, post) = match self.posts.find(body) {
             Ok((slot, post)) if post.room as usize == room && post.waiting > 0 => (slot, post),
             Ok(_) | Err(BadBody::Unknown) => return self.verifier.foreign(member, sequence),
             Err(BadBody::Altered) => return self.verifier.altered(member, sequence),
         };
-        if post.sequence == 0 {
-            note_place(&mut self.ledger, &mut self.refused, post, slot, sequence);
+        match &self.streams {
+            None => {
+                if post.sequence == 0 {
+                    note_place(&mut self.ledger, &mut self.refused, post, slot, sequence);
+                }
+                self.verifier.place(room, &mut post.sequence, sequence);
+            }
+            Some(streams) => {
+                self.verifier.message(streams.reading(member, post.publisher as usize), post.sequence);
+            }
         }
-        self.verifier.place(room, &mut post.sequence, sequence);
         let at = now - self.started;
         let is_first = post.waiting as usize == self.seating.members();
         if is_first {
@@ -363,6 +388,32 @@ mod tests {
         told.deliver(0, 11, &body, 1);
         assert_eq!(told.0.verifier.broken.disagreements, 1);
         assert!(!told.0.finish());
+    }
+
+    #[test]
+    fn where_nothing_is_numbered_each_publishers_posts_come_once_and_in_their_order() {
+        let told = || {
+            let mut told = Told::new(Complete::All);
+            told.0 = told.0.in_streams(Streams::new(2, 2, 2));
+            let bodies = [2, 3, 3].map(|publisher| told.post(publisher, 0).1);
+            (told, bodies)
+        };
+        let (mut well, [other, first, second]) = told();
+        for (member, body) in [(2, &other), (3, &first), (2, &first), (3, &second), (3, &other), (2, &second)] {
+            well.deliver(member, 0, body, 1);
+        }
+        assert_eq!((well.ready(), well.0.under_way()), (vec![3, 2, 3], 0));
+        assert!(well.0.finish());
+
+        let (mut swapped, [_, first, second]) = told();
+        swapped.deliver(2, 0, &second, 1);
+        swapped.deliver(2, 0, &first, 1);
+        assert!(!swapped.0.finish());
+        assert_eq!((swapped.0.verifier.broken.holes, swapped.0.verifier.broken.repeats_or_reorders), (1, 1));
+
+        let (mut again, [other, ..]) = told();
+        [2, 2, 3, 3, 0].iter().for_each(|&member| again.deliver(member, 0, &other, 1));
+        assert_eq!((again.0.verifier.broken.repeats_or_reorders, again.0.verifier.broken.foreign), (1, 3));
     }
 
     #[test]

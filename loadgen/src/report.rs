@@ -391,6 +391,10 @@ impl Wire {
             Wire::Json => "json",
             Wire::Native => "native",
             Wire::WsRkyv => "ws-rkyv",
+            Wire::Nats => "nats",
+            Wire::Redis => "redis",
+            Wire::Mqtt => "mqtt",
+            Wire::Plain => "plain",
         }
     }
 }

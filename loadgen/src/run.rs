@@ -8,6 +8,7 @@ use crate::fleet::Fleet;
 use crate::identities::{Identities, MEMBERS};
 use crate::load::{Load, Shape};
 use crate::measure::{AllLatencies, Moment};
+use crate::neighbours::streams;
 use crate::opening::{self, Crowd, Joined};
 use crate::process::{self, SoftirqThreads};
 use crate::progress::Progress;
@@ -57,7 +58,7 @@ impl<'a> Run<'a> {
         };
         let shape = Shape { rooms, seating: &seating, payload_bytes: plan.payload_bytes, complete };
         let measured = plan.time.warmup..plan.time.warmup + plan.time.duration;
-        let load = Load::new(shape, joined, started, measured);
+        let load = streams::follow(target.wire, plan, Load::new(shape, joined, started, measured));
         let server_softirq = target.pid.map(SoftirqThreads::beside).unwrap_or_default();
         let own_softirq = SoftirqThreads::beside(std::process::id());
         let sampler = Sampler::for_time(plan.time.warmup + plan.time.duration);

@@ -8,6 +8,7 @@ use banter_protocol::frame::{Frame, FrameHeader, HEADER_BYTES};
 use banter_protocol::native;
 
 use crate::args::Wire;
+use crate::neighbours::{self, Neighbour, Said};
 use crate::page::PageBytes;
 use crate::scan_json;
 
@@ -21,6 +22,8 @@ pub enum Raw<'a> {
     Json(&'a [u8]),
     /// A native frame.
     Native(Frame<'a>),
+    /// What a server that is not Banter says.
+    Neighbour(Said<'a>),
     /// A WebSocket ping, to be answered with the same bytes.
     Ping(&'a [u8]),
     /// A WebSocket pong.
@@ -34,7 +37,7 @@ pub enum Raw<'a> {
 pub enum Seen<'a> {
     /// A message of the room.
     Message {
-        /// Its place.
+        /// Its place; 0 where the server numbers nothing.
         sequence: u64,
         /// Its body as it was posted.
         body: &'a [u8],
@@ -126,9 +129,10 @@ fn fault<T>(what: impl Into<String>) -> Result<T, ScanFault> {
 /// When no more bytes could make it a frame.
 #[inline]
 pub fn cut(wire: Wire, bytes: &[u8]) -> Result<Option<(Raw<'_>, usize)>, ScanFault> {
-    match wire {
-        Wire::Native => Ok(cut_native(bytes)?.map(|(frame, used)| (Raw::Native(frame), used))),
-        Wire::Json | Wire::WsRkyv => cut_websocket(wire, bytes),
+    match wire.neighbour() {
+        None if wire == Wire::Native => Ok(cut_native(bytes)?.map(|(frame, used)| (Raw::Native(frame), used))),
+        None | Some(Neighbour::Plain) => cut_websocket(wire, bytes),
+        Some(neighbour) => Ok(neighbour.cut(bytes)?.map(|(said, used)| (Raw::Neighbour(said), used))),
     }
 }
 
@@ -159,6 +163,7 @@ fn cut_websocket(wire: Wire, bytes: &[u8]) -> Result<Option<(Raw<'_>, usize)>, S
             Some((frame, used)) if used == payload_bytes => Raw::Native(frame),
             _ => return fault("a binary message is not one native frame"),
         },
+        (0x82, Wire::Plain) => Raw::Neighbour(Said::Message(payload)),
         (0x88, _) => Raw::Close(payload),
         (0x89, _) => Raw::Ping(payload),
         (0x8A, _) => Raw::Pong,
@@ -200,6 +205,7 @@ pub fn read<'a>(raw: Raw<'a>, openings: &scan_json::Openings) -> Result<Seen<'a>
             Ok(event) => of_event(&event),
             Err(error) => return fault(error.to_string()),
         },
+        Raw::Neighbour(said) => neighbours::seen(said),
         Raw::Ping(payload) => Seen::Ping(payload),
         Raw::Pong => Seen::Other,
         Raw::Close(payload) => Seen::Close { why: describe_close(payload) },
@@ -341,6 +347,9 @@ mod tests {
             assert_eq!(cut(Wire::Json, &bytes[..bytes.len() - 1]), Ok(None));
             let Ok(Some((Raw::Json(payload), used))) = cut(Wire::Json, &bytes) else { panic!() };
             assert_eq!((payload.len(), used), (payload_bytes, bytes.len()));
+            bytes[0] = 0x82;
+            let expected = Raw::Neighbour(Said::Message(&bytes[bytes.len() - payload_bytes..]));
+            assert_eq!(cut(Wire::Plain, &bytes), Ok(Some((expected, bytes.len()))));
         }
     }
 
@@ -350,6 +359,7 @@ mod tests {
         assert!(cut(Wire::Json, &[0x01, 0x00]).is_err(), "a fragment");
         assert!(cut(Wire::Json, &[0x82, 0x00]).is_err(), "binary where text is due");
         assert!(cut(Wire::Json, &[0x81, 127, 0xFF, 0, 0, 0, 0, 0, 0, 0]).is_err(), "far too large");
+        assert!(cut(Wire::Plain, &[0x81, 0x00]).is_err(), "text where binary is due");
         assert!(cut(Wire::Native, &[0xFF; 8]).is_err());
         assert!(cut(Wire::WsRkyv, &[0x82, 0x01, 0x00]).is_err(), "no whole native frame in it");
     }

@@ -58,6 +58,8 @@ pub struct Verifier {
     /// For each room the last place that is known to be given away.
     heads: Vec<u64>,
     members_per_room: usize,
+    /// Where each publisher of a room is numbered for itself: how many they are.
+    publishers: Option<usize>,
     /// What was broken.
     pub broken: Broken,
     /// The first faults, for people.
@@ -74,9 +76,24 @@ impl Verifier {
             next: vec![0; rooms * members_per_room],
             heads: vec![0; rooms],
             members_per_room,
+            publishers: None,
             broken: Broken::default(),
             described: Vec::new(),
         }
+    }
+
+    /// For rooms that number nothing, of which each publisher is checked as a room of its own: `p` of room `r` is the room
+    /// `r * publishers + p`, and the members of `r` are its members.
+    pub fn of_publishers(rooms: usize, members_per_room: usize, publishers: usize) -> Self {
+        Verifier { publishers: Some(publishers), ..Verifier::new(rooms * publishers, members_per_room) }
+    }
+
+    /// A member as the run numbers it.
+    fn named(&self, member: usize) -> String {
+        let Some(publishers) = self.publishers else { return format!("member {member}") };
+        let (stream, member) = (self.room_of(member), member % self.members_per_room);
+        let first = stream / publishers * self.members_per_room;
+        format!("member {}, of publisher {},", first + member, first + stream % publishers)
     }
 
     /// The room of a member.
@@ -112,11 +129,11 @@ impl Verifier {
     fn out_of_order(&mut self, member: usize, sequence: u64) {
         let next = self.next[member];
         if next != 0 && sequence > next {
-            let text = format!("member {member} got sequence {sequence} where {next} was due");
+            let text = format!("{} got sequence {sequence} where {next} was due", self.named(member));
             self.break_(|broken| &mut broken.holes, sequence - next, text);
             self.next[member] = sequence.saturating_add(1);
         } else {
-            let text = format!("member {member} got sequence {sequence} again or late, {next} was due");
+            let text = format!("{} got sequence {sequence} again or late, {next} was due", self.named(member));
             self.break_(|broken| &mut broken.repeats_or_reorders, 1, text);
         }
     }
@@ -183,8 +200,8 @@ impl Verifier {
             let (next, head) = (self.next[member], self.heads[self.room_of(member)]);
             if next <= head {
                 let missing = head + 1 - next;
-                let text =
-                    format!("member {member} read up to {} of {head}: {missing} missing", next.saturating_sub(1));
+                let (who, last) = (self.named(member), next.saturating_sub(1));
+                let text = format!("{who} read up to {last} of {head}: {missing} missing");
                 self.break_(|broken| &mut broken.missing, missing, text);
             }
         }

@@ -1,4 +1,4 @@
-//! What a member says, in each of the three wire forms.
+//! What a member says to Banter, in each of the three wire forms.
 
 use banter_protocol::features::FeatureNames;
 use banter_protocol::frame::PREAMBLE;
@@ -15,10 +15,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use crate::args::Wire;
 
 /// RFC 6455's own example of a key; the answer to it is known, so nothing need be computed.
-const UPGRADE_KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
+pub(crate) const UPGRADE_KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 const UPGRADE_ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 /// A client must mask; against a server that one has started oneself any mask will do.
-const MASK: [u8; 4] = [0x37, 0xFA, 0x21, 0x3D];
+pub(crate) const MASK: [u8; 4] = [0x37, 0xFA, 0x21, 0x3D];
 /// Characters of a post's key: hex digits, so that messages with one are as long as each other.
 pub const KEY_CHARACTERS: usize = 16;
 /// An HTTP answer that is longer than this is none to an upgrade.
@@ -103,7 +103,7 @@ impl Keys {
 }
 
 impl Writer {
-    /// For that form.
+    /// For that form. A neighbour is told everything by [`Neighbour`](crate::neighbours::Neighbour) instead.
     pub fn new(wire: Wire) -> Self {
         Writer { wire, text: Vec::new(), keys: None }
     }
@@ -130,9 +130,9 @@ impl Writer {
 
     fn subprotocol(&self) -> Option<&'static str> {
         match self.wire {
-            Wire::Native => None,
             Wire::Json => Some(SUBPROTOCOL_JSON),
             Wire::WsRkyv => Some(SUBPROTOCOL_RKYV),
+            _ => None,
         }
     }
 
@@ -170,7 +170,7 @@ impl Writer {
     pub fn hello_and_join(&mut self, identity: Identity<'_>, entry: Entry<'_>, out: &mut Vec<u8>) {
         match self.wire {
             Wire::Json => self.json(format_args!("{}", hello_text(identity)), out),
-            Wire::Native | Wire::WsRkyv => {
+            _ => {
                 let (user, token) = (identity.user.into(), identity.token.map(Into::into));
                 let ask = Ask::Hello { user, token, features: FeatureNames::NONE };
                 self.native(&Request { id: Some(1), ask }, out);
@@ -187,7 +187,7 @@ impl Writer {
                 let from = Place(from);
                 self.json(format_args!(r#"{{"type":"join","id":2,"room":"{room}"{from},"echo":{echo}}}"#), out);
             }
-            Wire::Native | Wire::WsRkyv => {
+            _ => {
                 let join = Ask::Join { room: room.into(), from, echo, presence: false, token: None };
                 self.native(&Request { id: Some(2), ask: join }, out);
             }
@@ -198,7 +198,7 @@ impl Writer {
     pub fn leave(&mut self, room: &str, out: &mut Vec<u8>) {
         match self.wire {
             Wire::Json => self.json(format_args!(r#"{{"type":"leave","id":3,"room":"{room}"}}"#), out),
-            Wire::Native | Wire::WsRkyv => {
+            _ => {
                 self.native(&Request { id: Some(3), ask: Ask::Leave { room: room.into() } }, out);
             }
         }
@@ -211,7 +211,7 @@ impl Writer {
                 format_args!(r#"{{"type":"fetch","id":{id},"room":"{room}","before":{before},"limit":{limit}}}"#),
                 out,
             ),
-            Wire::Native | Wire::WsRkyv => {
+            _ => {
                 let from = FetchFrom::Before(Sequence(before));
                 let ask = Ask::Fetch { room: room.into(), from, limit: Some(limit) };
                 self.native(&Request { id: Some(id), ask }, out);
@@ -244,7 +244,7 @@ impl Writer {
     pub fn ping(&mut self, id: u64, out: &mut Vec<u8>) {
         match self.wire {
             Wire::Json => self.json(format_args!(r#"{{"type":"ping","id":{id}}}"#), out),
-            Wire::Native | Wire::WsRkyv => self.native(&Request { id: Some(id), ask: Ask::Ping }, out),
+            _ => self.native(&Request { id: Some(id), ask: Ask::Ping }, out),
         }
     }
 
@@ -252,7 +252,7 @@ impl Writer {
     pub fn pong(&mut self, payload: &[u8], out: &mut Vec<u8>) {
         match self.wire {
             Wire::Native => self.native(&Request { id: None, ask: Ask::Ping }, out),
-            Wire::Json | Wire::WsRkyv => write_masked_frame(out, FrameKind::Pong, MASK, payload),
+            _ => write_masked_frame(out, FrameKind::Pong, MASK, payload),
         }
     }
 

@@ -82,6 +82,14 @@ pub enum Wire {
     Native,
     /// Native frames in WebSocket binary frames (banter.rkyv.v1)
     WsRkyv,
+    /// Another server: NATS core
+    Nats,
+    /// Another server: Redis pub/sub (RESP3)
+    Redis,
+    /// Another server: MQTT 3.1.1, QoS 0
+    Mqtt,
+    /// Another server: WebSocket, /room/NAME joins, a binary message posts
+    Plain,
 }
 
 /// The server, and how to measure it.
