@@ -17,12 +17,12 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use banter_loadgen::args::{Plan, Target};
-use banter_loadgen::fanout::Run;
 use banter_loadgen::fault::LoadFault;
 use banter_loadgen::identities::Identities;
 use banter_loadgen::measure::Latencies;
 use banter_loadgen::opening;
 use banter_loadgen::progress::Progress;
+use banter_loadgen::run::Run;
 
 use crate::api::{Answer, Caller, read_key};
 pub use args::{Args, Job, Measure, Refused};
@@ -189,7 +189,7 @@ impl Scene<'_> {
         let (started, progress, mut patience) = (Instant::now(), Progress::of_run(time), Duration::ZERO);
         while started.elapsed() < time {
             patience = self.step(patience)?;
-            progress.ran(phase, started.elapsed(), 0.0);
+            progress.ran(phase, started.elapsed(), None);
         }
         progress.finish();
         Ok(())

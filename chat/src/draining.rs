@@ -17,6 +17,8 @@ impl Sessions {
             return;
         }
         self.draining = true;
+        // Whoever has nothing on its way is sent away: what waits for company would be lost to it.
+        self.end_all_waits();
         self.untold_from = Some(0);
     }
 

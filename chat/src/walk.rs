@@ -88,6 +88,13 @@ impl Sessions {
         }
     }
 
+    /// The same of all rooms that wait.
+    pub(crate) fn end_all_waits(&mut self) {
+        while let Some(room) = self.pacing.any() {
+            self.end_wait(room);
+        }
+    }
+
     fn end_wait(&mut self, room: u32) {
         if let Some(here) = self.rooms.get_mut(room as usize) {
             self.pacing.goes(&mut here.pace, room);

@@ -93,6 +93,7 @@ impl Measure {
         Plan {
             name: "revocation",
             rooms: 1,
+            rooms_each: 1,
             members: self.live_members,
             publishers: 1,
             payload_bytes: PAYLOAD_BYTES,
