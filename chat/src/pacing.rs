@@ -30,10 +30,13 @@ pub const WAITING_BYTES_MAX: u32 = 16 * 1_024;
 const FREE_PERMILLE: u32 = 250;
 /// From there on what waits does so for as long as it may.
 const FULL_PERMILLE: u32 = 750;
+/// How much company is enough for a wait to end, up to which busy share: with one more message half of the sends are spared, with two more two
+/// thirds. Above the last the wait is all that bounds it.
+const ENOUGH: [(u32, u32); 3] = [(500, 1), (625, 2), (FULL_PERMILLE, 4)];
 /// What the busy share is a mean over, in microseconds.
 const BUSY_MEAN_US: u64 = 100_000;
 /// Where waiting brought nothing, the next 2, 4, 8 … times nothing waits, up to 2 to the power of that.
-const ALONE_MAX: u8 = 6;
+const ALONE_MAX: u8 = 10;
 
 /// How long deliveries of rooms may wait, by the rooms' names: the first pattern that matches wins.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -105,6 +108,11 @@ fn delay_ms(busy_permille: u32, delay_ms_max: u32) -> u32 {
     delay_ms_max * above / (FULL_PERMILLE - FREE_PERMILLE)
 }
 
+/// How much company is enough on a core that is busy for such a share of its time.
+fn enough(busy_permille: u32) -> u32 {
+    ENOUGH.iter().find(|(below, _)| busy_permille < *below).map_or(u32::MAX, |(_, company)| *company)
+}
+
 /// One room's waiting.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RoomPace {
@@ -114,12 +122,12 @@ pub struct RoomPace {
     /// Until when what came waits, in the turns' milliseconds.
     until_ms: Option<u64>,
     waiting_bytes: u32,
-    /// Something came while it waited.
-    has_company: bool,
+    /// Times that something came while it waited.
+    company: u32,
     /// Waits behind one another that brought nothing.
     alone: u8,
     /// Times that nothing waits, for that.
-    passes: u8,
+    passes: u16,
 }
 
 impl RoomPace {
@@ -129,9 +137,9 @@ impl RoomPace {
     }
 
     fn ends(&mut self) {
-        self.alone = if self.has_company { 0 } else { (self.alone + 1).min(ALONE_MAX) };
+        self.alone = if self.company > 0 { 0 } else { (self.alone + 1).min(ALONE_MAX) };
         self.passes = if self.alone == 0 { 0 } else { 1 << self.alone };
-        (self.until_ms, self.waiting_bytes, self.has_company) = (None, 0, false);
+        (self.until_ms, self.waiting_bytes, self.company) = (None, 0, 0);
     }
 }
 
@@ -181,9 +189,10 @@ impl Pacing {
     /// Something came to a room. Whether it waits; if not, the room goes now with all that waited.
     pub fn waits(&mut self, name: &str, pace: &mut RoomPace, came: Came) -> bool {
         if let Some(until_ms) = pace.until_ms {
-            pace.has_company = true;
+            pace.company += 1;
             pace.waiting_bytes = pace.waiting_bytes.saturating_add(came.bytes);
-            let waits = pace.waiting_bytes < WAITING_BYTES_MAX && came.now_ms < until_ms;
+            let is_enough = pace.company >= enough(self.busy_permille);
+            let waits = pace.waiting_bytes < WAITING_BYTES_MAX && came.now_ms < until_ms && !is_enough;
             if !waits {
                 self.goes(pace, came.room);
             }

@@ -54,6 +54,16 @@ fn small_rooms_rooms_without_a_delay_and_large_messages_wait_never() {
 }
 
 #[test]
+fn a_core_with_some_time_to_spare_waits_for_less_company() {
+    for (busy_permille, wanted) in [(400, 1), (600, 2), (700, 4)] {
+        let (mut pacing, mut pace) = (pacing(busy_permille), RoomPace::default());
+        let came_before_it_went = (0..20).take_while(|_| pacing.waits("lobby", &mut pace, came(7))).count();
+        assert_eq!(came_before_it_went, wanted, "busy {busy_permille}");
+        assert_eq!(pacing.next_due(), None);
+    }
+}
+
+#[test]
 fn what_fills_a_send_goes_at_once() {
     let (mut pacing, mut pace) = (pacing(FULL), RoomPace::default());
     assert!(pacing.waits("lobby", &mut pace, Came { bytes: WAITING_BYTES_MAX - 1, ..came(0) }));
