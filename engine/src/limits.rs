@@ -37,6 +37,10 @@ pub const OBJECT_MAX: Duration = Duration::from_secs(5);
 pub const CARE_MAX: Duration = Duration::from_secs(5);
 /// How often it is asked: whoever leads JetStream answers, and nobody says so while they elect one.
 pub const CARE_TRIES: usize = 2;
+/// How often a stream is made that finds no place since a server counts as offline: one that is busy is so taken for a moment.
+pub const OFFLINE_TRIES: usize = 10;
+/// How long is waited between two of these tries.
+pub const OFFLINE_PAUSE: Duration = Duration::from_secs(1);
 /// How long a server's monitoring address is waited for.
 pub const MONITORING_MAX: Duration = Duration::from_secs(3);
 /// Bytes of what a server's monitoring address says, at most.

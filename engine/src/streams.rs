@@ -9,6 +9,7 @@ use banter_cluster::engine::Partition;
 use serde::Deserialize;
 
 use crate::connection::{ApiFault, Connection};
+use crate::limits::{OFFLINE_PAUSE, OFFLINE_TRIES};
 use crate::stream_config::{Difference, Founding, Shape, StreamConfig, is_partition_count};
 
 /// What a new stream is refused with where its servers have no room.
@@ -321,7 +322,14 @@ async fn make(connection: &Connection, config: &StreamConfig) -> Result<(), Stre
         Ok(body) => body,
         Err(error) => return Err(StreamsFault::Api { doing, fault: ApiFault::Unread(error.to_string()) }),
     };
-    let made = connection.api::<Info>(&format!("STREAM.CREATE.{stream}"), body.into()).await;
+    let mut made = create(connection, &stream, &body).await;
+    for _ in 1..OFFLINE_TRIES {
+        if !made.as_ref().is_err_and(is_offline) {
+            break;
+        }
+        tokio::time::sleep(OFFLINE_PAUSE).await;
+        made = create(connection, &stream, &body).await;
+    }
     match made {
         Ok(info) => same(&info.config, config),
         Err(ApiFault::Refused { code: NO_CLUSTER, what }) => {
@@ -329,6 +337,15 @@ async fn make(connection: &Connection, config: &StreamConfig) -> Result<(), Stre
         }
         Err(fault) => Err(refused(doing, &config.name, fault)),
     }
+}
+
+async fn create(connection: &Connection, stream: &str, body: &[u8]) -> Result<Info, ApiFault> {
+    connection.api::<Info>(&format!("STREAM.CREATE.{stream}"), body.to_vec().into()).await
+}
+
+/// Whether a server that JetStream takes for offline is in the way, in its words: it has no code of its own for that.
+fn is_offline(fault: &ApiFault) -> bool {
+    matches!(fault, ApiFault::Refused { what, .. } if what.contains("offline"))
 }
 
 /// Why a stream is not made, or not changed.
