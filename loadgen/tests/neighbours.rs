@@ -64,7 +64,9 @@ fn a_message_that_a_neighbour_loses_at_the_end_is_missed_when_the_drain_ends() {
     let (code, report, _) = run("nats", Flaw::Drops, &format!("fanout --rooms 1 --members 3 {SHORT}"));
     assert_eq!(code, NOT_VERIFIED);
     assert_eq!(report["verification"]["broken"]["missing"], 1);
-    assert_eq!(report["verification"]["described"][0], "member 2, of publisher 0, read up to 4 of 5: 1 missing");
+    // Which member it is depends on whose connection came last.
+    let described = report["verification"]["described"][0].as_str().unwrap();
+    assert!(described.ends_with(", of publisher 0, read up to 4 of 5: 1 missing"), "{described}");
 }
 
 #[test]

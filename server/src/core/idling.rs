@@ -75,7 +75,7 @@ mod tests {
     fn a_core_looks_for_work_only_while_its_waits_are_short() {
         let mut idling = Idling::new(50);
         assert_eq!(idling.spin_us(), 0, "of a core that just started nothing is known");
-        assert_eq!(after(&mut idling, [20; 16], 10), 50);
+        assert_eq!(after(&mut idling, [20; 40], 10), 50);
         assert_eq!(after(&mut idling, [1_000_000], 10), 50, "one long wait is no habit");
         assert_eq!(after(&mut idling, [1_000_000; 3], 10), 0);
         assert_eq!(
