@@ -34,7 +34,7 @@ const FULL_PERMILLE: u32 = 750;
 /// thirds. Above the last the wait is all that bounds it.
 const ENOUGH: [(u32, u32); 3] = [(500, 1), (625, 2), (FULL_PERMILLE, 4)];
 /// What the busy share is a mean over, in microseconds.
-const BUSY_MEAN_US: u64 = 100_000;
+pub const BUSY_MEAN_US: u64 = 100_000;
 /// Where waiting brought nothing, the next 2, 4, 8 … times nothing waits, up to 2 to the power of that.
 const ALONE_MAX: u8 = 10;
 
