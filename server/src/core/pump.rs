@@ -2,12 +2,14 @@
 //!
 //! A turn: reap completions → read frames → shard → drain lanes → commit and fan out → one send a connection that has
 //! something → one submit. Sends that went out whole are no reason for another turn. A core with nothing to do looks for
-//! something for a moment ([`Idling`]), and then sleeps in the kernel; the other cores wake it through its [`Bell`]. While the log is read, on glommio's ring, it sleeps there.
+//! something for a moment ([`Idling`]), and then sleeps in the kernel; the other cores wake it through its [`Bell`]. While
+//! the log is read, on glommio's ring, it sleeps there.
 
 mod mail;
+mod resting;
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,7 +21,6 @@ use banter_chat::proving::{NotProved, Proved, Proving};
 use banter_chat::shard::Shard;
 use banter_log::reading::ReadFault;
 use glommio::io::PollableFd;
-use rustix::event::{EventfdFlags, eventfd};
 
 use crate::cluster::Hands;
 use crate::control::auth::AuthDesk;
@@ -27,7 +28,7 @@ use crate::control::{ToControl, ToCore};
 use crate::core::connections::Connections;
 use crate::core::desk::Desk;
 use crate::core::idling::Idling;
-use crate::core::mesh::{Bell, Neighbour, Sleep};
+use crate::core::mesh::{Bell, Neighbour};
 use crate::core::net::pace::{ACCEPTS_AT_REST, AcceptPace};
 use crate::core::net::{Net, NetEvent};
 use crate::core::suspended::Suspended;
@@ -36,6 +37,7 @@ use crate::programs::ProgramLines;
 use crate::storage::disk::Disk;
 use crate::wall_clock;
 use mail::LogFollower;
+use resting::{Executor, Wake};
 
 /// Parcels that one turn takes from one lane, so that no neighbour keeps a core from its sockets.
 const PARCELS_A_TURN: usize = 1_024;
@@ -118,30 +120,6 @@ pub struct PumpParts {
     pub started: Instant,
 }
 
-/// The bell's descriptor, for glommio; the bell outlives it.
-struct Wake(RawFd);
-
-impl AsRawFd for Wake {
-    fn as_raw_fd(&self) -> RawFd {
-        self.0
-    }
-}
-
-/// Lets the executor look at its rings in the midst of work. It looks only when no task can run, so the pump waits for
-/// something that is always there; yielding alone would be 100 ms, its preemption timer, until the next look.
-struct Executor(PollableFd<OwnedFd>);
-
-impl Executor {
-    fn new() -> io::Result<Self> {
-        let always_readable = eventfd(1, EventfdFlags::CLOEXEC)?;
-        PollableFd::new(always_readable).map(Executor).map_err(io::Error::other)
-    }
-
-    async fn let_in(&self) -> io::Result<()> {
-        self.0.readable().await.map_err(io::Error::other)
-    }
-}
-
 impl Pump {
     /// At rest.
     pub fn new(parts: PumpParts) -> Self {
@@ -203,30 +181,18 @@ impl Pump {
         let executor = Executor::new()?;
         while !self.is_stopped {
             self.turn();
+            self.net.submit()?;
+            self.measure_turn();
+            self.take_sent();
             let needs_executor = self.disk.as_ref().is_some_and(Disk::needs_executor);
             // A core that was told to stop has nothing that would wake it.
             if self.is_stopped || self.has_input() {
-                self.net.submit()?;
-                self.measure_turn();
                 self.yield_to_append();
                 if needs_executor {
                     executor.let_in().await?;
                 }
             } else {
-                self.net.submit()?;
-                self.measure_turn();
-                self.take_sent();
-                if self.has_input() {
-                    continue;
-                }
-                let from_us = self.elapsed_us();
-                if needs_executor {
-                    self.sleep_in_executor(&wake).await?
-                } else {
-                    self.sleep_in_ring(from_us)?
-                }
-                let until_us = self.elapsed_us();
-                self.idling.waited(from_us, until_us);
+                self.rest(needs_executor.then_some(&wake)).await?;
             }
         }
         self.connections.close_all(&mut self.shard, &mut self.net);
@@ -271,91 +237,6 @@ impl Pump {
             self.take_event(event);
         }
         self.events = events;
-    }
-
-    /// The kernel's thread that ends a synced write may need this very CPU, and a core that never sleeps would have it
-    /// wait for the next tick, milliseconds away.
-    fn yield_to_append(&self) {
-        if self.net.is_appending() {
-            std::thread::yield_now();
-        }
-    }
-
-    /// Whether there is something to do right now.
-    fn has_input(&mut self) -> bool {
-        self.net.is_busy()
-            || self.connections.has_backlog()
-            || self.shard.is_busy()
-            || !self.shard.actions_mut().is_empty()
-            || self.bell.has_mail()
-            || self.desk.has_waiting()
-            || self.disk.as_ref().is_some_and(Disk::has_answers)
-            || self.neighbours.iter_mut().any(|neighbour| {
-                neighbour.down_in.has_some() || (self.shard.may_take_up(neighbour.core) && neighbour.up_in.has_some())
-            })
-    }
-
-    fn sleep_in_ring(&mut self, from_us: u64) -> io::Result<()> {
-        if self.finds_input(from_us) {
-            return Ok(());
-        }
-        self.wake_when_due();
-        self.bell.falls_asleep(Sleep::InRing);
-        let slept = if self.has_input() {
-            self.net.submit()
-        } else {
-            self.connections.counters.sleeps += 1;
-            self.net.submit_and_wait()
-        };
-        self.bell.wakes_up();
-        slept
-    }
-
-    /// Looks for something to do, for as long as it usually takes until something comes.
-    fn finds_input(&mut self, from_us: u64) -> bool {
-        // The kernel's thread that ends a synced write may need this very CPU.
-        let spin_us = if self.net.is_appending() { 0 } else { self.idling.spin_us() };
-        if spin_us == 0 {
-            return false;
-        }
-        self.connections.counters.looks += 1;
-        while self.elapsed_us() < from_us + spin_us {
-            if self.has_input() {
-                return true;
-            }
-            std::hint::spin_loop();
-        }
-        false
-    }
-
-    async fn sleep_in_executor(&mut self, wake: &PollableFd<Wake>) -> io::Result<()> {
-        self.wake_when_due();
-        self.net.submit()?;
-        self.net.set_waking(true);
-        self.bell.falls_asleep(Sleep::InExecutor);
-        if !self.has_input() {
-            self.connections.counters.sleeps += 1;
-            wake.readable().await.map_err(io::Error::other)?;
-            self.bell.heard_by_executor();
-        }
-        self.bell.wakes_up();
-        self.net.set_waking(false);
-        Ok(())
-    }
-
-    fn wake_when_due(&mut self) {
-        let due_ms = self.next_due();
-        self.clock.sleeps_until(due_ms);
-        if let Some(due_ms) = due_ms {
-            self.net.wake_at(due_ms, self.now.monotonic_ms);
-        }
-    }
-
-    /// When the next turn is due at the latest.
-    fn next_due(&self) -> Option<u64> {
-        let lanes_due = self.shard.is_waiting_for_lanes().then_some(self.now.monotonic_ms + LANE_RETRY_MS);
-        let (shard_due, connections_due) = (self.shard.next_due(), self.connections.next_due());
-        [shard_due, connections_due, self.accept_at_ms, lanes_due].into_iter().flatten().min()
     }
 
     fn turn(&mut self) {
