@@ -118,12 +118,12 @@ impl Sessions {
         let here = &mut self.rooms[room as usize];
         let is_tight = self.run_bytes > self.limits.run_bytes_per_core_max;
         // A room whose readers are being looked at has company there.
-        if here.is_dirty || is_tight || self.draining {
-            self.pacing.goes(&mut here.pace, room);
-            return self.mark_dirty(room);
-        }
         let (readers, was_waiting) = (here.live_count(), here.pace.is_waiting());
         let came = Came { room, bytes, readers, now_ms: turn.now.monotonic_ms };
+        if here.is_dirty || is_tight || self.draining {
+            self.pacing.passes(&mut here.pace, came);
+            return self.mark_dirty(room);
+        }
         if !self.pacing.waits(here.name.as_str(), &mut here.pace, came) {
             return self.mark_dirty(room);
         }

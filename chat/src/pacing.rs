@@ -136,6 +136,14 @@ impl RoomPace {
         self.until_ms.is_some()
     }
 
+    /// Something came to the room, whatever becomes of it.
+    fn meets(&mut self, bytes: u32) {
+        if self.is_waiting() {
+            self.company += 1;
+            self.waiting_bytes = self.waiting_bytes.saturating_add(bytes);
+        }
+    }
+
     fn ends(&mut self) {
         self.alone = if self.company > 0 { 0 } else { (self.alone + 1).min(ALONE_MAX) };
         self.passes = if self.alone == 0 { 0 } else { 1 << self.alone };
@@ -189,8 +197,7 @@ impl Pacing {
     /// Something came to a room. Whether it waits; if not, the room goes now with all that waited.
     pub fn waits(&mut self, name: &str, pace: &mut RoomPace, came: Came) -> bool {
         if let Some(until_ms) = pace.until_ms {
-            pace.company += 1;
-            pace.waiting_bytes = pace.waiting_bytes.saturating_add(came.bytes);
+            pace.meets(came.bytes);
             let is_enough = pace.company >= enough(self.busy_permille);
             let waits = pace.waiting_bytes < WAITING_BYTES_MAX && came.now_ms < until_ms && !is_enough;
             if !waits {
@@ -220,6 +227,12 @@ impl Pacing {
         (pace.until_ms, pace.waiting_bytes) = (Some(until_ms), came.bytes);
         self.waiting.insert((until_ms, came.room));
         true
+    }
+
+    /// Something came to a room that is not to wait: it goes now with all that waited.
+    pub fn passes(&mut self, pace: &mut RoomPace, came: Came) {
+        pace.meets(came.bytes);
+        self.goes(pace, came.room);
     }
 
     /// What waits of a room goes now.

@@ -13,11 +13,15 @@ const VERIFIED: i32 = 0;
 const NO_RUN: i32 = 3;
 const SHORT: &str = "--warmup 0.2 --duration 0.6";
 
-/// The path of the load generator, which is built by the first call, beside the server.
+/// The path of the load generator, which is built by the first call, beside the server; or the one that lies beside what
+/// `BANTER_BIN` names, as it is.
 fn load_program() -> &'static PathBuf {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     PROGRAM.get_or_init(|| {
         let folder = program().parent().expect("the server is in cargo's folder");
+        if std::env::var_os("BANTER_BIN").is_some() {
+            return folder.join("banter-loadgen");
+        }
         let mut build = Command::new(env!("CARGO"));
         build.args(["build", "--quiet", "-p", "banter-loadgen"]).current_dir(env!("CARGO_MANIFEST_DIR"));
         if folder.ends_with("release") {

@@ -85,6 +85,14 @@ fn where_waiting_brings_nothing_it_is_tried_less_and_less_and_company_makes_good
 }
 
 #[test]
+fn what_comes_to_a_room_that_goes_at_once_is_company_too() {
+    let (mut pacing, mut pace) = (pacing(FULL), RoomPace::default());
+    assert!(pacing.waits("lobby", &mut pace, came(0)));
+    pacing.passes(&mut pace, came(1));
+    assert_eq!((pacing.next_due(), pace.passes), (None, 0));
+}
+
+#[test]
 fn other_delays_hold_from_the_next_message_on() {
     let (mut pacing, mut pace) = (pacing(FULL), RoomPace::default());
     wait_through(&mut pacing, &mut pace, 0, true);

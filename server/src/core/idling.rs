@@ -26,14 +26,15 @@ pub struct Idling {
 impl Idling {
     /// Which looks for so many microseconds at most; 0 = never.
     pub fn new(spin_us_max: u32) -> Self {
-        let spin_us_max = u64::from(spin_us_max);
-        let usual_eighths_us = MEAN_OVER * WAIT_TIMES_MAX * spin_us_max;
-        Idling { spin_us_max, usual_eighths_us, busy: BusyShare::default(), woke_us: 0 }
+        let mut idling = Idling { spin_us_max: 0, usual_eighths_us: 0, busy: BusyShare::default(), woke_us: 0 };
+        idling.set_spin_us_max(spin_us_max);
+        idling
     }
 
-    /// Another limit from here on.
+    /// Another limit from here on. What is usual is learned anew, since waits were counted up to a multiple of the old one.
     pub fn set_spin_us_max(&mut self, spin_us_max: u32) {
         self.spin_us_max = spin_us_max.into();
+        self.usual_eighths_us = MEAN_OVER * WAIT_TIMES_MAX * self.spin_us_max;
     }
 
     /// How long to look before a sleep, in microseconds: not at all where the usual wait is longer than that may be.
@@ -93,6 +94,8 @@ mod tests {
         after(&mut idling, [1; 20], 10);
         idling.set_spin_us_max(0);
         assert_eq!(after(&mut idling, [1; 20], 10), 0);
+        idling.set_spin_us_max(50);
+        assert_eq!(idling.spin_us(), 0, "what is usual is not known under another limit");
     }
 
     #[test]
