@@ -73,10 +73,12 @@ fn serve(wire: &str, flaw: Flaw, rooms: &Rooms, mut stream: TcpStream) {
             kept.drain(..used);
             match asked {
                 Asked::Join(name) => {
+                    let member = stream.try_clone().unwrap();
+                    // Under one lock: whoever is told that it is a member gets the very next post, and not before.
+                    let mut rooms = rooms.lock().unwrap();
                     // The refusal may find nobody who reads it any more.
                     let _ = stream.write_all(&if flaw == Flaw::Refuses { refused(wire) } else { joined(wire, &name) });
-                    let member = stream.try_clone().unwrap();
-                    rooms.lock().unwrap().entry(name.clone()).or_default().members.push(member);
+                    rooms.entry(name.clone()).or_default().members.push(member);
                     room = Some(name);
                 }
                 Asked::Post(name, body) => post(wire, flaw, rooms.lock().unwrap().entry(name).or_default(), &body),
