@@ -319,8 +319,7 @@ fn limits_help() -> String {
     let defaults = Limits::default();
     let flags: Vec<_> = LIMITS.iter().zip(LIMIT_FLAGS.iter()).map(|(l, flag)| format!("--{flag} {}", l.unit)).collect();
     let width = flags.iter().map(String::len).max().unwrap_or_default();
-    let mut out =
-        String::from("Limits: flags, and with \"_\" for \"-\" keys of [limits] in the file; with defaults\n");
+    let mut out = String::from("Limits: flags, and with \"_\" for \"-\" keys of [limits] in the file; with defaults\n");
     for (limit, flag) in LIMITS.iter().zip(&flags) {
         let _ = writeln!(out, "  {flag:<width$}  {:>9}  {}", (limit.read)(&defaults), limit.about);
     }

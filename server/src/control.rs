@@ -39,7 +39,7 @@ use reload::{CoreReload, ReloadDesk};
 use survey::Survey;
 
 pub use epochs::ExtendEpochs;
-pub use survey::{ANSWER_MAX_MS, AnswerTo, Asker, Question, Standing, Surveyed};
+pub use survey::{ANSWER_MAX_MS, AnswerTo, Asker, Question, STANDBY, Standing, Surveyed};
 
 /// Milliseconds beyond the drain's own bound, for the cores to end it.
 const DRAIN_SLACK_MS: u64 = 2_000;

@@ -17,7 +17,7 @@ use banter_log::journal::State;
 use banter_protocol::error_code::ErrorCode;
 use tracing_appender::non_blocking::ErrorCounter;
 
-use crate::cluster::ServingFlag;
+use crate::cluster::{ClusterSeen, ClusterView};
 use crate::control::feeds::FeedState;
 use crate::control::jwks::JwksDesk;
 use crate::storage::keeper::KeeperState;
@@ -58,8 +58,8 @@ pub struct ServerState {
     pub started_unix_s: u64,
     /// The keys of an address, where nobody can come in before some were fetched.
     pub jwks_awaited: Option<JwksDesk>,
-    /// Whether this node of a cluster serves, where it is of one.
-    pub serving: Option<ServingFlag>,
+    /// What this node of a cluster is doing, where it is of one.
+    pub cluster: Option<ClusterView>,
 }
 
 /// What the shell of a core counts since its start.
@@ -289,10 +289,35 @@ fn render_server(text: &mut String, server: &ServerState) {
     let _ = writeln!(text, "banter_feeds {}", open.load(Ordering::Relaxed));
     head(text, "banter_feed_messages_total", "counter", "Messages that feeds told.");
     let _ = writeln!(text, "banter_feed_messages_total {}", messages.load(Ordering::Relaxed));
+    if let Some(cluster) = &server.cluster {
+        render_cluster(text, &cluster.seen());
+    }
     for (name, kind, help, read) in LOG_METRICS {
         head(text, name, kind, help);
         let _ = writeln!(text, "{name} {}", read(&server.keeper).load(Ordering::Relaxed));
     }
+}
+
+/// What is true of a node of a cluster.
+fn render_cluster(text: &mut String, seen: &ClusterSeen) {
+    head(
+        text,
+        "banter_cluster_serving",
+        "gauge",
+        "Whether this node of the cluster serves: 1, or 0 while it stands by.",
+    );
+    let _ = writeln!(text, "banter_cluster_serving {}", u8::from(seen.is_serving));
+    let name = "banter_cluster_partitions";
+    head(text, name, "gauge", "Partitions of the cluster, by what this node does with them.");
+    let (doubtful, broken) = (seen.doubtful.len(), seen.broken.len());
+    let open = usize::from(seen.open).saturating_sub(doubtful);
+    let elsewhere = usize::from(seen.partitions).saturating_sub(open + doubtful + broken);
+    for (state, count) in [("open", open), ("doubtful", doubtful), ("broken", broken), ("elsewhere", elsewhere)] {
+        let _ = writeln!(text, "{name}{{state=\"{state}\"}} {count}");
+    }
+    let help = "What keeps the cluster's engine from being proved, looked at once a minute: 0, if it is proved.";
+    head(text, "banter_cluster_engine_faults", "gauge", help);
+    let _ = writeln!(text, "banter_cluster_engine_faults {}", seen.unproved.len());
 }
 
 fn render_refusals(text: &mut String, cores: &[Option<Box<CoreReport>>]) {
@@ -349,7 +374,8 @@ mod tests {
     fn server_state() -> ServerState {
         let log_lines = NonBlockingBuilder::default().finish(std::io::sink()).0.error_counter();
         let (keeper, feeds) = (Arc::default(), Arc::default());
-        ServerState { keeper, feeds, log_lines, started_unix_s: 1_790_000_000, jwks_awaited: None, serving: None }
+        let cluster = Some(ClusterView::new("chat", "n0", 16));
+        ServerState { keeper, feeds, log_lines, started_unix_s: 1_790_000_000, jwks_awaited: None, cluster }
     }
 
     #[test]
@@ -407,6 +433,20 @@ mod tests {
         for name in documented.map(|word| word.split('{').next().expect("a name")) {
             assert!(text.contains(&format!("# TYPE {name} ")), "docs/operations.md names {name}, and there is none");
         }
+    }
+
+    #[test]
+    fn a_node_of_a_cluster_tells_what_it_does_and_a_server_without_one_nothing() {
+        let mut server = server_state();
+        let view = server.cluster.clone().expect("a node");
+        view.say(|seen| (seen.is_serving, seen.open, seen.doubtful, seen.broken) = (true, 15, vec![3, 4], vec![7]));
+        let text = render(&[], &server);
+        for line in ["serving 1", "partitions{state=\"open\"} 13", "partitions{state=\"doubtful\"} 2"] {
+            assert!(text.contains(&format!("banter_cluster_{line}\n")), "{line}: {text}");
+        }
+        assert!(text.contains("{state=\"broken\"} 1\n") && text.contains("{state=\"elsewhere\"} 0\n"), "{text}");
+        server.cluster = None;
+        assert!(!render(&[], &server).contains("banter_cluster"));
     }
 
     #[test]

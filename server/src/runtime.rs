@@ -28,7 +28,7 @@ use banter_protocol::ids::Epoch;
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
 
 use crate::args::Sources;
-use crate::cluster::{ClusterFault, Hands, Joining, OfCluster, ServingFlag, ToCluster};
+use crate::cluster::{ClusterFault, ClusterThread, Hands, Joining, OfCluster, ToCluster};
 use crate::config::{Auth, Config, LogFormat, told_limits};
 use crate::control::api::{self, DoorFault, Doors, Keys, Order, PlaneParts, StatusParts};
 use crate::control::auth::{self, AuthDesk, AuthFault, AuthInbox, KeySource};
@@ -215,11 +215,8 @@ pub fn run(
     if let (Some(jwks), Some(slot)) = (&jwks, judge.clone()) {
         jwks.spawn(move || slot.renew()).map_err(system("starting the thread that fetches keys"))?;
     }
-    let serving = joining.as_ref().map(|_| ServingFlag::default());
     let to_cluster = joining.as_ref().map(Joining::sender);
-    let cluster = joining
-        .zip(serving.clone())
-        .map(|(joining, serving)| joining.spawn(config, address, levels_hash(&config.rooms), links.clone(), serving));
+    let cluster = joining.map(|joining| joining.spawn(config, address, levels_hash(&config.rooms), links.clone()));
     let cluster = cluster.transpose()?;
     let keeper_state = Arc::new(KeeperState::default());
     let feeds = Arc::new(FeedState::default());
@@ -232,7 +229,7 @@ pub fn run(
         log_lines: log_lines.dropped.clone(),
         started_unix_s: unix_ms / 1_000,
         jwks_awaited: jwks.clone().filter(|_| has_no_own_keys(config)),
-        serving,
+        cluster: cluster.as_ref().map(ClusterThread::view),
     };
     let status = StatusParts {
         config_file: sources.file().map(Path::to_owned),

@@ -5,8 +5,8 @@
 //!           ◀─Answer── mail and bell ◀──┘         ▲ ◀─Answer──┘
 //! ```
 //!
-//! `node` is the thread, `starting` what is proved and read ahead of it, `retention` what gets too old, `notes` what the log is told of it. What is decided is the
-//! business of `banter-cluster`.
+//! `node` is the thread, `starting` what is proved and read ahead of it, `watching` whether that stays true, `retention` what gets too old, `notes` what the
+//! log is told of it, `view` what is told to who asks. What is decided is the business of `banter-cluster`.
 //!
 //! Invariant: what a journal asked is done for that journal alone. Each opening of a partition has a number, which goes along with
 //! every ask; an ask of an opening that is over is dropped.
@@ -19,10 +19,11 @@ mod notes;
 mod retention;
 #[cfg(feature = "cluster")]
 pub(crate) mod starting;
+mod view;
+#[cfg(feature = "cluster")]
+mod watching;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use banter_chat::logs::LogId;
 use banter_chat::serving::Serving;
@@ -34,6 +35,7 @@ use crate::control::ToControl;
 
 #[cfg(feature = "cluster")]
 pub use node::{ClusterThread, Joining};
+pub use view::{ClusterSeen, ClusterView};
 
 /// Why a node cannot be one of its cluster.
 #[derive(Debug, thiserror::Error)]
@@ -140,22 +142,6 @@ impl Hands {
         let Some(&opening) = self.openings.get(&log) else { return };
         // The cluster's thread outlives the cores.
         let _ = self.cluster.send(ToCluster::Disk { log, opening, ask });
-    }
-}
-
-/// Whether this node serves, for who asks whether the server is ready.
-#[derive(Clone, Debug, Default)]
-pub struct ServingFlag(Arc<AtomicBool>);
-
-impl ServingFlag {
-    /// Says it.
-    pub fn set(&self, is_serving: bool) {
-        self.0.store(is_serving, Ordering::Relaxed);
-    }
-
-    /// Whether it does.
-    pub fn get(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
     }
 }
 

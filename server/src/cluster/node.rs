@@ -13,7 +13,7 @@ use banter_cluster::engine::{Answer, Partition};
 use banter_cluster::entry::{NodeId, StreamEpochs};
 use banter_cluster::members::name_hash;
 use banter_cluster::node::{Input, Node, NodeConfig, Now, Out};
-use banter_cluster::partition::{JournalLimits, PartitionConfig};
+use banter_cluster::partition::{JournalLimits, PartitionConfig, State};
 use banter_cluster::store::StoreConfig;
 use banter_engine::Engine;
 use banter_engine::Founding;
@@ -24,8 +24,9 @@ use tokio::runtime::{Builder, Runtime};
 
 use super::notes::Notes;
 use super::retention::Retention;
-use super::starting::{founding, prove, reach};
-use super::{ClusterFault, OfCluster, ServingFlag, ToCluster};
+use super::starting::{append_bytes_max, founding, prove, reach};
+use super::watching::watch;
+use super::{ClusterFault, ClusterView, OfCluster, ToCluster};
 use crate::config::{Cluster, Config};
 use crate::control::{CoreLink, ToControl, ToCore};
 use crate::wall_clock;
@@ -94,9 +95,9 @@ impl Joining {
         listen: SocketAddr,
         levels: u64,
         cores: Vec<CoreLink>,
-        serving: ServingFlag,
     ) -> Result<ClusterThread, ClusterFault> {
         let cluster = config.cluster.clone().unwrap_or_default();
+        let append_bytes_max = append_bytes_max(config.limits.frame_bytes_max, &cluster);
         let node = self.node_config(config, &cluster, listen, levels).map_err(ClusterFault::Thread)?;
         let placement = self.placement(cores.len() as u16)?;
         let Joining { runtime, engine, answers, inbox, to_thread, .. } = self;
@@ -111,12 +112,14 @@ impl Joining {
             // Not by its address, which may hold a password.
             engine.connection().server_name()
         );
+        let view = ClusterView::new(&cluster.name, &node.name, node.partitions);
+        let watching = watch(engine.connection().clone(), cluster.engine_monitoring, append_bytes_max, view.clone());
         let shell = Shell {
             node: Node::new(node, now),
             engine,
             cores,
             placement,
-            serving,
+            view: view.clone(),
             openings: BTreeMap::new(),
             opening: 0,
             nodes: Vec::new(),
@@ -127,9 +130,12 @@ impl Joining {
         };
         let thread = std::thread::Builder::new()
             .name("cluster".into())
-            .spawn(move || runtime.block_on(shell.run(answers, inbox)))
+            .spawn(move || {
+                runtime.spawn(watching);
+                runtime.block_on(shell.run(answers, inbox));
+            })
             .map_err(ClusterFault::Thread)?;
-        Ok(ClusterThread { thread, to_thread })
+        Ok(ClusterThread { thread, to_thread, view })
     }
 
     fn node_config(
@@ -182,9 +188,15 @@ impl Joining {
 pub struct ClusterThread {
     thread: JoinHandle<()>,
     to_thread: Sender<ToCluster>,
+    view: ClusterView,
 }
 
 impl ClusterThread {
+    /// What it says of itself.
+    pub fn view(&self) -> ClusterView {
+        self.view.clone()
+    }
+
     /// Ends it, behind the end of all cores.
     pub fn stop(self) {
         let _ = self.to_thread.send(ToCluster::Stop);
@@ -198,7 +210,7 @@ struct Shell {
     engine: Engine,
     cores: Vec<CoreLink>,
     placement: Placement,
-    serving: ServingFlag,
+    view: ClusterView,
     /// The number of each open partition's opening.
     openings: BTreeMap<u16, u64>,
     opening: u64,
@@ -254,6 +266,18 @@ impl Shell {
             }
         }
         self.tell(Input::Tick);
+        self.say_partitions();
+    }
+
+    fn say_partitions(&self) {
+        let states = || (0..).zip(self.node.partitions());
+        let those =
+            |is: fn(State) -> bool| states().filter(|(_, state)| is(*state)).map(|(number, _)| number).collect();
+        self.view.say(|seen| {
+            seen.open = states().filter(|(_, state)| matches!(state, State::Open { .. })).count() as u16;
+            seen.doubtful = those(|state| matches!(state, State::Open { is_doubtful: true, .. }));
+            seen.broken = those(|state| state == State::Broken);
+        });
     }
 
     fn tell(&mut self, input: Input) {
@@ -283,17 +307,18 @@ impl Shell {
             }
             Out::Serve => {
                 self.begin_epochs();
-                self.serving.set(true);
+                self.view.say(|seen| seen.is_serving = true);
                 self.tell_all(|| OfCluster::Serving(Serving::Yes));
             }
             Out::StandBy => {
-                self.serving.set(false);
+                self.view.say(|seen| seen.is_serving = false);
                 self.stand_by();
             }
             Out::Nodes(nodes) => {
                 self.nodes.clone_from(&nodes);
+                self.view.say(|seen| seen.nodes.clone_from(&nodes));
                 self.tell_all(|| OfCluster::Nodes(nodes.clone()));
-                if !self.serving.get() {
+                if !self.view.is_serving() {
                     self.stand_by();
                 }
             }

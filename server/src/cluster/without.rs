@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use banter_chat::address::Placement;
 use flume::Sender;
 
-use super::{ClusterFault, ServingFlag, ToCluster};
+use super::{ClusterFault, ClusterView, ToCluster};
 use crate::config::{Cluster, Config};
 use crate::control::CoreLink;
 
@@ -44,19 +44,17 @@ impl Joining {
     ///
     /// # Errors
     /// None.
-    pub fn spawn(
-        self,
-        _: &Config,
-        _: SocketAddr,
-        _: u64,
-        _: Vec<CoreLink>,
-        _: ServingFlag,
-    ) -> Result<ClusterThread, ClusterFault> {
+    pub fn spawn(self, _: &Config, _: SocketAddr, _: u64, _: Vec<CoreLink>) -> Result<ClusterThread, ClusterFault> {
         match self.0 {}
     }
 }
 
 impl ClusterThread {
+    /// Of no node.
+    pub fn view(&self) -> ClusterView {
+        match self.0 {}
+    }
+
     /// Ends none.
     pub fn stop(self) {
         match self.0 {}

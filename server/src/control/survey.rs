@@ -18,6 +18,9 @@ use crate::metrics::{CoreReport, ServerState, render};
 /// Milliseconds that a core has to say what it counts. One that takes longer keeps its clients waiting too.
 pub const ANSWER_MAX_MS: u64 = 2_000;
 
+/// What a node says that is well, and serves nobody.
+pub const STANDBY: &str = "standby: another node of the cluster serves, or none yet";
+
 /// What is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Question {
@@ -206,8 +209,8 @@ impl Survey {
 
     /// A node of a cluster that stands by is well, and serves nobody.
     fn standby(&self) -> Option<String> {
-        let serving = self.server.serving.as_ref()?;
-        (!serving.get()).then(|| "standby: another node of the cluster serves, or none yet".to_owned())
+        let cluster = self.server.cluster.as_ref()?;
+        (!cluster.is_serving()).then(|| STANDBY.to_owned())
     }
 
     fn unreadiness(&self, standing: Standing) -> Option<String> {

@@ -40,7 +40,7 @@ impl Rig {
             log_lines,
             started_unix_s: 0,
             jwks_awaited: None,
-            serving: None,
+            cluster: None,
         };
         Rig { control: Control::new(links, server, DRAIN_TIMEOUT_MS), cores, now_ms: 5 }
     }

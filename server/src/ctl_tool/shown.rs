@@ -127,7 +127,11 @@ fn status(status: &Value) -> String {
         "since then",
         &format!("{}, {} to readers", count(status["posts"].as_u64(), "post"), told(&status["deliveries"])),
     );
-    line("log", &log(&status["log"]));
+    if status["cluster"].is_object() {
+        line("cluster", &cluster(&status["cluster"]));
+    } else {
+        line("log", &log(&status["log"]));
+    }
     line("limited", &limited(&status["limited"]));
     line("tokens", &tokens(&status["tokens"]));
     line(
@@ -163,6 +167,16 @@ fn log(log: &Value) -> String {
     format!(
         "{state}, {durability}; {files} of {}; free on its disk: {free}",
         bytes(log["bytes"].as_u64().unwrap_or_default())
+    )
+}
+
+fn cluster(cluster: &Value) -> String {
+    let does = if cluster["state"] == "serves" { "serves" } else { "stands by" };
+    let (name, node) = (told(&cluster["name"]), told(&cluster["node"]));
+    let [open, partitions] = ["open", "partitions"].map(|key| told(&cluster[key]));
+    format!(
+        "{name}, node {node} {does}; {open} of {partitions} partitions open here; nodes: {}",
+        told(&cluster["nodes"])
     )
 }
 

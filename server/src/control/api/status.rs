@@ -24,10 +24,11 @@ use super::Plane;
 use super::caller::Caller;
 use super::fault::ApiFault;
 use super::operate::ChangeTold;
+use crate::cluster::ClusterSeen;
 use crate::config::Changes;
 use crate::control::auth::JudgeSlot;
 use crate::control::jwks::{JwksDesk, JwksTold};
-use crate::control::{Standing, Surveyed, ToControl};
+use crate::control::{STANDBY, Standing, Surveyed, ToControl};
 use crate::log_lines::LogFilter;
 use crate::metrics::CoreReport;
 use crate::storage::files::disk_of;
@@ -83,6 +84,8 @@ pub struct StatusTold {
     cores: Vec<CoreTold>,
     /// The log of messages.
     log: LogTold,
+    /// The cluster that it is a node of, as the node sees it; none: it is a server by itself.
+    cluster: Option<ClusterTold>,
     /// Times since the start that a limit refused somebody, by whose share it was.
     limited: LimitedTold,
     /// What tokens are checked with; none: they are not asked for.
@@ -129,6 +132,30 @@ pub struct LogTold {
     damaged_segments: u64,
     /// Erasures that are hidden, and on the disk still.
     erasures_pending: u64,
+}
+
+/// A node of a cluster.
+#[derive(Serialize, ToSchema)]
+pub struct ClusterTold {
+    /// The cluster's name.
+    name: String,
+    /// The node's.
+    node: String,
+    /// `serves` or `stands_by`.
+    #[schema(value_type = String)]
+    state: &'static str,
+    /// Partitions that the cluster has.
+    partitions: u16,
+    /// How many of them are open here.
+    open: u16,
+    /// Those of the open ones for which the engine does not answer: their posts wait.
+    doubtful: Vec<u16>,
+    /// Those that are not served, since their streams are not what they should be.
+    broken: Vec<u16>,
+    /// Addresses of the nodes that live, the one that serves first.
+    nodes: Vec<String>,
+    /// What keeps the engine from being proved, each with its cure; looked at once a minute.
+    unproved: Vec<String>,
 }
 
 /// Refusals by limits, by whose share was used up.
@@ -266,7 +293,8 @@ fn told(surveyed: &Surveyed, status: &StatusParts, parts: Parts) -> StatusTold {
         keys: judge.keys(),
         jwks: status.jwks.as_ref().map(|jwks| JwksState::from(jwks.told())),
     });
-    let troubles = troubles(surveyed, &log, tokens.as_ref(), &config);
+    let cluster = server.cluster.as_ref().map(|cluster| ClusterTold::from(cluster.seen()));
+    let troubles = troubles(surveyed, &log, cluster.as_ref(), tokens.as_ref(), &config);
     StatusTold {
         version: env!("CARGO_PKG_VERSION"),
         commit: option_env!("BANTER_COMMIT"),
@@ -281,6 +309,7 @@ fn told(surveyed: &Surveyed, status: &StatusParts, parts: Parts) -> StatusTold {
         deliveries: sum(|core| core.counters.deliveries),
         cores,
         log,
+        cluster,
         limited: limited(known().map(|core| &**core)),
         tokens,
         revocations,
@@ -337,8 +366,15 @@ fn limited<'a>(cores: impl Iterator<Item = &'a CoreReport>) -> LimitedTold {
 }
 
 /// What to see to, the worst first.
-fn troubles(surveyed: &Surveyed, log: &LogTold, tokens: Option<&TokensTold>, config: &ConfigTold) -> Vec<String> {
-    let mut troubles: Vec<String> = surveyed.unreadiness.iter().cloned().collect();
+fn troubles(
+    surveyed: &Surveyed,
+    log: &LogTold,
+    cluster: Option<&ClusterTold>,
+    tokens: Option<&TokensTold>,
+    config: &ConfigTold,
+) -> Vec<String> {
+    let mut troubles: Vec<String> = surveyed.unreadiness.iter().filter(|why| *why != STANDBY).cloned().collect();
+    troubles.extend(cluster.into_iter().flat_map(ClusterTold::troubles));
     if surveyed.standing == Standing::Serving && log.state == "full" {
         troubles.push("the log's disk is full: posts are refused (log_full)".to_owned());
     }
@@ -360,6 +396,34 @@ fn troubles(surveyed: &Surveyed, log: &LogTold, tokens: Option<&TokensTold>, con
     troubles
 }
 
+impl ClusterTold {
+    fn troubles(&self) -> Vec<String> {
+        let mut troubles = Vec::new();
+        if !self.broken.is_empty() {
+            let which = numbers(&self.broken);
+            troubles.push(format!("partitions {which} of the cluster are not served; the server's log says why"));
+        }
+        if !self.doubtful.is_empty() {
+            let which = numbers(&self.doubtful);
+            troubles.push(format!("the engine does not answer for partitions {which}: banter cluster status"));
+        }
+        troubles.extend(self.unproved.iter().map(|fault| format!("the engine is not proved: {fault}")));
+        troubles
+    }
+}
+
+fn numbers(numbers: &[u16]) -> String {
+    numbers.iter().map(u16::to_string).collect::<Vec<_>>().join(", ")
+}
+
+impl From<ClusterSeen> for ClusterTold {
+    fn from(seen: ClusterSeen) -> Self {
+        let ClusterSeen { cluster: name, node, is_serving, partitions, open, doubtful, broken, nodes, unproved } = seen;
+        let state = if is_serving { "serves" } else { "stands_by" };
+        ClusterTold { name, node, state, partitions, open, doubtful, broken, nodes, unproved }
+    }
+}
+
 impl From<JwksTold> for JwksState {
     fn from(JwksTold { url, keys, fetched_unix_s, failure }: JwksTold) -> Self {
         JwksState { url, keys, fetched: fetched_unix_s, failure }
@@ -371,13 +435,14 @@ mod tests {
     use tracing_appender::non_blocking::NonBlockingBuilder;
 
     use super::*;
+    use crate::cluster::ClusterView;
     use crate::metrics::ServerState;
 
     fn surveyed(cores: Vec<Option<Box<CoreReport>>>) -> Surveyed {
         let log_lines = NonBlockingBuilder::default().finish(std::io::sink()).0.error_counter();
         let keeper = Arc::default();
         let feeds = Arc::default();
-        let server = ServerState { keeper, feeds, log_lines, started_unix_s: 1_000, jwks_awaited: None, serving: None };
+        let server = ServerState { keeper, feeds, log_lines, started_unix_s: 1_000, jwks_awaited: None, cluster: None };
         Surveyed { standing: Standing::Serving, unreadiness: None, cores, server }
     }
 
@@ -423,6 +488,26 @@ mod tests {
         let told = status_of(&surveyed);
         assert_eq!((told.connections, told.cores[0].answers, told.cores[1].answers), (4, false, true));
         assert_eq!(told.troubles, ["core 0 does not answer"]);
+    }
+
+    #[test]
+    fn a_node_that_stands_by_has_no_trouble_and_one_whose_engine_fails_tells_each() {
+        let mut surveyed = surveyed(vec![core(4, LogState::Open)]);
+        let cluster = ClusterView::new("chat", "n1", 16);
+        (surveyed.unreadiness, surveyed.server.cluster) = (Some(STANDBY.to_owned()), Some(cluster.clone()));
+        let told = status_of(&surveyed);
+        assert_eq!((told.cluster.unwrap().state, told.troubles), ("stands_by", vec![]));
+        surveyed.unreadiness = None;
+        cluster.say(|seen| {
+            (seen.is_serving, seen.doubtful, seen.broken) = (true, vec![2, 5], vec![7]);
+            seen.unproved = vec!["server s1 does not sync".to_owned()];
+        });
+        let told = status_of(&surveyed);
+        assert_eq!(told.cluster.unwrap().state, "serves");
+        let troubles = told.troubles.join("\n");
+        for trouble in ["partitions 7 of", "for partitions 2, 5: banter cluster status", "not proved: server s1"] {
+            assert!(troubles.contains(trouble), "{trouble}: {troubles}");
+        }
     }
 
     #[test]
