@@ -4,12 +4,14 @@
 mod common;
 
 use std::collections::BTreeMap;
+use std::num::NonZero;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use banter_cluster::engine::{Answer as EngineAnswer, Partition};
 use banter_cluster::entry::{NodeId, StreamEpochs};
 use banter_cluster::members::{NodeState, name_hash};
 use banter_cluster::node::{Input, Node, NodeConfig, Note, Now, Out};
-use banter_cluster::partition::{JournalLimits, PartitionConfig};
+use banter_cluster::partition::{self, JournalLimits, PartitionConfig};
 use banter_cluster::store::{Stage, StoreConfig};
 use banter_log::index::Entry;
 use banter_log::journal::{Done, Journal, Reach, State};
@@ -103,6 +105,10 @@ struct World {
     notes: Vec<String>,
     posts: u64,
     forgets: bool,
+    /// Disks of the engine have bits that are others.
+    flips: bool,
+    /// Partitions that a node would not serve.
+    broken: u64,
 }
 
 impl World {
@@ -128,6 +134,8 @@ impl World {
             notes: Vec::new(),
             posts: 0,
             forgets: seed % 3 == 2,
+            flips: false,
+            broken: 0,
         };
         (0..nodes).for_each(|node| world.start(node));
         world
@@ -210,7 +218,10 @@ impl World {
                     self.serves += 1;
                 }
                 Out::StandBy => self.machines[machine].is_serving = false,
-                Out::Note(Note::Broken { partition, fault }) => panic!("{partition:?} is broken: {fault}"),
+                Out::Note(Note::Broken { partition, fault }) => {
+                    assert!(self.flips, "{partition:?} is broken: {fault}");
+                    self.broken += 1;
+                }
                 Out::Note(note) => self.notes.push(format!("{} node {machine}: {note:?}", self.engine.now_ms)),
                 Out::Nodes(_) | Out::LetGo(_) | Out::Drained => {}
             }
@@ -449,6 +460,7 @@ impl World {
                     late_append: per_mille / 2,
                     stale: 3 * per_mille,
                     nothing: per_mille,
+                    flipped: if self.flips { per_mille / 10 } else { 0 },
                 };
             }
             _ => self.heal(machine),
@@ -466,6 +478,11 @@ impl World {
         self.engine.faults = Faults::NONE;
         for machine in 0..self.machines.len() {
             self.machines[machine].stopped_until_ms = 0;
+            // What was damaged is mended, and an operator starts anew whoever has seen it damaged.
+            let is_broken = |node: &Node| node.partitions().any(|state| state == partition::State::Broken);
+            if self.machines[machine].node.as_ref().is_some_and(is_broken) {
+                self.crash(machine);
+            }
             self.heal(machine);
         }
     }
@@ -566,9 +583,10 @@ impl World {
     }
 }
 
-fn run(seed: u64) -> World {
+fn run(seed: u64, flips: bool) -> World {
     let nodes = 2 + (seed % 2) as usize;
     let mut world = World::new(seed, nodes);
+    world.flips = flips;
     let end_ms = 20_000 + (seed % 5) * 10_000;
     while world.engine.now_ms < end_ms {
         world.step();
@@ -581,17 +599,46 @@ fn run(seed: u64) -> World {
     world
 }
 
+/// Runs seeds on all CPUs: `SEEDS` of them, from `SEED` on. What is added up: acknowledged posts, times that a node served, broken partitions.
+fn run_seeds(usual: u64, flips: bool) -> (u64, [u64; 3]) {
+    let number = |name: &str| std::env::var(name).ok().map(|number| number.parse::<u64>().expect("a number"));
+    let (first, seeds) = (number("SEED").unwrap_or(0), number("SEEDS").unwrap_or(usual));
+    let next = AtomicU64::new(first);
+    let sums = [0; 3].map(AtomicU64::new);
+    let work = || {
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= first + seeds {
+                return;
+            }
+            let world = std::panic::catch_unwind(|| run(seed, flips));
+            let world = world.unwrap_or_else(|_| panic!("seed {seed}: run again with SEED={seed} SEEDS=1"));
+            let counts = [world.truth.acknowledged_count, world.serves, world.broken];
+            sums.iter().zip(counts).for_each(|(sum, count)| _ = sum.fetch_add(count, Ordering::Relaxed));
+            if (seed + 1 - first).is_multiple_of(500) {
+                eprintln!("{} of {seeds} seeds", seed + 1 - first);
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, NonZero::get) {
+            scope.spawn(work);
+        }
+    });
+    (seeds, sums.map(AtomicU64::into_inner))
+}
+
 #[test]
 fn what_was_acknowledged_stays_whoever_owns_the_partition() {
-    let seeds = std::env::var("SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(40);
-    let first = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(0);
-    let (mut acknowledged, mut serves) = (0, 0);
-    for seed in first..first + seeds {
-        let world = std::panic::catch_unwind(|| run(seed));
-        let world = world.unwrap_or_else(|_| panic!("seed {seed}: run again with SEED={seed} SEEDS=1"));
-        acknowledged += world.truth.acknowledged_count;
-        serves += world.serves;
-    }
+    let (seeds, [acknowledged, serves, _]) = run_seeds(150, false);
     println!("{seeds} seeds: {acknowledged} acknowledged, {serves} times an owner");
     assert!(acknowledged > 100 * seeds && serves > seeds);
+}
+
+#[test]
+fn what_a_damaged_disk_of_the_engine_answers_is_never_shown() {
+    let (seeds, [acknowledged, serves, broken]) = run_seeds(150, true);
+    println!("{seeds} seeds: {acknowledged} acknowledged, {serves} times an owner, {broken} times damage was told");
+    assert!(acknowledged > 100 * seeds && serves > seeds);
+    assert!(broken > 0 || seeds < 20, "no damage was met");
 }

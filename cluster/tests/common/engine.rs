@@ -23,11 +23,13 @@ pub struct Faults {
     pub stale: u64,
     /// A read or an object brings nothing.
     pub nothing: u64,
+    /// A message that is read, or an object, has a bit that is another.
+    pub flipped: u64,
 }
 
 impl Faults {
     /// None.
-    pub const NONE: Faults = Faults { lost_answer: 0, late_append: 0, stale: 0, nothing: 0 };
+    pub const NONE: Faults = Faults { lost_answer: 0, late_append: 0, stale: 0, nothing: 0, flipped: 0 };
 }
 
 /// A stream.
@@ -265,7 +267,8 @@ impl Engine {
                         fits
                     })
                     .map(|(&at, message)| (at, message.clone()))
-                    .collect();
+                    .collect::<Vec<_>>();
+                let messages = messages.into_iter().map(|(at, message)| (at, self.as_on_disk(message))).collect();
                 self.go(node, Answer::Read { ticket, messages: Some(messages) }, 1);
             }
             Ask::Purge { partition, ticket, first } if !is_leaderless(self, partition.index()) => {
@@ -288,6 +291,7 @@ impl Engine {
                 let is_stale = self.chance.is_per_mille(self.faults.stale);
                 let before = self.objects_before.get(&name).filter(|_| is_stale);
                 let there = before.map_or_else(|| self.objects.get(&name).cloned(), Clone::clone);
+                let there = there.map(|object| Object { bytes: self.as_on_disk(object.bytes), ..object });
                 let object = if fails { Err(Unasked) } else { Ok(there) };
                 self.go(node, Answer::Object { ticket, object }, 1);
             }
@@ -305,6 +309,17 @@ impl Engine {
             }
             ask => self.say_nothing(node, &ask, PATIENCE_MS),
         }
+    }
+
+    /// As the disk of the server that answers has it.
+    fn as_on_disk(&mut self, bytes: Bytes) -> Bytes {
+        if bytes.is_empty() || !self.chance.is_per_mille(self.faults.flipped) {
+            return bytes;
+        }
+        let (at, bit) = (self.chance.within(0, bytes.len() as u64 - 1) as usize, self.chance.within(0, 7));
+        let mut flipped = bytes.to_vec();
+        flipped[at] ^= 1 << bit;
+        flipped.into()
     }
 
     fn append(&mut self, at: usize, (node, ticket): (usize, Ticket), expected: u64, bytes: Bytes) {
