@@ -3,11 +3,17 @@
 # the same engine and against the same server with a log of its own.
 #
 #   scripts/bench-cluster.sh [ROUNDS]
+#   scripts/bench-cluster.sh takeover [PARTITIONS [ROOMS [TIMES]]]     what a node takes to have the partitions of another
 #
 # The server's core is CPU 0, the load is on CPU 1, and the NATS servers are on both: on two CPUs figures of time are upper bounds, and
 # only ratios mean something.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+JOB=costs PARTITIONS=16
+if [ "${1:-}" = takeover ]; then
+  JOB=takeover PARTITIONS="${2:-64}" ROOMS="${3:-10000}" TIMES="${4:-5}"
+  shift "$#"
+fi
 ROUNDS="${1:-3}"
 SECONDS_MEASURED="${SECONDS_MEASURED:-8}"
 BIN=target/release
@@ -34,10 +40,7 @@ CONF
   MONITORING+=("http://127.0.0.1:1${number}822")
 done
 
-cat >"$WORK/cluster.toml" <<CONF
-listen = "127.0.0.1:17878"
-data = "$WORK/data"
-cores = [0]
+cat >"$WORK/common.toml" <<CONF
 [limits]
 posts_per_second_max = 0
 [cluster]
@@ -45,10 +48,17 @@ name = "chat"
 engine = [$(printf '"%s", ' "${ENGINE[@]}")]
 engine_monitoring = [$(printf '"%s", ' "${MONITORING[@]}")]
 CONF
+printf 'listen = "127.0.0.1:17878"\ndata = "%s"\ncores = [0]\n' "$WORK/data" | cat - "$WORK/common.toml" >"$WORK/cluster.toml"
 for _ in $(seq 60); do
-  "$BIN/banter" cluster init --config "$WORK/cluster.toml" --partitions 16 --stream-bytes-max 1GiB >"$WORK/init.log" 2>&1 && break
+  "$BIN/banter" cluster init --config "$WORK/cluster.toml" --partitions "$PARTITIONS" --stream-bytes-max $((16 / (PARTITIONS / 16 > 1 ? PARTITIONS / 16 : 1) * 64))MiB >"$WORK/init.log" 2>&1 && break
   sleep 1
 done
+
+if [ "$JOB" = takeover ]; then
+  echo "$PARTITIONS partitions"
+  python3 scripts/bench_takeover.py "$BIN/banter" "$WORK" "$WORK/common.toml" "$ROOMS" "$TIMES"
+  exit
+fi
 
 start() { # start FLAGS…: a server on CPU 0, ready
   "$BIN/banter" "$@" >"$WORK/banter.log" 2>&1 &
