@@ -30,6 +30,9 @@ use crate::terms::{Read, StreamFault, TermClaim, Terms};
 const PAUSE_MS: u64 = 50;
 /// The longest pause, in milliseconds.
 const PAUSE_MS_MAX: u64 = 1_000;
+/// How often the stream's end may be told as one before what is known: a leader that was just elected may not have read all of its own
+/// log yet.
+const SHORT_MAX: u32 = 10;
 /// Messages of one read. Behind a doubt few lie there.
 const READ_MESSAGES_MAX: u32 = 256;
 /// Bytes of one read.
@@ -108,6 +111,8 @@ pub struct Appends {
     looking: Option<Ticket>,
     tickets: u64,
     pause_ms: u64,
+    /// How often in a row the stream's end was one before what is known.
+    short_count: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -153,6 +158,7 @@ impl Appends {
             looking: None,
             tickets: 0,
             pause_ms: PAUSE_MS,
+            short_count: 0,
         }
     }
 
@@ -213,7 +219,7 @@ impl Appends {
             (Stage::Serving, Answer::Appended { ticket, sequence }) => self.stored(ticket, sequence, out),
             (Stage::Serving, Answer::Refused { ticket, last }) if self.flies(ticket) => {
                 self.doubt(out);
-                self.read_to(last, out);
+                self.refused(last, out);
             }
             (Stage::Serving, Answer::Silent { ticket }) if self.flies(ticket) => {
                 self.doubt(out);
@@ -228,7 +234,7 @@ impl Appends {
             (Stage::Claiming(asked), Answer::Appended { ticket, sequence }) if ticket == asked => {
                 self.claimed(sequence, out);
             }
-            (Stage::Claiming(asked), Answer::Refused { ticket, last }) if ticket == asked => self.read_to(last, out),
+            (Stage::Claiming(asked), Answer::Refused { ticket, last }) if ticket == asked => self.refused(last, out),
             (Stage::Claiming(asked), Answer::Silent { ticket } | Answer::Full { ticket }) if ticket == asked => {
                 self.pause(out);
             }
@@ -343,6 +349,21 @@ impl Appends {
         if last > self.terms.through { self.read_to(last, out) } else { self.claim(out) }
     }
 
+    /// The stream's leader has another end than was expected. One before what is known would be an engine that has lost something: to
+    /// claim there would give places twice.
+    fn refused(&mut self, last: u64, out: &mut Vec<Out>) {
+        if last >= self.terms.through {
+            self.short_count = 0;
+            return self.read_to(last, out);
+        }
+        self.short_count += 1;
+        if self.short_count <= SHORT_MAX {
+            return self.pause(out);
+        }
+        self.stage = Stage::Broken;
+        out.push(Out::Broken(StreamFault::Vanished { known: self.terms.through }));
+    }
+
     fn read_to(&mut self, last: u64, out: &mut Vec<Out>) {
         let ticket = self.ticket();
         self.stage = Stage::Reading { ticket, last };
@@ -418,7 +439,7 @@ impl Appends {
     }
 
     fn serve(&mut self, term: u64, out: &mut Vec<Out>) {
-        (self.stage, self.pause_ms) = (Stage::Serving, PAUSE_MS);
+        (self.stage, self.pause_ms, self.short_count) = (Stage::Serving, PAUSE_MS, 0);
         out.push(Out::Claimed { term });
         self.send(out);
     }

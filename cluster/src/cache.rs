@@ -73,7 +73,8 @@ impl EngineCache {
         keys.into_iter().for_each(|key| self.forget(key));
     }
 
-    fn forget(&mut self, key: Key) {
+    /// Forgets what is kept by that key.
+    pub fn forget(&mut self, key: Key) {
         if let Some((bytes, used)) = self.kept.remove(&key) {
             self.bytes -= bytes.len() as u64 + ENTRY_BYTES;
             self.order.remove(&used);

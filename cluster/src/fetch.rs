@@ -73,6 +73,17 @@ impl Fetch {
         self.held.insert(key, bytes);
     }
 
+    /// Lets go of all that came, also of what the cache keeps of it: something of it is damaged.
+    pub fn let_go(&mut self, at: SegmentAt<'_>, cache: &mut EngineCache) {
+        let blocks = at.blocks.cloned().or_else(|| self.blocks_of_object(at, cache).ok()).unwrap_or_default();
+        let partition = at.stream.partition;
+        for &(_, sequence) in blocks.within(self.range.offset, self.range.bytes) {
+            cache.forget(Key::Message(partition, sequence));
+        }
+        cache.forget_object(partition, ObjectKind::Index { segment: at.header.id });
+        self.held.clear();
+    }
+
     /// Goes on as far as it gets.
     pub fn step(&mut self, at: SegmentAt<'_>, cache: &mut EngineCache) -> Step {
         let step = match self.range.file {

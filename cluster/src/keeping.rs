@@ -47,6 +47,8 @@ pub enum Out {
 pub struct Standing {
     /// Where a reader stands who knows all.
     pub terms: Terms,
+    /// Whether the partition is known to be this node's: in doubt nobody knows what of the stream counts.
+    pub is_certain: bool,
     /// The largest run or epoch that was given.
     pub number: u64,
     /// What epochs follow from, as the stream says it.
@@ -62,8 +64,7 @@ pub struct Keeping {
     covered: BTreeSet<u64>,
     /// Parts of segments that are kept, and come behind one that is not.
     behind: BTreeMap<u64, Vec<Part>>,
-    /// Segments and their bytes that were covered since the last checkpoint.
-    since: (usize, u64),
+    since: Since,
     last_bytes: u64,
     newest: Option<Newest>,
     newest_version: u64,
@@ -77,6 +78,20 @@ pub struct Keeping {
     stage: Stage,
 }
 
+/// What came and went since the last checkpoint that is named: segments that it does not cover, and those that it covers and are gone,
+/// which it keeps in the stream.
+#[derive(Clone, Copy, Debug, Default)]
+struct Since {
+    segments: usize,
+    bytes: u64,
+}
+
+impl Since {
+    fn add(&mut self, bytes: u64) {
+        (self.segments, self.bytes) = (self.segments + 1, self.bytes + bytes);
+    }
+}
+
 #[derive(Debug)]
 enum Stage {
     Idle,
@@ -84,7 +99,7 @@ enum Stage {
     Putting {
         newest: Newest,
         needed_from: u64,
-        since: (usize, u64),
+        since: Since,
         pieces: VecDeque<Bytes>,
         piece: u32,
         ticket: Ticket,
@@ -93,7 +108,7 @@ enum Stage {
     Naming {
         newest: Newest,
         needed_from: u64,
-        since: (usize, u64),
+        since: Since,
         ticket: Ticket,
     },
     /// Another was named: which version is there now.
@@ -120,7 +135,7 @@ impl Keeping {
             catalog,
             covered,
             behind: BTreeMap::new(),
-            since: (0, 0),
+            since: Since::default(),
             last_bytes: found.map_or(0, |found| found.bytes),
             newest: found,
             newest_version,
@@ -171,16 +186,17 @@ impl Keeping {
             }
             self.covered.insert(id);
             self.behind.remove(&id);
-            self.since = (self.since.0 + 1, self.since.1 + segment.end_offset);
+            self.since.add(segment.end_offset);
         }
     }
 
     fn begin_if_due(&mut self, store: &Store, standing: &Standing, out: &mut Vec<Out>) {
-        let (segments, bytes) = self.since;
-        let is_due = segments >= SEGMENTS_MAX || (segments > 0 && bytes >= TIMES_ITS_BYTES * self.last_bytes);
-        if is_due && matches!(self.stage, Stage::Idle) {
-            self.begin(store, standing, out);
+        let Since { segments, bytes } = self.since;
+        let is_worth_it = segments >= SEGMENTS_MAX || bytes >= TIMES_ITS_BYTES * self.last_bytes || store.is_full();
+        if segments == 0 || !is_worth_it || !matches!(self.stage, Stage::Idle) {
+            return;
         }
+        if standing.is_certain { self.begin(store, standing, out) } else { self.pause(out) }
     }
 
     /// Puts a checkpoint of what is covered now.
@@ -278,7 +294,7 @@ impl Keeping {
             out.push(Out::Ask(Ask::Remove { ticket, partition, kind }));
         }
         (self.newest, self.last_bytes, self.needed_from) = (Some(newest), newest.bytes, needed_from);
-        self.since = (self.since.0 - since.0, self.since.1 - since.1);
+        self.since = Since { segments: self.since.segments - since.segments, bytes: self.since.bytes - since.bytes };
         // Which version it has is asked: the next one takes its place.
         self.look(out);
     }
@@ -310,11 +326,14 @@ impl Keeping {
         Some(first)
     }
 
-    /// A segment goes.
-    pub fn released(&mut self, segment: u64) {
+    /// A segment of so many bytes goes. Only behind another checkpoint goes what the named one needs of it.
+    pub fn released(&mut self, segment: u64, bytes: u64, store: &Store, standing: &Standing, out: &mut Vec<Out>) {
         self.behind.remove(&segment);
-        self.covered.remove(&segment);
+        if self.covered.remove(&segment) {
+            self.since.add(bytes);
+        }
         self.catalog.forget_segment(segment);
+        self.begin_if_due(store, standing, out);
     }
 
     /// The partition.

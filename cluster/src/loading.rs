@@ -61,6 +61,13 @@ pub enum LoadFault {
     Unfinished,
 }
 
+impl LoadFault {
+    /// Whether it may be gone at another look: a server that is late lacks what the others have.
+    pub fn may_pass(&self) -> bool {
+        matches!(self, LoadFault::Stream(StreamFault::Missing { .. }))
+    }
+}
+
 /// What follows.
 #[derive(Debug)]
 pub enum Out {

@@ -37,6 +37,10 @@ const CUT_OFF_MS: u64 = 15_000;
 const DOUBTFUL_MS: u64 = 10_000;
 /// For how long it counts that the engine answered one that stands by, in milliseconds.
 const REACHED_MS: u64 = 3_000;
+/// How long the other partitions wait for one that cannot be claimed, as when its stream has no leader, in milliseconds.
+const CLAIMING_MS_MAX: u64 = 3_000;
+/// How often a broken partition is tried again whose stream may be there at another look, in milliseconds.
+const MEND_MS: u64 = 10_000;
 /// How often it looks whether partitions are still its own that it may have lost, in milliseconds.
 const DOUBT_MS: u64 = 1_000;
 
@@ -201,6 +205,10 @@ pub struct Node {
     reached_ms: Option<u64>,
     /// Since when partitions are doubtful.
     doubtful_since_ms: Option<u64>,
+    /// When a stream's leader answered it last.
+    answered_ms: u64,
+    /// When broken partitions are tried again.
+    mend_ms: u64,
     /// When it heard itself last.
     heard_itself_ms: u64,
     wakes: BTreeSet<(u64, u16)>,
@@ -234,6 +242,8 @@ impl Node {
             looked_at: 0,
             reached_ms: None,
             doubtful_since_ms: None,
+            answered_ms: now.monotonic_ms,
+            mend_ms: 0,
             heard_itself_ms: now.monotonic_ms,
             wakes: BTreeSet::new(),
             unclaimed: BTreeSet::new(),
@@ -290,6 +300,9 @@ impl Node {
     }
 
     fn answered(&mut self, mut answer: Answer, now: Now, out: &mut Vec<Out>) {
+        if let Answer::Appended { .. } | Answer::Refused { .. } | Answer::Tail { tail: Some(_), .. } = answer {
+            self.answered_ms = now.monotonic_ms;
+        }
         let Some(&mut Ticket(ticket)) = answer.ticket_mut() else { return };
         if ticket & LOOK == LOOK {
             if let Answer::Tail { tail: Some(_), .. } = answer {
@@ -363,13 +376,23 @@ impl Node {
     }
 
     fn look_whether_all_are_open(&mut self, now: Now, out: &mut Vec<Out>) {
-        let is_ready = |partition: &Partition| matches!(partition.state(), State::Open { .. } | State::Broken);
-        if self.state != NodeState::Claiming || !self.unclaimed.is_empty() || !self.partitions.iter().all(is_ready) {
+        if self.state != NodeState::Claiming || !self.unclaimed.is_empty() {
+            return;
+        }
+        let took_ms = now.monotonic_ms.saturating_sub(self.claims_since_ms);
+        let is_open = |partition: &Partition| matches!(partition.state(), State::Open { .. });
+        // Of one that is claimed for long the others' rooms are served meanwhile, and its own as soon as it is claimed.
+        let is_ready = |partition: &Partition| match partition.state() {
+            State::Open { .. } | State::Broken => true,
+            State::Claiming => took_ms >= CLAIMING_MS_MAX,
+            State::Foreign | State::Loading { .. } | State::Releasing => false,
+        };
+        let is_late = took_ms >= CLAIMING_MS_MAX && !self.partitions.iter().any(is_open);
+        if is_late || !self.partitions.iter().all(is_ready) {
             return;
         }
         self.state = NodeState::Serving;
         out.push(Out::Serve);
-        let took_ms = now.monotonic_ms.saturating_sub(self.claims_since_ms);
         out.push(Out::Note(Note::Serves { took_ms, read: std::mem::take(&mut self.read) }));
         self.beat(now, out);
     }
@@ -484,6 +507,8 @@ impl Node {
                 self.look_for_an_owner(now, out);
             }
             NodeState::Serving | NodeState::Claiming => {
+                self.look_whether_all_are_open(now, out);
+                self.mend(now, out);
                 let silent_ms = now_ms.saturating_sub(self.heard_itself_ms);
                 if silent_ms >= CUT_OFF_MS || self.is_doubtful_for_long(now) {
                     self.step_down(SteppedDown::CutOff, now, out);
@@ -498,6 +523,20 @@ impl Node {
             NodeState::Draining => {}
         }
         self.tell_nodes(now, out);
+    }
+
+    /// Tries again partitions of whose streams a late server may have lacked something.
+    fn mend(&mut self, now: Now, out: &mut Vec<Out>) {
+        if self.state != NodeState::Serving || now.monotonic_ms < self.mend_ms {
+            return;
+        }
+        self.mend_ms = now.monotonic_ms + MEND_MS;
+        let to_mend = self.partitions.iter().zip(0..).filter(|(partition, _)| partition.may_be_mended());
+        let to_mend: Vec<u16> = to_mend.map(|(_, number)| number).collect();
+        for number in to_mend {
+            self.nonce = self.nonce.wrapping_add(1);
+            self.partition(number, partition::Input::Claim { nonce: self.nonce }, now, out);
+        }
     }
 
     fn look_whether_the_engine_answers(&mut self, out: &mut Vec<Out>) {
@@ -519,7 +558,9 @@ impl Node {
         }
         let since_ms = *self.doubtful_since_ms.get_or_insert(now.monotonic_ms);
         let is_long = now.monotonic_ms.saturating_sub(since_ms) >= DOUBTFUL_MS;
-        is_long && self.members.has_heir(self.id, now.monotonic_ms)
+        // One stream without a leader is nobody's fault: whom no leader answers is cut off.
+        let is_unanswered = now.monotonic_ms.saturating_sub(self.answered_ms) >= REACHED_MS;
+        is_long && is_unanswered && self.members.has_heir(self.id, now.monotonic_ms)
     }
 
     fn look_for_an_owner(&mut self, now: Now, out: &mut Vec<Out>) {

@@ -210,7 +210,9 @@ enum Stage {
     /// What epochs follow from is being said, ahead of anything else.
     Preparing(Box<Loaded>),
     Open(Box<Open>),
-    Broken,
+    Broken {
+        may_pass: bool,
+    },
 }
 
 #[derive(Debug)]
@@ -251,8 +253,13 @@ impl Partition {
             }
             Stage::Preparing(_) => State::Loading { through: self.claim.term, of: self.claim.term },
             Stage::Open(_) => State::Open { term: self.claim.term, is_doubtful: self.is_doubtful },
-            Stage::Broken => State::Broken,
+            Stage::Broken { .. } => State::Broken,
         }
+    }
+
+    /// Whether it is broken in a way that may pass by itself: then it may be claimed again.
+    pub fn may_be_mended(&self) -> bool {
+        matches!(self.stage, Stage::Broken { may_pass: true })
     }
 
     /// Its segments, while it is open.
@@ -264,7 +271,10 @@ impl Partition {
     /// Takes what happened; `unix_ms` is the time for people.
     pub fn handle(&mut self, input: Input, unix_ms: u64, cache: &mut EngineCache, out: &mut Vec<Out>) {
         match input {
-            Input::Claim { nonce } if matches!(self.stage, Stage::Foreign) => {
+            Input::Claim { nonce } if matches!(self.stage, Stage::Foreign | Stage::Broken { .. }) => {
+                if matches!(self.stage, Stage::Broken { .. }) {
+                    self.appends = Appends::new(self.stream, self.config.by, self.config.appends_in_flight_max);
+                }
                 (self.stage, self.claim.nonce) = (Stage::Claiming, nonce);
                 self.generation = (self.generation + 1) % GENERATIONS;
                 self.appends(appends::Input::Claim { nonce }, unix_ms, cache, out);
@@ -279,7 +289,10 @@ impl Partition {
             }
             Input::Engine(answer) => self.engine(answer, unix_ms, cache, out),
             Input::Doubt => self.appends(appends::Input::Doubt, unix_ms, cache, out),
-            Input::Look => self.appends(appends::Input::Look, unix_ms, cache, out),
+            Input::Look => {
+                self.appends(appends::Input::Look, unix_ms, cache, out);
+                self.measure(out);
+            }
             Input::Release { .. } if self.is_releasing || !self.appends.is_ours() => {}
             Input::Release { to } => {
                 self.is_releasing = true;
@@ -325,7 +338,7 @@ impl Partition {
 
     fn abandon(&mut self, out: &mut Vec<Out>) {
         self.appends.abandon();
-        if !matches!(self.stage, Stage::Foreign | Stage::Broken) {
+        if !matches!(self.stage, Stage::Foreign | Stage::Broken { .. }) {
             self.close(Stage::Foreign, Closing::Released, out);
         }
     }
@@ -359,8 +372,11 @@ impl Partition {
                 self.purge(out);
             }
             Stage::Open(open) if purpose == Purpose::Own as u64 => {
-                if let Answer::Tail { tail: Some(Tail { bytes, .. }), .. } = answer {
-                    open.store.set_stream_bytes(bytes);
+                match answer {
+                    Answer::Tail { tail: Some(Tail { bytes, .. }), .. } => open.store.set_stream_bytes(bytes),
+                    // What was purged makes room.
+                    Answer::Done { .. } => self.measure(out),
+                    _ => {}
                 }
             }
             _ => {}
@@ -393,7 +409,7 @@ impl Partition {
     /// Where a reader stands who knows all that is done.
     fn reader_standing(&self) -> Standing {
         let terms = Terms { through: self.appends.through(), claim: Some(self.claim), is_alive: true };
-        Standing { terms, number: self.number, epochs: self.epochs }
+        Standing { terms, is_certain: !self.is_doubtful, number: self.number, epochs: self.epochs }
     }
 
     fn appends(&mut self, input: appends::Input, unix_ms: u64, cache: &mut EngineCache, out: &mut Vec<Out>) {
@@ -480,9 +496,16 @@ impl Partition {
         let parts =
             JournalParts { run, commit_bytes_max, reads_max, work_steps_max, cache_bytes_max, catalog, indexes };
         out.push(Out::Opened { parts: Box::new(parts), read: walked });
-        let tail = Ask::Tail { partition: self.stream.partition, ticket: Ticket(0) };
-        out.push(Out::Ask(self.tagged(tail, Purpose::Own)));
+        self.measure(out);
         self.store_outs(follows, unix_ms, cache, out);
+    }
+
+    /// Asks how much the stream holds, which the engine counts and purging lessens: a node by itself knows only what it added.
+    fn measure(&mut self, out: &mut Vec<Out>) {
+        if matches!(self.stage, Stage::Open(_)) {
+            let tail = Ask::Tail { partition: self.stream.partition, ticket: Ticket(0) };
+            out.push(Out::Ask(self.tagged(tail, Purpose::Own)));
+        }
     }
 
     fn done(&mut self, token: Token, sequence: u64, unix_ms: u64, cache: &mut EngineCache, out: &mut Vec<Out>) {
@@ -505,6 +528,7 @@ impl Partition {
     }
 
     fn full(&mut self, token: Token, said: Said, unix_ms: u64, cache: &mut EngineCache, out: &mut Vec<Out>) {
+        self.measure(out);
         if token.0 & OWN_TOKEN != 0 {
             self.unsaid.push((token, said));
             return out.push(Out::WakeIn(SPACE_RETRY_MS));
@@ -537,10 +561,13 @@ impl Partition {
                     self.keeping_outs(kept, unix_ms, cache, out);
                     out.push(Out::LetGo(index));
                 }
-                store::Out::Released { segment } => {
+                store::Out::Released { segment, bytes } => {
+                    let standing = self.reader_standing();
+                    let mut kept = Vec::new();
                     if let Stage::Open(open) = &mut self.stage {
-                        open.keeping.released(segment);
+                        open.keeping.released(segment, bytes, &open.store, &standing, &mut kept);
                     }
+                    self.keeping_outs(kept, unix_ms, cache, out);
                     self.purge(out);
                 }
             }
@@ -566,7 +593,7 @@ impl Partition {
     }
 
     fn broken(&mut self, fault: LoadFault, out: &mut Vec<Out>) {
-        self.close(Stage::Broken, Closing::Broken(fault), out);
+        self.close(Stage::Broken { may_pass: fault.may_pass() }, Closing::Broken(fault), out);
     }
 
     fn close(&mut self, stage: Stage, closing: Closing, out: &mut Vec<Out>) {

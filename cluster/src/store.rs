@@ -38,6 +38,8 @@ const SPACE_RETRY_MS: u64 = 1_000;
 /// Bytes of a stream that posts may not use, so that a full partition can still change hands and forget what it need not keep: some
 /// thousand claims and beginnings of segments.
 pub const RESERVED_BYTES: u64 = 1 << 20;
+/// Bytes that the engine counts for a message beside what we put into it: its subject and headers, and 34 of its own, rounded up.
+const ENGINE_MESSAGE_BYTES: u64 = 128;
 
 /// How a partition's stream is written.
 #[derive(Clone, Copy, Debug)]
@@ -102,6 +104,8 @@ pub enum Out {
     Released {
         /// The segment.
         segment: u64,
+        /// Bytes of it.
+        bytes: u64,
     },
     /// An index is to be dropped where nobody waits.
     LetGo(Arc<IndexBuilder>),
@@ -235,13 +239,18 @@ impl Store {
         Ticket(self.tickets)
     }
 
+    /// Whether the stream takes no segment more.
+    pub fn is_full(&self) -> bool {
+        !self.has_space_for(PAGE_BYTES as u64)
+    }
+
     fn has_space_for(&self, bytes: u64) -> bool {
         let max = self.config.stream_bytes_max;
         max == 0 || self.stream_bytes.saturating_add(bytes).saturating_add(RESERVED_BYTES) <= max
     }
 
     fn prepare(&mut self, class: Class, unix_ms: u64, out: &mut Vec<Out>) {
-        if !self.has_space_for(PAGE_BYTES as u64) {
+        if self.is_full() {
             return self.has_no_space(class, out);
         }
         let id = self.next_segment;
@@ -275,7 +284,7 @@ impl Store {
         let end_offset = offset + block.len() as u64;
         let said = Said::block(segment, offset, block);
         let bytes = match &said {
-            Said::Block { bytes, .. } => (bytes.len() + BLOCK_ENTRY_BYTES) as u64,
+            Said::Block { bytes, .. } => (bytes.len() + BLOCK_ENTRY_BYTES) as u64 + ENGINE_MESSAGE_BYTES,
             _ => 0,
         };
         if !self.has_space_for(bytes) {
@@ -338,16 +347,14 @@ impl Store {
     }
 
     fn release(&mut self, segment: u64, cache: &mut EngineCache, out: &mut Vec<Out>) {
-        if self.segments.remove(&segment).is_none() {
-            return;
-        }
+        let Some(released) = self.segments.remove(&segment) else { return };
         let (kind, partition) = (ObjectKind::Index { segment }, self.stream.partition);
         cache.forget_object(partition, kind);
         self.sealings.forget(segment);
         let ticket = self.ticket();
         self.removing.insert(ticket, kind);
         out.push(Out::Ask(Ask::Remove { ticket, partition, kind }));
-        out.push(Out::Released { segment });
+        out.push(Out::Released { segment, bytes: released.end_offset });
     }
 
     /// The engine answered.

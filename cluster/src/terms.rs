@@ -70,6 +70,14 @@ pub enum StreamFault {
         /// Why.
         fault: EntryFault,
     },
+    /// The engine has lost what it had acknowledged.
+    #[error(
+        "the engine had acknowledged message {known} of the stream, and has something else there now, or nothing: messages are lost"
+    )]
+    Vanished {
+        /// The last that was there.
+        known: u64,
+    },
 }
 
 impl Terms {
@@ -88,6 +96,10 @@ impl Terms {
             return Err(StreamFault::Missing { from: wanted, to: sequence.saturating_sub(1).max(wanted) });
         }
         let entry = Entry::read(message, stream).map_err(|fault| StreamFault::Entry { sequence, fault })?;
+        // Of a claim that should lie where something else was read.
+        if self.claim.is_some_and(|claim| claim.term < entry.term) && entry.term <= self.through {
+            return Err(StreamFault::Vanished { known: self.through });
+        }
         self.through = sequence;
         Ok(self.judge(entry))
     }
@@ -143,6 +155,13 @@ mod tests {
     #[test]
     fn ahead_of_the_first_claim_nothing_is_known_to_count() {
         assert_eq!(counts(&[nothing(7, 3), nothing(7, 4), claim(), nothing(13, 0)]), [false, false, true, true]);
+    }
+
+    #[test]
+    fn an_entry_of_a_claim_that_was_never_there_says_that_the_stream_was_another() {
+        let mut terms = Terms { through: 100, claim: Some(TermClaim { term: 90, by: ANN, nonce: 0 }), is_alive: true };
+        let read = terms.take(101, &nothing(99, 1).write(STREAM), STREAM);
+        assert_eq!((read, terms.through), (Err(StreamFault::Vanished { known: 100 }), 100));
     }
 
     #[test]

@@ -38,7 +38,8 @@ struct Fetching {
 
 #[derive(Clone, Copy, Debug)]
 enum Asked {
-    Messages(u64),
+    /// For a fetch, from that sequence on.
+    Messages(u64, u64),
     Piece(u64, ObjectName),
 }
 
@@ -65,11 +66,15 @@ impl Store {
         let at = SegmentAt { stream: self.stream, header: &stored.header, blocks: stored.blocks.as_ref() };
         match fetching.fetch.step(at, cache) {
             Step::Ready(bytes) => self.end_fetch(id, Some(bytes), out),
-            Step::Damaged => self.end_fetch(id, None, out),
+            // One server's disk may have it damaged, and another's not.
+            Step::Damaged => {
+                fetching.fetch.let_go(at, cache);
+                self.nothing_came(id, out);
+            }
             Step::Messages { from, last } => {
                 fetching.fetch.asked += 1;
                 let ticket = self.ticket();
-                self.fetches.asked.insert(ticket, Asked::Messages(id));
+                self.fetches.asked.insert(ticket, Asked::Messages(id, from));
                 let messages_max = (last - from + 1).min(MESSAGES_MAX) as u32;
                 let partition = self.stream.partition;
                 out.push(Out::Ask(Ask::Read { partition, ticket, from, messages_max, bytes_max: BYTES_MAX }));
@@ -108,12 +113,13 @@ impl Store {
         cache: &mut EngineCache,
         out: &mut Vec<Out>,
     ) {
-        let Some(Asked::Messages(id)) = self.fetches.asked.remove(&ticket) else { return };
+        let Some(Asked::Messages(id, from)) = self.fetches.asked.remove(&ticket) else { return };
         let Some(Fetching { fetch, .. }) = self.fetches.fetches.get_mut(&id) else { return };
         fetch.asked -= 1;
         let partition = self.stream.partition;
-        let messages = messages.filter(|messages| !messages.is_empty());
-        let has_come = messages.is_some();
+        // Where the first is missing the engine gives those behind it: asked again at once, it would do so for ever.
+        let has_come =
+            messages.as_ref().is_some_and(|messages| messages.first().is_some_and(|(first, _)| *first == from));
         for (sequence, message) in messages.into_iter().flatten() {
             let key = Key::Message(partition, sequence);
             cache.keep(key, message.clone());

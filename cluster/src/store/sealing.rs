@@ -81,12 +81,15 @@ impl Store {
         }
         out.push(Out::Disk(DiskAnswer::Indexed { segment, parts: index.len() as u32 }));
         out.push(Out::Kept { segment, index });
+        // Others may have found no space, or no leader.
+        self.put_again(out);
     }
 
+    /// One of those that wait: where one is refused all would be.
     pub(super) fn put_again(&mut self, out: &mut Vec<Out>) {
-        let idle = self.sealings.sealings.iter().filter(|(_, sealing)| !sealing.is_asked);
-        let idle: Vec<u64> = idle.map(|(&segment, _)| segment).collect();
-        idle.into_iter().for_each(|segment| self.put_next(segment, out));
+        if let Some((&segment, _)) = self.sealings.sealings.iter().find(|(_, sealing)| !sealing.is_asked) {
+            self.put_next(segment, out);
+        }
     }
 
     /// The index of a kept segment is not what it should be: it is asked for anew.

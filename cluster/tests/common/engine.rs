@@ -165,6 +165,11 @@ impl Engine {
         claims.map(said_by).find_map(|said| if let Said::Claim { by, .. } = said { Some(by) } else { None })
     }
 
+    /// What a stream holds.
+    pub fn bytes(&self, partition: Partition) -> u64 {
+        self.streams[partition.index()].bytes
+    }
+
     /// Does what is due, and says what nodes hear.
     pub fn step(&mut self) -> Vec<(usize, Answer)> {
         let mut heard = Vec::new();

@@ -100,7 +100,7 @@ impl Joining {
         let append_bytes_max = append_bytes_max(config.limits.frame_bytes_max, &cluster);
         let node = self.node_config(config, &cluster, listen, levels).map_err(ClusterFault::Thread)?;
         let placement = self.placement(cores.len() as u16)?;
-        let Joining { runtime, engine, answers, inbox, to_thread, .. } = self;
+        let Joining { runtime, engine, answers, inbox, to_thread, founding, .. } = self;
         let began = Instant::now();
         let now = now_since(began);
         tracing::info!(
@@ -113,7 +113,8 @@ impl Joining {
             engine.connection().server_name()
         );
         let view = ClusterView::new(&cluster.name, &node.name, node.partitions);
-        let watching = watch(engine.connection().clone(), cluster.engine_monitoring, append_bytes_max, view.clone());
+        let watching =
+            watch(engine.connection().clone(), cluster.engine_monitoring, append_bytes_max, founding, view.clone());
         let shell = Shell {
             node: Node::new(node, now),
             engine,

@@ -88,6 +88,9 @@ impl Notes {
 /// What to do about a partition that cannot be served.
 fn cure_of(fault: &LoadFault) -> &'static str {
     match fault {
+        fault if fault.may_pass() => {
+            "it is tried again every 10 s, since one server may only be late; where it stays so, look at the engine's servers (`banter cluster status`)"
+        }
         LoadFault::Unfinished => "`banter cluster import` says how to begin anew",
         _ => {
             "the engine's stream is damaged: look at its servers (`banter cluster status`), and restore the stream from a backup"

@@ -2,11 +2,9 @@
 
 use std::time::Duration;
 
-use banter_engine::Connection;
-use banter_engine::gate;
+use banter_engine::{Connection, Founding, gate};
 
 use super::ClusterView;
-use super::starting::listed;
 
 /// How often it is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
@@ -14,24 +12,33 @@ const LOOK_EVERY: Duration = Duration::from_secs(60);
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
 
 /// Looks until the runtime ends. Nothing is stopped for what it finds: what is served goes on, and an operator is told.
-pub async fn watch(connection: Connection, monitoring: Vec<String>, append_bytes_max: u64, view: ClusterView) {
+pub async fn watch(
+    connection: Connection,
+    monitoring: Vec<String>,
+    append_bytes_max: u64,
+    founding: Founding,
+    view: ClusterView,
+) {
     let mut doubt = Doubt::default();
     let mut pause = LOOK_EVERY;
     loop {
         tokio::time::sleep(pause).await;
-        let (_, faults) = gate::prove(&connection, &monitoring, append_bytes_max).await;
-        pause = if faults.is_empty() || doubt.is_known() { LOOK_EVERY } else { LOOK_AGAIN };
-        let lines: Vec<String> = faults.iter().map(ToString::to_string).collect();
+        let (health, faults) = gate::prove(&connection, &monitoring, append_bytes_max).await;
+        let mut lines: Vec<String> = faults.iter().map(ToString::to_string).collect();
+        if health.streams.as_ref().is_ok_and(|streams| streams.founding.cluster_id != founding.cluster_id) {
+            lines.push("the cluster's streams were made anew under its name: start this node again".to_owned());
+        }
+        pause = if lines.is_empty() || doubt.is_known() { LOOK_EVERY } else { LOOK_AGAIN };
         if !doubt.look(&lines) {
             continue;
         }
-        if faults.is_empty() {
+        if lines.is_empty() {
             tracing::info!(event = "cluster_proved", "the engine proves itself again");
         } else {
-            let listed = listed(&faults);
+            let listed = lines.join("\n- ");
             tracing::error!(
                 event = "cluster_unproved",
-                "the engine does not prove any more that it keeps what it acknowledges; this node goes on, and would not start again:\n{listed}"
+                "the engine does not prove any more that it keeps what it acknowledges; this node goes on, and would not start again:\n- {listed}"
             );
         }
         view.say(|seen| seen.unproved = lines);

@@ -154,19 +154,17 @@ impl Cluster {
         let mut writing = Writing::new(&engine, &answers, self.founding, by);
         let terms = writing.claim(random()?).await?;
         let is_as_it_was = |(seen, term): (&Looked, &u64)| seen.through + 1 == *term;
-        if !self.looked.iter().zip(&terms).all(is_as_it_was) {
-            // What lies before a claim stays as it is: nobody came in between, or this one claimed twice.
-            look(told, self.founding).await?;
-        }
+        let looked = if self.looked.iter().zip(&terms).all(is_as_it_was) {
+            self.looked.clone()
+        } else {
+            // What lies before a claim stays as it is. A node may have come in between, and said something, or this one claimed twice.
+            look(told, self.founding).await?
+        };
         let body_bytes_max = (told.append_bytes_max - MESSAGE_BYTES_BESIDE) as usize;
         let target = |seen: &Looked| Target::new(seen.next_segment, body_bytes_max);
-        let mut import = Import {
-            source,
-            writing,
-            targets: self.looked.iter().map(target).collect(),
-            imported: Imported::default(),
-        };
-        import.begin(&self.looked).await?;
+        let mut import =
+            Import { source, writing, targets: looked.iter().map(target).collect(), imported: Imported::default() };
+        import.begin(&looked).await?;
         import.copy(self.placement).await?;
         import.end().await?;
         Ok(import.imported)
