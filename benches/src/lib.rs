@@ -11,6 +11,7 @@ pub mod disk;
 pub mod floor;
 pub mod history;
 pub mod hooking;
+pub mod hot;
 pub mod judging;
 pub mod posting;
 pub mod reading;
