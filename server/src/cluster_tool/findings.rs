@@ -120,8 +120,8 @@ fn of_room(seen: &Seen, findings: &mut Vec<String>) {
     }
     if percent(&description.index) >= FULL_PERCENT {
         findings.push(format!(
-            "the stream of indexes {} holds {} % of what it may: when it is full, taking over takes longer. Give it more, by a larger \
-             `banter cluster init --stream-bytes-max`",
+            "the stream of indexes {} holds {} % of what it may: when it is full, the streams of \
+             partitions are not purged any more and fill up, too. Give it more, by a larger `banter cluster init --stream-bytes-max`",
             description.index.config.name,
             percent(&description.index),
         ));
