@@ -380,15 +380,15 @@ impl Node {
             return;
         }
         let took_ms = now.monotonic_ms.saturating_sub(self.claims_since_ms);
-        let is_open = |partition: &Partition| matches!(partition.state(), State::Open { .. });
+        let is = |wanted: fn(State) -> bool| self.partitions.iter().any(|partition| wanted(partition.state()));
         // Of one that is claimed for long the others' rooms are served meanwhile, and its own as soon as it is claimed.
         let is_ready = |partition: &Partition| match partition.state() {
             State::Open { .. } | State::Broken => true,
             State::Claiming => took_ms >= CLAIMING_MS_MAX,
             State::Foreign | State::Loading { .. } | State::Releasing => false,
         };
-        let is_late = took_ms >= CLAIMING_MS_MAX && !self.partitions.iter().any(is_open);
-        if is_late || !self.partitions.iter().all(is_ready) {
+        let is_in_vain = is(|state| state == State::Claiming) && !is(|state| matches!(state, State::Open { .. }));
+        if is_in_vain || !self.partitions.iter().all(is_ready) {
             return;
         }
         self.state = NodeState::Serving;
