@@ -229,7 +229,7 @@ mod tests {
     fn history(count: u8) -> History {
         let mut history = History::default();
         for place in 1..=count {
-            let frame = Bytes::copy_from_slice(&[place]);
+            let frame = [place][..].into();
             history.push(Record { sequence: Sequence(place.into()), frame, author: peer(u32::from(place % 2)) });
         }
         history
@@ -281,7 +281,7 @@ mod tests {
         assert_eq!((&page.messages[..], page.through), (&[1, 3][..], Sequence(4)));
     }
 
-    fn frame_of(sequence: u64, user: &str) -> Bytes {
+    fn frame_of(sequence: u64, user: &str) -> Arc<[u8]> {
         let (epoch, sequence, body) =
             (Epoch(1), Sequence(sequence), Body { format: BodyFormat::Bytes, bytes: b"said" });
         let mut frame = Vec::new();

@@ -477,7 +477,7 @@ pub struct Record {
     /// Its place.
     pub sequence: Sequence,
     /// The native frame.
-    pub frame: Bytes,
+    pub frame: Arc<[u8]>,
     /// The connection that posted it, for `echo: false`.
     pub author: Peer,
 }

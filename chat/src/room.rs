@@ -445,7 +445,7 @@ mod tests {
     fn a_connection_that_joins_again_gets_nothing_twice_and_misses_nothing() {
         let mut room = room();
         for place in 1..=10 {
-            let frame = bytes::Bytes::from_static(b"x");
+            let frame = b"x"[..].into();
             room.history.push(Record { sequence: Sequence(place), frame, author: peer(0, 0) });
         }
         let read = |sequence| Some(Cursor { epoch: Epoch(5), sequence: Sequence(sequence) });

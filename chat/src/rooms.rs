@@ -16,7 +16,6 @@ use banter_protocol::event::Message;
 use banter_protocol::ids::{Epoch, PostKey, RequestId, RoomId, Sequence, UserName};
 use banter_protocol::native::{self, Views};
 use banter_protocol::request::Body;
-use bytes::Bytes;
 use rustc_hash::FxHashMap;
 use slab::Slab;
 
@@ -308,7 +307,7 @@ impl Rooms {
             Ok(views) => native::write_viewed(&message, views, &mut self.scratch),
             Err(_) => native::write_message(&message, &mut self.scratch),
         }
-        let record = Record { sequence, frame: Bytes::copy_from_slice(&self.scratch), author: post.author };
+        let record = Record { sequence, frame: self.scratch[..].into(), author: post.author };
         let since_us = turn.now.monotonic_us;
         self.open(
             Some(slot),
@@ -348,10 +347,13 @@ impl Rooms {
     /// Sends what is fresh: one parcel a core that has readers.
     pub fn fan_out(&mut self, turn: &mut Turn<'_>) {
         self.tell_lagged(turn);
-        for slot in std::mem::take(&mut self.dirty) {
+        let mut dirty = std::mem::take(&mut self.dirty);
+        for slot in dirty.drain(..) {
             self.fan_out_room(slot, turn);
             self.queue_if_idle(slot);
         }
+        debug_assert!(self.dirty.is_empty(), "nothing becomes history here");
+        self.dirty = dirty;
         self.count(turn);
         if self.draining && self.commits.is_empty() && self.lagged.iter().all(VecDeque::is_empty) {
             self.drained_untold.retain(|&core| !turn.lanes.try_send_down(core, || Down::Drained));

@@ -16,8 +16,8 @@ use crate::audience::{Audience, Class};
 use crate::latencies::PageSource;
 use crate::rates::Rates;
 
-/// Room for an answer or two, so that writing one allocates once.
-const OUTBOX_BYTES_USUAL: usize = 256;
+/// Room for an answer and a message that goes out with it, so that both allocate once.
+const OUTBOX_BYTES_USUAL: usize = 512;
 
 /// A connection's state. An idle one that has joined a room keeps nothing on the heap but its user's name.
 #[derive(Debug)]

@@ -95,7 +95,14 @@ pub struct BlockWriter {
 impl BlockWriter {
     /// An empty one, for that segment.
     pub fn of(segment: &SegmentHeader) -> Self {
-        BlockWriter { bytes: vec![0; HEADER_BYTES], records: 0, nonce: segment.nonce }
+        Self::with_room(segment, 0)
+    }
+
+    /// An empty one with room for records of so many bytes: it allocates once.
+    pub fn with_room(segment: &SegmentHeader, body_bytes: usize) -> Self {
+        let mut bytes = Vec::with_capacity(block_bytes(body_bytes));
+        bytes.resize(HEADER_BYTES, 0);
+        BlockWriter { bytes, records: 0, nonce: segment.nonce }
     }
 
     /// Adds a record, and says where in the block it starts.

@@ -294,13 +294,14 @@ impl Journal {
                 || records.clone().any(|(_, other, _)| other.room == entry.room && other.kind.is_numbered())),
             "a state of an earlier place"
         );
-        let record_bytes = records.clone().map(|(record, ..)| record.bytes()).sum();
+        let record_bytes: usize = records.clone().map(|(record, ..)| record.bytes()).sum();
         if !self.make_room(class, record_bytes) {
             return false;
         }
         let Some(active) = self.lanes.get(&class).and_then(|lane| lane.active.as_ref()) else { return false };
         let place = active.place;
-        let (mut block, mut entries, mut names) = (BlockWriter::of(&place.segment), Vec::new(), BTreeMap::new());
+        let mut block = BlockWriter::with_room(&place.segment, record_bytes);
+        let (mut entries, mut names) = (Vec::new(), BTreeMap::new());
         for (record, entry, name) in records {
             let at = block.push(&record);
             entries.push((entry, place.offset + at as u64));

@@ -348,7 +348,7 @@ impl Rooms {
         let (epoch, room, user) = (room.epoch, room.name.as_str(), user.as_str());
         let body = Body { format: body.format, bytes: &body.bytes };
         native::write_message(&Message { epoch, sequence, time_ms, room, user, key: None, body }, &mut self.scratch);
-        let record = Record { sequence, frame: Bytes::copy_from_slice(&self.scratch), author: Self::nobody() };
+        let record = Record { sequence, frame: self.scratch[..].into(), author: Self::nobody() };
         let (request, key, since_us, decided) = (None, None, turn.now.monotonic_us, Some(decided));
         self.open(Some(slot), Open::Post { record, request, time_ms, key, since_us, decided, is_answered: false });
     }
