@@ -38,6 +38,9 @@ const READ_BYTES_MAX: u32 = 4 << 20;
 /// How often it is looked again where a checkpoint is named that is not there, or what it needs of the stream is not: one of the
 /// engine's servers may be late.
 const LOST_MAX: u32 = 8;
+/// Pieces of a checkpoint that are asked for at the same time: several partitions are read at once, and one server's outbox has to
+/// hold what all of them ask.
+const PIECES_ASKED_MAX: usize = 4;
 /// Bytes of a checkpoint at most: above them it is none.
 const CHECKPOINT_BYTES_MAX: u64 = 4 << 30;
 
@@ -145,7 +148,9 @@ enum Stage {
     /// Its pieces.
     Pieces {
         newest: Newest,
+        /// Of so many in all, those that were asked for.
         pieces: Vec<Option<Bytes>>,
+        count: u32,
         asked: BTreeMap<Ticket, u32>,
     },
     Walking(Ticket),
@@ -261,18 +266,26 @@ impl Loading {
         let newest = newest.filter(|newest| newest.bytes <= CHECKPOINT_BYTES_MAX);
         let Some(newest) = newest else { return self.walk_on(out) };
         let count = newest.bytes.div_ceil(PIECE_BYTES as u64) as u32;
-        let mut asked = BTreeMap::new();
-        for piece in 0..count {
-            let ticket = self.ticket();
+        self.stage = Stage::Pieces { newest, pieces: Vec::new(), count, asked: BTreeMap::new() };
+        self.ask_pieces(out);
+    }
+
+    fn ask_pieces(&mut self, out: &mut Vec<Out>) {
+        let Loading { stage: Stage::Pieces { newest, pieces, count, asked }, tickets, stream, .. } = self else {
+            return;
+        };
+        while asked.len() < PIECES_ASKED_MAX && pieces.len() < *count as usize {
+            *tickets += 1;
+            let (ticket, piece) = (Ticket(*tickets), pieces.len() as u32);
             asked.insert(ticket, piece);
+            pieces.push(None);
             let kind = ObjectKind::Checkpoint { number: newest.number };
-            out.push(Out::Ask(Ask::Get { ticket, name: ObjectName { partition: self.stream.partition, kind, piece } }));
+            out.push(Out::Ask(Ask::Get { ticket, name: ObjectName { partition: stream.partition, kind, piece } }));
         }
-        self.stage = Stage::Pieces { newest, pieces: vec![None; count as usize], asked };
     }
 
     fn take_piece(&mut self, ticket: Ticket, object: Result<Option<Object>, Unasked>, out: &mut Vec<Out>) {
-        let Stage::Pieces { newest, pieces, asked } = &mut self.stage else { return };
+        let Stage::Pieces { pieces, asked, .. } = &mut self.stage else { return };
         let Some(piece) = asked.remove(&ticket) else { return };
         match object {
             Ok(Some(object)) => pieces[piece as usize] = Some(object.bytes),
@@ -284,6 +297,8 @@ impl Loading {
             Ok(None) => return self.walk_on(out),
             Err(Unasked) => return self.pause(Again::Newest, out),
         }
+        self.ask_pieces(out);
+        let Stage::Pieces { newest, pieces, asked, .. } = &mut self.stage else { return };
         if !asked.is_empty() {
             return;
         }
@@ -497,4 +512,45 @@ fn kept(segment: &CoveredSegment) -> StoredSegment {
     let began = (began, TermClaim { term: 0, by: Default::default(), nonce: 0 });
     let (blocks, stage, is_forgotten) = (None, SegmentStage::Kept, false);
     StoredSegment { header, began, blocks, end_offset, newest_ms, parts, stage, is_forgotten }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::Partition;
+    use crate::entry::NodeId;
+
+    fn pieces(out: &mut Vec<Out>) -> Vec<(Ticket, u32)> {
+        let asked = out.drain(..).map(|follow| match follow {
+            Out::Ask(Ask::Get { ticket, name }) => (ticket, name.piece),
+            other => panic!("{other:?}"),
+        });
+        asked.collect()
+    }
+
+    #[test]
+    fn of_a_large_checkpoint_a_few_pieces_are_asked_for_at_a_time_and_each_once() {
+        let stream = StreamId { cluster: 3, partition: Partition(4) };
+        let claim = TermClaim { term: 90, by: NodeId { name: 1, run: 2 }, nonce: 3 };
+        let mut out = Vec::new();
+        let mut loading = Loading::new(stream, claim, StreamEpochs::default(), &mut out);
+        let newest = Newest { number: 7, bytes: 11 * PIECE_BYTES as u64 - 5 };
+        let object = Object { version: 1, bytes: newest.write() };
+        let ticket = pieces(&mut out)[0].0;
+        loading.engine(Answer::Object { ticket, object: Ok(Some(object)) }, &mut out);
+        let mut asked = pieces(&mut out);
+        let mut seen = Vec::new();
+        while seen.len() < 10 {
+            assert!(asked.len() <= PIECES_ASKED_MAX);
+            // The last of them comes first.
+            let (ticket, piece) = asked.pop().expect("a piece is under way");
+            seen.push(piece);
+            let object = Object { version: 1, bytes: vec![0; PIECE_BYTES].into() };
+            loading.engine(Answer::Object { ticket, object: Ok(Some(object)) }, &mut out);
+            asked.extend(pieces(&mut out));
+        }
+        seen.extend(asked.iter().map(|(_, piece)| *piece));
+        seen.sort_unstable();
+        assert_eq!(seen, (0..11).collect::<Vec<_>>());
+    }
 }

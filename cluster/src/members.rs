@@ -40,6 +40,9 @@ pub struct Beat {
     /// Whether the engine told it of a partition lately, as its leader does: who stands by looks.
     #[serde(default)]
     pub reaches_engine: bool,
+    /// Its clock, in milliseconds since 1970, for people; 0: it did not say.
+    #[serde(default)]
+    pub unix_ms: u64,
     /// The version of the server.
     pub version: String,
 }
@@ -189,6 +192,7 @@ mod tests {
             broken: 0,
             term: 0,
             reaches_engine: false,
+            unix_ms: 0,
             version: "0.1.0".to_owned(),
         }
     }

@@ -68,6 +68,9 @@ pub struct NodeConfig {
     pub dead_after_ms: u64,
     /// Bytes that are kept of what was read of the engine.
     pub engine_cache_bytes: u64,
+    /// Bytes of indexes of all partitions that the engine has not taken: from there on no segment begins, and posts that need one are
+    /// answered `log_full`. They are in memory about twice.
+    pub unkept_bytes_max: u64,
 }
 
 /// The time of a step.
@@ -496,7 +499,15 @@ impl Node {
             self.beat_ms = now.monotonic_ms + BEAT_MS;
             self.beat(now, out);
             self.look_around(now, out);
+            self.hold();
         }
+    }
+
+    /// What is sealed while the engine takes no index, as where the stream of the indexes is full, must not fill the memory.
+    fn hold(&mut self) {
+        let unkept_bytes: u64 = self.partitions.iter().map(Partition::unkept_bytes).sum();
+        let is_held = unkept_bytes >= self.config.unkept_bytes_max;
+        self.partitions.iter_mut().for_each(|partition| partition.hold(is_held));
     }
 
     fn look_around(&mut self, now: Now, out: &mut Vec<Out>) {
@@ -613,6 +624,7 @@ impl Node {
             broken: count(|state| state == State::Broken),
             term: states().map(term).max().unwrap_or(0),
             reaches_engine: self.reached_ms.is_some_and(|at_ms| now.monotonic_ms.saturating_sub(at_ms) < REACHED_MS),
+            unix_ms: now.unix_ms,
             version: self.config.version.clone(),
         };
         out.push(Out::Ask(Ask::Beat { bytes: beat.write().into() }));

@@ -257,6 +257,18 @@ impl Partition {
         }
     }
 
+    /// Bytes of objects that it holds in memory until the engine has taken them.
+    pub fn unkept_bytes(&self) -> u64 {
+        if let Stage::Open(open) = &self.stage { open.store.unkept_bytes() } else { 0 }
+    }
+
+    /// Whether segments may begin.
+    pub fn hold(&mut self, is_held: bool) {
+        if let Stage::Open(open) = &mut self.stage {
+            open.store.hold(is_held);
+        }
+    }
+
     /// Whether it is broken in a way that may pass by itself: then it may be claimed again.
     pub fn may_be_mended(&self) -> bool {
         matches!(self.stage, Stage::Broken { may_pass: true })

@@ -135,6 +135,8 @@ pub struct Store {
     sealings: Sealings,
     /// Bytes of the stream, as far as this node knows.
     stream_bytes: u64,
+    /// Too much waits for the engine already: no segment begins.
+    is_held: bool,
     /// Objects that are being removed: nobody waits for that.
     removing: BTreeMap<Ticket, ObjectKind>,
 }
@@ -171,6 +173,7 @@ impl Store {
             fetches: Fetches::default(),
             sealings: Sealings::default(),
             stream_bytes: 0,
+            is_held: false,
             removing: BTreeMap::new(),
         }
     }
@@ -183,6 +186,11 @@ impl Store {
     /// Bytes of the stream, as far as this node knows.
     pub fn stream_bytes(&self) -> u64 {
         self.stream_bytes
+    }
+
+    /// Whether segments may begin: what is sealed is in memory until the engine has its index.
+    pub fn hold(&mut self, is_held: bool) {
+        self.is_held = is_held;
     }
 
     /// The node claimed the partition anew.
@@ -250,7 +258,7 @@ impl Store {
     }
 
     fn prepare(&mut self, class: Class, unix_ms: u64, out: &mut Vec<Out>) {
-        if self.is_full() {
+        if self.is_held || self.is_full() {
             return self.has_no_space(class, out);
         }
         let id = self.next_segment;

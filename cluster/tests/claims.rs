@@ -32,6 +32,7 @@ fn node(number: u64) -> Node {
         partition,
         dead_after_ms: DEAD_AFTER_MS,
         engine_cache_bytes: 256 << 10,
+        unkept_bytes_max: 256 << 10,
     };
     Node::new(config, Now::default())
 }

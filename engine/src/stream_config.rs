@@ -14,6 +14,8 @@ const FORMAT_KEY: &str = "banter.format";
 const CLUSTER_ID_KEY: &str = "banter.cluster_id";
 const PARTITIONS_KEY: &str = "banter.partitions";
 const BLANK_EPOCH_KEY: &str = "banter.blank_epoch";
+/// Partitions of a cluster at most.
+pub(crate) const PARTITIONS_MAX: u16 = 256;
 /// The least that a server takes, 100 ms: nothing here has a `Nats-Msg-Id`, and what is remembered of them costs memory.
 const DUPLICATE_WINDOW_NANOSECONDS: u64 = 100_000_000;
 
@@ -207,7 +209,7 @@ impl Founding {
 
 /// Whether rooms can be shared out to so many partitions.
 pub(crate) fn is_partition_count(count: u16) -> bool {
-    count.is_power_of_two() && (16..=256).contains(&count)
+    count.is_power_of_two() && (16..=PARTITIONS_MAX).contains(&count)
 }
 
 #[cfg(test)]

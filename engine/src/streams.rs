@@ -10,7 +10,8 @@ use serde::Deserialize;
 
 use crate::connection::{ApiFault, Connection};
 use crate::limits::{OFFLINE_PAUSE, OFFLINE_TRIES};
-use crate::stream_config::{Difference, Founding, Shape, StreamConfig, is_partition_count};
+use crate::names::Names;
+use crate::stream_config::{Difference, Founding, PARTITIONS_MAX, Shape, StreamConfig, is_partition_count};
 
 /// What a new stream is refused with where its servers have no room.
 const NO_ROOM_ON_SERVERS: [u64; 2] = [10_005, 10_047];
@@ -40,6 +41,17 @@ pub enum StreamsFault {
     Missing {
         /// The cluster.
         cluster: String,
+    },
+    /// What says what the cluster is, and holds its checkpoints, is not there, and partitions are.
+    #[error(
+        "stream {stream} is missing, and {partition} is there: where a NATS server was just started, wait until it is led again; else it \
+         is lost: restore it from a backup (`nats stream restore`), or remove the cluster's streams and import an export"
+    )]
+    IndexLost {
+        /// The stream.
+        stream: String,
+        /// A stream that is there.
+        partition: String,
     },
     /// Some of its streams are there, and others are not.
     #[error(
@@ -184,7 +196,7 @@ pub async fn init(
 ) -> Result<Founding, StreamsFault> {
     check(founding, shape)?;
     let mut found = list(connection).await?;
-    let founding = match found.get(&connection.names.index_stream()) {
+    let founding = match index_of(&found, &connection.names)? {
         Some(index) => founded(index)?.with_partitions_of(founding, index)?,
         None => founding,
     };
@@ -208,8 +220,7 @@ pub async fn init(
 /// It was never made, or JetStream does not answer.
 pub async fn describe(connection: &Connection) -> Result<Description, StreamsFault> {
     let mut found = list(connection).await?;
-    let index = found.remove(&connection.names.index_stream());
-    let Some(index) = index else {
+    let Some(index) = index_of(&found, &connection.names)?.cloned() else {
         return Err(StreamsFault::Missing { cluster: connection.names.cluster().to_owned() });
     };
     let founding = founded(&index)?;
@@ -229,6 +240,23 @@ fn check(founding: Founding, shape: Shape) -> Result<(), StreamsFault> {
         return Err(StreamsFault::NoBytes);
     }
     Ok(())
+}
+
+/// The stream of the objects; none: nothing of the cluster is there. It is made before all others, so where it alone is missing a new
+/// one would be of another cluster, whose nodes could read none of what is kept.
+fn index_of<'a>(
+    found: &'a BTreeMap<String, StreamState>,
+    names: &Names,
+) -> Result<Option<&'a StreamState>, StreamsFault> {
+    let stream = names.index_stream();
+    if let Some(index) = found.get(&stream) {
+        return Ok(Some(index));
+    }
+    let partition = (0..PARTITIONS_MAX).map(|number| names.stream(Partition(number)));
+    match partition.into_iter().find(|name| found.contains_key(name)) {
+        Some(partition) => Err(StreamsFault::IndexLost { stream, partition }),
+        None => Ok(None),
+    }
 }
 
 fn founded(index: &StreamState) -> Result<Founding, StreamsFault> {

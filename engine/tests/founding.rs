@@ -53,6 +53,23 @@ async fn streams_are_made_once_and_what_differs_is_named() {
 }
 
 #[tokio::test]
+async fn a_lost_stream_of_the_indexes_is_told_and_no_other_cluster_is_made_over_the_partitions() {
+    let Some(servers) = Servers::shared() else { return };
+    let connection = Connection::open(&servers.config("lost")).await.unwrap();
+    init(&connection, FOUNDING, SHAPE).await.unwrap();
+    servers::request(servers, "STREAM.DELETE.BANTER_lost_index", "".into()).await;
+    for fault in [
+        streams::describe(&connection).await.unwrap_err(),
+        init(&connection, Founding { cluster_id: 5, ..FOUNDING }, SHAPE).await.unwrap_err(),
+    ] {
+        assert!(matches!(fault, StreamsFault::IndexLost { .. }), "{fault}");
+        for says in ["BANTER_lost_index is missing", "BANTER_lost_000 is there", "restore it from a backup"] {
+            assert!(fault.to_string().contains(says), "{says}: {fault}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn streams_grow_in_place_never_shrink_and_keep_what_an_operator_chose() {
     let Some(servers) = Servers::shared() else { return };
     let connection = Connection::open(&servers.config("growing")).await.unwrap();

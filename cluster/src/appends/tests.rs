@@ -285,3 +285,52 @@ fn where_a_later_owner_has_purged_what_it_does_not_know_it_has_lost() {
     rig.tell(Input::Engine(Answer::Tail { ticket, tail: Some(Tail { first: 40, last: 50, bytes: 0 }) }));
     assert_eq!(rig.take(), [Out::Lost { by: NodeId::default() }]);
 }
+
+/// A leader says so many times that the stream ends before what is known: what follows then.
+fn is_told_a_short_end(rig: &mut Rig, times: u32) -> Vec<Out> {
+    let known = rig.appends.through();
+    for _ in 0..times {
+        let out = rig.take();
+        assert!(matches!(out[..], [Out::WakeIn(_)] | [Out::Doubtful, Out::WakeIn(_)]), "{out:?}");
+        rig.tell(Input::Wake);
+        let ticket = rig.asked();
+        rig.tell(Input::Engine(Answer::Tail { ticket, tail: tail(known - 3) }));
+        let (ticket, expected, entry) = rig.append();
+        assert!(
+            expected == known && matches!(entry.said, Said::Claim { .. }),
+            "nothing is claimed before what is known"
+        );
+        rig.tell(Input::Engine(Answer::Refused { ticket, last: known - 3 }));
+    }
+    rig.take()
+}
+
+#[test]
+fn a_stream_whose_end_stays_before_what_was_acknowledged_is_not_claimed_but_told() {
+    let mut rig = Rig::serving();
+    rig.push(1);
+    let (ticket, ..) = rig.append();
+    rig.tell(Input::Engine(Answer::Refused { ticket, last: 8 }));
+    assert_eq!(is_told_a_short_end(&mut rig, SHORT_MAX), [Out::Broken(StreamFault::Vanished { known: 11 })]);
+    rig.tell(Input::Wake);
+    rig.push(2);
+    assert_eq!(rig.take(), [], "nothing more is written to it");
+}
+
+#[test]
+fn a_leader_that_has_read_all_of_its_log_in_the_end_is_claimed_from_and_the_next_one_has_as_long() {
+    let mut rig = Rig::serving();
+    rig.push(1);
+    for _ in 0..2 {
+        let (ticket, expected, _) = rig.append();
+        rig.tell(Input::Engine(Answer::Refused { ticket, last: expected - 3 }));
+        let out = is_told_a_short_end(&mut rig, SHORT_MAX - 1);
+        assert!(matches!(out[..], [Out::WakeIn(_)]), "{out:?}");
+        rig.tell(Input::Wake);
+        let ticket = rig.asked();
+        rig.tell(Input::Engine(Answer::Tail { ticket, tail: tail(expected) }));
+        let (ticket, ..) = rig.append();
+        rig.tell(Input::Engine(Answer::Appended { ticket, sequence: expected + 1 }));
+        assert_eq!(rig.out[0], Out::Claimed { term: expected + 1 });
+    }
+}

@@ -149,6 +149,8 @@ impl Store {
                 }
             }
             Ok(None) => self.end_fetch(id, None, out),
+            // One failure, however many pieces were asked for: those that come still are kept.
+            Err(Unasked) if !is_idle => {}
             Err(Unasked) => self.nothing_came(id, out),
         }
     }

@@ -22,6 +22,8 @@ pub(super) struct Sealings {
     sealings: BTreeMap<u64, Sealing>,
     /// Whose piece is being put.
     asked: BTreeMap<Ticket, u64>,
+    /// Bytes of all their pieces.
+    bytes: u64,
 }
 
 #[derive(Debug)]
@@ -36,7 +38,15 @@ struct Sealing {
 impl Sealings {
     /// A segment goes.
     pub fn forget(&mut self, segment: u64) {
-        self.sealings.remove(&segment);
+        if let Some(sealing) = self.sealings.remove(&segment) {
+            self.bytes -= sealing.bytes();
+        }
+    }
+}
+
+impl Sealing {
+    fn bytes(&self) -> u64 {
+        self.pieces.iter().map(|piece| piece.len() as u64).sum()
     }
 }
 
@@ -47,8 +57,15 @@ impl Store {
         let blocks = stored.blocks.clone().unwrap_or_default();
         let file = index.encode(&stored.header, stored.end_offset, true);
         let pieces = object::write(&stored.header, &blocks, &file).into();
-        self.sealings.sealings.insert(segment, Sealing { index, pieces, piece: 0, is_asked: false });
+        let sealing = Sealing { index, pieces, piece: 0, is_asked: false };
+        self.sealings.bytes += sealing.bytes();
+        self.sealings.sealings.insert(segment, sealing);
         self.put_next(segment, out);
+    }
+
+    /// Bytes of objects that the engine has not taken yet.
+    pub fn unkept_bytes(&self) -> u64 {
+        self.sealings.bytes
     }
 
     fn put_next(&mut self, segment: u64, out: &mut Vec<Out>) {
@@ -69,7 +86,7 @@ impl Store {
         if !is_done {
             return out.push(Out::WakeIn(PUT_RETRY_MS));
         }
-        sealing.pieces.pop_front();
+        self.sealings.bytes -= sealing.pieces.pop_front().map_or(0, |piece| piece.len() as u64);
         sealing.piece += 1;
         if !sealing.pieces.is_empty() {
             return self.put_next(segment, out);

@@ -1,7 +1,7 @@
 //! An engine in memory, as it was measured: a leader for each stream that checks an append against what it has proposed, commits behind a
 //! delay, and may go and leave some of it without a word; replicas that answer reads of a while ago; appends that land late.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use banter_cluster::engine::{Answer, Ask, Object, ObjectName, Partition, Tail, Ticket, Unasked};
 use banter_cluster::entry::{Entry, NodeId, Said, StreamId};
@@ -59,6 +59,10 @@ pub struct Engine {
     pub now_ms: u64,
     pub faults: Faults,
     pub chance: Chance,
+    /// Messages that a server lacks, for now.
+    pub hidden: BTreeSet<(Partition, u64)>,
+    /// Whether there is space for objects.
+    pub takes_objects: bool,
     streams: Vec<Stream>,
     objects: BTreeMap<ObjectName, Object>,
     /// What was there before, as a server has it that is late.
@@ -85,6 +89,8 @@ impl Engine {
             now_ms: 0,
             faults: Faults::NONE,
             chance: Chance::new(seed),
+            hidden: BTreeSet::new(),
+            takes_objects: true,
             streams: (0..streams).map(|_| Stream { first: 1, ..Stream::default() }).collect(),
             objects: BTreeMap::new(),
             objects_before: BTreeMap::new(),
@@ -163,6 +169,11 @@ impl Engine {
     pub fn newest_claim(&self, partition: Partition) -> Option<NodeId> {
         let claims = self.streams[partition.index()].messages.values().rev();
         claims.map(said_by).find_map(|said| if let Said::Claim { by, .. } = said { Some(by) } else { None })
+    }
+
+    /// The last sequence of a stream.
+    pub fn last(&self, partition: Partition) -> u64 {
+        self.streams[partition.index()].last
     }
 
     /// What a stream holds.
@@ -264,8 +275,10 @@ impl Engine {
                 let stream = &self.streams[partition.index()];
                 let to = stream.last.saturating_sub(back);
                 let mut bytes = 0;
-                let there = stream.messages.range(from..).take_while(|(at, _)| **at <= to).take(messages_max as usize);
+                let there = stream.messages.range(from..).take_while(|(at, _)| **at <= to);
+                let there = there.filter(|(at, _)| !self.hidden.contains(&(partition, **at)));
                 let messages = there
+                    .take(messages_max as usize)
                     .take_while(|(_, message)| {
                         let fits = bytes == 0 || bytes + message.len() <= bytes_max as usize;
                         bytes += message.len();
@@ -282,7 +295,7 @@ impl Engine {
             }
             Ask::Put { ticket, name, expected, bytes } => {
                 let there = self.objects.get(&name).map_or(0, |object| object.version);
-                let is_done = expected.is_none_or(|expected| expected == there);
+                let is_done = self.takes_objects && expected.is_none_or(|expected| expected == there);
                 if is_done {
                     self.versions += 1;
                     let before = self.objects.insert(name, Object { version: self.versions, bytes });

@@ -24,7 +24,7 @@ use tokio::runtime::{Builder, Runtime};
 
 use super::notes::Notes;
 use super::retention::Retention;
-use super::starting::{append_bytes_max, founding, prove, reach};
+use super::starting::{append_bytes_max, founding, prove, reach, segment_bytes};
 use super::watching::watch;
 use super::{ClusterFault, ClusterView, OfCluster, ToCluster};
 use crate::config::{Cluster, Config};
@@ -33,6 +33,8 @@ use crate::wall_clock;
 
 /// Appends of a partition in flight at most. A journal has one commit in flight; what else is said of a partition is little.
 const APPENDS_IN_FLIGHT_MAX: usize = 4;
+/// Bytes of indexes that wait for the engine at most, of all partitions.
+const UNKEPT_BYTES_MAX: u64 = 128 << 20;
 /// How long a stop waits for the partitions to be given up.
 const DRAIN_MAX: Duration = Duration::from_secs(4);
 /// Epochs of rooms in memory begin above those that any log has, at a place by chance.
@@ -153,13 +155,14 @@ impl Joining {
         let addresses = if cluster.addresses.is_empty() { vec![listen.to_string()] } else { cluster.addresses.clone() };
         let Founding { cluster_id, partitions, blank_epoch } = self.founding;
         let limits = &config.limits;
+        let append_bytes_max = append_bytes_max(limits.frame_bytes_max, cluster);
         // Each partition has its share of what a core keeps.
         let share = u64::from(partitions.div_ceil(config.cores.len() as u16));
         let partition = PartitionConfig {
             by: NodeId { name: name_hash(&name), run: random()? },
             appends_in_flight_max: APPENDS_IN_FLIGHT_MAX,
             store: StoreConfig {
-                segment_bytes: cluster.segment_bytes.into(),
+                segment_bytes: segment_bytes(cluster.segment_bytes.into(), append_bytes_max),
                 stream_bytes_max: self.stream_bytes_max,
                 seed: random()?,
             },
@@ -181,6 +184,7 @@ impl Joining {
             partition,
             dead_after_ms: cluster.dead_after_ms.into(),
             engine_cache_bytes: cluster.engine_cache_bytes,
+            unkept_bytes_max: UNKEPT_BYTES_MAX,
         })
     }
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use banter_cluster::engine::Answer;
 use banter_engine::gate::{self, GateFault};
 use banter_engine::{Engine, EngineConfig, EngineFault, Founding, streams};
+use banter_log::PAGE_BYTES;
 use banter_log::state::STATE_BYTES_MAX;
 use flume::Sender;
 
@@ -34,6 +35,14 @@ pub fn engine_config(cluster: &Cluster) -> EngineConfig {
 pub fn append_bytes_max(frame_bytes_max: u32, cluster: &Cluster) -> u64 {
     let record = u64::from(frame_bytes_max) + STATE_BYTES_MAX as u64;
     u64::from(cluster.append_bytes_max).max(record) + APPEND_HEADER_BYTES
+}
+
+/// Bytes of a segment: never fewer than the longest append and what lies beside it, or a room whose message is so long could never
+/// be posted to.
+pub fn segment_bytes(wanted: u64, append_bytes_max: u64) -> u64 {
+    const PAGE: u64 = PAGE_BYTES as u64;
+    // Its header, and the proof behind the last block.
+    wanted.max(append_bytes_max.next_multiple_of(PAGE) + 2 * PAGE)
 }
 
 /// Reaches the engine, waiting for it as long as nobody says stop.
@@ -118,4 +127,16 @@ pub async fn founding(engine: &Engine) -> Result<(Founding, u64), ClusterFault> 
         streams::describe(engine.connection()).await.map_err(|fault| ClusterFault::Streams(fault.to_string()))?;
     let bytes_max = described.partitions.iter().flatten().map(|stream| stream.config.max_bytes).min();
     Ok((described.founding, bytes_max.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(0)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_segment_holds_the_longest_append() {
+        assert_eq!(segment_bytes(4 << 20, 300_000), 4 << 20);
+        let least = segment_bytes(64 << 10, 300_000);
+        assert!(least >= 300_000 + 2 * PAGE_BYTES as u64 && least.is_multiple_of(PAGE_BYTES as u64), "{least}");
+    }
 }

@@ -10,6 +10,8 @@ use super::look::{Heard, Seen};
 
 /// From this share of what it may hold a stream is told of, in hundredths: posts are refused at a hundred.
 const FULL_PERCENT: u64 = 80;
+/// Clocks of nodes may be so far apart, in milliseconds: more than a beat takes to be heard.
+const CLOCKS_APART_MS_MAX: i64 = 1_000;
 /// Nodes at least, so that one can take over.
 const NODES_MIN: usize = 2;
 
@@ -28,6 +30,7 @@ pub(super) fn of(seen: &Seen) -> Vec<String> {
     findings.extend(seen.faults.iter().filter(|fault| !(is_engine_down && follows(fault))).map(ToString::to_string));
     of_room(seen, &mut findings);
     of_nodes(seen, is_engine_down, &mut findings);
+    of_clocks(seen, &mut findings);
     findings
 }
 
@@ -169,6 +172,25 @@ fn of_nodes(seen: &Seen, is_engine_down: bool, findings: &mut Vec<String>) {
     }
 }
 
+/// Times of messages never go back, so behind a node whose clock is ahead all of a room has that time until the others' are there too.
+fn of_clocks(seen: &Seen, findings: &mut Vec<String>) {
+    let clocks = || seen.nodes.iter().filter_map(|heard| Some((heard.ahead_ms?, heard)));
+    let first = clocks().max_by_key(|(ahead_ms, _)| *ahead_ms);
+    let last = clocks().min_by_key(|(ahead_ms, _)| *ahead_ms);
+    let (Some((first_ms, first)), Some((last_ms, last))) = (first, last) else { return };
+    let apart_ms = first_ms.saturating_sub(last_ms);
+    if apart_ms > CLOCKS_APART_MS_MAX {
+        findings.push(format!(
+            "the clock of {} is {}.{} s ahead of that of {}: nothing is lost by it, but times of messages and what is too old go by whichever \
+             serves; set both by NTP (`timedatectl`)",
+            first.beat.node,
+            apart_ms / 1_000,
+            apart_ms % 1_000 / 100,
+            last.beat.node
+        ));
+    }
+}
+
 /// An address that means every address of a host, and none from outside.
 fn is_nowhere(address: &str) -> bool {
     address.parse::<std::net::SocketAddr>().is_ok_and(|address| address.ip().is_unspecified())
@@ -258,6 +280,17 @@ mod tests {
             assert!(line.starts_with(says), "{says}: {line}");
         }
         assert_eq!(lines.len(), 6);
+    }
+
+    #[test]
+    fn clocks_that_are_apart_are_told_of() {
+        let clocks = |ahead_ms: [Option<i64>; 2]| {
+            told(two(), |seen| seen.nodes.iter_mut().zip(ahead_ms).for_each(|(heard, ahead)| heard.ahead_ms = ahead))
+        };
+        assert_eq!(clocks([Some(-500), Some(500)]), "");
+        assert_eq!(clocks([None, Some(90_000)]), "", "an older one says no time");
+        let apart = clocks([Some(-500), Some(2_750)]);
+        assert!(apart.starts_with("the clock of bob is 3.2 s ahead of that of ann"), "{apart}");
     }
 
     #[test]

@@ -18,13 +18,13 @@ const PARTITIONS: u16 = 64;
 const REPLICAS: u8 = 3;
 /// Below this a partition holds a handful of segments, and is full in no time.
 const STREAM_BYTES_MIN: u64 = 16 << 20;
-/// Where no server says how much it may store. With 64 partitions a server sets 9 GiB aside, which a small disk has.
+/// Where no server says how much it may store. With 64 partitions a server sets 10 GiB aside, which a small disk has.
 const STREAM_BYTES: u64 = 128 << 20;
 /// Of what the servers have left, the share that a new cluster takes: the other half is there to grow by, or for another cluster.
 const ROOM_SHARE: u64 = 2;
-/// Each partition's share of the stream of indexes and checkpoints, as a part of its own size. They take a few
-/// hundredths of what they are of; of many small messages in many rooms a quarter, and then this stream is the first to be full.
-const INDEX_SHARE: u64 = 8;
+/// Each partition's share of the stream of indexes and checkpoints, as a part of its own size. They take a few hundredths of what they
+/// are of, and of many small messages in many rooms a quarter.
+const INDEX_SHARE: u64 = 4;
 
 /// How the streams are to be.
 #[derive(Clone, Debug, Args)]
@@ -286,12 +286,12 @@ mod tests {
 
     #[test]
     fn a_new_cluster_takes_half_of_what_the_smallest_server_has_left() {
-        let (founding, shape) = anew(&NOTHING_SAID, &rooms([1 << 40, 72 << 30, 90 << 30])).unwrap();
+        let (founding, shape) = anew(&NOTHING_SAID, &rooms([1 << 40, 80 << 30, 90 << 30])).unwrap();
         assert_eq!((founding.partitions, shape.replicas, shape.stream_bytes_max), (64, 3, 512 << 20));
-        assert_eq!(set_aside(founding.partitions, shape), 36 << 30);
+        assert_eq!(set_aside(founding.partitions, shape), 40 << 30);
         assert!((1 << 50..1 << 51).contains(&founding.blank_epoch));
         let (_, unasked) = anew(&NOTHING_SAID, &[]).unwrap();
-        assert_eq!(set_aside(64, unasked), 9 << 30);
+        assert_eq!(set_aside(64, unasked), 10 << 30);
     }
 
     #[test]
@@ -302,7 +302,7 @@ mod tests {
             assert!(told.contains(says), "{says}: {told}");
         }
         let line = InitLine { stream_bytes_max: Some(1 << 30), ..NOTHING_SAID };
-        assert!(fault(line, [64 << 30; 3]).contains("set 72 GiB aside"));
+        assert!(fault(line, [64 << 30; 3]).contains("set 80 GiB aside"));
         let line = InitLine { stream_bytes_max: Some(1 << 20), ..NOTHING_SAID };
         assert!(fault(line, [64 << 30; 3]).contains("16 MiB at least"));
         // Of five servers each keeps a part, and JetStream says whether it fits.

@@ -1,7 +1,7 @@
 //! What is seen of a cluster: its servers and streams, and the nodes that tell of themselves meanwhile.
 
 use std::convert::Infallible;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use banter_cluster::engine::Answer;
 use banter_cluster::members::{Beat, NODES_MAX};
@@ -37,6 +37,8 @@ pub(super) struct Seen {
 pub(super) struct Heard {
     /// What it told last.
     pub(super) beat: Beat,
+    /// How far its clock is ahead of this machine's, in milliseconds; none: it does not say.
+    pub(super) ahead_ms: Option<i64>,
     /// Another one was heard by the same name, and both go on.
     pub(super) is_double: bool,
     /// Starts of it that were heard before this one.
@@ -70,17 +72,18 @@ impl<'a> Looking<'a> {
         };
         // Where the streams cannot be seen, nobody knows the cluster's id, and whoever speaks by its name is believed.
         let cluster = health.streams.as_ref().ok().map(|description| description.founding.cluster_id);
-        let fresh = beats.into_iter().filter(|(heard_at, _)| heard_at.elapsed() <= FRESH);
-        let nodes =
-            heard(fresh.map(|(_, beat)| beat).filter(|beat| cluster.is_none_or(|cluster| beat.cluster == cluster)));
+        let fresh = beats.into_iter().filter(|(heard_at, ..)| heard_at.elapsed() <= FRESH);
+        let ours = fresh.filter(|(.., beat)| cluster.is_none_or(|cluster| beat.cluster == cluster));
+        let nodes = heard(ours.map(|(_, unix_ms, beat)| (unix_ms, beat)));
         Seen { servers: health.servers, streams: health.streams, nodes, faults }
     }
 
-    async fn listen(&self, beats: &mut Vec<(Instant, Beat)>) -> Infallible {
+    async fn listen(&self, beats: &mut Vec<(Instant, u64, Beat)>) -> Infallible {
         loop {
             match self.answers.recv_async().await {
                 Ok(Answer::Beat { bytes }) if beats.len() < BEATS_MAX => {
-                    beats.extend(read(&bytes).map(|beat| (Instant::now(), beat)));
+                    let unix_ms = UNIX_EPOCH.elapsed().map_or(0, |since| since.as_millis() as u64);
+                    beats.extend(read(&bytes).map(|beat| (Instant::now(), unix_ms, beat)));
                 }
                 Ok(_) => {}
                 Err(_) => std::future::pending().await,
@@ -98,13 +101,16 @@ fn read(bytes: &[u8]) -> Option<Beat> {
     Beat::read(bytes, of.cluster)
 }
 
-/// The nodes of these beats, which are in the order in which they were told.
-fn heard(beats: impl Iterator<Item = Beat>) -> Vec<Heard> {
+/// The nodes of these beats, which are in the order in which they were told, each with the time at which it was heard.
+fn heard(beats: impl Iterator<Item = (u64, Beat)>) -> Vec<Heard> {
     let mut nodes: Vec<Heard> = Vec::new();
-    for beat in beats {
+    for (unix_ms, beat) in beats {
+        let ahead_ms = (beat.unix_ms != 0).then(|| beat.unix_ms.cast_signed().wrapping_sub(unix_ms.cast_signed()));
         match nodes.iter().position(|heard| heard.beat.node == beat.node) {
-            Some(index) => nodes[index].on_beat(beat),
-            None if nodes.len() < NODES_MAX => nodes.push(Heard { beat, is_double: false, runs_before: Vec::new() }),
+            Some(index) => nodes[index].on_beat(ahead_ms, beat),
+            None if nodes.len() < NODES_MAX => {
+                nodes.push(Heard { beat, ahead_ms, is_double: false, runs_before: Vec::new() });
+            }
             None => {}
         }
     }
@@ -114,12 +120,12 @@ fn heard(beats: impl Iterator<Item = Beat>) -> Vec<Heard> {
 
 impl Heard {
     /// One that was started again has left its former run behind; two that share a name speak by turns.
-    fn on_beat(&mut self, beat: Beat) {
+    fn on_beat(&mut self, ahead_ms: Option<i64>, beat: Beat) {
         if beat.run != self.beat.run {
             self.is_double |= self.runs_before.contains(&beat.run);
             self.runs_before.push(self.beat.run);
         }
-        self.beat = beat;
+        (self.beat, self.ahead_ms) = (beat, ahead_ms);
     }
 }
 
@@ -141,21 +147,31 @@ pub(super) mod tests {
             broken: 0,
             term: 3,
             reaches_engine: true,
+            unix_ms: 0,
             version: "0.1.0".to_owned(),
         }
     }
 
     pub(in super::super) fn heard_one(beat: Beat) -> Heard {
-        Heard { beat, is_double: false, runs_before: Vec::new() }
+        Heard { beat, ahead_ms: None, is_double: false, runs_before: Vec::new() }
     }
 
     #[test]
     fn one_that_started_again_is_one_node_and_two_of_a_name_are_told_apart() {
-        let spoken = |runs: &[u64]| heard(runs.iter().map(|run| beat("ann", *run, NodeState::Standby)));
+        let spoken = |runs: &[u64]| heard(runs.iter().map(|run| (0, beat("ann", *run, NodeState::Standby))));
         assert!(!spoken(&[1, 1, 2, 2])[0].is_double && spoken(&[1, 1, 2, 2])[0].beat.run == 2);
         assert!(spoken(&[1, 2, 1])[0].is_double);
-        let several = heard(["bob", "ann", "bob"].map(|node| beat(node, 1, NodeState::Standby)).into_iter());
+        let several = heard(["bob", "ann", "bob"].map(|node| (0, beat(node, 1, NodeState::Standby))).into_iter());
         assert_eq!(several.iter().map(|heard| &*heard.beat.node).collect::<Vec<_>>(), ["ann", "bob"]);
+    }
+
+    #[test]
+    fn a_nodes_clock_is_what_it_told_last_beside_ours() {
+        let told = |unix_ms| Beat { unix_ms, ..beat("ann", 1, NodeState::Standby) };
+        let ahead = |beats: &[(u64, u64)]| heard(beats.iter().map(|&(at, unix_ms)| (at, told(unix_ms))))[0].ahead_ms;
+        assert_eq!(ahead(&[(1_000, 500), (1_500, 4_500)]), Some(3_000));
+        assert_eq!(ahead(&[(1_000, 400)]), Some(-600));
+        assert_eq!(ahead(&[(1_000, 0)]), None, "an older one says no time");
     }
 
     #[test]

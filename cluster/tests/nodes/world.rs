@@ -1,11 +1,6 @@
-//! Nodes with their real journals on an engine in memory, by seed: crashes, zombies, leader changes, cuts, late appends. What was
-//! acknowledged stays, at its place, for whoever owns the partition.
-
-mod common;
+//! The world that nodes live in: their real journals, an engine in memory, a load that posts and reads, and what is known to be true.
 
 use std::collections::BTreeMap;
-use std::num::NonZero;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use banter_cluster::engine::{Answer as EngineAnswer, Partition};
 use banter_cluster::entry::{NodeId, StreamEpochs};
@@ -23,10 +18,11 @@ use banter_protocol::frame::Frames;
 use banter_protocol::ids::{Epoch, RoomId, RoomName, Sequence};
 use banter_protocol::native::{read_message, write_message};
 use banter_protocol::request::{Body, BodyFormat};
-use common::chance::Chance;
-use common::engine::{Engine, Faults};
 
-const PARTITIONS: u16 = 4;
+use crate::common::chance::Chance;
+use crate::common::engine::{Engine, Faults};
+
+pub const PARTITIONS: u16 = 4;
 const ROOMS: usize = 12;
 const UNIX_MS: u64 = 1_700_000_000_000;
 
@@ -40,14 +36,14 @@ fn partition_of(room: usize) -> u16 {
 
 /// What is known to have happened, by who asks and by nobody else.
 #[derive(Debug, Default)]
-struct Truth {
+pub struct Truth {
     /// What was ever read or acknowledged of a place.
     places: BTreeMap<(usize, u64, u64), String>,
     /// The last place of a room that was acknowledged.
     acknowledged: BTreeMap<usize, (u64, u64)>,
-    acknowledged_count: u64,
+    pub acknowledged_count: u64,
     /// Something was too old, and forgotten.
-    has_forgotten: bool,
+    pub has_forgotten: bool,
 }
 
 impl Truth {
@@ -75,8 +71,8 @@ struct Open {
 }
 
 #[derive(Debug)]
-struct PartitionAt {
-    journal: Journal,
+pub struct PartitionAt {
+    pub journal: Journal,
     rooms: Vec<Open>,
     /// What is in the commit in flight: room, place, body.
     flight: Vec<(usize, u64, String)>,
@@ -84,10 +80,10 @@ struct PartitionAt {
     pages: BTreeMap<u32, (usize, u64)>,
 }
 
-struct Machine {
-    node: Option<Node>,
+pub struct Machine {
+    pub node: Option<Node>,
     id: Option<NodeId>,
-    partitions: BTreeMap<u16, PartitionAt>,
+    pub partitions: BTreeMap<u16, PartitionAt>,
     is_serving: bool,
     /// It does nothing until then, and hears all of it at once.
     stopped_until_ms: u64,
@@ -96,24 +92,24 @@ struct Machine {
     skew_ms: u64,
 }
 
-struct World {
-    engine: Engine,
+pub struct World {
+    pub engine: Engine,
     stream_bytes_max: u64,
-    machines: Vec<Machine>,
-    truth: Truth,
-    chance: Chance,
-    serves: u64,
+    pub machines: Vec<Machine>,
+    pub truth: Truth,
+    pub chance: Chance,
+    pub serves: u64,
     notes: Vec<String>,
     posts: u64,
     forgets: bool,
     /// Disks of the engine have bits that are others.
-    flips: bool,
+    pub flips: bool,
     /// Partitions that a node would not serve.
-    broken: u64,
+    pub broken: u64,
 }
 
 impl World {
-    fn new(seed: u64, nodes: usize, stream_bytes_max: u64) -> Self {
+    pub fn new(seed: u64, nodes: usize, stream_bytes_max: u64) -> Self {
         let mut chance = Chance::new(seed);
         let machines = (0..nodes).map(|_| Machine {
             node: None,
@@ -175,11 +171,12 @@ impl World {
             partition,
             dead_after_ms: 2_000,
             engine_cache_bytes: 256 << 10,
+            unkept_bytes_max: 256 << 10,
         };
         (at.node, at.id) = (Some(Node::new(config, now)), Some(by));
     }
 
-    fn crash(&mut self, machine: usize) {
+    pub fn crash(&mut self, machine: usize) {
         self.engine.forget(machine);
         let at = &mut self.machines[machine];
         (at.node, at.is_serving, at.stopped_until_ms) = (None, false, 0);
@@ -187,7 +184,7 @@ impl World {
         at.missed.clear();
     }
 
-    fn tell(&mut self, machine: usize, input: Input) {
+    pub fn tell(&mut self, machine: usize, input: Input) {
         let now = self.now(machine);
         let mut out = Vec::new();
         if let Some(node) = &mut self.machines[machine].node {
@@ -390,7 +387,7 @@ impl World {
     }
 
     /// A millisecond passes.
-    fn step(&mut self) {
+    pub fn step(&mut self) {
         self.engine.now_ms += 1;
         for (machine, answer) in self.engine.step() {
             if self.is_stopped(machine) {
@@ -417,7 +414,7 @@ impl World {
         }
     }
 
-    fn work(&mut self) {
+    pub fn work(&mut self) {
         for machine in 0..self.machines.len() {
             if self.is_stopped(machine) || !self.machines[machine].is_serving {
                 continue;
@@ -450,7 +447,7 @@ impl World {
         }
     }
 
-    fn harm(&mut self) {
+    pub fn harm(&mut self) {
         let machine = self.chance.within(0, self.machines.len() as u64 - 1) as usize;
         match self.chance.within(0, 6) {
             0 => self.crash(machine),
@@ -498,7 +495,7 @@ impl World {
         }
     }
 
-    fn owners(&self) -> Vec<usize> {
+    pub fn owners(&self) -> Vec<usize> {
         let is_serving = |node: &Node| node.state() == NodeState::Serving;
         (0..self.machines.len()).filter(|&at| self.machines[at].node.as_ref().is_some_and(is_serving)).collect()
     }
@@ -510,7 +507,7 @@ impl World {
     }
 
     /// It comes to rest: one owner, who shows all that was ever acknowledged.
-    fn comes_to_rest(&mut self) {
+    pub fn comes_to_rest(&mut self) {
         let until_ms = self.engine.now_ms + 90_000;
         self.heal_all();
         while !self.rests() || !self.shows_all() {
@@ -606,110 +603,5 @@ impl World {
             assert!(self.engine.now_ms < until_ms, "a page of room {room} does not come");
             self.step();
         }
-    }
-}
-
-fn run(seed: u64, flips: bool) -> World {
-    let nodes = 2 + (seed % 2) as usize;
-    let mut world = World::new(seed, nodes, 64 << 20);
-    world.flips = flips;
-    let end_ms = 20_000 + (seed % 5) * 10_000;
-    while world.engine.now_ms < end_ms {
-        world.step();
-        world.work();
-        if world.chance.is_per_mille(1) {
-            world.harm();
-        }
-    }
-    world.comes_to_rest();
-    world
-}
-
-/// Runs seeds on all CPUs: `SEEDS` of them, from `SEED` on. What is added up: acknowledged posts, times that a node served, broken partitions.
-fn run_seeds(usual: u64, flips: bool) -> (u64, [u64; 3]) {
-    let number = |name: &str| std::env::var(name).ok().map(|number| number.parse::<u64>().expect("a number"));
-    let (first, seeds) = (number("SEED").unwrap_or(0), number("SEEDS").unwrap_or(usual));
-    let next = AtomicU64::new(first);
-    let sums = [0; 3].map(AtomicU64::new);
-    let work = || {
-        loop {
-            let seed = next.fetch_add(1, Ordering::Relaxed);
-            if seed >= first + seeds {
-                return;
-            }
-            let world = std::panic::catch_unwind(|| run(seed, flips));
-            let world = world.unwrap_or_else(|_| panic!("seed {seed}: run again with SEED={seed} SEEDS=1"));
-            let counts = [world.truth.acknowledged_count, world.serves, world.broken];
-            sums.iter().zip(counts).for_each(|(sum, count)| _ = sum.fetch_add(count, Ordering::Relaxed));
-            if (seed + 1 - first).is_multiple_of(500) {
-                eprintln!("{} of {seeds} seeds", seed + 1 - first);
-            }
-        }
-    };
-    std::thread::scope(|scope| {
-        for _ in 0..std::thread::available_parallelism().map_or(1, NonZero::get) {
-            scope.spawn(work);
-        }
-    });
-    (seeds, sums.map(AtomicU64::into_inner))
-}
-
-#[test]
-fn what_was_acknowledged_stays_whoever_owns_the_partition() {
-    let (seeds, [acknowledged, serves, _]) = run_seeds(150, false);
-    println!("{seeds} seeds: {acknowledged} acknowledged, {serves} times an owner");
-    assert!(acknowledged > 100 * seeds && serves > seeds);
-}
-
-#[test]
-fn what_a_damaged_disk_of_the_engine_answers_is_never_shown() {
-    let (seeds, [acknowledged, serves, broken]) = run_seeds(150, true);
-    println!("{seeds} seeds: {acknowledged} acknowledged, {serves} times an owner, {broken} times damage was told");
-    assert!(acknowledged > 100 * seeds && serves > seeds);
-    assert!(broken > 0 || seeds < 20, "no damage was met");
-}
-
-#[test]
-fn what_is_forgotten_makes_room_in_streams_that_were_full() {
-    let mut world = World::new(1, 2, 2 << 20);
-    let fills = |world: &mut World| {
-        let is_full = |at: &PartitionAt| at.journal.state(Class::SERVER) == State::Full;
-        let all_full = |machine: &Machine| {
-            machine.partitions.len() == usize::from(PARTITIONS) && machine.partitions.values().all(is_full)
-        };
-        let until_ms = world.engine.now_ms + 300_000;
-        while !world.machines.iter().any(all_full) {
-            assert!(world.engine.now_ms < until_ms, "the streams do not become full");
-            world.step();
-            world.work();
-        }
-        world.truth.acknowledged_count
-    };
-    let once = fills(&mut world);
-    assert!(once > 0);
-    for _ in 0..3 {
-        // The second half with nothing written behind the first one's checkpoint.
-        for half in [2, 1] {
-            let owner = world.owners()[0];
-            for partition in 0..PARTITIONS {
-                let node = world.machines[owner].node.as_ref().expect("a node");
-                let kept = node.segments(Partition(partition)).filter(|segment| segment.stage == Stage::Kept);
-                let segments: Vec<u64> = kept.map(|segment| segment.header.id).collect();
-                let count = segments.len().div_ceil(half);
-                world.truth.has_forgotten = true;
-                let segments = segments.into_iter().take(count).collect();
-                world.tell(owner, Input::Forget(Partition(partition), segments));
-            }
-            let until_ms = world.engine.now_ms + 30_000;
-            while world.engine.now_ms < until_ms {
-                world.step();
-            }
-        }
-        for partition in 0..PARTITIONS {
-            let bytes = world.engine.bytes(Partition(partition));
-            assert!(bytes < 512 << 10, "what was forgotten is still there: {bytes} bytes");
-        }
-        let before = world.truth.acknowledged_count;
-        assert!(fills(&mut world) > before + once / 2, "what was forgotten makes no room");
     }
 }
