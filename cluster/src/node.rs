@@ -353,11 +353,6 @@ impl Node {
     fn closed(&mut self, partition: engine::Partition, closing: Closing, now: Now, out: &mut Vec<Out>) {
         out.push(Out::Closed(partition));
         match closing {
-            // It was given up a while ago, and is claimed again by now.
-            Closing::Released if self.state == NodeState::Claiming => {
-                self.unclaimed.insert(partition.0);
-                self.claim_next(now, out);
-            }
             Closing::Released => {}
             Closing::Lost { .. } => self.step_down(SteppedDown::Lost { partition }, now, out),
             Closing::Broken(fault) => {
@@ -401,6 +396,10 @@ impl Node {
     }
 
     fn begin_claiming(&mut self, now: Now, out: &mut Vec<Out>) {
+        // What was being given up may wait for a stream without a leader: it would keep all others from being served.
+        let releasing = self.partitions.iter().zip(0..).filter(|(partition, _)| partition.state() == State::Releasing);
+        let releasing: Vec<u16> = releasing.map(|(_, number)| number).collect();
+        releasing.into_iter().for_each(|number| self.partition(number, partition::Input::Abandon, now, out));
         (self.state, self.claims_since_ms) = (NodeState::Claiming, now.monotonic_ms);
         self.heard_itself_ms = now.monotonic_ms;
         self.unclaimed = (0..self.config.partitions).collect();

@@ -350,6 +350,7 @@ impl Partition {
 
     fn abandon(&mut self, out: &mut Vec<Out>) {
         self.appends.abandon();
+        self.is_releasing = false;
         if !matches!(self.stage, Stage::Foreign | Stage::Broken { .. }) {
             self.close(Stage::Foreign, Closing::Released, out);
         }
@@ -604,7 +605,9 @@ impl Partition {
         }
     }
 
+    /// Nothing more is said in its stream, not even that it is given up: it is nobody's until somebody claims it.
     fn broken(&mut self, fault: LoadFault, out: &mut Vec<Out>) {
+        self.appends.abandon();
         self.close(Stage::Broken { may_pass: fault.may_pass() }, Closing::Broken(fault), out);
     }
 

@@ -125,7 +125,7 @@ fn what_is_forgotten_makes_room_in_streams_that_were_full() {
 fn steps_until(world: &mut World, within_ms: u64, what: &str, is: impl Fn(&World) -> bool) {
     let until_ms = world.engine.now_ms + within_ms;
     while !is(world) {
-        assert!(world.engine.now_ms < until_ms, "not within {within_ms} ms: {what}");
+        assert!(world.engine.now_ms < until_ms, "not within {within_ms} ms: {what}: {}", world.told());
         world.step();
     }
 }
@@ -168,6 +168,24 @@ fn a_partition_whose_stream_lacked_something_is_served_once_it_is_there() {
     world.engine.hidden.clear();
     steps_until(&mut world, 15_000, "it is tried again", |world| open_count(world) == usize::from(PARTITIONS));
     world.comes_to_rest();
+}
+
+#[test]
+fn what_a_node_could_not_give_up_for_want_of_a_leader_keeps_it_from_serving_nothing_else_again() {
+    let mut world = World::new(1, 2, 64 << 20);
+    steps_until(&mut world, 10_000, "all are served", |world| open_count(world) == usize::from(PARTITIONS));
+    let (first, second) = (world.owners()[0], 1 - world.owners()[0]);
+    world.stop(first, 8_000);
+    steps_until(&mut world, 7_000, "the other has them", |world| world.owners().contains(&second));
+    world.engine.change_leader(0, 90_000);
+    steps_until(&mut world, 30_000, "the one that stood still gives them up", |world| world.owners() == [second]);
+    world.crash(second);
+    steps_until(&mut world, 30_000, "it serves again", |world| {
+        world.owners() == [first] && open_count(world) == usize::from(PARTITIONS) - 1
+    });
+    steps_until(&mut world, 90_000, "and that one too, in the end", |world| {
+        open_count(world) == usize::from(PARTITIONS)
+    });
 }
 
 #[test]

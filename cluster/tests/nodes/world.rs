@@ -143,7 +143,7 @@ impl World {
         Now { monotonic_ms: self.engine.now_ms, unix_ms: UNIX_MS + self.machines[machine].skew_ms + self.engine.now_ms }
     }
 
-    fn start(&mut self, machine: usize) {
+    pub fn start(&mut self, machine: usize) {
         let (now, seed) = (self.now(machine), self.chance.number());
         let at = &mut self.machines[machine];
         at.runs += 1;
@@ -382,6 +382,11 @@ impl World {
         self.ask_disk(machine, partition);
     }
 
+    /// It stands still for so long.
+    pub fn stop(&mut self, machine: usize, for_ms: u64) {
+        self.machines[machine].stopped_until_ms = self.engine.now_ms + for_ms;
+    }
+
     fn is_stopped(&self, machine: usize) -> bool {
         self.machines[machine].stopped_until_ms > self.engine.now_ms
     }
@@ -451,7 +456,10 @@ impl World {
         let machine = self.chance.within(0, self.machines.len() as u64 - 1) as usize;
         match self.chance.within(0, 6) {
             0 => self.crash(machine),
-            1 => self.machines[machine].stopped_until_ms = self.engine.now_ms + self.chance.within(50, 7_000),
+            1 => {
+                let for_ms = self.chance.within(50, 7_000);
+                self.stop(machine, for_ms);
+            }
             2 | 3 => {
                 let (stream, for_ms) =
                     (self.chance.within(0, u64::from(PARTITIONS) - 1), self.chance.within(50, 5_000));
@@ -512,8 +520,15 @@ impl World {
         self.heal_all();
         while !self.rests() || !self.shows_all() {
             self.heal_all();
-            assert!(self.engine.now_ms < until_ms, "it does not come to rest: {:#?}", self.last_notes());
+            assert!(self.engine.now_ms < until_ms, "it does not come to rest: {}", self.told());
         }
+    }
+
+    /// What every node does, and what they noted last.
+    pub fn told(&self) -> String {
+        let nodes = self.machines.iter().flat_map(|machine| &machine.node);
+        let seen: Vec<_> = nodes.map(|node| (node.state(), node.partitions().collect::<Vec<_>>())).collect();
+        format!("{seen:?} {:#?}", self.last_notes())
     }
 
     fn last_notes(&self) -> Vec<&String> {
