@@ -190,10 +190,13 @@ impl Keeping {
         }
     }
 
-    fn begin_if_due(&mut self, store: &Store, standing: &Standing, out: &mut Vec<Out>) {
+    /// Puts a checkpoint, if one is due.
+    pub fn begin_if_due(&mut self, store: &Store, standing: &Standing, out: &mut Vec<Out>) {
         let Since { segments, bytes } = self.since;
-        let is_worth_it = segments >= SEGMENTS_MAX || bytes >= TIMES_ITS_BYTES * self.last_bytes || store.is_full();
-        if segments == 0 || !is_worth_it || !matches!(self.stage, Stage::Idle) {
+        let is_worth_it = segments >= SEGMENTS_MAX || bytes >= TIMES_ITS_BYTES * self.last_bytes;
+        // Also what an owner before this one forgot makes room only behind a checkpoint.
+        let makes_room = || store.is_tight() && needs_from(store, standing) > self.needed_from;
+        if !matches!(self.stage, Stage::Idle) || !((segments > 0 && is_worth_it) || makes_room()) {
             return;
         }
         if standing.is_certain { self.begin(store, standing, out) } else { self.pause(out) }
@@ -219,8 +222,7 @@ impl Keeping {
         self.made += 1;
         // No two owners have the same term, and a name is used once: what is named stays what it is while it is read.
         let newest = Newest { number: self.term << MADE_BITS | self.made, bytes: bytes.len() as u64 };
-        let oldest = checkpoint.segments.iter().map(|segment| segment.began).min().unwrap_or(u64::MAX);
-        let needed_from = oldest.min(walk.through + 1);
+        let needed_from = needs_from(store, standing);
         let (pieces, ticket) = (object::cut(bytes).into(), self.ticket());
         self.stage = Stage::Putting { newest, needed_from, since: self.since, pieces, piece: 0, ticket };
         self.put(out);
@@ -247,7 +249,7 @@ impl Keeping {
                 if is_done {
                     self.was_named(out)
                 } else {
-                    self.look(out)
+                    self.look_for_newest(out)
                 }
             }
             (Stage::Looking(asked), Answer::Object { ticket, object }) if *asked == ticket => {
@@ -296,10 +298,10 @@ impl Keeping {
         (self.newest, self.last_bytes, self.needed_from) = (Some(newest), newest.bytes, needed_from);
         self.since = Since { segments: self.since.segments - since.segments, bytes: self.since.bytes - since.bytes };
         // Which version it has is asked: the next one takes its place.
-        self.look(out);
+        self.look_for_newest(out);
     }
 
-    fn look(&mut self, out: &mut Vec<Out>) {
+    fn look_for_newest(&mut self, out: &mut Vec<Out>) {
         let (ticket, name) = (self.ticket(), self.name(ObjectKind::Newest, 0));
         self.stage = Stage::Looking(ticket);
         out.push(Out::Ask(Ask::Get { ticket, name }));
@@ -340,6 +342,12 @@ impl Keeping {
     pub fn partition(&self) -> Partition {
         self.stream.partition
     }
+}
+
+/// From where on a checkpoint of what is there now needs the stream: what lies before it is forgotten.
+fn needs_from(store: &Store, standing: &Standing) -> u64 {
+    let there = store.segments().filter(|segment| !segment.is_forgotten);
+    there.map(|segment| segment.began.0).min().unwrap_or(standing.terms.through + 1)
 }
 
 fn covered(segment: &StoredSegment) -> CoveredSegment {

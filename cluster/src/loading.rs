@@ -308,7 +308,14 @@ impl Loading {
         });
         let is_whole = bytes.len() as u64 == newest.bytes;
         let found = Checkpoint::read(&bytes, self.stream).filter(|_| is_whole);
-        if found.as_ref().is_some_and(|found| found.walk.through >= self.claim.term) {
+        if let Some(Checkpoint { walk: Terms { through, .. }, .. }) = found
+            && through >= self.claim.term
+        {
+            // An owner that came later put it, or the stream was made anew beside what was derived of it.
+            self.lost_count += 1;
+            if self.lost_count > LOST_MAX {
+                return self.broken(StreamFault::Vanished { known: through }.into(), out);
+            }
             out.push(Out::Doubt);
             return self.pause(Again::Newest, out);
         }
@@ -346,22 +353,32 @@ impl Loading {
             return self.pause(Again::Walk, out);
         }
         self.pause_ms = PAUSE_MS;
-        let term = self.claim.term;
-        for (sequence, message) in messages.into_iter().take_while(|(sequence, _)| *sequence < term) {
-            match self.take(sequence, &message) {
+        for (sequence, message) in messages {
+            // All before the claim was to be there.
+            let taken = if sequence < self.claim.term {
+                self.take(sequence, &message)
+            } else if self.terms.through + 1 < self.claim.term {
+                let (from, to) = (self.terms.through + 1, self.claim.term - 1);
+                Err(StreamFault::Missing { from, to }.into())
+            } else {
+                break;
+            };
+            match taken {
                 Ok(()) => {}
                 // Behind a checkpoint of a while ago the stream may be purged.
                 Err(LoadFault::Stream(StreamFault::Missing { .. })) if self.lost_count < LOST_MAX => {
                     self.lost_count += 1;
                     return self.begin_anew(out);
                 }
-                Err(fault) => {
-                    self.stage = Stage::Ended;
-                    return out.push(Out::Broken(fault));
-                }
+                Err(fault) => return self.broken(fault, out),
             }
         }
         self.walk_on(out);
+    }
+
+    fn broken(&mut self, fault: LoadFault, out: &mut Vec<Out>) {
+        self.stage = Stage::Ended;
+        out.push(Out::Broken(fault));
     }
 
     fn take(&mut self, sequence: u64, message: &Bytes) -> Result<(), LoadFault> {

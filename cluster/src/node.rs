@@ -37,8 +37,10 @@ const CUT_OFF_MS: u64 = 15_000;
 const DOUBTFUL_MS: u64 = 10_000;
 /// For how long it counts that the engine answered one that stands by, in milliseconds.
 const REACHED_MS: u64 = 3_000;
-/// How long the other partitions wait for one that cannot be claimed, as when its stream has no leader, in milliseconds.
+/// How long the other partitions wait for one that cannot be claimed or read, as when its stream has no leader, in milliseconds.
 const CLAIMING_MS_MAX: u64 = 3_000;
+/// How long taking over takes until it is told that it takes long, and again, in milliseconds.
+const WAITS_TOLD_MS: u64 = 10_000;
 /// How often a broken partition is tried again whose stream may be there at another look, in milliseconds.
 const MEND_MS: u64 = 10_000;
 /// How often it looks whether partitions are still its own that it may have lost, in milliseconds.
@@ -147,6 +149,24 @@ pub enum Note {
         took_ms: u64,
         /// Messages of streams that were read.
         read: u64,
+        /// Those that are not open, and whose rooms are not served.
+        missing: Vec<engine::Partition>,
+    },
+    /// Taking them over takes long.
+    Waits {
+        /// How long so far, in milliseconds.
+        took_ms: u64,
+        /// Partitions that are open.
+        open: usize,
+        /// Those whose stream does not take the claim.
+        claimed: usize,
+        /// Those that are being read.
+        read: usize,
+    },
+    /// A partition is open that was not when the others began to be served.
+    Opened {
+        /// Which.
+        partition: engine::Partition,
     },
     /// They are another's.
     StepsDown {
@@ -198,6 +218,8 @@ pub struct Node {
     /// Since when it listens, or nobody owns the partitions.
     ownerless_since_ms: Option<u64>,
     claims_since_ms: u64,
+    /// How long it took when it was told last that it takes long.
+    waits_told_ms: u64,
     beat_ms: u64,
     doubt_ms: u64,
     /// Another was heard that thinks itself the owner.
@@ -239,6 +261,7 @@ impl Node {
             state: NodeState::Standby,
             ownerless_since_ms: Some(now.monotonic_ms),
             claims_since_ms: 0,
+            waits_told_ms: 0,
             beat_ms: now.monotonic_ms,
             doubt_ms: 0,
             has_rival: false,
@@ -343,6 +366,9 @@ impl Node {
             partition::Out::Opened { parts, read } => {
                 self.read += read;
                 out.push(Out::Opened(partition, parts));
+                if self.state == NodeState::Serving {
+                    out.push(Out::Note(Note::Opened { partition }));
+                }
                 self.claim_next(now, out);
                 self.look_whether_all_are_open(now, out);
             }
@@ -379,20 +405,39 @@ impl Node {
         }
         let took_ms = now.monotonic_ms.saturating_sub(self.claims_since_ms);
         let is = |wanted: fn(State) -> bool| self.partitions.iter().any(|partition| wanted(partition.state()));
-        // Of one that is claimed for long the others' rooms are served meanwhile, and its own as soon as it is claimed.
+        // Of one that takes long the others' rooms are served meanwhile, and its own as soon as it is open.
+        let takes_long = |state| matches!(state, State::Claiming | State::Loading { .. });
         let is_ready = |partition: &Partition| match partition.state() {
             State::Open { .. } | State::Broken => true,
-            State::Claiming => took_ms >= CLAIMING_MS_MAX,
-            State::Foreign | State::Loading { .. } | State::Releasing => false,
+            State::Claiming | State::Loading { .. } => took_ms >= CLAIMING_MS_MAX,
+            State::Foreign | State::Releasing => false,
         };
-        let is_in_vain = is(|state| state == State::Claiming) && !is(|state| matches!(state, State::Open { .. }));
+        let is_in_vain = is(takes_long) && !is(|state| matches!(state, State::Open { .. }));
         if is_in_vain || !self.partitions.iter().all(is_ready) {
+            self.tell_that_it_waits(took_ms, out);
             return;
         }
         self.state = NodeState::Serving;
         out.push(Out::Serve);
-        out.push(Out::Note(Note::Serves { took_ms, read: std::mem::take(&mut self.read) }));
+        let missing = self.partitions.iter().zip(0..).filter(|(it, _)| !matches!(it.state(), State::Open { .. }));
+        let missing = missing.map(|(_, number)| engine::Partition(number)).collect();
+        out.push(Out::Note(Note::Serves { took_ms, read: std::mem::take(&mut self.read), missing }));
         self.beat(now, out);
+    }
+
+    /// Taking over takes seconds: behind [`WAITS_TOLD_MS`] of it, and each time as long again, it is told what it waits for.
+    fn tell_that_it_waits(&mut self, took_ms: u64, out: &mut Vec<Out>) {
+        if took_ms < self.waits_told_ms + WAITS_TOLD_MS {
+            return;
+        }
+        self.waits_told_ms = took_ms;
+        let count = |is: fn(State) -> bool| self.partitions.iter().filter(|partition| is(partition.state())).count();
+        out.push(Out::Note(Note::Waits {
+            took_ms,
+            open: count(|state| matches!(state, State::Open { .. })),
+            claimed: count(|state| state == State::Claiming),
+            read: count(|state| matches!(state, State::Loading { .. })),
+        }));
     }
 
     fn begin_claiming(&mut self, now: Now, out: &mut Vec<Out>) {
@@ -400,7 +445,7 @@ impl Node {
         let releasing = self.partitions.iter().zip(0..).filter(|(partition, _)| partition.state() == State::Releasing);
         let releasing: Vec<u16> = releasing.map(|(_, number)| number).collect();
         releasing.into_iter().for_each(|number| self.partition(number, partition::Input::Abandon, now, out));
-        (self.state, self.claims_since_ms) = (NodeState::Claiming, now.monotonic_ms);
+        (self.state, self.claims_since_ms, self.waits_told_ms) = (NodeState::Claiming, now.monotonic_ms, 0);
         self.heard_itself_ms = now.monotonic_ms;
         self.unclaimed = (0..self.config.partitions).collect();
         out.push(Out::Note(Note::Claims { from: self.last_owner.take() }));
@@ -410,8 +455,11 @@ impl Node {
 
     fn claim_next(&mut self, now: Now, out: &mut Vec<Out>) {
         let is_busy = |partition: &&Partition| matches!(partition.state(), State::Claiming | State::Loading { .. });
+        // Those that wait for a leader must not keep the others from their turn.
+        let took_ms = now.monotonic_ms.saturating_sub(self.claims_since_ms);
+        let busy_max = CLAIMING_MAX * (1 + (took_ms / CLAIMING_MS_MAX) as usize);
         while self.state == NodeState::Claiming
-            && self.partitions.iter().filter(is_busy).count() < CLAIMING_MAX
+            && self.partitions.iter().filter(is_busy).count() < busy_max
             && let Some(number) = self.unclaimed.pop_first()
         {
             self.nonce = self.nonce.wrapping_add(1);
@@ -517,6 +565,7 @@ impl Node {
                 self.look_for_an_owner(now, out);
             }
             NodeState::Serving | NodeState::Claiming => {
+                self.claim_next(now, out);
                 self.look_whether_all_are_open(now, out);
                 self.mend(now, out);
                 let silent_ms = now_ms.saturating_sub(self.heard_itself_ms);

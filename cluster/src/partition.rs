@@ -367,6 +367,7 @@ impl Partition {
         if purpose == Purpose::Appends as u64 {
             return self.appends(appends::Input::Engine(answer), unix_ms, cache, out);
         }
+        let standing = self.reader_standing();
         match &mut self.stage {
             Stage::Loading(loading) if purpose == Purpose::Loading as u64 => {
                 let mut follows = Vec::new();
@@ -386,7 +387,12 @@ impl Partition {
             }
             Stage::Open(open) if purpose == Purpose::Own as u64 => {
                 match answer {
-                    Answer::Tail { tail: Some(Tail { bytes, .. }), .. } => open.store.set_stream_bytes(bytes),
+                    Answer::Tail { tail: Some(Tail { bytes, .. }), .. } => {
+                        open.store.set_stream_bytes(bytes);
+                        let mut follows = Vec::new();
+                        open.keeping.begin_if_due(&open.store, &standing, &mut follows);
+                        self.keeping_outs(follows, unix_ms, cache, out);
+                    }
                     // What was purged makes room.
                     Answer::Done { .. } => self.measure(out),
                     _ => {}

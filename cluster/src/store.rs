@@ -248,8 +248,13 @@ impl Store {
     }
 
     /// Whether the stream takes no segment more.
-    pub fn is_full(&self) -> bool {
+    fn is_full(&self) -> bool {
         !self.has_space_for(PAGE_BYTES as u64)
+    }
+
+    /// Whether the stream takes less than another segment: a post may find no space from there on.
+    pub fn is_tight(&self) -> bool {
+        !self.has_space_for(self.config.segment_bytes)
     }
 
     fn has_space_for(&self, bytes: u64) -> bool {

@@ -53,6 +53,15 @@ pub enum StreamsFault {
         /// A stream that is there.
         partition: String,
     },
+    /// A stream is not there, and the cluster was in use: made anew it would give places in rooms a second time.
+    #[error(
+        "stream {stream} is missing, and the cluster was in use: where a NATS server was just started, wait until it is led again; else it is \
+         lost: restore it from a backup (`nats stream restore`), or make the cluster anew and import an export"
+    )]
+    Lost {
+        /// The stream.
+        stream: String,
+    },
     /// Some of its streams are there, and others are not.
     #[error(
         "stream {stream} is missing: run `banter cluster init` again, if it was never there; else restore it from a backup"
@@ -74,8 +83,8 @@ pub enum StreamsFault {
     },
     /// The servers have no room for it.
     #[error(
-        "no room for stream {stream}: {what}; all streams together reserve their sizes on each server, so choose smaller ones, or raise \
-         jetstream.max_file_store of the servers"
+        "no room for stream {stream}: {what}; each copy needs a server of its own, and all streams together reserve their sizes on each: start \
+         as many servers as copies are asked for, choose smaller streams, or raise jetstream.max_file_store of the servers"
     )]
     NoRoom {
         /// The stream.
@@ -204,6 +213,12 @@ pub async fn init(
     let partitions = (0..founding.partitions)
         .map(|number| StreamConfig::partition(&connection.names, Partition(number), founding, shape));
     let wanted: Vec<_> = std::iter::once(index).chain(partitions).collect();
+    // No node starts before all are there, so none was ever written to if the making was broken off.
+    if found.values().any(|stream| stream.last > 0)
+        && let Some(lost) = wanted.iter().find(|config| !found.contains_key(&config.name))
+    {
+        return Err(StreamsFault::Lost { stream: lost.name.clone() });
+    }
     for (index, config) in wanted.iter().enumerate() {
         let is_new = match found.remove(&config.name) {
             Some(state) => same(&state.config, config).map(|()| false)?,

@@ -70,6 +70,20 @@ async fn a_lost_stream_of_the_indexes_is_told_and_no_other_cluster_is_made_over_
 }
 
 #[tokio::test]
+async fn a_lost_partition_is_made_anew_only_where_no_node_ever_wrote() {
+    let Some(servers) = Servers::shared() else { return };
+    let connection = Connection::open(&servers.config("gone")).await.unwrap();
+    init(&connection, FOUNDING, SHAPE).await.unwrap();
+    servers::request(servers, "STREAM.DELETE.BANTER_gone_003", "".into()).await;
+    let told = init(&connection, FOUNDING, SHAPE).await.unwrap().1;
+    assert_eq!(told.iter().filter(|progress| progress.is_new).count(), 1, "a making that was broken off goes on");
+    servers::publish(servers, "banter.gone.log.004", "a claim").await;
+    servers::request(servers, "STREAM.DELETE.BANTER_gone_003", "".into()).await;
+    let fault = init(&connection, FOUNDING, SHAPE).await.unwrap_err();
+    assert!(matches!(&fault, StreamsFault::Lost { stream } if stream == "BANTER_gone_003"), "{fault}");
+}
+
+#[tokio::test]
 async fn streams_grow_in_place_never_shrink_and_keep_what_an_operator_chose() {
     let Some(servers) = Servers::shared() else { return };
     let connection = Connection::open(&servers.config("growing")).await.unwrap();

@@ -171,6 +171,17 @@ impl Engine {
         claims.map(said_by).find_map(|said| if let Said::Claim { by, .. } = said { Some(by) } else { None })
     }
 
+    /// All that a stream holds is purged, by hand.
+    pub fn purge_all(&mut self, partition: Partition) {
+        let first = self.streams[partition.index()].last + 1;
+        self.streams[partition.index()].purge(first);
+    }
+
+    /// A stream is removed and made anew.
+    pub fn make_anew(&mut self, partition: Partition) {
+        self.streams[partition.index()] = Stream { first: 1, ..Stream::default() };
+    }
+
     /// The last sequence of a stream.
     pub fn last(&self, partition: Partition) -> u64 {
         self.streams[partition.index()].last

@@ -151,13 +151,7 @@ fn a_stream_without_a_leader_keeps_its_own_rooms_waiting_and_no_others() {
 
 #[test]
 fn a_partition_whose_stream_lacked_something_is_served_once_it_is_there() {
-    let mut world = World::new(1, 2, 64 << 20);
-    world.flips = true;
-    steps_until(&mut world, 10_000, "all are served", |world| open_count(world) == usize::from(PARTITIONS));
-    for _ in 0..2_000 {
-        world.step();
-        world.work();
-    }
+    let mut world = in_use(1);
     // One that no checkpoint covers yet.
     let last = world.engine.last(Partition(0));
     world.engine.hidden.insert((Partition(0), last - 1));
@@ -186,6 +180,72 @@ fn what_a_node_could_not_give_up_for_want_of_a_leader_keeps_it_from_serving_noth
     steps_until(&mut world, 90_000, "and that one too, in the end", |world| {
         open_count(world) == usize::from(PARTITIONS)
     });
+}
+
+/// All are served, and something was posted.
+fn in_use(seed: u64) -> World {
+    let mut world = World::new(seed, 2, 64 << 20);
+    world.flips = true;
+    steps_until(&mut world, 10_000, "all are served", |world| open_count(world) == usize::from(PARTITIONS));
+    for _ in 0..2_000 {
+        world.step();
+        world.work();
+    }
+    world
+}
+
+#[test]
+fn a_stream_that_was_purged_or_made_anew_by_hand_costs_its_own_rooms_and_no_others() {
+    for harm in [
+        |world: &mut World| world.engine.purge_all(Partition(0)),
+        |world: &mut World| world.engine.make_anew(Partition(0)),
+    ] {
+        let mut world = in_use(1);
+        let owner = world.owners()[0];
+        harm(&mut world);
+        world.crash(owner);
+        steps_until(&mut world, 30_000, "the others are served", |world| {
+            open_count(world) == usize::from(PARTITIONS) - 1 && world.broken == 1
+        });
+    }
+}
+
+#[test]
+fn what_an_owner_forgot_right_before_its_death_makes_room_at_the_next_one() {
+    let mut world = World::new(1, 2, 2 << 20);
+    steps_until(&mut world, 10_000, "all are served", |world| open_count(world) == usize::from(PARTITIONS));
+    let is_full = |at: &PartitionAt| at.journal.state(Class::SERVER) == State::Full;
+    let any_full = |world: &World| world.machines.iter().flat_map(|it| it.partitions.values()).any(is_full);
+    while !any_full(&world) {
+        world.step();
+        world.work();
+    }
+    let first = world.owners()[0];
+    let full = world.machines[first].partitions.iter().find(|(_, at)| is_full(at)).map(|(number, _)| *number);
+    let partition = Partition(full.expect("one is full"));
+    // One who takes over what is full writes nothing, so that nothing but what goes makes a checkpoint due.
+    world.crash(first);
+    let owner = 1 - first;
+    steps_until(&mut world, 10_000, "the other serves", |world| open_count(world) == usize::from(PARTITIONS));
+    world.start(first);
+    for _ in 0..10_000 {
+        world.step();
+    }
+    let segments = |world: &World| {
+        let node = world.machines[owner].node.as_ref().expect("a node");
+        let kept = node.segments(partition).filter(|segment| segment.stage == Stage::Kept && !segment.is_forgotten);
+        kept.map(|segment| segment.header.id).collect::<Vec<u64>>()
+    };
+    let forgotten = segments(&world);
+    world.truth.has_forgotten = true;
+    world.tell(owner, Input::Forget(partition, forgotten.clone()));
+    steps_until(&mut world, 1_000, "it is said", |world| {
+        let there = segments(world);
+        !forgotten.iter().any(|segment| there.contains(segment))
+    });
+    world.crash(owner);
+    steps_until(&mut world, 60_000, "the next one makes room", |world| world.engine.bytes(partition) < 512 << 10);
+    world.comes_to_rest();
 }
 
 #[test]

@@ -256,6 +256,12 @@ pub async fn until_current(asker: &Asker, partition: Partition, last: u64) {
 }
 
 /// Asks JetStream what the engine never asks.
+/// Puts a message where a stream keeps it.
+pub async fn publish(servers: &Servers, subject: &'static str, body: &'static str) {
+    let client = async_nats::connect(&servers.config("any").servers).await.unwrap();
+    client.request(subject, body.into()).await.unwrap();
+}
+
 pub async fn request(servers: &Servers, subject: &str, body: Bytes) -> serde_json::Value {
     let client = async_nats::connect(&servers.config("any").servers).await.unwrap();
     let answer = client.request(format!("$JS.API.{subject}"), body).await.unwrap();

@@ -1,7 +1,9 @@
 //! What the server's log is told of the cluster.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use banter_cluster::engine::Partition;
 use banter_cluster::loading::LoadFault;
 use banter_cluster::node::{Note, SteppedDown};
 
@@ -16,21 +18,51 @@ pub struct Notes {
     lines: u32,
     left_out: u32,
     last: Option<Instant>,
+    /// Partitions that are told as broken, and why: they are tried again and again, and told once.
+    broken: BTreeMap<u16, LoadFault>,
 }
 
 impl Notes {
     /// Something is told.
     pub fn tell(&mut self, note: &Note) {
         match note {
-            Note::Claims { from: Some(from) } => tracing::info!(event = "cluster_claims", "taking over from {from}"),
-            Note::Claims { from: None } => tracing::info!(event = "cluster_claims", "no node serves: taking over"),
-            Note::Serves { took_ms, read } => tracing::info!(
+            Note::Claims { from } => {
+                self.broken.clear();
+                match from {
+                    Some(from) => tracing::info!(event = "cluster_claims", "taking over from {from}"),
+                    None => tracing::info!(event = "cluster_claims", "no node serves: taking over"),
+                }
+            }
+            Note::Waits { took_ms, open, claimed, read } => tracing::warn!(
+                event = "cluster_waits",
+                took_ms,
+                "taking over takes long, {} s by now: {open} partitions are open, the streams of {claimed} take no claim, and {read} are being \
+                 read; look at the engine's servers and streams (`banter cluster status`)",
+                took_ms / 1_000
+            ),
+            Note::Serves { took_ms, read, missing } if missing.is_empty() => tracing::info!(
                 event = "cluster_serves",
                 took_ms,
                 read,
                 "this node serves: all partitions are its own, {took_ms} ms and {read} messages of the engine later"
             ),
+            Note::Serves { took_ms, missing, .. } => tracing::warn!(
+                event = "cluster_serves",
+                took_ms,
+                "this node serves, but for partition {}: their rooms answer `unavailable` until they are open ({took_ms} ms)",
+                listed(missing)
+            ),
+            Note::Opened { partition } => {
+                self.broken.remove(&partition.0);
+                tracing::info!(
+                    event = "cluster_opened",
+                    partition = partition.0,
+                    "partition {} is served too",
+                    partition.0
+                );
+            }
             Note::StepsDown { why } => self.steps_down(*why),
+            Note::Broken { partition, fault } if self.broken.insert(partition.0, *fault) == Some(*fault) => {}
             Note::Broken { partition, fault } => tracing::error!(
                 event = "cluster_broken",
                 partition = partition.0,
@@ -38,6 +70,7 @@ impl Notes {
                 partition.0,
                 cure_of(fault)
             ),
+            Note::Doubtful { partition } | Note::Trusted { partition } if self.broken.contains_key(&partition.0) => {}
             Note::Doubtful { partition } => self.crowd(|| {
                 tracing::warn!(
                     event = "cluster_doubtful",
@@ -85,6 +118,14 @@ impl Notes {
     }
 }
 
+/// Numbers of partitions, as far as a line holds them.
+fn listed(partitions: &[Partition]) -> String {
+    const SHOWN_MAX: usize = 16;
+    let shown: Vec<String> = partitions.iter().take(SHOWN_MAX).map(|partition| partition.0.to_string()).collect();
+    let more = partitions.len().saturating_sub(SHOWN_MAX);
+    shown.join(", ") + &if more > 0 { format!(" and {more} more") } else { String::new() }
+}
+
 /// What to do about a partition that cannot be served.
 fn cure_of(fault: &LoadFault) -> &'static str {
     match fault {
@@ -93,7 +134,8 @@ fn cure_of(fault: &LoadFault) -> &'static str {
         }
         LoadFault::Unfinished => "`banter cluster import` says how to begin anew",
         _ => {
-            "the engine's stream is damaged: look at its servers (`banter cluster status`), and restore the stream from a backup"
+            "the engine's stream is damaged, or somebody else wrote to it: look at its servers (`banter cluster status`), and restore the stream \
+             from a backup (docs/cluster.md, \"A stream that is lost\")"
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::storage::ages::Ages;
 use crate::storage::retention::{Held, Leave, Rules, plan};
 
 /// How often it is looked.
-const LOOK_EVERY: Duration = Duration::from_secs(30);
+const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// Segments of a partition that are forgotten at a time.
 const FORGOTTEN_MAX: usize = 256;
 
