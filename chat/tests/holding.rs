@@ -191,3 +191,21 @@ fn a_server_of_its_own_waits_for_its_disk_as_long_as_that_takes() {
     server.rest();
     assert_eq!(server.heard, ["posted 1"]);
 }
+
+#[test]
+fn where_the_stream_has_no_leader_for_the_next_segment_posts_are_not_told_that_it_is_full() {
+    let mut node = Node::new(RoomPolicies::all(Durability::Synced));
+    let room = room_in(3, 0);
+    node.unprepared.insert(LogId(3));
+    assert!(node.open_log(3));
+    node.reader(0, "ann", &[&room]);
+    node.post(0, 7, &room, None);
+    node.rest();
+    node.pass(4_500);
+    assert_eq!(node.hear(0), [unavailable(7)]);
+    // Refused for the segment's sake, before its own time is over.
+    node.post(0, 8, &room, None);
+    node.turn();
+    node.pass(u64::from(HOLD_MS) - 100);
+    assert_eq!(node.hear(0), [unavailable(8)]);
+}

@@ -292,6 +292,12 @@ impl Node {
         self.partitions.iter().map(Partition::state)
     }
 
+    /// Partitions whose posts find no space.
+    pub fn full(&self) -> impl Iterator<Item = engine::Partition> {
+        let full = self.partitions.iter().zip(0..).filter(|(partition, _)| partition.lacks_space());
+        full.map(|(_, number)| engine::Partition(number))
+    }
+
     /// The segments of a partition, while it is open.
     pub fn segments(&self, partition: engine::Partition) -> impl Iterator<Item = &StoredSegment> {
         self.partitions.get(partition.index()).into_iter().flat_map(Partition::segments)

@@ -262,6 +262,11 @@ impl Partition {
         if let Stage::Open(open) = &self.stage { open.store.unkept_bytes() } else { 0 }
     }
 
+    /// Whether its posts find no space.
+    pub fn lacks_space(&self) -> bool {
+        if let Stage::Open(open) = &self.stage { open.store.lacks_space() } else { false }
+    }
+
     /// Whether segments may begin.
     pub fn hold(&mut self, is_held: bool) {
         if let Stage::Open(open) = &mut self.stage {

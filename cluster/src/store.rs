@@ -252,6 +252,11 @@ impl Store {
         !self.has_space_for(PAGE_BYTES as u64)
     }
 
+    /// Whether a segment waits for space.
+    pub fn lacks_space(&self) -> bool {
+        !self.unprepared.is_empty()
+    }
+
     /// Whether the stream takes less than another segment: a post may find no space from there on.
     pub fn is_tight(&self) -> bool {
         !self.has_space_for(self.config.segment_bytes)

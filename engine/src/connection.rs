@@ -1,8 +1,8 @@
 //! One connection to the engine's servers: how it is made, and one question at a time about streams.
 
 use std::path::Path;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use async_nats::{Client, ConnectError, ConnectErrorKind, ConnectOptions, Event, ServerAddr};
 use bytes::Bytes;
@@ -15,6 +15,9 @@ use crate::limits::{
     CARE_MAX, CARE_TRIES, INBOX_MESSAGES_MAX, OUTBOX_MESSAGES_MAX, RETRY_AFTER_MAX, SIGN_EVERY, TRY_MAX,
 };
 use crate::names::Names;
+
+/// How long the same word of a server is not told again.
+const SAID_AGAIN: Duration = Duration::from_secs(60);
 
 /// A connection to the servers, which is made again whenever it is lost.
 #[derive(Clone, Debug)]
@@ -160,6 +163,7 @@ async fn options(
     told: watch::Sender<u64>,
 ) -> Result<ConnectOptions, EngineFault> {
     let told = Arc::new(told);
+    let said = Arc::new(Mutex::new(Said::default()));
     let mut options = ConnectOptions::new()
         .name(format!("banter {}", config.cluster))
         .connection_timeout(TRY_MAX)
@@ -168,12 +172,17 @@ async fn options(
         .subscription_capacity(INBOX_MESSAGES_MAX)
         .reconnect_delay_callback(retry_after)
         .event_callback(move |event| {
-            let told = told.clone();
+            let (told, said) = (told.clone(), said.clone());
             async move {
                 match event {
                     Event::Disconnected | Event::Closed => told.send_modify(|losses| *losses += 1),
                     // Most of all, that this user may not speak of these subjects: an ask then has no answer.
-                    Event::ServerError(error) => tracing::warn!("the engine's server says: {error}"),
+                    Event::ServerError(error) => {
+                        let text = error.to_string();
+                        if said.lock().unwrap_or_else(PoisonError::into_inner).is_new(&text) {
+                            tracing::warn!("the engine's server says: {text}{}", cure_of(&text));
+                        }
+                    }
                     _ => {}
                 }
             }
@@ -198,6 +207,33 @@ async fn options(
         options = options.add_root_certificates(path.clone());
     }
     Ok(options)
+}
+
+/// What a server said last, and when that was told: what is refused is asked again twice a second.
+#[derive(Default)]
+struct Said {
+    text: String,
+    told: Option<Instant>,
+}
+
+impl Said {
+    /// Whether it is to be told: it is another thing than before, or a while ago.
+    fn is_new(&mut self, text: &str) -> bool {
+        let is_new = self.text != text || self.told.is_none_or(|told| told.elapsed() >= SAID_AGAIN);
+        if is_new {
+            (self.text, self.told) = (text.to_owned(), Some(Instant::now()));
+        }
+        is_new
+    }
+}
+
+/// What to do about what a server says.
+fn cure_of(text: &str) -> &'static str {
+    if text.contains("Permissions Violation") {
+        "; this user may not speak of that: give it `banter.NAME.>`, with the name of this cluster (deploy/nats/banter-common.conf)"
+    } else {
+        ""
+    }
 }
 
 /// A part of an address, in which some characters are written as `%40`.
@@ -231,5 +267,17 @@ fn not_connected(servers: String, error: &ConnectError) -> EngineFault {
         // A certificate that is not trusted shows as an error of the socket.
         ConnectErrorKind::Io if why.contains("certificate") => EngineFault::Tls { servers, why },
         _ => EngineFault::Unreachable { servers, why },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_server_says_over_and_over_is_told_once_a_while_with_its_cure() {
+        let mut said = Said::default();
+        assert!(said.is_new("a") && !said.is_new("a") && said.is_new("b") && said.is_new("a"));
+        assert!(cure_of("nats: Permissions Violation for Publish to \"banter.b.beat\"").contains("banter.NAME.>"));
     }
 }

@@ -315,6 +315,13 @@ fn render_cluster(text: &mut String, seen: &ClusterSeen) {
     for (state, count) in [("open", open), ("doubtful", doubtful), ("broken", broken), ("elsewhere", elsewhere)] {
         let _ = writeln!(text, "{name}{{state=\"{state}\"}} {count}");
     }
+    head(
+        text,
+        "banter_cluster_full",
+        "gauge",
+        "Partitions of the cluster that find no space: their posts are refused.",
+    );
+    let _ = writeln!(text, "banter_cluster_full {}", seen.full.len());
     let help = "What keeps the cluster's engine from being proved, looked at once a minute: 0, if it is proved.";
     head(text, "banter_cluster_engine_faults", "gauge", help);
     let _ = writeln!(text, "banter_cluster_engine_faults {}", seen.unproved.len());

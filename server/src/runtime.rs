@@ -162,6 +162,8 @@ pub fn run(
     let unix_ms = wall_clock::unix_ms();
     let mut epochs = EpochFile::open(&config.data)?;
     let revocations = RevocationsFile::open(&config.data, unix_ms / 1_000)?;
+    // Ahead of listening: whoever connected to a node that waits for the engine would hear nothing.
+    let joining = join_cluster(config, &control_inbox)?;
     let doors = config.admin.as_ref().map(|admin| Doors::open(admin, report.descriptors)).transpose()?;
     let (address, listeners) = listen(config.listen, config.cores.len())?;
     let bells = (0..listeners.len())
@@ -169,7 +171,6 @@ pub fn run(
         .collect::<io::Result<Vec<_>>>()
         .map_err(system("making an eventfd"))?;
     let (to_keeper, keeper_inbox) = flume::unbounded();
-    let joining = join_cluster(config, &control_inbox)?;
     let (reserved, mut log) = open_log(config, &mut epochs, unix_ms)?;
     let place = joining.as_ref().map(|joining| joining.placement(config.cores.len() as u16)).transpose()?;
     let placement = place.unwrap_or(address::Placement::of_one_server(config.cores.len() as u16));

@@ -10,6 +10,7 @@ use banter_protocol::ids::Sequence;
 
 use super::queue::LogQueue;
 use super::{Open, SEGMENT_WAIT_MS_MAX};
+use crate::closing::unavailable;
 use crate::logs::LogId;
 use crate::parcel::{Answer, Down, Refusal};
 use crate::rooms::Rooms;
@@ -24,9 +25,7 @@ const WAITING_RETRY_AFTER_MS: u64 = 1_000;
 pub(super) fn refusal_of(journal: &Journal, class: Class) -> Option<Refusal> {
     match journal.state(class) {
         State::Open => None,
-        State::Full => {
-            Some(log_full("the disk of the log is full: reading goes on, and posts when there is space again"))
-        }
+        State::Full => Some(log_full("the log has no space left: reading goes on, and posts when there is some again")),
         State::Failed => Some(Refusal::new(
             ErrorCode::LogFailed,
             "the log could not be written: reading goes on, and posts when the server was started again",
@@ -36,11 +35,9 @@ pub(super) fn refusal_of(journal: &Journal, class: Class) -> Option<Refusal> {
 
 /// What a post with so many bytes of records is answered while it does not fit what is left of the log.
 pub(super) fn refusal_of_size(journal: &Journal, class: Class, record_bytes: usize) -> Option<Refusal> {
-    journal.lacks_space_for(class, record_bytes).then(|| {
-        log_full(
-            "the disk of the log is full, and this does not fit what is left of it: post it again, or a smaller one",
-        )
-    })
+    journal
+        .lacks_space_for(class, record_bytes)
+        .then(|| log_full("the log has little space left, and this does not fit: post it again, or a smaller one"))
 }
 
 fn log_full(message: &'static str) -> Refusal {
@@ -57,7 +54,7 @@ fn log_full(message: &'static str) -> Refusal {
 pub(crate) fn log_is_full() -> Refusal {
     Refusal {
         code: ErrorCode::Overloaded,
-        message: "log_waiting_bytes_max is reached: posts come faster than the disk of the log takes them".into(),
+        message: "log_waiting_bytes_max is reached: posts come faster than the log takes them".into(),
         retry_after_ms: Some(WAITING_RETRY_AFTER_MS),
         scope: Some(Scope::Server),
         reason: None,
@@ -94,13 +91,18 @@ impl Rooms {
         let now_ms = turn.now.monotonic_ms;
         let since_ms = *self.commits.logs[log.index()].waiting_since_ms.entry(class).or_insert(now_ms);
         let is_over = now_ms >= since_ms + SEGMENT_WAIT_MS_MAX;
-        is_over.then(|| log_full("the disk takes long to make a segment of the log: post again"))
+        // In a cluster it is the engine that is waited for: its streams have a leader again within seconds, and space was not asked for.
+        let refusal = || match self.commits.hold_ms {
+            Some(_) => unavailable(),
+            None => log_full("the disk takes long to make a segment of the log: post again"),
+        };
+        is_over.then(refusal)
     }
 
     pub(super) fn commit_failed(&mut self, log: LogId, turn: &mut Turn<'_>) {
         let class = self.commits.logs[log.index()].flight.class;
         let refusal = self.logs.get(log).and_then(|journal| refusal_of(journal, class));
-        let refusal = refusal.unwrap_or_else(|| log_full("the disk of the log was full for a moment: post again"));
+        let refusal = refusal.unwrap_or_else(|| log_full("the log had no space for a moment: post again"));
         self.refuse_class(log, class, &refusal, turn);
     }
 

@@ -49,6 +49,8 @@ pub struct Node {
     pub stalled: BTreeSet<LogId>,
     /// Logs whose reads nobody answers.
     pub unread: BTreeSet<LogId>,
+    /// Logs that get no segment.
+    pub unprepared: BTreeSet<LogId>,
     pub kept: Vec<(LogId, DiskAsk)>,
     pub now_ms: u64,
     pub unix_ms: u64,
@@ -88,6 +90,7 @@ impl Node {
             disks: BTreeMap::new(),
             stalled: BTreeSet::new(),
             unread: BTreeSet::new(),
+            unprepared: BTreeSet::new(),
             kept: Vec::new(),
             now_ms: 10,
             unix_ms: WALL_MS,
@@ -214,6 +217,7 @@ impl Node {
         let is_kept = match ask {
             DiskAsk::Append { .. } | DiskAsk::Prove => self.stalled.contains(&log),
             DiskAsk::Read(_) => self.unread.contains(&log),
+            DiskAsk::Prepare { .. } => self.unprepared.contains(&log),
             _ => false,
         };
         if is_kept {
@@ -229,6 +233,7 @@ impl Node {
         let log = LogId(partition);
         self.stalled.remove(&log);
         self.unread.remove(&log);
+        self.unprepared.remove(&log);
         let (of_log, others): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.kept).into_iter().partition(|(of, _)| *of == log);
         self.kept = others;

@@ -274,7 +274,9 @@ impl Shell {
         self.say_partitions();
     }
 
-    fn say_partitions(&self) {
+    fn say_partitions(&mut self) {
+        let full: Vec<u16> = self.node.full().map(|partition| partition.0).collect();
+        self.notes.full(&full);
         let states = || (0..).zip(self.node.partitions());
         let those =
             |is: fn(State) -> bool| states().filter(|(_, state)| is(*state)).map(|(number, _)| number).collect();
@@ -282,6 +284,7 @@ impl Shell {
             seen.open = states().filter(|(_, state)| matches!(state, State::Open { .. })).count() as u16;
             seen.doubtful = those(|state| matches!(state, State::Open { is_doubtful: true, .. }));
             seen.broken = those(|state| state == State::Broken);
+            seen.full = full;
         });
     }
 

@@ -20,6 +20,8 @@ pub struct Notes {
     last: Option<Instant>,
     /// Partitions that are told as broken, and why: they are tried again and again, and told once.
     broken: BTreeMap<u16, LoadFault>,
+    /// Partitions that are told as full.
+    full: Vec<u16>,
 }
 
 impl Notes {
@@ -83,6 +85,22 @@ impl Notes {
                 tracing::info!(event = "cluster_trusted", partition = partition.0, "partition {} goes on", partition.0);
             }),
         }
+    }
+
+    /// Those partitions find no space now.
+    pub fn full(&mut self, full: &[u16]) {
+        if let Some(new) = full.iter().find(|partition| !self.full.contains(partition)) {
+            tracing::warn!(
+                event = "cluster_full",
+                "{} partitions find no space in their streams, or for their indexes, as partition {new}: posts of their rooms are answered \
+                 `log_full`. Let rooms keep less (`retention_bytes`, `retention_hours`), or give the streams more: `banter cluster init \
+                 --stream-bytes-max`",
+                full.len()
+            );
+        } else if full.is_empty() && !self.full.is_empty() {
+            tracing::info!(event = "cluster_room", "all partitions have space again");
+        }
+        self.full = full.to_vec();
     }
 
     fn steps_down(&self, why: SteppedDown) {

@@ -21,6 +21,8 @@ pub struct ClusterSeen {
     pub open: u16,
     /// Those of the open ones for which the engine does not answer: their posts wait.
     pub doubtful: Vec<u16>,
+    /// Those of the open ones that find no space: their posts are refused.
+    pub full: Vec<u16>,
     /// Those that are not served, since their streams are not what they should be.
     pub broken: Vec<u16>,
     /// Addresses of the nodes that live, the one that serves first.

@@ -1,5 +1,6 @@
 //! `[cluster]`: several machines that serve one set of rooms, on a NATS JetStream that keeps what is acknowledged.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use toml::Spanned;
@@ -188,7 +189,7 @@ impl Document<'_> {
                 }
                 "engine_monitoring" => {
                     cluster.engine_monitoring =
-                        self.list("engine_monitoring", value, MUST_MONITORING, parse_text)?.value;
+                        self.list("engine_monitoring", value, MUST_MONITORING, parse_monitoring)?.value;
                 }
                 "append_bytes_max" => cluster.append_bytes_max = number("append_bytes_max", value)?,
                 "append_timeout_ms" => cluster.append_timeout_ms = number("append_timeout_ms", value)?,
@@ -221,8 +222,16 @@ fn parse_node(text: &str) -> Result<String, String> {
 
 fn parse_address(text: &str) -> Result<String, String> {
     let has_port = text.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
-    let is_fit = text.len() <= ADDRESS_BYTES_MAX && has_port && !text.contains(char::is_whitespace);
+    // A host and its port, and one that others can reach: every address of a host is none from outside.
+    let is_nowhere = text.parse::<SocketAddr>().is_ok_and(|address| address.ip().is_unspecified());
+    let is_odd = text.contains(char::is_whitespace) || text.contains('/') || is_nowhere;
+    let is_fit = text.len() <= ADDRESS_BYTES_MAX && has_port && !is_odd;
     is_fit.then(|| text.to_owned()).ok_or_else(|| MUST_ADDRESSES.to_owned())
+}
+
+fn parse_monitoring(text: &str) -> Result<String, String> {
+    let is_url = ["http://", "https://"].iter().any(|scheme| text.len() > scheme.len() && text.starts_with(scheme));
+    if is_url { Ok(text.to_owned()) } else { Err(MUST_MONITORING.to_owned()) }
 }
 
 fn parse_text(text: &str) -> Result<String, String> {
@@ -265,6 +274,9 @@ mod tests {
             ("[cluster]\nname = 'chat'\nengine = ['nats://a:4222']", "cannot have the engine prove itself"),
             ("[cluster]\nnames = 'chat'", "did you mean \"name\"?"),
             ("[cluster]\naddresses = ['chat']", "addresses must be a list"),
+            ("[cluster]\naddresses = ['http://chat:1']", "addresses must be a list"),
+            ("[cluster]\naddresses = ['0.0.0.0:1']", "addresses must be a list"),
+            ("[cluster]\nengine_monitoring = ['127.0.0.1:8222']", "engine_monitoring must be a list"),
             ("[cluster]\nnode = ''", "must be a name of 1 to 64 characters"),
         ] {
             assert!(fault(text).contains(says), "{text}: {}", fault(text));

@@ -60,11 +60,18 @@ pub fn parse_log(text: &str) -> Result<String, String> {
 }
 
 /// The filter that a text says. Values of fields are compared as they are: as patterns, a short one could take all of the memory.
+/// What the engine's library would say of itself is said by us, so of that only errors are told, unless the text names it.
 ///
 /// # Errors
 /// It is none.
 pub fn log_filter(text: &str) -> Result<EnvFilter, ParseError> {
-    EnvFilter::builder().with_regex(false).parse(text)
+    const LIBRARY: &str = "async_nats";
+    let filter = EnvFilter::builder().with_regex(false).parse(text)?;
+    let is_wider = filter.max_level_hint().is_none_or(|level| level > LevelFilter::ERROR);
+    if !is_wider || text.contains(LIBRARY) {
+        return Ok(filter);
+    }
+    Ok(filter.add_directive(format!("{LIBRARY}=error").parse()?))
 }
 
 fn is_misspelt(word: &str) -> bool {
@@ -75,6 +82,14 @@ fn is_misspelt(word: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_engines_library_is_quiet_unless_it_is_named() {
+        let filter = |text: &str| log_filter(text).unwrap().to_string();
+        assert!(filter("info").contains("async_nats=error"));
+        assert!(!filter("info,async_nats=debug").contains("async_nats=error"));
+        assert!(!filter("error").contains("async_nats") && !filter("off").contains("async_nats"));
+    }
 
     #[test]
     fn a_filter_of_few_bytes_takes_little_however_it_is_written() {

@@ -104,10 +104,9 @@ fn status(status: &Value) -> String {
     };
     let commit = status["commit"].as_str().map(|commit| format!(" ({})", plain(commit))).unwrap_or_default();
     let (version, up) = (told(&status["version"]), duration(status["uptime_seconds"].as_u64().unwrap_or_default()));
-    line(
-        "state",
-        &format!("{} since {} ({up}); banter {version}{commit}", told(&status["state"]), moment(&status["started"])),
-    );
+    let stands_by = status["state"] == "serving" && status["cluster"]["state"] == "stands_by";
+    let state = if stands_by { "standing by; runs".to_owned() } else { told(&status["state"]) };
+    line("state", &format!("{state} since {} ({up}); banter {version}{commit}", moment(&status["started"])));
     let troubles = status["troubles"].as_array().map_or(&[][..], Vec::as_slice);
     if troubles.is_empty() {
         line("troubles", "none");
@@ -383,6 +382,8 @@ mod tests {
 
     #[test]
     fn what_is_missing_in_an_answer_of_another_version_is_left_out_and_nothing_panics() {
+        let standby = status(&json!({"state": "serving", "started": 1_000, "cluster": {"state": "stands_by"}}));
+        assert!(standby.starts_with("state        standing by; runs since"), "{standby}");
         for nothing in [json!({}), json!(null), json!([1]), json!({"cores": 7, "config": []})] {
             assert!(status(&nothing).contains("state"));
             let _ = (

@@ -150,6 +150,8 @@ pub struct ClusterTold {
     open: u16,
     /// Those of the open ones for which the engine does not answer: their posts wait.
     doubtful: Vec<u16>,
+    /// Those of the open ones that find no space: their posts are refused.
+    full: Vec<u16>,
     /// Those that are not served, since their streams are not what they should be.
     broken: Vec<u16>,
     /// Addresses of the nodes that live, the one that serves first.
@@ -403,6 +405,12 @@ impl ClusterTold {
             let which = numbers(&self.broken);
             troubles.push(format!("partitions {which} of the cluster are not served; the server's log says why"));
         }
+        if !self.full.is_empty() {
+            let which = numbers(&self.full);
+            troubles.push(format!(
+                "partitions {which} of the cluster are full, and their posts refused: banter cluster status"
+            ));
+        }
         if !self.doubtful.is_empty() {
             let which = numbers(&self.doubtful);
             troubles.push(format!("the engine does not answer for partitions {which}: banter cluster status"));
@@ -418,9 +426,10 @@ fn numbers(numbers: &[u16]) -> String {
 
 impl From<ClusterSeen> for ClusterTold {
     fn from(seen: ClusterSeen) -> Self {
-        let ClusterSeen { cluster: name, node, is_serving, partitions, open, doubtful, broken, nodes, unproved } = seen;
+        let ClusterSeen { cluster: name, node, is_serving, partitions, open, doubtful, full, broken, nodes, unproved } =
+            seen;
         let state = if is_serving { "serves" } else { "stands_by" };
-        ClusterTold { name, node, state, partitions, open, doubtful, broken, nodes, unproved }
+        ClusterTold { name, node, state, partitions, open, doubtful, full, broken, nodes, unproved }
     }
 }
 
@@ -500,12 +509,18 @@ mod tests {
         surveyed.unreadiness = None;
         cluster.say(|seen| {
             (seen.is_serving, seen.doubtful, seen.broken) = (true, vec![2, 5], vec![7]);
+            seen.full = vec![9];
             seen.unproved = vec!["server s1 does not sync".to_owned()];
         });
         let told = status_of(&surveyed);
         assert_eq!(told.cluster.unwrap().state, "serves");
         let troubles = told.troubles.join("\n");
-        for trouble in ["partitions 7 of", "for partitions 2, 5: banter cluster status", "not proved: server s1"] {
+        for trouble in [
+            "partitions 7 of",
+            "partitions 9 of the cluster are full",
+            "for partitions 2, 5: banter cluster status",
+            "not proved: server s1",
+        ] {
             assert!(troubles.contains(trouble), "{trouble}: {troubles}");
         }
     }
