@@ -135,6 +135,8 @@ pub struct Store {
     sealings: Sealings,
     /// Bytes of the stream, as far as this node knows.
     stream_bytes: u64,
+    /// The last block found no space.
+    is_refusing: bool,
     /// Too much waits for the engine already: no segment begins.
     is_held: bool,
     /// Objects that are being removed: nobody waits for that.
@@ -173,6 +175,7 @@ impl Store {
             fetches: Fetches::default(),
             sealings: Sealings::default(),
             stream_bytes: 0,
+            is_refusing: false,
             is_held: false,
             removing: BTreeMap::new(),
         }
@@ -181,6 +184,7 @@ impl Store {
     /// The stream holds so many bytes.
     pub fn set_stream_bytes(&mut self, bytes: u64) {
         self.stream_bytes = bytes;
+        self.is_refusing &= self.is_tight();
     }
 
     /// Bytes of the stream, as far as this node knows.
@@ -252,9 +256,9 @@ impl Store {
         !self.has_space_for(PAGE_BYTES as u64)
     }
 
-    /// Whether a segment waits for space.
+    /// Whether a segment waits for space, or the last block found none.
     pub fn lacks_space(&self) -> bool {
-        !self.unprepared.is_empty()
+        self.is_refusing || !self.unprepared.is_empty()
     }
 
     /// Whether the stream takes less than another segment: a post may find no space from there on.
@@ -305,7 +309,8 @@ impl Store {
             Said::Block { bytes, .. } => (bytes.len() + BLOCK_ENTRY_BYTES) as u64 + ENGINE_MESSAGE_BYTES,
             _ => 0,
         };
-        if !self.has_space_for(bytes) {
+        self.is_refusing = !self.has_space_for(bytes);
+        if self.is_refusing {
             return out.push(Out::Disk(DiskAnswer::AppendFailed { is_full: true }));
         }
         let token = self.token(Pushed::Block { segment, offset, end_offset, bytes, wanted });
@@ -354,7 +359,10 @@ impl Store {
     pub fn full(&mut self, token: Token, out: &mut Vec<Out>) {
         match self.pushed.remove(&token) {
             Some(Pushed::Segment(header)) => self.has_no_space(header.class, out),
-            Some(Pushed::Block { .. }) => out.push(Out::Disk(DiskAnswer::AppendFailed { is_full: true })),
+            Some(Pushed::Block { .. }) => {
+                self.is_refusing = true;
+                out.push(Out::Disk(DiskAnswer::AppendFailed { is_full: true }));
+            }
             // Whether the stream's leader looked at more than the space nobody knows.
             Some(Pushed::Proof) => {
                 self.unproved += 1;

@@ -93,7 +93,8 @@ fn what_is_forgotten_makes_room_in_streams_that_were_full() {
         world.truth.acknowledged_count
     };
     let once = fills(&mut world);
-    assert!(once > 0);
+    let full = |world: &World| world.machines[world.owners()[0]].node.as_ref().expect("a node").full().count();
+    assert!(once > 0 && full(&world) == usize::from(PARTITIONS), "each is told");
     for _ in 0..3 {
         // The second half with nothing written behind the first one's checkpoint.
         for half in [2, 1] {
@@ -116,6 +117,7 @@ fn what_is_forgotten_makes_room_in_streams_that_were_full() {
             let bytes = world.engine.bytes(Partition(partition));
             assert!(bytes < 512 << 10, "what was forgotten is still there: {bytes} bytes");
         }
+        assert_eq!(full(&world), 0, "none is told any more");
         let before = world.truth.acknowledged_count;
         assert!(fills(&mut world) > before + once / 2, "what was forgotten makes no room");
     }

@@ -51,7 +51,7 @@ impl Notes {
             Note::Serves { took_ms, missing, .. } => tracing::warn!(
                 event = "cluster_serves",
                 took_ms,
-                "this node serves, but for partition {}: their rooms answer `unavailable` until they are open ({took_ms} ms)",
+                "this node serves, but for partitions {}: their rooms answer `unavailable` until they are open ({took_ms} ms)",
                 listed(missing)
             ),
             Note::Opened { partition } => {
