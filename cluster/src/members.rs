@@ -40,6 +40,9 @@ pub struct Beat {
     /// Whether the engine told it of a partition lately, as its leader does: who stands by looks.
     #[serde(default)]
     pub reaches_engine: bool,
+    /// Which rooms have which level and class by its file, as a hash; 0: it did not say.
+    #[serde(default)]
+    pub levels: u64,
     /// Its clock, in milliseconds since 1970, for people; 0: it did not say.
     #[serde(default)]
     pub unix_ms: u64,
@@ -192,6 +195,7 @@ mod tests {
             broken: 0,
             term: 0,
             reaches_engine: false,
+            levels: 0,
             unix_ms: 0,
             version: "0.1.0".to_owned(),
         }

@@ -102,8 +102,8 @@ fn judge_cluster(health: &Health, servers: &[(&str, &ServerState)], faults: &mut
     }
     match metas().find(|(server, meta)| meta.leader == server.name) {
         Some((_, meta)) => meta.replicas.iter().for_each(|peer| behind.on_peer(peer, "JetStream")),
-        // One that cannot be looked at may lead, and is told of already.
-        None if all_told && size > Some(1) => faults.push(GateFault::NoLeader),
+        // One that cannot be looked at, or was not named, may lead, and is told of already.
+        None if all_told && size == Some(servers.len()) && servers.len() > 1 => faults.push(GateFault::NoLeader),
         None => {}
     }
 }
@@ -261,6 +261,7 @@ mod tests {
         assert!(told_of_elsewhere.contains("none of engine_monitoring"), "{told_of_elsewhere}");
         let told_of_count = told(|health| drop(health.servers.remove(0)));
         assert!(told_of_count.starts_with("engine_monitoring names 2 servers and JetStream has 3"), "{told_of_count}");
+        assert!(!told_of_count.contains("no leader"), "the one that is not named leads: {told_of_count}");
         let told_of_leader =
             told(|health| (0..3).for_each(|number| jetstream(health, number).meta.as_mut().unwrap().leader.clear()));
         assert!(told_of_leader.starts_with("JetStream has no leader"), "{told_of_leader}");

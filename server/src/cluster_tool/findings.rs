@@ -31,6 +31,7 @@ pub(super) fn of(seen: &Seen) -> Vec<String> {
     of_room(seen, &mut findings);
     of_nodes(seen, is_engine_down, &mut findings);
     of_clocks(seen, &mut findings);
+    of_levels(seen, &mut findings);
     findings
 }
 
@@ -172,6 +173,19 @@ fn of_nodes(seen: &Seen, is_engine_down: bool, findings: &mut Vec<String>) {
     }
 }
 
+/// A room that comes to a node which has another level or class for it goes on under another epoch, or is lost with that node.
+fn of_levels(seen: &Seen, findings: &mut Vec<String>) {
+    let mut told = seen.nodes.iter().map(|heard| &heard.beat).filter(|beat| beat.levels != 0);
+    let Some(first) = told.next() else { return };
+    if let Some(other) = told.find(|beat| beat.levels != first.levels) {
+        findings.push(format!(
+            "{} and {} have other rooms: `durability`, and `durability` and retention of [[rooms]], must be the same in the file of each node; \
+             start the one that is wrong again once they are",
+            first.node, other.node
+        ));
+    }
+}
+
 /// Times of messages never go back, so behind a node whose clock is ahead all of a room has that time until the others' are there too.
 fn of_clocks(seen: &Seen, findings: &mut Vec<String>) {
     let clocks = || seen.nodes.iter().filter_map(|heard| Some((heard.ahead_ms?, heard)));
@@ -280,6 +294,15 @@ mod tests {
             assert!(line.starts_with(says), "{says}: {line}");
         }
         assert_eq!(lines.len(), 6);
+    }
+
+    #[test]
+    fn nodes_whose_files_give_rooms_other_levels_are_told_of() {
+        let levels = |levels: [u64; 2]| {
+            told(two(), |seen| seen.nodes.iter_mut().zip(levels).for_each(|(heard, levels)| heard.beat.levels = levels))
+        };
+        assert_eq!((levels([7, 7]), levels([0, 7])), (String::new(), String::new()));
+        assert!(levels([7, 8]).starts_with("ann and bob have other rooms"));
     }
 
     #[test]

@@ -147,6 +147,7 @@ pub(super) mod tests {
             broken: 0,
             term: 3,
             reaches_engine: true,
+            levels: 0,
             unix_ms: 0,
             version: "0.1.0".to_owned(),
         }
