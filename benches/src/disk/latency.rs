@@ -129,11 +129,14 @@ mod tests {
     }
 
     #[test]
-    fn a_rate_is_kept_and_the_file_is_gone_afterwards() {
+    fn a_rate_is_never_passed_and_the_file_is_gone_afterwards() {
         // Not every file system that holds temporary folders knows O_DIRECT; the one of the sources does.
         let folder = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
         let report = run_in(folder.path(), "--rate 50");
-        assert_eq!((report.blocks, report.durable_us.count, report.sync_us.count), (10, 10, 10));
+        // As many as 0.2 s have, or fewer on a busy machine.
+        let blocks = report.blocks;
+        assert_eq!((report.durable_us.count, report.sync_us.count), (blocks, blocks));
+        assert!((1..=10).contains(&blocks), "{blocks}");
         let report = run_in(folder.path(), "");
         assert!(report.blocks > 0 && report.durable_us.p50 >= report.sync_us.p50);
         assert!(block::files_of(folder.path()).unwrap().is_empty());
