@@ -267,7 +267,7 @@ impl Partition {
         if let Stage::Open(open) = &self.stage { open.store.lacks_space() } else { false }
     }
 
-    /// Whether segments may begin.
+    /// While it is held no segment begins.
     pub fn hold(&mut self, is_held: bool) {
         if let Stage::Open(open) = &mut self.stage {
             open.store.hold(is_held);

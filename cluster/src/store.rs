@@ -192,7 +192,7 @@ impl Store {
         self.stream_bytes
     }
 
-    /// Whether segments may begin: what is sealed is in memory until the engine has its index.
+    /// While it is held no segment begins: what is sealed is in memory until the engine has its index.
     pub fn hold(&mut self, is_held: bool) {
         self.is_held = is_held;
     }

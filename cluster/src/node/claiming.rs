@@ -70,7 +70,7 @@ impl Node {
     }
 
     pub(super) fn look_whether_all_are_open(&mut self, now: Now, out: &mut Vec<Out>) {
-        if self.state != NodeState::Claiming || !self.unclaimed.is_empty() {
+        if self.state != NodeState::Claiming {
             return;
         }
         let took_ms = now.monotonic_ms.saturating_sub(self.claims_since_ms);
@@ -83,7 +83,7 @@ impl Node {
             State::Foreign | State::Releasing => false,
         };
         let is_in_vain = is(takes_long) && !is(|state| matches!(state, State::Open { .. }));
-        if is_in_vain || !self.partitions.iter().all(is_ready) {
+        if is_in_vain || !self.unclaimed.is_empty() || !self.partitions.iter().all(is_ready) {
             self.tell_that_it_waits(took_ms, out);
             return;
         }

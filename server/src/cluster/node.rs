@@ -315,6 +315,7 @@ impl Shell {
             }
             Out::Serve => {
                 self.begin_epochs();
+                self.say_partitions();
                 self.view.say(|seen| seen.is_serving = true);
                 self.tell_all(|| OfCluster::Serving(Serving::Yes));
             }

@@ -405,6 +405,12 @@ impl ClusterTold {
             let which = numbers(&self.broken);
             troubles.push(format!("partitions {which} of the cluster are not served; the server's log says why"));
         }
+        let closed = self.partitions.saturating_sub(self.open).saturating_sub(self.broken.len() as u16);
+        if self.state == "serves" && closed > 0 {
+            troubles.push(format!(
+                "{closed} partitions of the cluster are not open yet, and their rooms not served: banter cluster status"
+            ));
+        }
         if !self.full.is_empty() {
             let which = numbers(&self.full);
             troubles.push(format!(
@@ -509,7 +515,7 @@ mod tests {
         surveyed.unreadiness = None;
         cluster.say(|seen| {
             (seen.is_serving, seen.doubtful, seen.broken) = (true, vec![2, 5], vec![7]);
-            seen.full = vec![9];
+            (seen.open, seen.full) = (12, vec![9]);
             seen.unproved = vec!["server s1 does not sync".to_owned()];
         });
         let told = status_of(&surveyed);
@@ -517,6 +523,7 @@ mod tests {
         let troubles = told.troubles.join("\n");
         for trouble in [
             "partitions 7 of",
+            "3 partitions of the cluster are not open yet",
             "partitions 9 of the cluster are full",
             "for partitions 2, 5: banter cluster status",
             "not proved: server s1",
