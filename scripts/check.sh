@@ -32,6 +32,8 @@ cargo test --workspace --locked --no-run
 # That has built the server and the load generator too, with the features of the whole workspace. A test that is named no server builds
 # both by themselves, and nearly all that they are made of a second time.
 export BANTER_BIN="$PWD/target/debug/banter"
+# Most tests wait for disks and servers, and leave a CPU idle meanwhile.
+export RUST_TEST_THREADS="${RUST_TEST_THREADS:-$((2 * $(nproc)))}"
 cargo test --workspace --locked
 
 if [ "${BANTER_SKIP_PAGE:-}" != 1 ]; then

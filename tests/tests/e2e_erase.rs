@@ -416,13 +416,13 @@ fn what_the_server_cannot_do_yet_is_not_told_as_done() {
     // It stands still: nobody hides anything.
     server.signal(Signal::STOP);
     let mut tool = Command::new(banter_tests::server_process::program());
-    tool.args(["log", "erase", data.to_str().expect("text"), "--room", "lobby", "--json"]);
-    let ended = tool.output().expect("it ends within its minute");
+    tool.args(["log", "erase", data.to_str().expect("text"), "--room", "lobby", "--json", "--timeout", "3s"]);
+    let ended = tool.output().expect("it ends when its time is over");
     server.signal(Signal::CONT);
     let report: Value = serde_json::from_slice(&ended.stdout).expect("JSON");
     let err = String::from_utf8(ended.stderr).expect("text");
     assert_eq!((ended.status.code(), &report["done"], &report["hidden"]), (Some(75), &json!(false), &json!(false)));
-    assert!(err.contains("not known to be hidden"), "{err}");
+    assert!(err.contains("not known to be hidden") && err.contains("not done after 3 s"), "{err}");
 }
 
 #[test]

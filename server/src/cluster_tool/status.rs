@@ -29,18 +29,20 @@ pub(super) struct StatusLine {
 /// Whether all is well.
 pub(super) async fn run(told: &Told, line: &StatusLine) -> Result<bool, ToolFault> {
     told.needs_monitoring()?;
-    let until = Instant::now() + Duration::from_secs(if line.wait { line.timeout } else { 0 });
+    // What no clock can say is without an end.
+    let until = Instant::now().checked_add(Duration::from_secs(if line.wait { line.timeout } else { 0 }));
+    let may_wait = || until.is_none_or(|until| Instant::now() < until);
     let mut waited_for = String::new();
     let looking = loop {
         match Looking::open(told).await {
-            Err(fault) if Instant::now() < until => wait(&mut waited_for, &fault.to_string()).await,
+            Err(fault) if may_wait() => wait(&mut waited_for, &fault.to_string()).await,
             opened => break opened?,
         }
     };
     loop {
         let seen = looking.look().await;
         let findings = findings::of(&seen);
-        if let Some(first) = findings.first().filter(|_| Instant::now() < until) {
+        if let Some(first) = findings.first().filter(|_| may_wait()) {
             wait(&mut waited_for, first).await;
             continue;
         }

@@ -20,10 +20,9 @@ use crate::storage::erasing::{Rewriting, bound_of, concerning};
 use crate::storage::erasures::{AskFault, Binding, Ended, ErasureFile, Listed, Wanted};
 use crate::storage::ledger::LedgerFile;
 use crate::storage::slots::SlotsFault;
+use crate::token_tool::parse_seconds;
 use crate::wall_clock::unix_ms;
 
-/// How long a server is waited for.
-const WAIT: Duration = Duration::from_secs(60);
 /// Between two looks at the list.
 const PAUSE: Duration = Duration::from_millis(50);
 /// Between two looks whether the folder is free by now.
@@ -44,6 +43,9 @@ pub struct EraseTask {
     /// Only these places: A-B, or one; without it all up to now
     #[arg(long, value_name = "A-B", value_parser = parse_places)]
     pub sequence: Option<(Sequence, Sequence)>,
+    /// How long a server that runs is waited for: 90s, 15m
+    #[arg(long, value_name = "TIME", value_parser = parse_seconds, default_value = "60s")]
+    pub timeout: u64,
     /// Say it as one JSON object
     #[arg(long)]
     pub json: bool,
@@ -103,14 +105,15 @@ pub enum NotErased {
     #[error(
         "erasure {number} is written down and {hidden}, and not done after {seconds} s: whoever has the folder goes on with it, or \
          the next start\n  to see how far it is: banter_erasures_pending, and what the server says; do not ask again",
-        hidden = if *.is_hidden { "hidden from readers" } else { "not known to be hidden from readers yet" },
-        seconds = WAIT.as_secs()
+        hidden = if *.is_hidden { "hidden from readers" } else { "not known to be hidden from readers yet" }
     )]
     NotYet {
         /// Its number.
         number: u64,
         /// Whether readers are told nothing of it any more.
         is_hidden: bool,
+        /// How long it was waited for.
+        seconds: u64,
     },
 }
 
@@ -137,12 +140,12 @@ pub(super) fn run(task: &EraseTask) -> Result<bool, LogFault> {
     })?;
     let report = match &folder {
         Some(folder) => erase(folder, &list, number)?,
-        None => wait(&task.dir, &list, number)?,
+        None => wait(&task.dir, &list, number, task.timeout)?,
     };
     tell(task, &report)?;
     match (&report, bound) {
         (Report { done: false, hidden, .. }, _) => {
-            Err(LogFault::NotErased(NotErased::NotYet { number, is_hidden: *hidden }))
+            Err(LogFault::NotErased(NotErased::NotYet { number, is_hidden: *hidden, seconds: task.timeout }))
         }
         (_, None) => Err(LogFault::NotErased(no_room)),
         _ => Ok(report.unread_bytes == 0),
@@ -221,13 +224,14 @@ fn free_folder(dir: &Path) -> Result<Option<LogFolder>, LogFault> {
 }
 
 /// Waits until whoever has the folder has done it, or leaves the folder without.
-fn wait(dir: &Path, list: &ErasureFile, number: u64) -> Result<Report, LogFault> {
-    let until = Instant::now() + WAIT;
+fn wait(dir: &Path, list: &ErasureFile, number: u64, seconds: u64) -> Result<Report, LogFault> {
+    // What no clock can say is without an end.
+    let until = Instant::now().checked_add(Duration::from_secs(seconds));
     let mut look_at = Instant::now() + FOLDER_PAUSE;
     loop {
         let read = list.read().map_err(|error| LogFault::Unreadable { path: list.path().to_owned(), error })?;
         let report = Report::of(number, read.get(number));
-        if report.done || Instant::now() >= until {
+        if report.done || until.is_some_and(|until| Instant::now() >= until) {
             return Ok(report);
         }
         if look_at <= Instant::now() {
